@@ -1,0 +1,25 @@
+"""The one thing that passes from the data tower to the model tower."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token rows ready for a training step; plain numpy, so that neither tower needs the other.
+
+    tokens: int64 `[B, T]`.
+    labels: int64 `[B, T]`; `labels[b, t]` is the token that should follow `tokens[b, t]`, -100 where nothing is
+      asked (padding, the last token of a packed document).
+    cu_seqlens: int32 `[N + 1]` offsets of the packed documents, or None; given only with B = 1.
+    """
+
+    tokens: np.ndarray
+    labels: np.ndarray
+    cu_seqlens: np.ndarray | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions that carry a label."""
+        return int((self.labels != -100).sum())
