@@ -1,0 +1,96 @@
+# longlode: everything a newcomer needs. `make` alone lists the targets.
+#
+#   PYTHON=python3.12 make install    use another interpreter (3.11 to 3.13)
+#   TORCH=gpu make install            drop the CPU pin of constraints-cpu.txt: pip takes the newest torch
+#   PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, PIP_PROXY ... are pip's own and are honoured
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+TORCH ?= cpu
+OUT ?= demo-out
+BENCH ?= $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
+SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
+
+ifeq ($(TORCH),cpu)
+CONSTRAINTS := -c constraints-cpu.txt
+else
+CONSTRAINTS :=
+endif
+
+STAMP := $(VENV)/.longlode-$(TORCH)
+BIN := $(VENV)/bin
+
+.PHONY: help install demo test lint bench clean
+
+help:
+	@echo "longlode: score -> select -> pack -> train -> evaluate"
+	@echo
+	@echo "  make demo      set up, then run the main job on your Python's own library ($(OUT)/report.html)"
+	@echo "  make test      set up, then run the tests (2 workers, no network, no GPU needed)"
+	@echo "  make install   set up $(VENV) with everything; 'longlode' is then $(BIN)/longlode"
+	@echo "  make lint      ruff and mypy"
+	@echo "  make bench     the benchmarks, one after the other (BENCH='name name' picks)"
+	@echo "  make clean     remove $(VENV), caches and $(OUT)"
+
+install: $(STAMP)
+	@echo "Installed. Activate with: source $(BIN)/activate     Next: make demo"
+
+# The stamp is newer than what it was made from, so a second run costs nothing.
+$(STAMP): pyproject.toml constraints-cpu.txt
+	@python="$(PYTHON)"; \
+	for candidate in $${python:-python3 python3.13 python3.12 python3.11}; do \
+	  if "$$candidate" -c 'import sys; sys.exit(not $(SUPPORTED))' 2>/dev/null; then python="$$candidate"; found=1; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+	  echo "longlode needs Python 3.11, 3.12 or 3.13; $${python:-python3} is $$("$${python:-python3}" -V 2>&1 || true)."; \
+	  echo "Install one (apt, brew, pyenv, uv python install 3.12), then: PYTHON=/path/to/python3.12 make $(or $(MAKECMDGOALS),install)"; \
+	  exit 1; \
+	fi; \
+	echo "[1/3] $(VENV) with $$("$$python" -V)"; \
+	"$$python" -m venv "$(VENV)" || { \
+	  echo "python -m venv failed. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+	@echo "[2/3] packages with pip (torch: $(TORCH)); full log in $(VENV)/install.log"
+	@if [ "$(TORCH)" = cpu ] && [ "$$(uname -s)" = Linux ] && \
+	    ! $(BIN)/pip config list | grep -qE 'extra-index-url|index-url|find-links'; then \
+	  echo "      Tip: PyPI's Linux torch brings CUDA (gigabytes). Small CPU build: stop (Ctrl-C) and run"; \
+	  echo "      PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make $(or $(MAKECMDGOALS),install)"; \
+	fi
+	@rm -f "$(VENV)"/.longlode-* "$(VENV)/install.log"
+	@$(BIN)/pip install --log "$(VENV)/install.log" $(CONSTRAINTS) -e '.[dev]' 2>&1 | while IFS= read -r line; do \
+	  case "$$line" in \
+	    Collecting\ *) set -- $$line; echo "      $$2" ;; \
+	    *Downloading\ *MB\)*|*Downloading\ *GB\)*) set -- $$line; echo "        downloading $${2##*/} $${*: -2}" ;; \
+	    Installing\ collected*) echo "      unpacking" ;; \
+	    ERROR*) echo "      $$line" ;; \
+	  esac; \
+	done || { echo "pip failed; its log is $(VENV)/install.log. No network? Point PIP_INDEX_URL or PIP_FIND_LINKS at a mirror."; exit 1; }
+	@echo "[3/3] checking"
+	@$(BIN)/longlode --version
+	@touch "$@"
+
+demo: $(STAMP)
+	@$(BIN)/longlode demo -o "$(OUT)"
+
+test: $(STAMP)
+	@echo "Running the tests on 2 workers, one torch thread each."
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=5
+	@echo "Tests passed. Results stand above; settings are in pyproject.toml. Next: make demo, or make lint before a commit."
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@echo "Lint is clean. Next: make test"
+
+bench: $(STAMP)
+	@if [ -z "$(strip $(BENCH))" ]; then echo "No benchmarks found in benchmarks/."; exit 1; fi
+	@for name in $(BENCH); do echo "== benchmarks.$$name"; $(BIN)/python -m "benchmarks.$$name"; done
+	@echo "Benchmarks done. Dated results: benchmarks/results/"
+
+clean:
+	rm -rf "$(VENV)" "$(OUT)" .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
