@@ -17,7 +17,7 @@ def test_spliced_mixes_texts_without_cutting_words():
     whole = {word for source in TEXTS for word in source.split()}
     words = text.split()
     assert set(words[1:-1]) <= whole
-    owners = [piece.strip()[0] for piece in text.split("\n")]
+    owners = [piece.strip()[0] for piece in text.split("\n") if piece.strip()]
     assert all(a != b for a, b in itertools.pairwise(owners))
     assert set(owners) == set("abcd")
 
