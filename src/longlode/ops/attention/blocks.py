@@ -1,0 +1,75 @@
+"""Causal attention as a few calls of PyTorch's fused kernel: whole when nothing bounds it, else block by block."""
+
+import torch
+import torch.nn.functional as F
+
+# Queries a block: with a window of w a block reads at most w + _BLOCK - 1 keys, so the waste stays under _BLOCK / w.
+_BLOCK = 256
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    window: int | None,
+    q_offset: int,
+    key_mask: torch.Tensor | None,
+    offsets: list[int] | None,
+    scale: float,
+) -> torch.Tensor:
+    """Arguments and result as in `longlode.ops.attention.attention`, checked."""
+    if offsets is not None:
+        parts = []
+        for start, end in zip(offsets, offsets[1:], strict=False):
+            tokens = slice(start, end)
+            mask = None if key_mask is None else key_mask[:, tokens]
+            parts.append(attend(q[:, tokens], k[:, tokens], v[:, tokens], window, 0, mask, None, scale))
+        return torch.cat(parts, dim=1)
+    T, J = q.shape[1], q_offset + q.shape[1]
+    if window is not None and window >= J:
+        window = None
+    if window is None and key_mask is None and q_offset == 0:
+        return _kernel(q, k[:, :J], v[:, :J], scale, is_causal=True)
+    if window is None and key_mask is None and T == 1:
+        return _kernel(q, k[:, :J], v[:, :J], scale)
+    outputs = []
+    for start in range(0, T, _BLOCK):
+        end = min(start + _BLOCK, T)
+        first = 0 if window is None else max(0, q_offset + start - window + 1)
+        keys = slice(first, q_offset + end)
+        mask = _visible(q_offset + start, q_offset + end, first, window, q.device)
+        if key_mask is not None:
+            mask = mask & key_mask[:, None, None, keys]
+        outputs.append(_kernel(q[:, start:end], k[:, keys], v[:, keys], scale, mask))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def _visible(start: int, end: int, first: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """Bool `[1, 1, end - start, end - first]`: which keys from `first` on the queries at `start` to `end - 1` may see."""
+    position = torch.arange(start, end, device=device)[:, None]
+    key = torch.arange(first, end, device=device)
+    seen = key <= position
+    return (seen if window is None else seen & (key > position - window))[None, None]
+
+
+def _kernel(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    mask: torch.Tensor | None = None,
+    is_causal: bool = False,
+) -> torch.Tensor:
+    o = F.scaled_dot_product_attention(
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=q.shape[2] != k.shape[2],
+    )
+    if mask is not None:
+        # A softmax over no key is undefined, and kernels differ; zeros are what a reader of nothing should get.
+        o = torch.where(mask.any(-1, keepdim=True), o, 0.0)
+    return o.transpose(1, 2)

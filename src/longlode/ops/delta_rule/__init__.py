@@ -1,0 +1,167 @@
+"""delta_rule: the one recurrence behind DeltaNet (`g=None`) and Gated DeltaNet (`g` given).
+
+May import: core and torch. Start reading: `reference.py` (the recurrence), `README.md` (the chunk form, derived),
+`chunkwise.py` (the chunk form, in the README's letters).
+"""
+
+import logging
+from functools import cache, lru_cache
+
+import torch
+
+from longlode.core.errors import BackendError, ConfigError
+from longlode.core.shapes import check_shape
+from longlode.ops.delta_rule.chunkwise import delta_rule_chunkwise
+from longlode.ops.delta_rule.reference import delta_rule_reference
+from longlode.ops.delta_rule.step import fused_step
+from longlode.ops.packed import document_offsets
+
+__all__ = ["available_backends", "delta_rule", "delta_rule_step"]
+
+DEFAULT_CHUNK_SIZE = 64
+_CHUNK_SIZES = (4, 8, 16, 32, 64, 128, 256)
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_log = logging.getLogger(__name__)
+
+
+def delta_rule(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    beta: torch.Tensor,
+    *,
+    g: torch.Tensor | None = None,
+    scale: float | None = None,
+    state: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    chunk_size: int | None = None,
+    backend: str = "auto",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Delta rule: S_t = e^{g_t} S_{t-1};  S_t += beta_t k_t (v_t - S_t^T k_t)^T;  o_t = scale * S_t^T q_t.
+
+    Args:
+      q, k: `[B, T, H, K]`, k of unit norm (or less: the state may grow otherwise); float64, 32, 16 or bfloat16.
+      v: `[B, T, H, V]`, dtype of q.
+      beta: `[B, T, H]`, write strength in [0, 1]; up to 2 gives negative eigenvalues.
+      g: `[B, T, H]`, log-decay in nats a token, <= 0 (-inf clears the state); None is no decay.
+      scale: factor on the output; None is K ** -0.5.
+      state: `[N, H, K, V]`, the state before the first token of each document; None is zero.
+      cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
+      chunk_size: tokens a chunk of the chunkwise backend, a power of two from 4 to 256; None picks it.
+      backend: "auto" (by `q.device`), or a name from `available_backends()`.
+    Returns: o `[B, T, H, V]` in q.dtype, and the state after the last token of each document `[N, H, K, V]`, float32
+      (float64 for float64 inputs). Arithmetic runs in the state's dtype. Gradients flow to every tensor argument,
+      from o and from the state. The same inputs give bitwise the same results.
+    Raises: ConfigError (a ValueError) on shapes, dtypes, devices, offsets or chunk sizes that do not fit; BackendError on a
+      backend that is not here.
+    Cost: O(T (K V + C (K + V))) time, T / C sequential steps; O(T (K + V)) memory, forward and backward.
+    Source: Yang et al., arXiv 2406.06484, sections 2-3; with g: arXiv 2412.06464, eq. 10.
+    """
+    num_documents, offsets = _check(q, k, v, beta, g, state, cu_seqlens)
+    if chunk_size is not None and chunk_size not in _CHUNK_SIZES:
+        raise ConfigError(f"chunk_size is {chunk_size}; expected None or one of {_CHUNK_SIZES}.")
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    name = _pick_backend(backend, q.device.type)
+    with torch.autocast(q.device.type, enabled=False):
+        if name == "reference":
+            return delta_rule_reference(q, k, v, beta, g, scale, state, offsets)
+        return delta_rule_chunkwise(q, k, v, beta, g, scale, state, offsets, chunk_size or DEFAULT_CHUNK_SIZE)
+
+
+def delta_rule_step(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    beta: torch.Tensor,
+    *,
+    g: torch.Tensor | None = None,
+    scale: float | None = None,
+    state: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token of `delta_rule`, for decoding: q, k `[B, H, K]`, v `[B, H, V]`, beta and g `[B, H]`, state `[B, H, K, V]`.
+
+    Returns: o `[B, H, V]` in q.dtype and the new state (a new tensor; the old one is left as it was).
+    Cost: O(K V) a head, whatever came before. Raises: ConfigError on shapes and dtypes, as `delta_rule`.
+    """
+    sizes: dict[str, int] = {}
+    check_shape("q", q, "B H K", sizes)
+    check_shape("k", k, "B H K", sizes)
+    check_shape("v", v, "B H V", sizes)
+    check_shape("beta", beta, "B H", sizes)
+    check_shape("state", state, "B H K V", sizes)
+    if g is not None:
+        check_shape("g", g, "B H", sizes)
+    _check_dtypes({"q": q, "k": k, "v": v}, {"beta": beta, "g": g, "state": state})
+    with torch.autocast(q.device.type, enabled=False):
+        return fused_step(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, state)
+
+
+def available_backends() -> dict[str, str]:
+    """Backends of `delta_rule`: name -> "" if it can be used here, else why not and what to do."""
+    return {
+        "reference": "",
+        "chunkwise": "",
+        "triton": "this version of longlode has no Triton kernels yet; use backend='auto' or 'chunkwise'",
+    }
+
+
+def _pick_backend(backend: str, device: str) -> str:
+    if backend == "auto":
+        name = "chunkwise"
+    else:
+        backends = available_backends()
+        if backend not in backends:
+            raise ConfigError(f"backend is {backend!r}; expected 'auto' or one of {sorted(backends)}.")
+        if backends[backend]:
+            raise BackendError(f"delta_rule backend {backend!r} is not available: {backends[backend]}.")
+        name = backend
+    _log_once(name, device)
+    return name
+
+
+@cache
+def _log_once(name: str, device: str) -> None:
+    _log.info("delta_rule uses backend %r on %s", name, device)
+
+
+def _check(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    beta: torch.Tensor,
+    g: torch.Tensor | None,
+    state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+) -> tuple[int, list[int] | None]:
+    """Check every argument; return the number of documents and their checked offsets."""
+    sizes: dict[str, int] = {}
+    check_shape("q", q, "B T H K", sizes)
+    check_shape("k", k, "B T H K", sizes)
+    check_shape("v", v, "B T H V", sizes)
+    check_shape("beta", beta, "B T H", sizes)
+    if g is not None:
+        check_shape("g", g, "B T H", sizes)
+    for letter in "BTHKV":
+        if sizes[letter] == 0:
+            raise ConfigError(f"{letter} is 0 (q has shape {list(q.shape)}); expected at least 1.")
+    _check_dtypes({"q": q, "k": k, "v": v}, {"beta": beta, "g": g, "state": state})
+    offsets = None if cu_seqlens is None else document_offsets(cu_seqlens, sizes["B"], sizes["T"])
+    sizes["N"] = sizes["B"] if offsets is None else len(offsets) - 1
+    if state is not None:
+        check_shape("state", state, "N H K V", sizes)
+    return sizes["N"], offsets
+
+
+def _check_dtypes(same: dict[str, torch.Tensor], others: dict[str, torch.Tensor | None]) -> None:
+    """q, k and v share one floating dtype; the others are floating; all lie on one device."""
+    q = same["q"]
+    for name, tensor in {**same, **others}.items():
+        if tensor is None:
+            continue
+        if tensor.dtype not in _DTYPES or (name in same and tensor.dtype != q.dtype):
+            raise ConfigError(
+                f"{name} is {tensor.dtype} and q is {q.dtype}; expected q, k, v of one dtype and all of "
+                "float64, float32, bfloat16 or float16."
+            )
+        if tensor.device != q.device:
+            raise ConfigError(f"{name} is on {tensor.device} and q on {q.device}; expected one device.")

@@ -1,0 +1,172 @@
+"""How documents are cut into chunks, and how chunks travel between `[B, T, H, K]` and the order of the scan.
+
+A tile is a group of documents and a span of chunk steps, small enough to stay in cache. Inside a tile chunks are ordered
+by step, then by document, so a step of the sequential scan is one contiguous slice. Documents are sorted by length,
+longest first: the documents still running at a step are always a prefix of the group. No chunk spans two documents.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+# Chunk tokens times heads of a tile: large enough to amortise the calls, small enough for the second-level cache.
+_CPU_TILE_TOKEN_HEADS = 4096
+_GPU_TILE_TOKEN_HEADS = 1 << 20
+_CPU_MATRICES_PER_STEP = 8
+_MIN_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some chunk steps of some documents.
+
+    rows: first document of the group, in sorted order.
+    counts: documents still running at each step; never increases.
+    first_chunk: index of the first step within its documents.
+    """
+
+    rows: int
+    counts: tuple[int, ...]
+    first_chunk: int
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks in the tile, over all its documents."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All tiles of a call, in an order in which every document runs forward in time.
+
+    lengths and starts are those of the documents in sorted order; `order[i]` is the caller's index of sorted document i.
+    packed: whether the documents lie in one row (`cu_seqlens`) or each in its own.
+    """
+
+    chunk: int
+    packed: bool
+    lengths: tuple[int, ...]
+    starts: tuple[int, ...]
+    order: tuple[int, ...]
+    tiles: tuple[Tile, ...]
+
+
+@lru_cache(maxsize=64)
+def make_plan(
+    offsets: tuple[int, ...] | None, num_rows: int, num_tokens: int, num_heads: int, chunk: int, on_gpu: bool
+) -> Plan:
+    """Cut the documents into tiles. `offsets` is None for `num_rows` documents of `num_tokens` each."""
+    if offsets is None:
+        starts, lengths = [0] * num_rows, [num_tokens] * num_rows
+    else:
+        starts = list(offsets[:-1])
+        lengths = [end - start for start, end in zip(offsets, offsets[1:], strict=False)]
+    order = sorted(range(len(lengths)), key=lambda n: -lengths[n])
+    lengths = [lengths[n] for n in order]
+    budget = max(1, (_GPU_TILE_TOKEN_HEADS if on_gpu else _CPU_TILE_TOKEN_HEADS) // (num_heads * chunk))
+    tiles: list[Tile] = []
+    row = 0
+    while row < len(lengths):
+        num_steps = -(-lengths[row] // chunk)
+        per_step = (
+            budget if on_gpu else max(-(-_CPU_MATRICES_PER_STEP // num_heads), budget // max(num_steps, 1))
+        )
+        group = lengths[row : row + max(1, per_step)]
+        tiles.extend(_group_tiles(row, [-(-length // chunk) for length in group], budget))
+        row += len(group)
+    return Plan(
+        chunk,
+        offsets is not None,
+        tuple(lengths),
+        tuple(starts[n] for n in order),
+        tuple(order),
+        tuple(tiles),
+    )
+
+
+def _group_tiles(row: int, num_steps: list[int], budget: int) -> list[Tile]:
+    tiles = []
+    running = [sum(steps > i for steps in num_steps) for i in range(num_steps[0])]
+    start = 0
+    while start < num_steps[0]:
+        end, num_chunks = start, 0
+        while end < num_steps[0] and (end - start < _MIN_STEPS or num_chunks + running[end] <= budget):
+            num_chunks += running[end]
+            end += 1
+        tiles.append(Tile(row, tuple(running[start:end]), start))
+        start = end
+    return tiles
+
+
+class Mover:
+    """Moves one tile's tokens between the caller's `[B, T, H, ...]` tensors and chunks `[num_chunks, H, C, ...]`."""
+
+    def __init__(self, plan: Plan, tile: Tile, device: torch.device) -> None:
+        """Work out where the tile's tokens lie; for packed documents this builds an index on `device`."""
+        self._chunk = plan.chunk
+        self._shape = (len(tile.counts), tile.counts[0])
+        start = tile.first_chunk * plan.chunk
+        if plan.packed:
+            self._index, self._padding = _packed_index(plan, tile, device)
+        else:
+            rows = slice(plan.order[tile.rows], plan.order[tile.rows] + tile.counts[0])
+            end = min(start + len(tile.counts) * plan.chunk, plan.lengths[tile.rows])
+            self._rows, self._tokens = rows, slice(start, end)
+        self._packed = plan.packed
+
+    def pull(self, source: torch.Tensor, chunks: torch.Tensor) -> torch.Tensor:
+        """Copy the tile's tokens of `source` `[B, T, H, ...]` into `chunks` `[num_chunks, H, C, ...]`; padding is zero."""
+        if self._packed:
+            tokens = source[0].index_select(0, self._index)
+            if self._padding is not None:
+                tokens[self._padding] = 0
+            chunks.copy_(tokens.unflatten(0, (-1, self._chunk)).transpose(1, 2))
+            return chunks
+        for part, tokens in self._dense_parts(chunks, source):
+            part.copy_(tokens)
+        ragged = (self._tokens.stop - self._tokens.start) % self._chunk
+        if ragged:
+            chunks.view(*self._shape, *chunks.shape[1:])[-1, :, :, ragged:].zero_()
+        return chunks
+
+    def push(self, chunks: torch.Tensor, target: torch.Tensor) -> None:
+        """Copy `chunks` `[num_chunks, H, C, ...]` into the tile's tokens of `target` `[B, T, H, ...]`; padding is dropped."""
+        if self._packed:
+            tokens, index = chunks.transpose(1, 2).flatten(0, 1), self._index
+            if self._padding is not None:
+                keep = (~self._padding).nonzero()[:, 0]
+                tokens, index = tokens[keep], index[keep]
+            target[0].index_copy_(0, index, tokens.to(target.dtype))
+            return
+        for part, tokens in self._dense_parts(chunks, target):
+            tokens.copy_(part)
+
+    def _dense_parts(
+        self, chunks: torch.Tensor, tokens: torch.Tensor
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Matching views `[steps, rows, H, C, ...]` of chunks and of tokens: the full chunks, then the ragged last one."""
+        C = self._chunk
+        steps = chunks.view(*self._shape, *chunks.shape[1:])
+        span = tokens[self._rows, self._tokens]
+        num_full, ragged = divmod(span.shape[1], C)
+        parts = []
+        if num_full:
+            # [rows, steps, C, H, ...] -> [steps, rows, H, C, ...]
+            full = span[:, : num_full * C].unflatten(1, (num_full, C)).transpose(0, 1).transpose(2, 3)
+            parts.append((steps[:num_full], full))
+        if ragged:
+            parts.append((steps[-1][:, :, :ragged], span[:, num_full * C :].transpose(1, 2)))
+        return parts
+
+
+def _packed_index(plan: Plan, tile: Tile, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Token of each chunk slot of the tile, and which slots are padding (None when none is)."""
+    rows = slice(tile.rows, tile.rows + tile.counts[0])
+    lengths, starts = torch.tensor(plan.lengths[rows]), torch.tensor(plan.starts[rows])
+    document = torch.cat([torch.arange(count) for count in tile.counts])
+    step = torch.repeat_interleave(torch.arange(len(tile.counts)), torch.tensor(tile.counts))
+    token = ((tile.first_chunk + step) * plan.chunk)[:, None] + torch.arange(plan.chunk)
+    inside = token < lengths[document, None]
+    index = (starts[document, None] + token.minimum(lengths[document, None] - 1)).flatten().to(device)
+    return index, None if bool(inside.all()) else (~inside).flatten().to(device)
