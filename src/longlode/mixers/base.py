@@ -1,0 +1,111 @@
+"""What every token mixer answers, so that one backbone and one set of law tests serve them all."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+"""What a mixer carries from one piece of a sequence to the next: named tensors, batch row first in each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixerSettings:
+    """The numbers that size a mixer; one record for all kinds, each reads what concerns it."""
+
+    hidden_size: int
+    """D, width of the residual stream."""
+    num_heads: int
+    """H, query heads (attention) or state heads (delta rule)."""
+    num_kv_heads: int
+    """Key and value heads of attention; divides num_heads. The delta rule has one key and value a head."""
+    head_dim: int
+    """K = V, numbers in a head."""
+    conv_size: int = 4
+    """W, tokens that the short convolution before q, k and v sees."""
+    allow_neg_eigval: bool = False
+    """Double beta, so that a write may flip the sign of what stood under its key (arXiv 2411.12537)."""
+    use_output_gate: bool = False
+    """Multiply the normalised output of the delta rule by silu(Linear(x))."""
+    window: int = 2048
+    """Tokens that sliding-window attention sees, the current one included."""
+    rope_theta: float = 10000.0
+    """Base of the rotary frequencies of attention."""
+    norm_eps: float = 1e-6
+    """Added to the mean square in every RMSNorm."""
+
+
+class Mixer(nn.Module, ABC):
+    """A layer that moves information between tokens.
+
+    Laws, checked by one shared test for every mixer: causality; in pieces = whole; step by step = whole; packed =
+    separate; masked positions at the left = absent positions; the closed forms below equal the built module.
+    """
+
+    letter: ClassVar[str]
+    """How a stack names this mixer."""
+    layer_type: ClassVar[str]
+    """How transformers calls this kind of layer; one of its closed list."""
+    segment_map: Callable[..., tuple[Tensor, Tensor]] | None = None
+    """The affine map of a span of tokens on the state, where the mixer has one (used by sequence sharding)."""
+
+    def __init__(self, settings: MixerSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Tensor,
+        state: State | None = None,
+        cu_seqlens: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """Mix a piece of a sequence, going on from `state`.
+
+        Args:
+          x: `[B, T, D]`.
+          state: what the call on the piece before returned, or None at the start.
+          cu_seqlens: `[N + 1]` offsets of the documents packed in the one row of x (then B = 1), or None. Nothing
+            passes from one document to the next.
+          mask: `[B, T]` bool, False at padding, which then neither writes to the state nor is read; None means that
+            all positions are real. Outputs at padding are meaningless.
+        Returns: y `[B, T, D]`; the state after the last token, new tensors (the one passed in is not changed). With
+          cu_seqlens the state has one row a document.
+        Raises: ConfigError on wrong shapes or on a combination that the mixer cannot do.
+        """
+
+    def step(self, x_t: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Mix one token: x_t `[B, D]` -> (y_t `[B, D]`, state). Equal to `forward` on a piece of one token."""
+        y, state = self.forward(x_t[:, None], state)
+        return y[:, 0], state
+
+    def state_bytes(self, num_tokens: int, dtype: torch.dtype = torch.float32) -> int:
+        """Bytes of the state of one row after `num_tokens` tokens in activations of `dtype`."""
+        return self.count_state_bytes(self.settings, num_tokens, dtype)
+
+    def flops_per_token(self, num_tokens: int) -> float:
+        """Forward floating-point operations a token, mean over a sequence of `num_tokens` tokens."""
+        return self.count_flops_per_token(self.settings, num_tokens)
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """First values of the parameters that are neither a Linear nor a norm nor a convolution; drawn anew a call."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def count_params(cls, settings: MixerSettings) -> int:
+        """Parameters of the mixer, without building it."""
+
+    @classmethod
+    @abstractmethod
+    def count_flops_per_token(cls, settings: MixerSettings, num_tokens: int) -> float:
+        """Forward operations a token (a multiply-add is two), mean over `num_tokens`, without building it."""
+
+    @classmethod
+    @abstractmethod
+    def count_state_bytes(cls, settings: MixerSettings, num_tokens: int, dtype: torch.dtype) -> int:
+        """Bytes of the state of one row after `num_tokens` tokens, without building it."""

@@ -1,0 +1,168 @@
+"""DeltaNet (arXiv 2406.06484) and Gated DeltaNet (arXiv 2412.06464): one layer, with and without decay.
+
+    q, k, v = silu(conv(Linear(x)));  q, k of unit norm per head;  beta = sigmoid(Linear(x))
+    o = delta_rule(q, k, v, beta, g);  y = Linear(RMSNorm per head (o))
+
+Gated DeltaNet adds the log-decay g = -exp(A_log) * softplus(Linear(x) + dt_bias), one number a head and token.
+The memory is a K x V matrix a head and the last W - 1 inputs of each convolution, however long the text.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from longlode.core.errors import ConfigError
+from longlode.mixers.base import Mixer, MixerSettings, State
+from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
+from longlode.ops.delta_rule import delta_rule, delta_rule_step
+from longlode.ops.short_conv import short_conv
+
+_DECAY_RATES = (1.0, 16.0)
+_DECAY_STEPS = (1e-3, 1e-1)
+
+
+class ShortConv(nn.Module):
+    """Depthwise causal convolution over the last W tokens, then SiLU. weight `[D, 1, W]`, as fla stores it."""
+
+    def __init__(self, dim: int, conv_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, 1, conv_size))
+
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x `[B, T, D]` -> (y `[B, T, D]`, the last W - 1 inputs of each document `[N, D, W - 1]`)."""
+        return short_conv(
+            x, self.weight[:, 0].to(x.dtype), state=state, cu_seqlens=cu_seqlens, activation="silu"
+        )
+
+
+class _DeltaRuleMixer(Mixer):
+    """The layer of this file; `gated` decides about the decay."""
+
+    layer_type = "linear_attention"
+    gated: ClassVar[bool]
+
+    def __init__(self, settings: MixerSettings) -> None:
+        super().__init__(settings)
+        dim, inner = settings.hidden_size, settings.num_heads * settings.head_dim
+        self.q_proj = nn.Linear(dim, inner, bias=False)
+        self.k_proj = nn.Linear(dim, inner, bias=False)
+        self.v_proj = nn.Linear(dim, inner, bias=False)
+        self.b_proj = nn.Linear(dim, settings.num_heads, bias=False)
+        self.q_conv1d = ShortConv(inner, settings.conv_size)
+        self.k_conv1d = ShortConv(inner, settings.conv_size)
+        self.v_conv1d = ShortConv(inner, settings.conv_size)
+        if self.gated:
+            self.a_proj = nn.Linear(dim, settings.num_heads, bias=False)
+            self.A_log = nn.Parameter(torch.empty(settings.num_heads))
+            self.dt_bias = nn.Parameter(torch.empty(settings.num_heads))
+        if settings.use_output_gate:
+            self.g_proj = nn.Linear(dim, inner, bias=False)
+        self.o_norm = RMSNorm(settings.head_dim, settings.norm_eps)
+        self.o_proj = nn.Linear(inner, dim, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: State | None = None,
+        cu_seqlens: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """See `Mixer.forward`. State: conv_q, conv_k, conv_v `[N, H K, W - 1]`, memory `[N, H, K, V]`."""
+        if cu_seqlens is not None and mask is not None:
+            raise ConfigError(
+                "A padding mask was given together with cu_seqlens; packed rows hold no padding."
+            )
+        before: State = state or {}
+        if mask is not None:
+            # Padding must be zero before the convolution, or it reaches the first real tokens through it. Filled, not
+            # multiplied: what stands at padding is meaningless and may be NaN.
+            x = x.masked_fill(~mask[..., None], 0)
+        q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), cu_seqlens)
+        k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), cu_seqlens)
+        v, conv_v = self.v_conv1d(self.v_proj(x), before.get("conv_v"), cu_seqlens)
+        shape = (*x.shape[:2], self.settings.num_heads, self.settings.head_dim)
+        q, k, v = l2_norm(q.view(shape)), l2_norm(k.view(shape)), v.view(shape)
+        beta, g = self._strength_and_decay(x, mask)
+        memory = before.get("memory")
+        if x.shape[1] == 1 and memory is not None and cu_seqlens is None:
+            first = [t[:, 0] if t is not None else None for t in (q, k, v, beta, g)]
+            o_t, memory = delta_rule_step(*first[:4], g=first[4], state=memory)
+            o = o_t[:, None]
+        else:
+            o, memory = delta_rule(q, k, v, beta, g=g, state=memory, cu_seqlens=cu_seqlens)
+        o = self.o_norm(o)
+        if self.settings.use_output_gate:
+            o = o * functional.silu(self.g_proj(x).view(shape))
+        after = {"conv_q": conv_q, "conv_k": conv_k, "conv_v": conv_v, "memory": memory}
+        return self.o_proj(o.flatten(-2)), after
+
+    def _strength_and_decay(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return beta `[B, T, H]` and the log-decay g `[B, T, H]` or None; both 0 at padding (memory untouched)."""
+        beta = at_least_float32(self.b_proj(x)).sigmoid()
+        if self.settings.allow_neg_eigval:
+            beta = 2 * beta
+        g = None
+        if self.gated:
+            rate = at_least_float32(self.A_log).exp()
+            g = -rate * functional.softplus(at_least_float32(self.a_proj(x)) + self.dt_bias)
+        if mask is not None:
+            beta = beta * mask[..., None]
+            g = g * mask[..., None] if g is not None else None
+        return beta, g
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """Decays as Mamba-2 and Gated DeltaNet draw them: rates in [1, 16], time steps log-uniform in [1e-3, 0.1]."""
+        if not self.gated:
+            return {}
+        rate = torch.empty_like(self.A_log).uniform_(*_DECAY_RATES)
+        low, high = (math.log(step) for step in _DECAY_STEPS)
+        step = torch.empty_like(self.dt_bias).uniform_(low, high).exp()
+        # The inverse of softplus, so that softplus(dt_bias) is the drawn step.
+        return {"A_log": rate.log(), "dt_bias": step + torch.log(-torch.expm1(-step))}
+
+    @classmethod
+    def count_params(cls, settings: MixerSettings) -> int:
+        """See `Mixer.count_params`."""
+        heads, inner = settings.num_heads, settings.num_heads * settings.head_dim
+        convs, norm, decay = 3 * inner * settings.conv_size, settings.head_dim, 2 * heads if cls.gated else 0
+        return cls._projection_params(settings) + convs + norm + decay
+
+    @classmethod
+    def count_flops_per_token(cls, settings: MixerSettings, num_tokens: int) -> float:
+        """See `Mixer.count_flops_per_token`: the recurrence (read old, write, read) is 6 K V a head, at any length."""
+        inner = settings.num_heads * settings.head_dim
+        conv = 2 * 3 * inner * settings.conv_size
+        return 2 * cls._projection_params(settings) + conv + 6 * inner * settings.head_dim
+
+    @classmethod
+    def count_state_bytes(cls, settings: MixerSettings, num_tokens: int, dtype: torch.dtype) -> int:
+        """See `Mixer.count_state_bytes`: the same at every length; the memory is held in float32 (float64 in float64)."""
+        inner = settings.num_heads * settings.head_dim
+        memory_dtype = torch.promote_types(dtype, torch.float32)
+        conv = 3 * inner * (settings.conv_size - 1) * dtype.itemsize
+        return conv + inner * settings.head_dim * memory_dtype.itemsize
+
+    @classmethod
+    def _projection_params(cls, settings: MixerSettings) -> int:
+        wide = 5 if settings.use_output_gate else 4
+        narrow = 2 if cls.gated else 1
+        return settings.hidden_size * settings.num_heads * (wide * settings.head_dim + narrow)
+
+
+class DeltaNet(_DeltaRuleMixer):
+    """Letter D: the delta rule without decay (arXiv 2406.06484)."""
+
+    letter = "D"
+    gated = False
+
+
+class GatedDeltaNet(_DeltaRuleMixer):
+    """Letter G: the delta rule with a data-dependent decay (arXiv 2412.06464)."""
+
+    letter = "G"
+    gated = True

@@ -1,0 +1,38 @@
+"""Normalisations shared by mixers and the backbone."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+L2_EPS = 1e-6
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, or in float64 if it is that already: the dtype in which sums and exponentials are taken."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def l2_norm(x: Tensor) -> Tensor:
+    """x over the root of its squared length plus eps, along the last dimension, in x's dtype.
+
+    The eps stands inside the root: a row of zeros (padding) then gives zeros and a finite gradient.
+    """
+    wide = at_least_float32(x)
+    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + L2_EPS)).to(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight along the last dimension (arXiv 1910.07467)."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x `[..., dim]`; the result has x's dtype."""
+        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+    def extra_repr(self) -> str:
+        """The size and eps, for print(model)."""
+        return f"{self.weight.shape[0]}, eps={self.eps}"

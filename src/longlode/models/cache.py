@@ -1,0 +1,119 @@
+"""What a longlode model remembers of the text it has read, in the shape that transformers' `generate` expects."""
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from longlode.core.errors import ConfigError
+from longlode.mixers import State
+
+
+class LayerMemory:
+    """The state of one layer: named tensors with the batch row first, replaced (never written into) by each piece."""
+
+    is_compileable = False
+    is_sliding = False
+    is_croppable = False
+    is_initialized = False
+    supports_early_init = False
+
+    def __init__(self, state: State | None = None) -> None:
+        self.state = state
+
+    def select(self, rows: Tensor) -> "LayerMemory":
+        """A new memory with the given rows, copied."""
+        if self.state is None:
+            return LayerMemory()
+        return LayerMemory(
+            {name: value.index_select(0, rows.to(value.device)) for name, value in self.state.items()}
+        )
+
+    def get_max_length(self) -> int:
+        """No limit, as transformers writes it."""
+        return -1
+
+    def num_bytes(self) -> int:
+        """Bytes held for all rows."""
+        return sum(value.nbytes for value in (self.state or {}).values())
+
+
+class LonglodeCache(Cache):
+    """The states of all layers, and how many positions they have read.
+
+    Delta-rule layers keep a matrix a head and three tokens of convolution, window layers the last `window - 1` keys and
+    values, full attention all of them. transformers asks attention layers how long the text is; a stack may have none,
+    so this cache counts itself. It cannot be cut back: a state does not forget on demand.
+    """
+
+    def __init__(self, num_layers: int) -> None:
+        super().__init__(layers=[LayerMemory() for _ in range(num_layers)])  # type: ignore[misc]
+        self.num_positions = 0
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Positions read so far, padding included; the same for every layer."""
+        return self.num_positions
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        """(positions after the next piece of `query_length`, offset 0)."""
+        return self.num_positions + query_length, 0
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """-1, transformers' word for no limit."""
+        return -1
+
+    @property
+    def batch_size(self) -> int:
+        """Rows, or -1 while nothing has been read."""
+        for layer in self.layers:
+            for value in (layer.state or {}).values():
+                return int(value.shape[0])
+        return -1
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes held for all rows and layers."""
+        return sum(layer.num_bytes() for layer in self.layers)
+
+    def select(self, indices: Tensor) -> "LonglodeCache":
+        """A new cache whose row r is a copy of row `indices[r]` of this one; rows may repeat or be left out.
+
+        Args: indices: `[rows]` int64.
+        Raises: ConfigError when nothing has been read yet, or an index has no row.
+        """
+        rows = self.batch_size
+        if rows < 0:
+            raise ConfigError("Rows of an empty cache were asked for; read some text with it first.")
+        if indices.numel() and not (0 <= int(indices.min()) and int(indices.max()) < rows):
+            raise ConfigError(
+                f"Cache rows {int(indices.min())} to {int(indices.max())} were asked for; the cache has rows 0 to {rows - 1}."
+            )
+        chosen = LonglodeCache(0)
+        chosen.layers = [layer.select(indices) for layer in self.layers]
+        chosen.num_positions = self.num_positions
+        return chosen
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep the rows of the surviving beams, in their order."""
+        self.layers = self.select(beam_idx).layers
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only the given rows."""
+        self.layers = self.select(indices).layers
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row `repeats` times, copies side by side."""
+        rows = torch.arange(self.batch_size).repeat_interleave(repeats)
+        self.layers = self.select(rows).layers
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.layers = [LayerMemory() for _ in self.layers]
+        self.num_positions = 0
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Refuse: a recurrent state cannot be cut back. Removing nothing is allowed."""
+        if tokens_to_remove:
+            raise ConfigError(
+                f"The cache of a longlode model was told to drop {abs(tokens_to_remove)} tokens; a recurrent state cannot be "
+                "cut back. Keep a copy from before (cache.select) instead; assisted generation is not possible."
+            )

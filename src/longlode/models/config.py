@@ -1,0 +1,174 @@
+"""The configuration of a longlode language model: sizes, and the stack of mixers as text."""
+
+from typing import Any
+
+import torch
+from transformers.configuration_utils import PreTrainedConfig
+
+from longlode.core.errors import ConfigError
+from longlode.mixers import MIXERS, MixerSettings, parse_stack
+
+_MLP_MULTIPLE = 256
+
+
+class LonglodeConfig(PreTrainedConfig):
+    """Sizes and stack of a `LonglodeForCausalLM`.
+
+    Args (all by keyword):
+      vocab_size: rows of the embedding.
+      hidden_size: D, width of the residual stream.
+      mixers: the stack, one letter a layer: D delta_net, G gated delta_net, S sliding-window attention, A full attention;
+        "*n" repeats the letters before it, a space starts a new group ("D*24", "DS*12", "D A D*22").
+      num_heads: heads of every mixer. num_kv_heads: key and value heads of attention (default: num_heads).
+      head_dim: numbers in a head (default: hidden_size / num_heads).
+      intermediate_size: width of the SwiGLU (default: 8/3 of hidden_size, rounded up to a multiple of 256).
+      window: tokens that S layers see, the current one included.
+      conv_size: tokens that the short convolutions of D and G layers see.
+      allow_neg_eigval: beta in (0, 2) instead of (0, 1) in D and G layers.
+      use_output_gate: gate the output of D and G layers.
+      rope_theta: base of the rotary frequencies of S and A layers.
+      norm_eps, initializer_range, tie_word_embeddings, use_cache, bos/eos/pad_token_id: as everywhere in transformers.
+    `layer_types` and `num_hidden_layers` follow from the stack.
+    Raises: ConfigError on sizes that do not fit together and on a stack that cannot be read.
+    """
+
+    model_type = "longlode"
+    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 - the attribute is transformers' own
+    attribute_map = {  # noqa: RUF012
+        "num_attention_heads": "num_heads",
+        "num_key_value_heads": "num_kv_heads",
+        "sliding_window": "window",
+        "rms_norm_eps": "norm_eps",
+    }
+
+    vocab_size: int = 32000
+    hidden_size: int = 1024
+    mixers: str = "D*24"
+    num_heads: int = 8
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    intermediate_size: int | None = None
+    window: int = 2048
+    conv_size: int = 4
+    allow_neg_eigval: bool = False
+    use_output_gate: bool = False
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+    use_cache: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+    layer_types: list[str] | None = None
+    num_hidden_layers: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill in what follows from other fields, and check that all fit together."""
+        stack = parse_stack(self.mixers)
+        if self.num_hidden_layers not in (None, len(stack)):
+            raise ConfigError(
+                f"num_hidden_layers is {self.num_hidden_layers} but the stack {self.mixers!r} has {len(stack)} layers; "
+                "leave num_hidden_layers out, the stack decides."
+            )
+        self.num_hidden_layers = len(stack)
+        self.layer_types = [MIXERS[letter].layer_type for letter in stack]
+        if self.num_kv_heads is None:
+            self.num_kv_heads = self.num_heads
+        if self.intermediate_size is None:
+            self.intermediate_size = -(-8 * self.hidden_size // (3 * _MLP_MULTIPLE)) * _MLP_MULTIPLE
+        self._check_sizes(stack)
+        super().__post_init__(**kwargs)
+        _register_models()
+
+    def _check_sizes(self, stack: str) -> None:
+        sizes = (
+            "vocab_size",
+            "hidden_size",
+            "num_heads",
+            "num_kv_heads",
+            "intermediate_size",
+            "window",
+            "conv_size",
+        )
+        for name in sizes:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1.")
+        if self.head_dim is None:
+            if self.hidden_size % self.num_heads:
+                raise ConfigError(
+                    f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}; change one of them "
+                    "or set head_dim."
+                )
+            self.head_dim = self.hidden_size // self.num_heads
+        if self.conv_size < 2:
+            raise ConfigError(
+                f"conv_size is {self.conv_size}; expected at least 2 tokens (the paper uses 4)."
+            )
+        if set(stack) & {"A", "S"}:
+            if self.num_heads % self.num_kv_heads:  # type: ignore[operator]
+                raise ConfigError(
+                    f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}."
+                )
+            if self.head_dim % 2:
+                raise ConfigError(
+                    f"head_dim is {self.head_dim}; rotary positions in S and A layers need an even one."
+                )
+
+    @property
+    def stack(self) -> str:
+        """The stack written out, one letter a layer."""
+        return parse_stack(self.mixers)
+
+    def mixer_settings(self) -> MixerSettings:
+        """The part of the configuration that sizes the mixers."""
+        return MixerSettings(
+            hidden_size=self.hidden_size,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,  # type: ignore[arg-type]
+            head_dim=self.head_dim,  # type: ignore[arg-type]
+            conv_size=self.conv_size,
+            allow_neg_eigval=self.allow_neg_eigval,
+            use_output_gate=self.use_output_gate,
+            window=self.window,
+            rope_theta=self.rope_theta,
+            norm_eps=self.norm_eps,
+        )
+
+    @property
+    def num_params(self) -> int:
+        """Parameters of the model with its language-model head; tied embeddings count once."""
+        settings = self.mixer_settings()
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        mixers = sum(MIXERS[letter].count_params(settings) for letter in self.stack)
+        mlp_and_norms = 3 * self.hidden_size * self._mlp_width + 2 * self.hidden_size
+        return embeddings + mixers + len(self.stack) * mlp_and_norms + self.hidden_size
+
+    def flops_per_token(self, num_tokens: int) -> float:
+        """Forward floating-point operations a token, mean over a sequence of `num_tokens`; a training step is thrice that.
+
+        Matrix products, convolutions and token mixing with the head; norms and activations are left out.
+        """
+        settings = self.mixer_settings()
+        mixers = sum(MIXERS[letter].count_flops_per_token(settings, num_tokens) for letter in self.stack)
+        mlp = len(self.stack) * 6 * self.hidden_size * self._mlp_width
+        return mixers + mlp + 2 * self.hidden_size * self.vocab_size
+
+    def state_bytes(self, num_tokens: int, dtype: torch.dtype = torch.float32) -> int:
+        """Bytes that a sequence of `num_tokens` leaves in the cache, in activations of `dtype`."""
+        settings = self.mixer_settings()
+        return sum(MIXERS[letter].count_state_bytes(settings, num_tokens, dtype) for letter in self.stack)
+
+    @property
+    def _mlp_width(self) -> int:
+        assert self.intermediate_size is not None, "__post_init__ fills intermediate_size"
+        return self.intermediate_size
+
+
+def _register_models() -> None:
+    # Lazy on purpose: importing the model classes here, at import, would pull in transformers modules that may be half
+    # imported when longlode's import hook runs. Whoever holds a config can have its model, so this is the moment.
+    from longlode.models import lm
+
+    lm.register()

@@ -1,0 +1,103 @@
+"""Load a causal language model and its tokenizer from a folder or from the Hugging Face hub, ours or anyone's."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from longlode.core.errors import ConfigError, InputError, ScorerError
+from longlode.models.lm import register
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_DTYPES = {"float64", "float32", "bfloat16", "float16"}
+
+
+def load(
+    path_or_hub_id: str | Path, *, dtype: torch.dtype | str | None = None, device: str | torch.device = "cpu"
+) -> tuple[Any, Any]:
+    """Load a model in evaluation mode, and its tokenizer. Code that comes with a model is never run.
+
+    Args:
+      path_or_hub_id: a folder with config.json, weights in safetensors and a tokenizer; or a hub id ("org/name").
+      dtype: of the weights ("float32", torch.bfloat16, ...); None takes what the checkpoint was saved in.
+      device: where to put the model.
+    Returns: (model, tokenizer).
+    Raises: InputError when there is no such folder or it holds no model; ScorerError when the model or its tokenizer cannot
+      be loaded; ConfigError on an unknown dtype.
+    """
+    where = _source(path_or_hub_id)
+    chosen = _dtype(dtype)
+    register()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            where, dtype=chosen, trust_remote_code=False, use_safetensors=True
+        )
+    # transformers raises many kinds here (OSError, ValueError, KeyError, SafetensorError, RuntimeError on shapes); each
+    # means the same to the user, and its text is passed on.
+    except Exception as error:
+        raise ScorerError(_advice(where, "model", error)) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    except Exception as error:
+        raise ScorerError(_advice(where, "tokenizer", error)) from error
+    return model.to(device).eval(), tokenizer
+
+
+def starter_folder() -> Path:
+    """The folder of the small scorer that ships with longlode. Raises InputError when this installation lacks it."""
+    folder = Path(__file__).parents[1] / "assets" / "starter"
+    if not (folder / "model.safetensors").is_file():
+        raise InputError(
+            f"The starter scorer is not in this installation (expected {folder}). Reinstall longlode, or name another "
+            "model: a folder or a hub id such as facebook/opt-350m."
+        )
+    return folder
+
+
+def _source(path_or_hub_id: str | Path) -> str:
+    """The folder as text if it looks like a model, or the hub id; an error otherwise."""
+    text = str(path_or_hub_id)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        config = path / "config.json"
+        if not config.is_file():
+            raise InputError(
+                f"{path} is not a model: it has no config.json. Expected a folder as `save_pretrained` writes it (of a "
+                "training run of longlode: RUN/model), or a hub id."
+            )
+        try:
+            json.loads(config.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"{config} is not valid JSON ({error}); the folder is not a model.") from None
+        return str(path)
+    if path.exists():
+        raise InputError(f"{path} is a file; expected the folder of a model (with config.json), or a hub id.")
+    if isinstance(path_or_hub_id, Path) or not _HUB_ID.fullmatch(text):
+        raise InputError(
+            f"{text} does not exist; expected the folder of a model, or a hub id such as facebook/opt-350m."
+        )
+    return text
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
+    if dtype is None:
+        return "auto"
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ConfigError(
+            f"dtype is {dtype!r}; expected one of {', '.join(sorted(_DTYPES))}, or none for the checkpoint's."
+        )
+    return getattr(torch, name)
+
+
+def _advice(where: str, what: str, error: Exception) -> str:
+    reason = str(error).strip().split("\n")[0]
+    kind = (
+        "folder"
+        if Path(where).is_dir()
+        else "hub id (no such local folder; is the name right, and is the hub reachable?)"
+    )
+    return f"The {what} of {where!r} ({kind}) cannot be loaded: {type(error).__name__}: {reason}"
