@@ -1,0 +1,12 @@
+"""train: the training loop, its recipe, its optimizer and its checkpoints.
+
+May import core, ops, mixers, models, parallel, torch; not corpus, mining or packing: data arrives as an
+iterator of `core.batch.Batch`.
+Start reading: `loop.py`; then `recipe.py` (what a run may say) and `checkpoint.py` (what survives a kill).
+"""
+
+from longlode.train.build import build_model
+from longlode.train.loop import TrainSummary, train
+from longlode.train.recipe import Recipe
+
+__all__ = ["Recipe", "TrainSummary", "build_model", "train"]

@@ -1,0 +1,244 @@
+"""Checkpoints that are whole or do not count.
+
+    checkpoints/step-00000100/   model.safetensors   parameters and buffers
+                                 optim.safetensors   AdamW's moments, torch's random state
+                                 state.json          step, tokens, recipe, data fingerprint
+                                 manifest.json       size and sha256 of the other three; written last
+
+A save fills a hidden folder, syncs every file, writes the manifest, renames the folder. Only a folder whose
+manifest agrees with its files counts, so a kill at any moment leaves the older checkpoints as they were.
+Nothing is pickled.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from longlode.core.errors import CheckpointError, InputError
+from longlode.core.fingerprints import file_sha256
+from longlode.core.records import read_json, sync_folder, versions, write_json
+from longlode.train.recipe import Recipe, recipe_changes
+
+_FORMAT = 1
+_MODEL, _OPTIM, _STATE, _MANIFEST = "model.safetensors", "optim.safetensors", "state.json", "manifest.json"
+_STEP_FOLDER = re.compile(r"step-(\d{8,})")
+_UNFINISHED = ".unfinished-"
+_RANDOM = "random."
+
+
+@dataclass
+class RunState:
+    """Where a run stands: all that the loop knows besides weights, moments and random state."""
+
+    step: int = 0
+    """Steps done; also the position in the data."""
+    tokens: int = 0
+    """Label tokens read."""
+    seconds: float = 0.0
+    """Time in the loop, over all sessions of the run."""
+    skips: int = 0
+    """Steps left out because they were not finite."""
+
+
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: RunState,
+    identity: dict[str, Any],
+) -> Path:
+    """Save one checkpoint below `folder`, read it back and return its path.
+
+    Args: identity: what `check_identity` compares on resume, from `run_identity`.
+    Raises: CheckpointError if it cannot be written or does not verify; older checkpoints stay as they are.
+    """
+    path = folder / f"step-{state.step:08d}"
+    unfinished = folder / f"{_UNFINISHED}{path.name}"
+    try:
+        remove_unfinished(folder)
+        unfinished.mkdir(parents=True)
+        save_file(_model_tensors(model), unfinished / _MODEL)
+        save_file(_optimizer_tensors(model, optimizer) | _random_tensors(), unfinished / _OPTIM)
+        write_json(unfinished / _STATE, {**asdict(state), **identity, "made_with": versions()})
+        files = {name: _sync_and_describe(unfinished / name) for name in (_MODEL, _OPTIM, _STATE)}
+        write_json(unfinished / _MANIFEST, {"format": _FORMAT, "step": state.step, "files": files})
+        if path.exists():
+            path.rename(folder / f"{_UNFINISHED}replaced-{path.name}")
+        unfinished.rename(path)
+        sync_folder(folder)
+        remove_unfinished(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise CheckpointError(
+            f"Checkpoint {path} could not be written: {error}. Older checkpoints in {folder} are untouched; "
+            "make room or mend the disk, then go on with --resume."
+        ) from error
+    if problem := find_problem(path):
+        raise CheckpointError(
+            f"Checkpoint {path} was written but reads back wrong: {problem}. Mend the disk."
+        )
+    return path
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints. Call it only after the newest has verified."""
+    for path in checkpoint_folders(folder)[keep:]:
+        shutil.rmtree(path)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed save left behind."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(path)
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Checkpoint folders below `folder`, newest step first, verified or not."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.is_dir() and _STEP_FOLDER.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies, and one line for each newer one that does not and why.
+
+    Raises: CheckpointError if there are checkpoints and none verifies: starting over would be a silent loss.
+    """
+    skipped: list[str] = []
+    for path in checkpoint_folders(folder):
+        problem = find_problem(path)
+        if problem is None:
+            return path, skipped
+        skipped.append(f"{path.name}: {problem}")
+    if skipped:
+        raise CheckpointError(
+            f"No checkpoint in {folder} can be used:\n  "
+            + "\n  ".join(skipped)
+            + "\nTo start over, give a new run folder."
+        )
+    return None, skipped
+
+
+def find_problem(path: Path) -> str | None:
+    """Why the checkpoint at `path` cannot be trusted, or None if every file is as its manifest says."""
+    try:
+        manifest = read_json(path / _MANIFEST)
+        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+            return f"{_MANIFEST} is not of format {_FORMAT}"
+        files = manifest["files"]
+        for name in (_MODEL, _OPTIM, _STATE):
+            size = (path / name).stat().st_size
+            if size != files[name]["bytes"]:
+                return f"{name} has {size} bytes, the manifest says {files[name]['bytes']}"
+            if file_sha256(path / name) != files[name]["sha256"]:
+                return f"{name} is not what was written (its sha256 differs)"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except InputError as error:
+        return str(error)
+    except (KeyError, TypeError):
+        return f"{_MANIFEST} does not name {_MODEL}, {_OPTIM} and {_STATE}"
+    except OSError as error:
+        return f"it cannot be read ({error})"
+    return None
+
+
+def run_identity(recipe: Recipe, data_fingerprint: str) -> dict[str, Any]:
+    """What makes two sessions one run: kept in state.json and compared on resume."""
+    return {
+        "recipe": recipe.resolved(),
+        "recipe_fingerprint": recipe.fingerprint(),
+        "data_fingerprint": data_fingerprint,
+        "world": {"ranks": 1},
+    }
+
+
+def check_identity(path: Path, recipe: Recipe, data_fingerprint: str) -> None:
+    """Raises CheckpointError, naming what differs, if the checkpoint is of another recipe or other data."""
+    saved = read_json(path / _STATE)
+    if changes := recipe_changes(saved["recipe"], recipe.resolved()):
+        raise CheckpointError(
+            f"The recipe is not the one of {path} (checkpoint -> recipe):\n  "
+            + "\n  ".join(changes)
+            + "\nSet these keys back to resume, or give a new run folder to start over."
+        )
+    if saved["data_fingerprint"] != data_fingerprint:
+        raise CheckpointError(
+            f"The data is not that of {path}: got {data_fingerprint}, expected {saved['data_fingerprint']}. "
+            "Give the shards that the run began with, or a new run folder."
+        )
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
+    """Put weights, moments and torch's random state back, and return where the run stood.
+
+    Raises: CheckpointError if the names or shapes of the weights are not the model's.
+    """
+    try:
+        mismatch = model.load_state_dict(load_file(path / _MODEL), strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path / _MODEL} does not fit this model: {error}.") from None
+    wrong = set(mismatch.missing_keys) & set(_model_tensors(model)) | set(mismatch.unexpected_keys)
+    if wrong:
+        raise CheckpointError(
+            f"{path / _MODEL} does not fit this model; names that differ: {sorted(wrong)[:8]}."
+        )
+    tensors = load_file(path / _OPTIM)
+    _load_random({name: tensor for name, tensor in tensors.items() if name.startswith(_RANDOM)})
+    parameters = dict(model.named_parameters())
+    optimizer.state.clear()
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition(".")
+        if not key.startswith(_RANDOM):
+            optimizer.state[parameters[name]][kind] = tensor.to(parameters[name].device)
+    saved = read_json(path / _STATE)
+    return RunState(saved["step"], saved["tokens"], saved["seconds"], saved["skips"])
+
+
+def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; a tensor with two names (tied weights) stands under the first only."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            tensors[name] = tensor.detach().contiguous()
+    return tensors
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors, named "<moment>.<parameter name>"."""
+    return {
+        f"{kind}.{name}": tensor.contiguous()
+        for name, parameter in model.named_parameters()
+        for kind, tensor in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _random_tensors() -> dict[str, Tensor]:
+    states = {f"{_RANDOM}cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states[f"{_RANDOM}cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _load_random(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states[f"{_RANDOM}cpu"])
+    if f"{_RANDOM}cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states[f"{_RANDOM}cuda"])
+
+
+def _sync_and_describe(path: Path) -> dict[str, Any]:
+    """Force a file to disk and return its manifest entry."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}

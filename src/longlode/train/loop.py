@@ -1,0 +1,303 @@
+"""The training loop. Read `train`, `run_steps`, `training_step`: they are the whole run from top to bottom.
+
+A step is: forward, backward, all ranks agree that loss and gradient norm are finite, clip, step. What the
+loop knows is weights, moments, random state and one `RunState`; all of it is in every checkpoint, and data
+comes from `batches(step)`. So 10 steps are 5 steps, a kill and 5 steps more, bit for bit.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from longlode.core.batch import Batch
+from longlode.core.errors import InputError, LonglodeError
+from longlode.models import LonglodeForCausalLM
+from longlode.train.checkpoint import RunState
+from longlode.train.interrupt import StopSignal
+from longlode.train.optim import (
+    all_ranks_finite,
+    build_optimizer,
+    clip_gradients,
+    gradient_norm,
+    learning_rate,
+)
+from longlode.train.recipe import Recipe, RunSection
+from longlode.train.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """How a session of `train` ended."""
+
+    status: str
+    """finished; time_limit (max_seconds, scheduled by steps); interrupted (a signal: resume goes on)."""
+    step: int
+    tokens: int
+    seconds: float
+    skips: int
+    loss: float | None
+    """Newest logged training loss, nats a token."""
+    eval_loss: float | None
+    """Newest held-out loss, nats a token."""
+    resumed_from: int | None
+    """Step of the checkpoint that this session began with."""
+    model_folder: Path | None
+    """Hugging Face folder of the trained model; None if interrupted."""
+
+
+@dataclass
+class Session:
+    """One process at work on one run: what `run_steps` needs, gathered."""
+
+    model: LonglodeForCausalLM
+    optimizer: torch.optim.Optimizer
+    recipe: Recipe
+    run: RunFolder
+    state: RunState
+    heldout: Callable[[], Iterable[Batch]] | None
+    on_step: Callable[[dict[str, Any]], None] | None
+
+
+def train(
+    model: LonglodeForCausalLM,
+    batches: Callable[[int], Iterator[Batch]],
+    recipe: Recipe,
+    run_dir: str | Path,
+    *,
+    data_fingerprint: str,
+    resume: bool = False,
+    heldout: Callable[[], Iterable[Batch]] | None = None,
+    tokenizer_folder: str | Path | None = None,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainSummary:
+    """Train `model` by `recipe`; everything it leaves behind is in `run_dir`.
+
+    Args:
+      model: a `LonglodeForCausalLM`, on its device.
+      batches: `batches(step)` yields the batch of that step (from 0), then of the next, and so on.
+      data_fingerprint: name of the data; a checkpoint of other data is refused.
+      resume: go on from the newest checkpoint that verifies. Without it, `run_dir` must be empty.
+      heldout: yields the same held-out batches at every call; the first `run.eval_batches` give eval_loss.
+      tokenizer_folder: its tokenizer files are copied beside the final model.
+      on_step: called after every step with its metrics row.
+    Raises: CheckpointError as said in `RunFolder`; InputError if `batches` ends; LonglodeError at a step that
+      is not finite, naming it. Checkpoints made before an error stay as they are.
+    """
+    torch.manual_seed(recipe.run.seed)
+    run = RunFolder(Path(run_dir), recipe, data_fingerprint)
+    optimizer = build_optimizer(model, recipe.optim)
+    state = run.restore(model, optimizer, resume)
+    run.start_record(model, state)
+    session = Session(model, optimizer, recipe, run, state, heldout, on_step)
+    folder = None
+    try:
+        with _settings(recipe.run), StopSignal() as stop:
+            status = run_steps(session, batches(state.step), stop)
+            if status != "interrupted":
+                evaluate_heldout(session)
+            run.save(model, optimizer, state)
+            if status != "interrupted":
+                folder = run.export(
+                    model.save_pretrained, Path(tokenizer_folder) if tokenizer_folder else None
+                )
+    except LonglodeError as error:
+        run.write_record("failed", state, reason=str(error))
+        raise
+    loss, eval_loss = run.newest("loss"), run.newest("eval_loss")
+    run.write_record(status, state, loss=loss, eval_loss=eval_loss)
+    return TrainSummary(
+        status=status,
+        step=state.step,
+        tokens=state.tokens,
+        seconds=state.seconds,
+        skips=state.skips,
+        loss=loss,
+        eval_loss=eval_loss,
+        resumed_from=run.resumed_from,
+        model_folder=folder,
+    )
+
+
+def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> str:
+    """Take steps until the run ends or must stop, logging and saving on the way; returns the status."""
+    recipe, run, state = session.recipe, session.run, session.state
+    began = saved = time.monotonic()
+    seconds_before = state.seconds
+    while (status := _why_stop(recipe, state, time.monotonic() - began, stop)) is None:
+        step_began = time.monotonic()
+        batch = next(stream, None)
+        if batch is None or batch.num_tokens == 0:
+            raise InputError(f"The data gave no labels for step {state.step + 1}; expected a batch of them.")
+        lr = learning_rate(recipe.optim, state.step, _progress(recipe, state))
+        loss, grad_norm, taken = training_step(session.model, batch, session.optimizer, lr, recipe)
+        now = time.monotonic()
+        state.step += 1
+        state.tokens += batch.num_tokens
+        state.skips += not taken
+        state.seconds = seconds_before + now - began
+        row = {"step": state.step, "tokens": state.tokens, "loss": loss, "lr": lr, "grad_norm": grad_norm}
+        row |= {"tokens_per_second": batch.num_tokens / max(now - step_began, 1e-9), "seconds": state.seconds}
+        if not taken:
+            row["skipped"] = True
+        if not taken or state.step % recipe.run.log_every == 0 or state.step == recipe.num_steps:
+            run.log(row)
+        if not taken:
+            _judge_skip(session, loss, grad_norm)
+        if session.on_step is not None:
+            session.on_step(row)
+        if recipe.run.eval_every and state.step % recipe.run.eval_every == 0:
+            evaluate_heldout(session)
+        if _checkpoint_due(recipe.run, state.step, time.monotonic() - saved):
+            run.save(session.model, session.optimizer, state)
+            saved = time.monotonic()
+    return status
+
+
+def training_step(
+    model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer, lr: float, recipe: Recipe
+) -> tuple[float, float, bool]:
+    """One step on one batch; micro batches count by their label tokens, so their number is free.
+
+    Returns: loss (nats a label token), gradient norm before clipping, and whether the step was taken: it is
+      not if either is not finite, and then weights and moments are as before.
+    """
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    rows = recipe.data.micro_batch_size or recipe.data.batch_size
+    losses = []
+    for part in micro_batches(batch, rows, recipe.data.length):
+        share = summed_nats(model, part, recipe.run.dtype) / batch.num_tokens
+        torch.autograd.backward(share)
+        losses.append(share.detach())
+    loss = torch.stack(losses).sum()
+    norm = gradient_norm(model)
+    taken = all_ranks_finite(loss, norm)
+    if taken:
+        clip_gradients(model, norm, recipe.optim.clip_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(loss), float(norm), taken
+
+
+def summed_nats(model: nn.Module, batch: Batch, dtype: str) -> Tensor:
+    """Sum over the batch's label tokens of -log p(label), a scalar in nats."""
+    device = next(model.parameters()).device
+    inputs = {"input_ids": torch.from_numpy(batch.tokens), "shift_labels": torch.from_numpy(batch.labels)}
+    if batch.cu_seqlens is not None:
+        inputs["cu_seqlens"] = torch.from_numpy(batch.cu_seqlens)
+    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+        # One kept position: held-out losses need no logits, and those of a whole batch may not fit in memory.
+        summed: Tensor = model(**inputs, num_items_in_batch=1, use_cache=False, logits_to_keep=1).loss
+    return summed
+
+
+def micro_batches(batch: Batch, rows: int, length: int) -> Iterator[Batch]:
+    """Cut a batch in parts of at most `rows` sequences; parts without labels are left out.
+
+    A packed batch is cut at document edges, in parts of at most rows * length tokens, or of one document.
+    """
+    if batch.cu_seqlens is None:
+        spans = [(start, start + rows) for start in range(0, len(batch.tokens), rows)]
+        parts = [Batch(batch.tokens[start:end], batch.labels[start:end]) for start, end in spans]
+    else:
+        parts = []
+        edges = batch.cu_seqlens
+        first = 0
+        while first < len(edges) - 1:
+            fitting = int(np.searchsorted(edges, edges[first] + rows * length, side="right")) - 1
+            last = max(first + 1, fitting)
+            span = slice(int(edges[first]), int(edges[last]))
+            cu_seqlens = (edges[first : last + 1] - edges[first]).astype(np.int32)
+            parts.append(Batch(batch.tokens[:, span], batch.labels[:, span], cu_seqlens))
+            first = last
+    return (part for part in parts if part.num_tokens)
+
+
+def evaluate_heldout(session: Session) -> None:
+    """Log the loss on the held-out batches, unless there are none or this step's is logged already."""
+    model, recipe, run = session.model, session.recipe, session.run
+    if session.heldout is None or run.evaluated_step() == session.state.step:
+        return
+    model.train(False)
+    nats, tokens = 0.0, 0
+    with torch.no_grad():
+        for _, batch in zip(range(recipe.run.eval_batches), session.heldout(), strict=False):
+            rows = recipe.data.micro_batch_size or recipe.data.batch_size
+            for part in micro_batches(batch, rows, recipe.data.length):
+                nats += float(summed_nats(model, part, recipe.run.dtype))
+                tokens += part.num_tokens
+    model.train()
+    if not tokens:
+        raise InputError("The held-out batches hold no labels; raise data.heldout_fraction or set it to 0.")
+    run.log({"step": session.state.step, "eval_loss": nats / tokens, "eval_tokens": tokens})
+
+
+def _why_stop(recipe: Recipe, state: RunState, session_seconds: float, stop: StopSignal) -> str | None:
+    """The status to end with, or None to go on."""
+    if recipe.num_steps is not None and state.step >= recipe.num_steps:
+        return "finished"
+    limit = recipe.run.max_seconds
+    if recipe.optim.schedule_by == "time" and limit is not None and state.seconds >= limit:
+        return "finished"
+    if stop.received is not None:
+        return "interrupted"
+    if recipe.optim.schedule_by == "steps" and limit is not None and session_seconds >= limit:
+        return "time_limit"
+    return None
+
+
+def _progress(recipe: Recipe, state: RunState) -> float:
+    """Part of the run that is done, 0 at the first step and 1 at the last."""
+    if recipe.optim.schedule_by == "time" and recipe.run.max_seconds is not None:
+        return state.seconds / recipe.run.max_seconds
+    return state.step / max(1, (recipe.num_steps or 1) - 1)
+
+
+def _checkpoint_due(run: RunSection, step: int, seconds_since: float) -> bool:
+    by_step = run.checkpoint_every is not None and step % run.checkpoint_every == 0
+    return by_step or (run.checkpoint_seconds is not None and seconds_since >= run.checkpoint_seconds)
+
+
+def _judge_skip(session: Session, loss: float, grad_norm: float) -> None:
+    """Raise if the recipe does not allow (any more) steps to be left out."""
+    state, optim, saved = session.state, session.recipe.optim, session.run.saved_step
+    if optim.on_nonfinite == "skip" and state.skips <= optim.max_skips:
+        return
+    if optim.on_nonfinite == "skip":
+        why = f"{state.skips} steps were left out, expected at most optim.max_skips = {optim.max_skips}"
+        what = "Lower optim.lr, or raise optim.max_skips"
+    else:
+        why = "both must be finite"
+        what = 'Lower optim.lr or optim.clip_norm, look at that batch, or set optim.on_nonfinite = "skip"'
+    newest = (
+        f"the newest checkpoint is of step {saved}" if saved is not None else "there is no checkpoint yet"
+    )
+    raise LonglodeError(
+        f"Step {state.step} (batch {state.step - 1} of the data, seed {session.recipe.run.seed}) gave "
+        f"loss {loss} and gradient norm {grad_norm}: {why}. "
+        f"The step was not taken, nothing of it was saved; {newest}. {what}."
+    )
+
+
+@contextlib.contextmanager
+def _settings(run: RunSection) -> Iterator[None]:
+    """Threads and determinism as the recipe wants them, and back as they were."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        if run.threads is not None:
+            torch.set_num_threads(run.threads)
+        torch.use_deterministic_algorithms(run.deterministic or deterministic)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)

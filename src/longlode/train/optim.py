@@ -1,0 +1,72 @@
+"""AdamW with decay on matrices only, and the learning rate as a pure function of step and progress."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from longlode.models import LonglodeForCausalLM
+from longlode.train.recipe import OptimSection
+
+
+def build_optimizer(model: LonglodeForCausalLM, optim: OptimSection) -> torch.optim.AdamW:
+    """AdamW over the model's trainable parameters, in two groups: decayed matrices, and the rest.
+
+    Matrices are the parameters with two or more dimensions, less embeddings and the output matrix unless
+    `optim.decay_embeddings`; depthwise convolutions [D, 1, W] and everything 1-D are never decayed.
+    Source: AdamW, arXiv 1711.05101.
+    """
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    vocabulary = _vocabulary_matrices(model)
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        is_matrix = parameter.ndim == 2 and (optim.decay_embeddings or id(parameter) not in vocabulary)
+        (decayed if is_matrix else rest).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": optim.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    used = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(used, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
+
+
+def _vocabulary_matrices(model: LonglodeForCausalLM) -> set[int]:
+    """Ids of the embedding matrices and of the output matrix."""
+    found = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return found | {id(model.lm_head.weight)}
+
+
+def learning_rate(optim: OptimSection, step: int, progress: float) -> float:
+    """Learning rate of step number `step` (from 0) when `progress` (0 to 1) of the run is done.
+
+    It is warm-up(step) * schedule(progress). The first is (step + 1) / warmup_steps up to 1; the second goes
+    from lr to lr * min_lr_ratio by half a cosine, or by a straight line over the last decay_fraction (wsd),
+    or stays.
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    if optim.schedule == "constant":
+        fallen = 0.0
+    elif optim.schedule == "cosine":
+        fallen = 0.5 - 0.5 * math.cos(math.pi * progress)
+    else:
+        fallen = max(0.0, 1.0 - (1.0 - progress) / optim.decay_fraction)
+    warm = min(1.0, (step + 1) / optim.warmup_steps) if optim.warmup_steps else 1.0
+    return optim.lr * warm * (1.0 - (1.0 - optim.min_lr_ratio) * fallen)
+
+
+def gradient_norm(model: nn.Module) -> Tensor:
+    """L2 norm of all gradients together, a scalar tensor; not finite if any of them is not."""
+    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+
+
+def clip_gradients(model: nn.Module, norm: Tensor, max_norm: float | None) -> None:
+    """Scale all gradients so that their norm, now `norm`, is at most `max_norm`; None leaves them."""
+    if max_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
+
+
+def all_ranks_finite(*values: Tensor) -> bool:
+    """Whether every one of `values` is finite on every rank; there is one rank, more will reduce here."""
+    return all(bool(torch.isfinite(value).all()) for value in values)

@@ -1,0 +1,307 @@
+"""The recipe of a run: what a TOML file may say, checked, with every field described and its unit named.
+
+    [model]  the network                [data]  what a step reads
+    [optim]  how weights move           [run]   how long, how it is saved and watched
+
+Unknown keys are refused. Fields marked `_FREE` may change when a run resumes; all others belong to the run.
+"""
+
+import difflib
+import math
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.fingerprints import fingerprint
+
+_FREE: dict[str, Any] = {"may_change_on_resume": True}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelSection(_Section):
+    """The network: the fields of `LonglodeConfig`, less the vocabulary, which comes from the tokenizer."""
+
+    mixers: str = Field(description='Token mixer of each layer, first to last, e.g. "D*4", "DS*2", "DDAD".')
+    hidden_size: int = Field(gt=0, description="Width of the residual stream (numbers a token).")
+    num_heads: int = Field(gt=0, description="Heads of a mixer.")
+    num_kv_heads: int | None = Field(
+        None, gt=0, description="Key and value heads of attention mixers; unset: num_heads."
+    )
+    head_dim: int | None = Field(
+        None, gt=0, description="Width of a head (numbers a token); unset: hidden_size / num_heads."
+    )
+    intermediate_size: int | None = Field(
+        None, gt=0, description="Width of the SwiGLU layer; unset: 8/3 of hidden_size, rounded up to 256."
+    )
+    window: int = Field(2048, gt=0, description="Span of sliding-window mixers, own token included (tokens).")
+    conv_size: int = Field(4, ge=2, description="Width of the short convolution (tokens).")
+    allow_neg_eigval: bool = Field(False, description="Let beta reach 2, so that the state may flip signs.")
+    use_output_gate: bool = Field(False, description="Gate the output of the recurrent mixers.")
+    rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary positions of attention mixers.")
+    norm_eps: float = Field(1e-6, gt=0, description="Number added to the mean square in RMSNorm.")
+    tie_word_embeddings: bool = Field(False, description="Use the embedding matrix as the output matrix too.")
+    initializer_range: float = Field(0.02, gt=0, description="Standard deviation of the initial weights.")
+
+
+class DataSection(_Section):
+    """What one step reads."""
+
+    shards: str | list[str] | None = Field(
+        None,
+        description="Folder(s) written by `longlode pack`; their content, not their path, is the run's.",
+        json_schema_extra=_FREE,
+    )
+    length: int = Field(gt=1, description="Length of a sequence (tokens).")
+    batch_size: int = Field(gt=0, description="Sequences a step.")
+    micro_batch_size: int | None = Field(
+        None,
+        gt=0,
+        description="Sequences in memory at once, gradients add up; unset: batch_size.",
+        json_schema_extra=_FREE,
+    )
+    packed: bool = Field(False, description="Join the step's documents in one row, with cu_seqlens at edges.")
+    heldout_fraction: float = Field(
+        0.0, ge=0, lt=1, description="Part of the documents kept for eval_loss, out of training (0 to 1)."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+            raise ValueError(
+                f"micro_batch_size is {self.micro_batch_size}; expected at most batch_size, {self.batch_size}"
+            )
+        return self
+
+
+class OptimSection(_Section):
+    """AdamW and its learning rate."""
+
+    lr: float = Field(1e-3, gt=0, description="Highest learning rate.")
+    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Last learning rate, as a part of lr (0 to 1).")
+    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises.")
+    schedule: Literal["cosine", "wsd", "constant"] = Field(
+        "cosine", description="cosine; wsd: constant, then a straight line down; or constant."
+    )
+    schedule_by: Literal["steps", "time"] = Field(
+        "steps",
+        description="What drives the schedule: steps, or time within max_seconds (no bitwise repeat).",
+    )
+    decay_fraction: float = Field(
+        0.2, gt=0, le=1, description="Last part of a wsd run, which decays (0 to 1)."
+    )
+    weight_decay: float = Field(0.1, ge=0, description="Decay of matrices a step, times the learning rate.")
+    decay_embeddings: bool = Field(False, description="Decay the embedding and output matrices too.")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="Memory of AdamW's two moments (0 to 1).")
+    eps: float = Field(1e-8, gt=0, description="Number added to the root of the second moment.")
+    clip_norm: float | None = Field(1.0, gt=0, description='Longest gradient (L2 norm); "none": no limit.')
+    on_nonfinite: Literal["raise", "skip"] = Field(
+        "raise", description="At a loss or gradient that is not finite: stop, or leave the step out."
+    )
+    max_skips: int = Field(10, ge=0, description="Steps that a run may leave out before it stops.")
+
+
+class RunSection(_Section):
+    """How long a run lasts, and how it is saved and watched."""
+
+    steps: int | None = Field(None, gt=0, description="Length of the run (steps).", json_schema_extra=_FREE)
+    tokens: int | None = Field(
+        None,
+        gt=0,
+        description="Length of the run (tokens), rounded up to steps of batch_size x length.",
+        json_schema_extra=_FREE,
+    )
+    max_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Save and stop after so many seconds of this session, or by-time run.",
+        json_schema_extra=_FREE,
+    )
+    seed: int = Field(0, ge=0, description="Seed of the initial weights and of the order of the data.")
+    device: str = Field(
+        "auto", description='"cpu", "cuda", "cuda:1"; auto: cuda if there is one.', json_schema_extra=_FREE
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Type of the matrix products (autocast); weights and moments stay float32."
+    )
+    threads: int | None = Field(
+        None, gt=0, description="CPU threads; unset: torch's own choice.", json_schema_extra=_FREE
+    )
+    deterministic: bool = Field(False, description="Let torch refuse operations that are not reproducible.")
+    checkpoint_every: int | None = Field(
+        1000, gt=0, description='Steps between checkpoints; "none": only by time.', json_schema_extra=_FREE
+    )
+    checkpoint_seconds: float | None = Field(
+        600.0,
+        gt=0,
+        description='Time between checkpoints (seconds); "none": only by steps.',
+        json_schema_extra=_FREE,
+    )
+    keep: int = Field(2, ge=2, description="Newest checkpoints to keep.", json_schema_extra=_FREE)
+    eval_every: int | None = Field(
+        None,
+        gt=0,
+        description="Steps between held-out losses; unset: only at the end.",
+        json_schema_extra=_FREE,
+    )
+    eval_batches: int = Field(
+        8, gt=0, description="Held-out batches read each time.", json_schema_extra=_FREE
+    )
+    log_every: int = Field(
+        1, gt=0, description="Steps between rows of metrics.jsonl.", json_schema_extra=_FREE
+    )
+
+
+class Recipe(_Section):
+    """A whole run. Build it with `Recipe.load` from a TOML file, or directly from sections."""
+
+    model: ModelSection
+    data: DataSection
+    optim: OptimSection = Field(default_factory=lambda: OptimSection.model_validate({}))
+    run: RunSection
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if self.run.steps is not None and self.run.tokens is not None:
+            raise ValueError("run.steps and run.tokens are both set; expected one of them")
+        if self.optim.schedule_by == "time" and self.run.max_seconds is None:
+            raise ValueError('optim.schedule_by = "time" needs run.max_seconds, which is not set')
+        if self.run.steps is None and self.run.tokens is None and self.optim.schedule_by == "steps":
+            raise ValueError(
+                "the length of the run is not set; set run.steps, run.tokens, or run.max_seconds with "
+                'optim.schedule_by = "time"'
+            )
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: list[str] | None = None) -> "Recipe":
+        """Read a recipe from a TOML file, then apply `overrides` ("optim.lr=1e-3"), and check the whole.
+
+        Raises: InputError if the file cannot be read; ConfigError if it, or an override, makes no sense.
+        """
+        path = Path(path)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"Recipe {path} cannot be read: {error}.") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"Recipe {path} is not valid TOML: {error}.") from None
+        return cls.parse(values, overrides, where=f"Recipe {path}")
+
+    @classmethod
+    def parse(
+        cls, values: dict[str, Any], overrides: list[str] | None = None, where: str = "Recipe"
+    ) -> "Recipe":
+        """Check a tree of plain values with `overrides` applied. Raises ConfigError naming each bad key."""
+        values = {name: dict(keys) if isinstance(keys, dict) else keys for name, keys in values.items()}
+        for override in overrides or []:
+            section, key, value = _parse_override(override)
+            fields = values.setdefault(section, {})
+            if isinstance(fields, dict):
+                fields[key] = value
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [_explain(problem) for problem in error.errors()]
+            raise ConfigError(f"{where} cannot be used:\n  " + "\n  ".join(lines)) from None
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps of the run; None for a run that only time limits."""
+        if self.run.tokens is not None:
+            return math.ceil(self.run.tokens / (self.data.batch_size * self.data.length))
+        return self.run.steps
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole tree as plain JSON values, defaults included."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """Name of the run's fixed part: recipes that may resume one another have the same name."""
+        return fingerprint(fixed_part(self.resolved()))
+
+
+def fixed_part(resolved: dict[str, Any]) -> dict[str, Any]:
+    """The flat "section.key" -> value map of a resolved recipe, less the keys that may change on resume."""
+    flat = {f"{section}.{key}": value for section, keys in resolved.items() for key, value in keys.items()}
+    free = {name for name, field in _fields().items() if field.json_schema_extra == _FREE}
+    return {name: value for name, value in flat.items() if name not in free}
+
+
+def recipe_changes(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """One line for each key that differs between two resolved recipes and must not."""
+    old, new = fixed_part(saved), fixed_part(now)
+    absent = object()
+    return [
+        f"{name}: {old.get(name, 'not set')!r} -> {new.get(name, 'not set')!r}"
+        for name in sorted(old | new)
+        if old.get(name, absent) != new.get(name, absent)
+    ]
+
+
+def _sections() -> dict[str, type[BaseModel]]:
+    return {"model": ModelSection, "data": DataSection, "optim": OptimSection, "run": RunSection}
+
+
+def _fields() -> dict[str, Any]:
+    """Every field of a recipe, by its full name."""
+    return {
+        f"{name}.{key}": field
+        for name, section in _sections().items()
+        for key, field in section.model_fields.items()
+    }
+
+
+def _parse_override(text: str) -> tuple[str, str, Any]:
+    """Split "optim.lr=1e-3" into ("optim", "lr", 0.001). Values are TOML; what is not TOML is a string."""
+    name, equals, value = text.partition("=")
+    name, value = name.strip(), value.strip()
+    section, dot, key = name.partition(".")
+    if not (equals and dot and key):
+        raise ConfigError(f"--set got {text!r}; expected SECTION.KEY=VALUE, for example optim.lr=1e-3.")
+    if section not in _sections():
+        raise ConfigError(f"--set got {text!r}: {_unknown(section, list(_sections()), 'section')}")
+    if name not in _fields():
+        raise ConfigError(f"--set got {text!r}: {_unknown_key(section, key)}")
+    return section, key, _parse_value(value)
+
+
+def _parse_value(text: str) -> Any:
+    if text == "none":
+        return None
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+def _explain(problem: Any) -> str:
+    """One line for one of pydantic's complaints: which key, what was got, what is expected."""
+    location = [str(part) for part in problem["loc"]]
+    name = ".".join(location) or "the recipe"
+    if problem["type"] == "extra_forbidden" and len(location) == 1:
+        return _unknown(location[0], list(_sections()), "section")
+    if problem["type"] == "extra_forbidden":
+        return _unknown_key(location[0], location[1])
+    if problem["type"] == "missing":
+        field = _fields().get(name)
+        return f"{name} is missing." + (f" {field.description}" if field else "")
+    if problem["type"] == "value_error":
+        return f"{problem['ctx']['error']}."
+    return f"{name} is {problem['input']!r}: {problem['msg']}."
+
+
+def _unknown_key(section: str, key: str) -> str:
+    return _unknown(key, list(_sections()[section].model_fields), f"key of [{section}]")
+
+
+def _unknown(name: str, allowed: list[str], what: str) -> str:
+    close = difflib.get_close_matches(name, allowed, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{name!r} is no {what}.{hint} Allowed: {', '.join(allowed)}."

@@ -1,0 +1,170 @@
+"""The folder of a run: who may write in it, and what it holds.
+
+record.json      what the run is and how it ended        metrics.jsonl    one row a logged step
+checkpoints/     see checkpoint.py                       model/           Hugging Face folder, at the end
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+
+from longlode.core.errors import CheckpointError, InputError
+from longlode.core.records import append_jsonl, read_jsonl, sync_folder, write_jsonl, write_record
+from longlode.models import LonglodeForCausalLM
+from longlode.train.checkpoint import (
+    RunState,
+    check_identity,
+    load_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    remove_unfinished,
+    run_identity,
+    save_checkpoint,
+)
+from longlode.train.recipe import Recipe
+
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
+
+logger = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """One run's folder, opened for writing. Nothing in it is written but through this class."""
+
+    def __init__(self, path: Path, recipe: Recipe, data_fingerprint: str) -> None:
+        """Remember what the folder is for; `restore` opens it."""
+        self.path = path
+        self.recipe = recipe
+        self.data_fingerprint = data_fingerprint
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        self.saved_step: int | None = None
+        self.resumed_from: int | None = None
+        self.skipped_checkpoints: list[str] = []
+        self.facts: dict[str, Any] = {}
+
+    def restore(self, model: LonglodeForCausalLM, optimizer: torch.optim.Optimizer, resume: bool) -> RunState:
+        """Where the run begins: at step 0, or with `resume` at the newest checkpoint that verifies.
+
+        Rows of metrics.jsonl beyond that checkpoint are removed, as their steps will be run again.
+        Raises: CheckpointError if the folder is not empty and `resume` is False, if no checkpoint verifies,
+          or if the checkpoint is of another recipe or other data. InputError if the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"Run folder {self.path} cannot be made: {error}.") from None
+        if not resume and any(self.path.iterdir()):
+            raise CheckpointError(
+                f"Run folder {self.path} is not empty. Go on with that run by --resume, or give a new folder."
+            )
+        self.checkpoints.mkdir(exist_ok=True)
+        checkpoint, self.skipped_checkpoints = newest_checkpoint(self.checkpoints)
+        for line in self.skipped_checkpoints:
+            logger.warning("Skipped checkpoint %s.", line)
+        state = RunState()
+        if checkpoint is not None:
+            check_identity(checkpoint, self.recipe, self.data_fingerprint)
+            state = load_checkpoint(checkpoint, model, optimizer)
+            self.saved_step = self.resumed_from = state.step
+            logger.info("Resumed from %s.", checkpoint)
+        elif resume:
+            logger.warning("%s holds no checkpoint; the run starts at step 0.", self.checkpoints)
+        remove_unfinished(self.checkpoints)
+        if self.metrics.exists():
+            write_jsonl(self.metrics, [row for row in read_jsonl(self.metrics) if row["step"] <= state.step])
+        return state
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Add a row to metrics.jsonl."""
+        append_jsonl(self.metrics, row)
+
+    def newest(self, key: str) -> float | None:
+        """The newest value of `key` in metrics.jsonl, or None."""
+        rows = read_jsonl(self.metrics) if self.metrics.exists() else []
+        return next((row[key] for row in reversed(rows) if row.get(key) is not None), None)
+
+    def evaluated_step(self) -> int | None:
+        """The newest step with a held-out loss, or None."""
+        rows = read_jsonl(self.metrics) if self.metrics.exists() else []
+        return next((row["step"] for row in reversed(rows) if "eval_loss" in row), None)
+
+    def save(self, model: LonglodeForCausalLM, optimizer: torch.optim.Optimizer, state: RunState) -> None:
+        """Save a checkpoint of `state` unless there is one, then remove the oldest ones."""
+        if self.saved_step == state.step:
+            return
+        if self.metrics.exists():
+            with self.metrics.open("rb") as stream:
+                os.fsync(stream.fileno())
+        identity = run_identity(self.recipe, self.data_fingerprint)
+        save_checkpoint(self.checkpoints, model, optimizer, state, identity)
+        self.saved_step = state.step
+        prune_checkpoints(self.checkpoints, self.recipe.run.keep)
+
+    def export(self, save_model: Callable[[Path], None], tokenizer_folder: Path | None) -> Path:
+        """Write model/ by `save_model`, the tokenizer's files beside it; replaces an older one."""
+        folder, unfinished, old = (
+            self.path / "model",
+            self.path / ".model.unfinished",
+            self.path / ".model.old",
+        )
+        for leftover in (unfinished, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        unfinished.mkdir()
+        save_model(unfinished)
+        if tokenizer_folder is not None:
+            found = sorted({path for pattern in _TOKENIZER_FILES for path in tokenizer_folder.glob(pattern)})
+            if not found:
+                raise InputError(
+                    f"{tokenizer_folder} has no tokenizer files; expected at least tokenizer.json."
+                )
+            for path in found:
+                shutil.copy2(path, unfinished / path.name)
+        if folder.exists():
+            folder.rename(old)
+        unfinished.rename(folder)
+        sync_folder(self.path)
+        shutil.rmtree(old, ignore_errors=True)
+        return folder
+
+    def start_record(self, model: LonglodeForCausalLM, state: RunState) -> None:
+        """Write down the model and the machine, and that the run is under way."""
+        self.facts = {
+            "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "model_config": orjson.loads(model.config.to_json_string()),
+            "device": str(next(model.parameters()).device),
+            "threads": self.recipe.run.threads or torch.get_num_threads(),
+        }
+        self.write_record("running", state)
+
+    def write_record(self, status: str, state: RunState, **results: Any) -> None:
+        """Write record.json: the resolved recipe, the data, how far the run came, and `results`."""
+        write_record(
+            self.path,
+            "run",
+            status=status,
+            recipe=self.recipe.resolved(),
+            recipe_fingerprint=self.recipe.fingerprint(),
+            data_fingerprint=self.data_fingerprint,
+            steps=state.step,
+            tokens=state.tokens,
+            seconds=round(state.seconds, 3),
+            skips=state.skips,
+            resumed_from=self.resumed_from,
+            skipped_checkpoints=self.skipped_checkpoints,
+            **self.facts,
+            **results,
+        )
