@@ -1,0 +1,11 @@
+"""evaluate: does a model use its context? Tasks at any length, scores with intervals, paired comparison.
+
+May import: core, corpus, models and what models may import; torch.
+Start reading: `tasks/base.py` (what a task is), then `run.py`. Works for any Hugging Face causal LM.
+"""
+
+from longlode.evaluate.compare import compare
+from longlode.evaluate.run import evaluate
+from longlode.evaluate.tasks import TASKS, Example, Task
+
+__all__ = ["TASKS", "Example", "Task", "compare", "evaluate"]

@@ -1,0 +1,229 @@
+"""Ask a model the examples of some tasks at some lengths; write a row an example, and a record of the
+means.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longlode.core.errors import ConfigError
+from longlode.core.fingerprints import fingerprint, text_fingerprint
+from longlode.core.records import write_jsonl, write_record
+from longlode.evaluate.scoring import Reader, context_limit, make_encode
+from longlode.evaluate.statistics import bootstrap_mean, wilson
+from longlode.evaluate.tasks import TASKS
+from longlode.evaluate.tasks.base import Example, Metric, SpanScore, Task, Tokens
+
+EXAMPLES_NAME = "examples.jsonl"
+_SEED_STRIDE = 1_000_003  # example k of seed s is made from s * stride + k: runs of seeds never overlap
+_BLOCK = 32  # examples made and read at a time
+
+Progress = Callable[[int, int, str], None]
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    *,
+    tasks: Sequence[str] = tuple(TASKS),
+    lengths: Sequence[int] = (512, 1024, 2048),
+    out: Path,
+    num_examples: int = 50,
+    seed: int = 0,
+    texts: Sequence[str] = (),
+    name: str | None = None,
+    batch_tokens: int = 16384,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Evaluate a causal LM.
+
+    The examples depend on the tokenizer, `lengths`, `seed`, `num_examples` and `texts`, never on the model,
+    so two models that share a tokenizer get the same questions and `compare` can pair them.
+
+    Args:
+      model, tokenizer: a Hugging Face causal LM and its fast tokenizer.
+      tasks: names from TASKS.   lengths: tokens an example may have, special tokens included.
+      out: folder for examples.jsonl (one row an example; a row a bucket for loss_by_position) and
+        record.json.
+      num_examples: examples a task and length; a task with less material uses what there is (see `n` in the
+        summary).
+      texts: held-out documents, needed by loss_by_position.
+      name: what reports call the model; default: its configured name or its class.
+      progress: called with (examples done, examples in all, task name).
+    Returns: the written record's fields.
+    Raises: ConfigError for unknown tasks, and lengths that the model, a task or the texts cannot serve.
+    """
+    limit = context_limit(model)
+    _check(tasks, lengths, num_examples, limit)
+    started = time.perf_counter()
+    encode = make_encode(tokenizer)
+    reader = Reader(model, batch_tokens=batch_tokens)
+    made = [(TASKS[task](encode, texts), length) for task in tasks for length in lengths]
+    plan = [(task, length, task.num_available(length, num_examples)) for task, length in made]
+    for task, length, num in plan:
+        if num == 0:
+            task.make(length, 0)  # says why there is nothing of this length
+    total, done = sum(num for _, _, num in plan), 0
+    rows: list[dict[str, Any]] = []
+    names: list[str] = []
+    for task, length, num in plan:
+        for start in range(0, num, _BLOCK):
+            block = [
+                task.make(length, seed * _SEED_STRIDE + k) for k in range(start, min(start + _BLOCK, num))
+            ]
+            names += [
+                text_fingerprint(side.text) for example in block for side in example.conditions().values()
+            ]
+            rows += _ask(reader, task, block, length, start)
+            done += len(block)
+            if progress is not None:
+                progress(done, total, task.name)
+    write_jsonl(out / EXAMPLES_NAME, rows)
+    fields = {
+        "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
+        "model_info": _model_info(model, limit),
+        "tasks": list(tasks),
+        "lengths": list(lengths),
+        "settings": {"num_examples": num_examples, "seed": seed, "num_texts": len(texts)},
+        "examples_fingerprint": fingerprint(names),
+        "metrics": {task: [vars(metric) for metric in TASKS[task].metrics] for task in tasks},
+        "summary": summarise(rows),
+        "loss_by_position": position_curve(rows),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    write_record(out, "evaluation", **fields)
+    return fields
+
+
+def _check(tasks: Sequence[str], lengths: Sequence[int], num_examples: int, limit: int | None) -> None:
+    unknown = [task for task in tasks if task not in TASKS]
+    if unknown or not tasks:
+        raise ConfigError(f"unknown tasks {unknown}; expected some of {sorted(TASKS)}.")
+    if not lengths or min(lengths) < 2:
+        raise ConfigError(f"lengths are {list(lengths)}; expected at least one, each of 2 tokens or more.")
+    if num_examples < 1:
+        raise ConfigError(f"num_examples is {num_examples}; expected at least 1.")
+    if limit is not None and max(lengths) > limit:
+        raise ConfigError(
+            f"length {max(lengths)} is more than this model can read: its positions end at {limit} "
+            f"(max_position_embeddings). Ask for lengths up to {limit}."
+        )
+
+
+def _ask(
+    reader: Reader, task: Task, block: Sequence[Example], length: int, start: int
+) -> list[dict[str, Any]]:
+    """Read all conditions of some examples and make their rows."""
+    sides = [
+        (k, name, side) for k, example in enumerate(block) for name, side in example.conditions().items()
+    ]
+    read: list[Tokens] = [task.encode(side.text).first(length) for _, _, side in sides]
+    spans = [
+        [tokens.positions(*span) for span in side.answer_spans]
+        for tokens, (_, _, side) in zip(read, sides, strict=True)
+    ]
+    if not all(len(part) for parts in spans for part in parts):
+        raise ConfigError(
+            f"task {task.name!r}: this tokenizer leaves no token of an answer within {length} tokens, so "
+            "there is nothing to score. Use a longer length, or a tokenizer that covers plain English text "
+            "and digits."
+        )
+    results = reader.read([tokens.ids for tokens in read], [np.concatenate(parts) for parts in spans])
+    scores: list[dict[str, list[SpanScore]]] = [{} for _ in block]
+    for (k, name, _), parts, (nats, hits) in zip(sides, spans, results, strict=True):
+        edges = np.cumsum([0, *map(len, parts)])
+        scores[k][name] = [
+            SpanScore(part, nats[a:b], hits[a:b])
+            for part, a, b in zip(parts, edges[:-1], edges[1:], strict=True)
+        ]
+    num_tokens = {k: len(tokens) for tokens, (k, name, _) in zip(read, sides, strict=True) if name == ""}
+    rows = []
+    for k, example in enumerate(block):
+        fixed = {"task": task.name, "length": length, "example": start + k, "num_tokens": num_tokens[k]}
+        rows += [{**fixed, **example.meta, **row} for row in task.rows(example, scores[k])]
+    return rows
+
+
+def metric_columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int, Metric, list[dict[str, Any]]]]:
+    """(task, length, metric, its rows) for everything that can be averaged in the rows of an evaluation."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["length"]), []).append(row)
+    return [
+        (task, length, metric, part)
+        for (task, length), part in groups.items()
+        for metric in TASKS[task].metrics
+    ]
+
+
+def sampling(task: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How to resample rows: their weights, and the groups that must be drawn together (a text, else an
+    example).
+    """
+    column = TASKS[task].weight_column
+    return {
+        "weights": [row[column] for row in rows] if column else None,
+        "groups": [row.get("text", row["example"]) for row in rows],
+    }
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One summary row a task, length and metric: mean, low, high (95 %), n examples."""
+    summary = []
+    for task, length, metric, part in metric_columns(rows):
+        values = [row[metric.name] for row in part]
+        mean, low, high = bootstrap_mean(values, **sampling(task, part))
+        if metric.interval == "wilson":
+            low, high = wilson(sum(values), len(values))
+        summary.append(
+            {
+                "task": task,
+                "length": length,
+                "metric": metric.name,
+                "mean": mean,
+                "low": low,
+                "high": high,
+                "n": len({row["example"] for row in part}),
+                "unit": metric.unit,
+                "better": metric.better,
+            }
+        )
+    return summary
+
+
+def position_curve(rows: Sequence[dict[str, Any]], column: str = "nats") -> list[dict[str, Any]]:
+    """Mean of `column` in each bucket of positions: {length, bucket_start, bucket_stop, nats, low, high,
+    n}.
+    """
+    buckets: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        if "bucket_start" in row:
+            buckets.setdefault((row["length"], row["bucket_start"], row["bucket_stop"]), []).append(row)
+    curve = []
+    for (length, start, stop), part in sorted(buckets.items()):
+        mean, low, high = bootstrap_mean([row[column] for row in part], **sampling(part[0]["task"], part))
+        curve.append(
+            {
+                "length": length,
+                "bucket_start": start,
+                "bucket_stop": stop,
+                column: mean,
+                "low": low,
+                "high": high,
+                "n": len(part),
+            }
+        )
+    return curve
+
+
+def _model_info(model: Any, limit: int | None) -> dict[str, Any]:
+    return {
+        "class": type(model).__name__,
+        "num_params": sum(parameter.numel() for parameter in model.parameters()),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "context_limit": limit,
+    }

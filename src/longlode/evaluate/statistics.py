@@ -1,0 +1,58 @@
+"""Intervals: how far a mean over examples could be off. All are 95 %."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_Z = 1.959963984540054  # the normal distribution's 97.5 % point
+_BLOCK = 100  # resamples drawn at a time, to bound memory
+
+
+def wilson(num_hits: float, num: int) -> tuple[float, float]:
+    """Interval of a share: `num_hits` of `num` independent yes or no answers.
+
+    Never leaves [0, 1] and is honest at 0 of n and n of n. Raises: ValueError when num is 0.
+    Source: Wilson 1927, the score interval.
+    """
+    if num <= 0:
+        raise ValueError(f"a share of {num} answers has no interval; give at least one answer.")
+    share = num_hits / num
+    spread = _Z * np.sqrt(share * (1 - share) / num + _Z**2 / (4 * num**2))
+    centre = share + _Z**2 / (2 * num)
+    scale = 1 + _Z**2 / num
+    return float(max(0.0, (centre - spread) / scale)), float(min(1.0, (centre + spread) / scale))
+
+
+def bootstrap_mean(
+    values: Sequence[float] | np.ndarray,
+    *,
+    weights: Sequence[float] | np.ndarray | None = None,
+    groups: Sequence[object] | None = None,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float | None, float | None]:
+    """Weighted mean and its percentile bootstrap interval.
+
+    Args:
+      values, weights: [n]; weights default to 1.
+      groups: [n], values of one group (e.g. windows of one document) are drawn together, since they are not
+        independent; default: every value alone.
+    Returns: mean, low, high; low and high are None when there are fewer than two groups.
+    Source: Efron 1979; cluster bootstrap, Davison & Hinkley 1997, section 3.8.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=np.float64)
+    names = list(range(len(x))) if groups is None else list(groups)
+    first: dict[object, int] = {}
+    index = np.asarray([first.setdefault(name, len(first)) for name in names], dtype=np.int64)
+    sums, totals = np.bincount(index, weights=w * x), np.bincount(index, weights=w)
+    mean = float(sums.sum() / totals.sum())
+    if len(first) < 2:
+        return mean, None, None
+    rng = np.random.default_rng(seed)
+    means = []
+    for start in range(0, num_resamples, _BLOCK):
+        drawn = rng.integers(0, len(first), size=(min(_BLOCK, num_resamples - start), len(first)))
+        means.append(sums[drawn].sum(1) / totals[drawn].sum(1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return mean, float(low), float(high)

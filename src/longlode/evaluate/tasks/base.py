@@ -1,0 +1,195 @@
+"""The one interface that every task answers, and the values that pass through it.
+
+A task makes texts with marked answers and turns the model's surprisal on those answers into rows. It never
+sees a
+model: `run.py` reads each text once and hands back, for every marked span, nats and greedy hits per token.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from longlode.core.errors import ConfigError
+
+MAIN = ""  # name of an example's own text among its variants
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenized text.
+
+    ids: token ids, special tokens included.
+    offsets: for each token its [start, stop) in characters; start == stop for special tokens.
+    """
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self.ids)
+
+    def first(self, num_tokens: int) -> "Tokens":
+        """The first `num_tokens` tokens."""
+        return Tokens(self.ids[:num_tokens], self.offsets[:num_tokens])
+
+    def positions(self, start: int, stop: int) -> np.ndarray:
+        """Token positions (int64) that overlap characters [start, stop) and can be predicted, so never
+        position 0.
+        """
+        found = [
+            index
+            for index, (left, right) in enumerate(self.offsets)
+            if left < stop and right > start and left < right and index > 0
+        ]
+        return np.asarray(found, dtype=np.int64)
+
+
+Encode = Callable[[str], Tokens]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question to a model.
+
+    prompt, target: what is given and what should follow; the model reads `prompt + target`.
+    answer_spans: [start, stop) in characters of `prompt + target`, the parts whose tokens are scored.
+    meta: extra columns of the row, e.g. {"depth": 0.5}.
+    variants: the same question asked under another condition, e.g. {"no_context": ...}; read and scored as
+      well.
+    """
+
+    prompt: str
+    target: str
+    answer_spans: tuple[tuple[int, int], ...]
+    meta: dict[str, Any]
+    variants: dict[str, "Example"] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What the model reads."""
+        return self.prompt + self.target
+
+    def conditions(self) -> dict[str, "Example"]:
+        """The example itself under the name MAIN, then its variants."""
+        return {MAIN: self, **self.variants}
+
+
+@dataclass(frozen=True)
+class SpanScore:
+    """What a model did on the tokens of one answer span.
+
+    positions: int64 [n], how many tokens stood before each.
+    nats: float64 [n], surprisal -log p(token | everything before).
+    hits: bool [n], whether the token had the highest probability of all (the greedy choice).
+    """
+
+    positions: np.ndarray
+    nats: np.ndarray
+    hits: np.ndarray
+
+    @property
+    def mean_nats(self) -> float:
+        """Mean surprisal in nats per token."""
+        return float(self.nats.mean())
+
+    @property
+    def greedy_exact(self) -> bool:
+        """Would greedy decoding write exactly these tokens here?
+
+        Equal to decoding: greedy decoding takes the argmax after the true prefix, so its first token is right
+        iff the first hit is true; then the prefix is again the true one, and so on by induction. Only the
+        tokens of this very tokenization count: the same text in other tokens would be called wrong.
+        """
+        return bool(self.hits.all())
+
+
+Scores = Mapping[str, Sequence[SpanScore]]  # condition -> one SpanScore per answer span
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the rows that the summary averages.
+
+    name: the column.   about: one clause for a reader.   unit: e.g. "nats/token", "share", "ratio".
+    better: which way is good, "" where neither is.
+    interval: "wilson" for columns of 0 and 1, "bootstrap" for every other.
+    """
+
+    name: str
+    about: str
+    unit: str
+    better: Literal["higher", "lower", ""]
+    interval: Literal["wilson", "bootstrap"] = "bootstrap"
+
+
+class Task(ABC):
+    """A family of examples at any length. Subclasses set the class fields and write `make` and `rows`."""
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    needs_texts: ClassVar[bool] = False
+    weight_column: ClassVar[str | None] = None  # the summary weighs rows by this column; None: all alike
+
+    def __init__(self, encode: Encode, texts: Sequence[str] = ()) -> None:
+        """Keep the tokenizer call, which makes lengths token lengths, and the held-out texts."""
+        self.encode = encode
+        self.texts = list(texts)
+        if self.needs_texts and not self.texts:
+            raise ConfigError(
+                f"task {self.name!r} has no texts. It measures loss on held-out documents: pass some, or "
+                "leave it out."
+            )
+
+    def num_available(self, length: int, asked: int) -> int:
+        """How many different examples of `length` there are, at most `asked`."""
+        return asked
+
+    @abstractmethod
+    def make(self, length: int, seed: int) -> Example:
+        """Make one example of at most `length` tokens.
+
+        Consecutive seeds walk evenly through what the task varies (depths, texts); equal arguments and an
+        equal tokenizer give an equal example.
+        Raises: ConfigError when `length` is too short to hold the question.
+        """
+
+    @abstractmethod
+    def rows(self, example: Example, scores: Scores) -> list[dict[str, Any]]:
+        """Turn the scores of one example into its rows; each has `hard` in [0, 1] and `smooth`."""
+
+
+def largest_count(num_tokens: Callable[[int], int], limit: int) -> int:
+    """The largest n >= 0 with num_tokens(n) <= limit, -1 if there is none; num_tokens grows about linearly.
+
+    Bracketed secant steps: a handful of calls instead of the log2(limit) of plain bisection, since each call
+    tokenizes a whole text.
+    """
+    base = num_tokens(0)
+    if base > limit:
+        return -1
+    low, low_tokens = 0, base
+    step = max(1, (num_tokens(8) - base) // 8)
+    guess = max(1, (limit - base) // step)
+    high: int | None = None
+    while high is None or high - low > 1:
+        used = num_tokens(guess)
+        if used <= limit:
+            low, low_tokens = guess, used
+        else:
+            high = guess
+        ahead = low + max(1, (limit - low_tokens) // step)
+        guess = ahead if high is None else min(max(ahead, low + 1), high - 1)
+    return low
+
+
+def too_short(task: str, length: int, needed: int) -> ConfigError:
+    """The error for a length that cannot hold the question."""
+    return ConfigError(
+        f"task {task!r} does not fit into {length} tokens: its question alone takes {needed} with this "
+        f"tokenizer. Ask for a length of at least {needed + 16}."
+    )
