@@ -1,7 +1,7 @@
 """mixers: the layers that move information between tokens, behind one interface.
 
 May import: core, ops.
-Start reading: `base.py` (the interface and its laws), then `delta_net.py`; `stack.py` turns "DS*12" into layers.
+Start reading: `base.py` (the interface and its laws), then `delta_net.py`; `stack.py` reads "DS*12".
 """
 
 from longlode.mixers.attention import FullAttention, SlidingWindowAttention

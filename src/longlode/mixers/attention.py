@@ -1,9 +1,10 @@
 """Softmax attention with rotary positions and grouped heads, over everything or over a sliding window.
 
-    q, k, v = Linear(x);  q, k rotated by position (RoPE, arXiv 2104.09864);  y = Linear(softmax(q k^T / sqrt(K)) v)
+    q, k, v = Linear(x);  q, k rotated by position (RoPE, arXiv 2104.09864)
+    y = Linear(softmax(q k^T / sqrt(K)) v)
 
-The full form remembers every key and value; the windowed form remembers the last `window - 1` and so, like the delta
-rule, needs constant memory.
+The full form remembers every key and value; the windowed form remembers the last `window - 1` and so, like
+the delta rule, needs constant memory.
 """
 
 from abc import abstractmethod
@@ -58,13 +59,13 @@ class _RotaryAttention(Mixer):
     ) -> tuple[Tensor, State]:
         """See `Mixer.forward`.
 
-        State: k (rotated), v `[N, tokens kept, Hkv, K]`; position `[N]`, real tokens read; mask `[N, tokens kept]`
-        once there has been padding. Packed documents have unequal lengths and leave an empty state.
+        State: k (rotated), v `[N, tokens kept, Hkv, K]`; position `[N]`, real tokens read; mask
+        `[N, tokens kept]` once there has been padding. Packed documents leave an empty state.
         """
         if cu_seqlens is not None and (state or mask is not None):
             raise ConfigError(
-                "Attention got packed documents (cu_seqlens) together with a state or a padding mask; expected "
-                "neither. Continue documents one row each, without cu_seqlens."
+                "Attention got packed documents (cu_seqlens) together with a state or a padding mask; "
+                "expected neither. Continue documents one row each, without cu_seqlens."
             )
         before: State = state or {}
         positions, next_position = _positions(x, before.get("position"), cu_seqlens, mask)
@@ -86,7 +87,7 @@ class _RotaryAttention(Mixer):
             after["mask"] = key_mask
         first = max(0, k.shape[1] - (window - 1)) if window is not None else 0
         if first:
-            # A slice would keep the whole text's keys alive; the copy is what makes the state constant in size.
+            # A slice would keep the whole text's keys alive; the copy makes the state constant in size.
             after |= {name: after[name][:, first:].clone() for name in ("k", "v", "mask") if name in after}
         return y, after
 
@@ -97,7 +98,7 @@ class _RotaryAttention(Mixer):
 
     @classmethod
     def count_flops_per_token(cls, settings: MixerSettings, num_tokens: int) -> float:
-        """See `Mixer.count_flops_per_token`: 4 K a head for every visible token, whose number grows to the window."""
+        """See `Mixer.count_flops_per_token`: 4 K a head for every token that is visible, on average."""
         window = min(cls.visible(settings) or num_tokens, num_tokens)
         mean_visible = (window * (window + 1) / 2 + (num_tokens - window) * window) / num_tokens
         return 2 * cls.count_params(settings) + 4 * settings.num_heads * settings.head_dim * mean_visible
@@ -113,7 +114,7 @@ class _RotaryAttention(Mixer):
 def _positions(
     x: Tensor, start: Tensor | None, cu_seqlens: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Position of every token in its own document, padding not counted `[B or 1, T]`; and the next one `[B]`."""
+    """Position of every token in its document, padding not counted `[B, T]`; and the next `[B]`."""
     num_rows, num_tokens = x.shape[:2]
     if start is None:
         start = torch.zeros(num_rows, dtype=torch.int64, device=x.device)

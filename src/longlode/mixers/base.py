@@ -41,8 +41,8 @@ class MixerSettings:
 class Mixer(nn.Module, ABC):
     """A layer that moves information between tokens.
 
-    Laws, checked by one shared test for every mixer: causality; in pieces = whole; step by step = whole; packed =
-    separate; masked positions at the left = absent positions; the closed forms below equal the built module.
+    Laws, checked by one shared test for every mixer: causality; in pieces = whole; step by step = whole;
+    packed = separate; padding at the left = no padding; the closed forms below equal the built module.
     """
 
     letter: ClassVar[str]
@@ -50,9 +50,10 @@ class Mixer(nn.Module, ABC):
     layer_type: ClassVar[str]
     """How transformers calls this kind of layer; one of its closed list."""
     segment_map: Callable[..., tuple[Tensor, Tensor]] | None = None
-    """The affine map of a span of tokens on the state, where the mixer has one (used by sequence sharding)."""
+    """The affine map of a span of tokens on the state, where there is one (for sequence sharding)."""
 
     def __init__(self, settings: MixerSettings) -> None:
+        """Build the parameters; their values come from the model's initialisation."""
         super().__init__()
         self.settings = settings
 
@@ -69,17 +70,17 @@ class Mixer(nn.Module, ABC):
         Args:
           x: `[B, T, D]`.
           state: what the call on the piece before returned, or None at the start.
-          cu_seqlens: `[N + 1]` offsets of the documents packed in the one row of x (then B = 1), or None. Nothing
-            passes from one document to the next.
-          mask: `[B, T]` bool, False at padding, which then neither writes to the state nor is read; None means that
-            all positions are real. Outputs at padding are meaningless.
-        Returns: y `[B, T, D]`; the state after the last token, new tensors (the one passed in is not changed). With
-          cu_seqlens the state has one row a document.
+          cu_seqlens: `[N + 1]` offsets of the documents packed in the one row of x (then B = 1), or None.
+            Nothing passes from one document to the next.
+          mask: `[B, T]` bool, False at padding, which then neither writes to the state nor is read; None
+            means that all positions are real. Outputs at padding are meaningless.
+        Returns: y `[B, T, D]`; the state after the last token, in new tensors (the one passed in is not
+          changed). With cu_seqlens the state has one row a document.
         Raises: ConfigError on wrong shapes or on a combination that the mixer cannot do.
         """
 
     def step(self, x_t: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Mix one token: x_t `[B, D]` -> (y_t `[B, D]`, state). Equal to `forward` on a piece of one token."""
+        """Mix one token: x_t `[B, D]` -> (y_t `[B, D]`, state), as `forward` does on a piece of one."""
         y, state = self.forward(x_t[:, None], state)
         return y[:, 0], state
 
@@ -92,7 +93,7 @@ class Mixer(nn.Module, ABC):
         return self.count_flops_per_token(self.settings, num_tokens)
 
     def initial_values(self) -> dict[str, Tensor]:
-        """First values of the parameters that are neither a Linear nor a norm nor a convolution; drawn anew a call."""
+        """First values of parameters that are no Linear, norm or convolution; drawn anew a call."""
         return {}
 
     @classmethod

@@ -3,8 +3,9 @@
     q, k, v = silu(conv(Linear(x)));  q, k of unit norm per head;  beta = sigmoid(Linear(x))
     o = delta_rule(q, k, v, beta, g);  y = Linear(RMSNorm per head (o))
 
-Gated DeltaNet adds the log-decay g = -exp(A_log) * softplus(Linear(x) + dt_bias), one number a head and token.
-The memory is a K x V matrix a head and the last W - 1 inputs of each convolution, however long the text.
+Gated DeltaNet adds the log-decay g = -exp(A_log) * softplus(Linear(x) + dt_bias), one number a head and
+token. The memory is a K x V matrix a head and the last W - 1 inputs of each
+convolution, however long the text.
 """
 
 import math
@@ -18,16 +19,17 @@ from longlode.core.errors import ConfigError
 from longlode.mixers.base import Mixer, MixerSettings, State
 from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
 from longlode.ops.delta_rule import delta_rule, delta_rule_step
-from longlode.ops.short_conv import short_conv
+from longlode.ops.short_conv import short_conv, short_conv_step
 
 _DECAY_RATES = (1.0, 16.0)
 _DECAY_STEPS = (1e-3, 1e-1)
 
 
 class ShortConv(nn.Module):
-    """Depthwise causal convolution over the last W tokens, then SiLU. weight `[D, 1, W]`, as fla stores it."""
+    """Depthwise causal convolution over the last W tokens, then SiLU; weight `[D, 1, W]`, as in fla."""
 
     def __init__(self, dim: int, conv_size: int) -> None:
+        """Filters of `conv_size` taps for `dim` channels."""
         super().__init__()
         self.weight = nn.Parameter(torch.empty(dim, 1, conv_size))
 
@@ -35,9 +37,11 @@ class ShortConv(nn.Module):
         self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """x `[B, T, D]` -> (y `[B, T, D]`, the last W - 1 inputs of each document `[N, D, W - 1]`)."""
-        return short_conv(
-            x, self.weight[:, 0].to(x.dtype), state=state, cu_seqlens=cu_seqlens, activation="silu"
-        )
+        weight = self.weight[:, 0].to(x.dtype)
+        if x.shape[1] == 1 and state is not None and cu_seqlens is None:
+            y_t, state = short_conv_step(x[:, 0], weight, state=state)
+            return y_t[:, None], state
+        return short_conv(x, weight, state=state, cu_seqlens=cu_seqlens)
 
 
 class _DeltaRuleMixer(Mixer):
@@ -79,8 +83,8 @@ class _DeltaRuleMixer(Mixer):
             )
         before: State = state or {}
         if mask is not None:
-            # Padding must be zero before the convolution, or it reaches the first real tokens through it. Filled, not
-            # multiplied: what stands at padding is meaningless and may be NaN.
+            # Padding must be zero before the convolution, or it reaches the first real tokens through it.
+            # Filled, not multiplied: what stands at padding is meaningless and may be NaN.
             x = x.masked_fill(~mask[..., None], 0)
         q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), cu_seqlens)
         k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), cu_seqlens)
@@ -90,8 +94,8 @@ class _DeltaRuleMixer(Mixer):
         beta, g = self._strength_and_decay(x, mask)
         memory = before.get("memory")
         if x.shape[1] == 1 and memory is not None and cu_seqlens is None:
-            first = [t[:, 0] if t is not None else None for t in (q, k, v, beta, g)]
-            o_t, memory = delta_rule_step(*first[:4], g=first[4], state=memory)
+            g_t = None if g is None else g[:, 0]
+            o_t, memory = delta_rule_step(q[:, 0], k[:, 0], v[:, 0], beta[:, 0], g=g_t, state=memory)
             o = o_t[:, None]
         else:
             o, memory = delta_rule(q, k, v, beta, g=g, state=memory, cu_seqlens=cu_seqlens)
@@ -102,7 +106,7 @@ class _DeltaRuleMixer(Mixer):
         return self.o_proj(o.flatten(-2)), after
 
     def _strength_and_decay(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return beta `[B, T, H]` and the log-decay g `[B, T, H]` or None; both 0 at padding (memory untouched)."""
+        """Return beta and the log-decay g (or None), both `[B, T, H]`, 0 at padding: memory untouched."""
         beta = at_least_float32(self.b_proj(x)).sigmoid()
         if self.settings.allow_neg_eigval:
             beta = 2 * beta
@@ -116,7 +120,7 @@ class _DeltaRuleMixer(Mixer):
         return beta, g
 
     def initial_values(self) -> dict[str, Tensor]:
-        """Decays as Mamba-2 and Gated DeltaNet draw them: rates in [1, 16], time steps log-uniform in [1e-3, 0.1]."""
+        """Decays as Mamba-2 draws them: rates in [1, 16], steps log-uniform in [1e-3, 0.1]."""
         if not self.gated:
             return {}
         rate = torch.empty_like(self.A_log).uniform_(*_DECAY_RATES)
@@ -134,14 +138,14 @@ class _DeltaRuleMixer(Mixer):
 
     @classmethod
     def count_flops_per_token(cls, settings: MixerSettings, num_tokens: int) -> float:
-        """See `Mixer.count_flops_per_token`: the recurrence (read old, write, read) is 6 K V a head, at any length."""
+        """See `Mixer.count_flops_per_token`: read old, write, read make 6 K V a head, at any length."""
         inner = settings.num_heads * settings.head_dim
         conv = 2 * 3 * inner * settings.conv_size
         return 2 * cls._projection_params(settings) + conv + 6 * inner * settings.head_dim
 
     @classmethod
     def count_state_bytes(cls, settings: MixerSettings, num_tokens: int, dtype: torch.dtype) -> int:
-        """See `Mixer.count_state_bytes`: the same at every length; the memory is held in float32 (float64 in float64)."""
+        """See `Mixer.count_state_bytes`: the same at every length; the memory is float32 at least."""
         inner = settings.num_heads * settings.head_dim
         memory_dtype = torch.promote_types(dtype, torch.float32)
         conv = 3 * inner * (settings.conv_size - 1) * dtype.itemsize

@@ -8,7 +8,7 @@ L2_EPS = 1e-6
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32, or in float64 if it is that already: the dtype in which sums and exponentials are taken."""
+    """x in float32, or in float64 if it is that already: where sums and exponentials are taken."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -25,6 +25,7 @@ class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight along the last dimension (arXiv 1910.07467)."""
 
     def __init__(self, dim: int, eps: float) -> None:
+        """A norm over `dim` numbers, with weights of 1."""
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
         self.eps = eps

@@ -1,10 +1,10 @@
 """models: one backbone for every stack of mixers, as transformers' users know models.
 
 May import: core, ops, mixers.
-Start reading: `lm.py` (the backbone), then `config.py` (the stack is data) and `cache.py` (what is remembered).
+Start reading: `lm.py` (the backbone), then `config.py` (the stack is data), `cache.py` (what is remembered).
 
-Names are resolved on first use: longlode's import hook needs `config` alone, at a moment when transformers' modeling
-modules may be half imported.
+Names are resolved on first use: longlode's import hook needs `config` alone, at a moment when transformers'
+modeling modules may be half imported.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""What a longlode model remembers of the text it has read, in the shape that transformers' `generate` expects."""
+"""What a longlode model remembers of the text it has read, in the shape that `generate` expects."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from longlode.mixers import State
 
 
 class LayerMemory:
-    """The state of one layer: named tensors with the batch row first, replaced (never written into) by each piece."""
+    """The state of one layer: named tensors, batch row first; replaced, never written into."""
 
     is_compileable = False
     is_sliding = False
@@ -18,6 +18,7 @@ class LayerMemory:
     supports_early_init = False
 
     def __init__(self, state: State | None = None) -> None:
+        """Hold `state`, or nothing yet."""
         self.state = state
 
     def select(self, rows: Tensor) -> "LayerMemory":
@@ -40,12 +41,16 @@ class LayerMemory:
 class LonglodeCache(Cache):
     """The states of all layers, and how many positions they have read.
 
-    Delta-rule layers keep a matrix a head and three tokens of convolution, window layers the last `window - 1` keys and
-    values, full attention all of them. transformers asks attention layers how long the text is; a stack may have none,
-    so this cache counts itself. It cannot be cut back: a state does not forget on demand.
+    Delta-rule layers keep a matrix a head and three tokens of convolution, window layers the last
+    `window - 1` keys and values, full attention all of them. transformers asks attention layers how long the
+    text is; a stack may have none, so this cache counts itself. It cannot be cut back: a state does not
+    forget on demand.
     """
 
+    layers: list[LayerMemory]  # type: ignore[assignment]
+
     def __init__(self, num_layers: int) -> None:
+        """An empty cache for a model of `num_layers` layers."""
         super().__init__(layers=[LayerMemory() for _ in range(num_layers)])  # type: ignore[misc]
         self.num_positions = 0
 
@@ -83,9 +88,10 @@ class LonglodeCache(Cache):
         rows = self.batch_size
         if rows < 0:
             raise ConfigError("Rows of an empty cache were asked for; read some text with it first.")
-        if indices.numel() and not (0 <= int(indices.min()) and int(indices.max()) < rows):
+        low, high = (int(indices.min()), int(indices.max())) if indices.numel() else (0, 0)
+        if low < 0 or high >= rows:
             raise ConfigError(
-                f"Cache rows {int(indices.min())} to {int(indices.max())} were asked for; the cache has rows 0 to {rows - 1}."
+                f"Cache rows {low} to {high} were asked for; the cache has rows 0 to {rows - 1}."
             )
         chosen = LonglodeCache(0)
         chosen.layers = [layer.select(indices) for layer in self.layers]
@@ -114,6 +120,7 @@ class LonglodeCache(Cache):
         """Refuse: a recurrent state cannot be cut back. Removing nothing is allowed."""
         if tokens_to_remove:
             raise ConfigError(
-                f"The cache of a longlode model was told to drop {abs(tokens_to_remove)} tokens; a recurrent state cannot be "
-                "cut back. Keep a copy from before (cache.select) instead; assisted generation is not possible."
+                f"The cache of a longlode model was told to drop {abs(tokens_to_remove)} tokens; a "
+                "recurrent state cannot be cut back. Keep a copy from before (cache.select); assisted generation "
+                "is not possible."
             )

@@ -17,8 +17,9 @@ class LonglodeConfig(PreTrainedConfig):
     Args (all by keyword):
       vocab_size: rows of the embedding.
       hidden_size: D, width of the residual stream.
-      mixers: the stack, one letter a layer: D delta_net, G gated delta_net, S sliding-window attention, A full attention;
-        "*n" repeats the letters before it, a space starts a new group ("D*24", "DS*12", "D A D*22").
+      mixers: the stack, one letter a layer: D delta_net, G gated delta_net, S sliding-window attention,
+        A full attention; "*n" repeats the letters before it, a space starts a new group ("D*24", "DS*12",
+        "D A D*22").
       num_heads: heads of every mixer. num_kv_heads: key and value heads of attention (default: num_heads).
       head_dim: numbers in a head (default: hidden_size / num_heads).
       intermediate_size: width of the SwiGLU (default: 8/3 of hidden_size, rounded up to a multiple of 256).
@@ -27,7 +28,7 @@ class LonglodeConfig(PreTrainedConfig):
       allow_neg_eigval: beta in (0, 2) instead of (0, 1) in D and G layers.
       use_output_gate: gate the output of D and G layers.
       rope_theta: base of the rotary frequencies of S and A layers.
-      norm_eps, initializer_range, tie_word_embeddings, use_cache, bos/eos/pad_token_id: as everywhere in transformers.
+      norm_eps, initializer_range, tie_word_embeddings, use_cache, bos/eos/pad_token_id: as in transformers.
     `layer_types` and `num_hidden_layers` follow from the stack.
     Raises: ConfigError on sizes that do not fit together and on a stack that cannot be read.
     """
@@ -65,11 +66,13 @@ class LonglodeConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in what follows from other fields, and check that all fit together."""
+        if not isinstance(self.mixers, str):
+            raise ConfigError(f"mixers is {self.mixers!r}; expected text such as 'D*24'.")
         stack = parse_stack(self.mixers)
         if self.num_hidden_layers not in (None, len(stack)):
             raise ConfigError(
-                f"num_hidden_layers is {self.num_hidden_layers} but the stack {self.mixers!r} has {len(stack)} layers; "
-                "leave num_hidden_layers out, the stack decides."
+                f"num_hidden_layers is {self.num_hidden_layers} but the stack {self.mixers!r} has "
+                f"{len(stack)} layers; leave num_hidden_layers out, the stack decides."
             )
         self.num_hidden_layers = len(stack)
         self.layer_types = [MIXERS[letter].layer_type for letter in stack]
@@ -98,8 +101,8 @@ class LonglodeConfig(PreTrainedConfig):
         if self.head_dim is None:
             if self.hidden_size % self.num_heads:
                 raise ConfigError(
-                    f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}; change one of them "
-                    "or set head_dim."
+                    f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}; "
+                    "change one of them or set head_dim."
                 )
             self.head_dim = self.hidden_size // self.num_heads
         if self.conv_size < 2:
@@ -146,9 +149,10 @@ class LonglodeConfig(PreTrainedConfig):
         return embeddings + mixers + len(self.stack) * mlp_and_norms + self.hidden_size
 
     def flops_per_token(self, num_tokens: int) -> float:
-        """Forward floating-point operations a token, mean over a sequence of `num_tokens`; a training step is thrice that.
+        """Forward floating-point operations a token, mean over a sequence of `num_tokens`.
 
-        Matrix products, convolutions and token mixing with the head; norms and activations are left out.
+        A training step is about three times that. Counted: matrix products,
+        convolutions, token mixing, the head; left out: norms and activations.
         """
         settings = self.mixer_settings()
         mixers = sum(MIXERS[letter].count_flops_per_token(settings, num_tokens) for letter in self.stack)
@@ -167,8 +171,8 @@ class LonglodeConfig(PreTrainedConfig):
 
 
 def _register_models() -> None:
-    # Lazy on purpose: importing the model classes here, at import, would pull in transformers modules that may be half
-    # imported when longlode's import hook runs. Whoever holds a config can have its model, so this is the moment.
+    # Lazy on purpose: longlode's import hook imports this module when transformers' modeling modules may be
+    # half imported, so it must not need them. Whoever holds a config may want its model: this is the moment.
     from longlode.models import lm
 
     lm.register()

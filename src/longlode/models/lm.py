@@ -28,6 +28,7 @@ class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        """Three matrices, no biases."""
         super().__init__()
         self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
@@ -42,6 +43,7 @@ class LonglodeBlock(GradientCheckpointingLayer):
     """A mixer and a SwiGLU, each after an RMSNorm and around a residual."""
 
     def __init__(self, config: LonglodeConfig, letter: str, layer_idx: int) -> None:
+        """Block `layer_idx` of the stack, with the mixer that `letter` names."""
         super().__init__()
         self.layer_idx = layer_idx
         self.attn_norm = RMSNorm(config.hidden_size, config.norm_eps)
@@ -56,7 +58,7 @@ class LonglodeBlock(GradientCheckpointingLayer):
         cu_seqlens: Tensor | None = None,
         past_key_values: LonglodeCache | None = None,
     ) -> Tensor:
-        """hidden_states `[B, T, D]` -> `[B, T, D]`; goes on from, and renews, this layer's memory in the cache."""
+        """Renew the residual stream `[B, T, D]`, and this layer's memory in the cache."""
         memory = past_key_values.layers[self.layer_idx] if past_key_values is not None else LayerMemory()
         mixed, state = self.attn(self.attn_norm(hidden_states), memory.state, cu_seqlens, mask)
         memory.state = state
@@ -87,7 +89,7 @@ class LonglodePreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        # transformers' own cache has no place for three convolutions and a memory; forward makes ours instead.
+        # transformers' own cache holds no three convolutions and a memory; forward makes ours instead.
         return False
 
 
@@ -95,6 +97,7 @@ class LonglodeModel(LonglodePreTrainedModel):
     """The backbone without a head."""
 
     def __init__(self, config: LonglodeConfig) -> None:
+        """Build and initialise the blocks that `config` describes."""
         super().__init__(config)
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(LonglodeBlock(config, letter, i) for i, letter in enumerate(config.stack))
@@ -108,7 +111,7 @@ class LonglodeModel(LonglodePreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embedding."""
-        self.embeddings = value
+        self.embeddings = value  # type: ignore[assignment]
 
     @can_return_tuple
     def forward(
@@ -129,7 +132,7 @@ class LonglodeModel(LonglodePreTrainedModel):
           past_key_values: a LonglodeCache, renewed in place.
           use_cache: make a cache and return it (default: the config's use_cache, never while training).
           output_hidden_states: also return the residual stream before each block and the final hidden states.
-          cu_seqlens: `[N + 1]` offsets of documents packed in one row (then B = 1); nothing passes between them.
+          cu_seqlens: `[N + 1]` offsets of documents packed in one row (B = 1); nothing passes between them.
         Returns: last_hidden_state `[B, T, D]` after the final norm, past_key_values, hidden_states.
         Raises: ConfigError on inputs that contradict each other.
         """
@@ -170,6 +173,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
     accepts_loss_kwargs = True
 
     def __init__(self, config: LonglodeConfig) -> None:
+        """Build and initialise the model that `config` describes."""
         super().__init__(config)
         self.model = LonglodeModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -190,16 +194,16 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         cu_seqlens: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> CausalLMOutputWithPast:
-        """Predict the next token at each position; for what is not named here see `LonglodeModel.forward`.
+        """Predict the next token at each position; what is not named here is as in `LonglodeModel.forward`.
 
         Args:
-          labels: int64 `[B, T]`, the tokens themselves, -100 where nothing is asked; shifted here, as in transformers.
-            With cu_seqlens the first token of a document is not asked of the document before.
-          shift_labels: instead of labels: `[B, T]`, what should follow each position (what `core.Batch` holds).
+          labels: int64 `[B, T]`, the tokens themselves, -100 where nothing is asked; shifted here as
+            transformers does. With cu_seqlens no document is asked for the first token of the next.
+          shift_labels: instead of labels: `[B, T]`, what should follow each position (see `core.batch`).
           logits_to_keep: compute only the last n positions' logits (0: all), or those of the given positions.
           num_items_in_batch: divide the summed loss by this instead of the number of labels.
-        Returns: logits `[B, kept, V]`; while training with labels they are None, since the loss is taken block by block
-          and never holds them; loss, the mean in nats, when labels are given.
+        Returns: logits `[B, kept, V]`; while training with labels they are None, since the loss is
+          taken block by block and never holds them; loss, the mean in nats, when labels are given.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -233,7 +237,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
 
 
 def _shift(labels: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-    """What should follow each position: labels one to the left, nothing across the end of a row or document."""
+    """What should follow each position: labels one to the left, nothing across the end of a document."""
     shifted = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
     if cu_seqlens is not None:
         shifted[:, cu_seqlens[1:].long() - 1] = IGNORED
@@ -274,8 +278,8 @@ def _padding_mask(attention_mask: Tensor | None, shape: torch.Size) -> Tensor | 
         or attention_mask.shape[1] < num_tokens
     ):
         raise ConfigError(
-            f"attention_mask has shape {list(attention_mask.shape)}; expected [{num_rows}, {num_tokens}] or longer (the past "
-            "in front), 1 at tokens and 0 at padding."
+            f"attention_mask has shape {list(attention_mask.shape)}; expected [{num_rows}, {num_tokens}] or "
+            "longer (the past in front), 1 at tokens and 0 at padding."
         )
     mask = attention_mask[:, -num_tokens:].bool()
     return None if mask.all() else mask

@@ -1,4 +1,4 @@
-"""Load a causal language model and its tokenizer from a folder or from the Hugging Face hub, ours or anyone's."""
+"""Load a causal language model and its tokenizer from a folder or the Hugging Face hub, ours or anyone's."""
 
 import json
 import re
@@ -21,12 +21,12 @@ def load(
     """Load a model in evaluation mode, and its tokenizer. Code that comes with a model is never run.
 
     Args:
-      path_or_hub_id: a folder with config.json, weights in safetensors and a tokenizer; or a hub id ("org/name").
+      path_or_hub_id: a folder with config.json, safetensors and tokenizer; or a hub id ("org/name").
       dtype: of the weights ("float32", torch.bfloat16, ...); None takes what the checkpoint was saved in.
       device: where to put the model.
     Returns: (model, tokenizer).
-    Raises: InputError when there is no such folder or it holds no model; ScorerError when the model or its tokenizer cannot
-      be loaded; ConfigError on an unknown dtype.
+    Raises: InputError when there is no such folder or it holds no model; ScorerError when the model or its
+      tokenizer cannot be loaded; ConfigError on an unknown dtype.
     """
     where = _source(path_or_hub_id)
     chosen = _dtype(dtype)
@@ -35,24 +35,25 @@ def load(
         model = AutoModelForCausalLM.from_pretrained(
             where, dtype=chosen, trust_remote_code=False, use_safetensors=True
         )
-    # transformers raises many kinds here (OSError, ValueError, KeyError, SafetensorError, RuntimeError on shapes); each
-    # means the same to the user, and its text is passed on.
+    # transformers raises many kinds here (OSError, ValueError, KeyError, SafetensorError, RuntimeError on
+    # shapes); each means the same to the user, and its text is passed on.
     except Exception as error:
         raise ScorerError(_advice(where, "model", error)) from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except Exception as error:
         raise ScorerError(_advice(where, "tokenizer", error)) from error
-    return model.to(device).eval(), tokenizer
+    model = model.to(device)  # type: ignore[arg-type]
+    return model.eval(), tokenizer
 
 
 def starter_folder() -> Path:
-    """The folder of the small scorer that ships with longlode. Raises InputError when this installation lacks it."""
+    """The folder of the small scorer that ships with longlode. Raises InputError when it is absent."""
     folder = Path(__file__).parents[1] / "assets" / "starter"
     if not (folder / "model.safetensors").is_file():
         raise InputError(
-            f"The starter scorer is not in this installation (expected {folder}). Reinstall longlode, or name another "
-            "model: a folder or a hub id such as facebook/opt-350m."
+            f"The starter scorer is not in this installation (expected {folder}). Reinstall longlode, or "
+            "name another model: a folder or a hub id such as facebook/opt-350m."
         )
     return folder
 
@@ -65,8 +66,8 @@ def _source(path_or_hub_id: str | Path) -> str:
         config = path / "config.json"
         if not config.is_file():
             raise InputError(
-                f"{path} is not a model: it has no config.json. Expected a folder as `save_pretrained` writes it (of a "
-                "training run of longlode: RUN/model), or a hub id."
+                f"{path} is not a model: it has no config.json. Expected a folder as `save_pretrained` "
+                "writes it (of a training run of longlode: RUN/model), or a hub id."
             )
         try:
             json.loads(config.read_text(encoding="utf-8"))

@@ -15,8 +15,8 @@ _CHUNK_LOGITS = 1 << 24  # numbers in one block of logits: 64 MiB in float32
 class _HeadCrossEntropy(torch.autograd.Function):
     """Summed cross entropy of `softmax(hidden weight^T)`, block by block of rows.
 
-    The gradient of the sum is known once the logits of a block are, so forward makes it and keeps only gradients of the
-    size of hidden and weight; no block of logits outlives its turn and none is computed twice.
+    The gradient of the sum is known once the logits of a block are, so forward makes it and keeps only
+    gradients of the size of hidden and weight; no block of logits outlives its turn, none is computed twice.
     """
 
     @staticmethod
@@ -47,7 +47,8 @@ class _HeadCrossEntropy(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """Scale the gradients that forward made."""
-        return (*(None if g is None else g * grad_total.to(g.dtype) for g in ctx.saved_tensors), None)
+        of_hidden, of_weight = (None if g is None else g * grad_total.to(g.dtype) for g in ctx.saved_tensors)
+        return of_hidden, of_weight, None
 
 
 def next_token_loss(
