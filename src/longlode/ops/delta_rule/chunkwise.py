@@ -1,9 +1,9 @@
 """The delta rule in chunks: matrix products inside a chunk, a scan over chunks, and its own backward.
 
-Letters as in `README.md`, which derives every line. Per chunk, with L = [scale Q; beta K] (2C rows) and decay d:
-    [P; A] = mask * d * (L K^T),  T = (I + A)^-1,  R = T (beta V - e^G (beta K) S),  O = e^G (scale Q) S + P R,
+Letters as in `README.md`, which derives every line. Per chunk, with L = [scale Q; beta K] (2C rows):
+    [P; A] = mask * (L K^T),  T = (I + A)^-1,  R = T (beta V - e^G beta K S),  O = e^G scale Q S + P R,
     S' = e^{G_C} S + (e^{G_C - G} K)^T R.
-Nothing but the inputs and one state a tile is kept for the backward; it recomputes the tile and scans in reverse.
+The backward keeps the inputs and one state a tile, recomputes the tile, and scans in reverse.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from longlode.ops.delta_rule.layout import Mover, Plan, Tile, make_plan
 from longlode.ops.delta_rule.precision import state_dtype
+from longlode.ops.delta_rule.scratch import Scratch
 from longlode.ops.delta_rule.triangular import unit_lower_inverse
 
 
@@ -40,36 +41,44 @@ def delta_rule_chunkwise(
     return o, final_state
 
 
-@dataclass
-class _Decay:
-    """e^G of the rows `[m, C, 1]`, e^{G_C - G} of the columns `[m, C, 1]`, e^{G_C} of the state `[m, 1, 1]`."""
+class _Call:
+    """What every tile of one forward or backward call shares."""
 
-    rows: torch.Tensor
-    columns: torch.Tensor
-    total: torch.Tensor
+    def __init__(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        beta: torch.Tensor,
+        g: torch.Tensor | None,
+        scale: float,
+        plan: Plan,
+    ) -> None:
+        self.q, self.k, self.v, self.beta, self.g, self.plan = q, k, v, beta, g, plan
+        self.H, self.K, self.V, self.C = q.shape[2], q.shape[3], v.shape[3], plan.chunk
+        self.scratch = Scratch(state_dtype(q.dtype), q.device)
+        # As a tensor, so that a product with a bfloat16 input is formed, and kept, in float32.
+        self.scale = torch.full((1, 1, 1, 1), scale, dtype=self.scratch.dtype, device=q.device)
+        ones = torch.ones(self.C, self.C, dtype=self.scratch.dtype, device=q.device)
+        self.causal = torch.stack((ones.tril(), ones.tril(-1)))
+        self.order = torch.tensor(plan.order, device=q.device)
 
+    def sorted_states(self, states: torch.Tensor | None) -> torch.Tensor:
+        """Copy of `[N, H, K, V]` states in the plan's order of documents; zeros for None."""
+        if states is None:
+            shape = (len(self.plan.order), self.H, self.K, self.V)
+            return torch.zeros(shape, dtype=self.scratch.dtype, device=self.q.device)
+        return states[self.order].to(self.scratch.dtype).contiguous()
 
-@dataclass
-class _Intra:
-    """What a tile's chunks are before any state comes in; `m` is chunks times heads.
+    def callers_states(self, states: torch.Tensor) -> torch.Tensor:
+        """Copy of sorted states in the caller's order of documents."""
+        result = torch.empty_like(states)
+        result[self.order] = states
+        return result
 
-    left: L = [scale Q; beta K] `[m, 2C, K]`; left_decayed = e^G L (L itself without decay).
-    keys: K `[m, C, K]`; keys_decayed = e^{G_C - G} K (K itself without decay).
-    values: V `[m, C, V]`.  beta: `[m, C, 1]`.  decay: None for plain DeltaNet.
-    mask: causal masks times e^{G_i - G_j}, `[m, 2C, C]` (`[1, 2C, C]` without decay).
-    scores: [P; A] = mask * (L K^T) `[m, 2C, C]`.  inverse: T `[m, C, C]`.
-    """
-
-    left: torch.Tensor
-    left_decayed: torch.Tensor
-    keys: torch.Tensor
-    keys_decayed: torch.Tensor
-    values: torch.Tensor
-    beta: torch.Tensor
-    decay: _Decay | None
-    mask: torch.Tensor
-    scores: torch.Tensor
-    inverse: torch.Tensor
+    def tile_states(self, states: torch.Tensor, tile: Tile) -> torch.Tensor:
+        """View `[rows * H, K, V]` of the states of the tile's documents."""
+        return states[tile.rows : tile.rows + tile.counts[0]].view(-1, self.K, self.V)
 
 
 class _DeltaRule(torch.autograd.Function):
@@ -88,239 +97,263 @@ class _DeltaRule(torch.autograd.Function):
         plan: Plan,
         differentiate: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        H, K, V = q.shape[2], q.shape[3], v.shape[3]
-        order = torch.tensor(plan.order, device=q.device)
-        shape, dtype = (len(plan.order), H, K, V), state_dtype(q.dtype)
-        S_all = q.new_zeros(shape, dtype=dtype) if state is None else state[order].to(dtype).contiguous()
-        o = torch.empty_like(v, dtype=q.dtype, memory_format=torch.contiguous_format)
+        call = _Call(q, k, v, beta, g, scale, plan)
+        states = call.sorted_states(state)
+        o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
         entering = []
         for tile in plan.tiles:
-            S = S_all[tile.rows : tile.rows + tile.counts[0]].view(-1, K, V)
+            S = call.tile_states(states, tile)
             if differentiate:
                 entering.append(S.clone())
             mover = Mover(plan, tile, q.device)
-            intra = _intra_chunk(q, k, v, beta, g, scale, plan, tile, mover)
-            R, reads, _ = _scan(intra, S, tile, H)
-            C = plan.chunk
-            o_tile = torch.baddbmm(reads[:, :C], intra.scores[:, :C], R)
-            mover.push(o_tile.view(-1, H, C, V), o)
+            chunks = _chunks_of(call, tile, mover)
+            reads = call.scratch.take("reads", *chunks.X.shape)
+            R = _scan(call, chunks, S, tile, reads=reads)
+            reads.baddbmm_(chunks.scores[:, : call.C], R)
+            mover.push(reads.view(-1, call.H, call.C, call.V), o)
         if differentiate:
             ctx.save_for_backward(q, k, v, beta, g, *entering)
             ctx.scale, ctx.plan = scale, plan
-            ctx.state_like = None if state is None else state.dtype
+            ctx.state_dtype = None if state is None else state.dtype
             ctx.set_materialize_grads(False)
-        final_state = torch.empty_like(S_all)
-        final_state[order] = S_all
-        return o, final_state
+        return o, call.callers_states(states)
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, do: torch.Tensor | None, dfinal: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, beta, g, *entering = ctx.saved_tensors
-        plan: Plan = ctx.plan
-        H, K, V = q.shape[2], q.shape[3], v.shape[3]
-        with torch.autocast(q.device.type, enabled=False):
-            order = torch.tensor(plan.order, device=q.device)
-            shape, dtype = (len(plan.order), H, K, V), state_dtype(q.dtype)
-            dS_all = (
-                q.new_zeros(shape, dtype=dtype) if dfinal is None else dfinal[order].to(dtype).contiguous()
-            )
-            grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v, beta)]
-            dg = None if g is None else torch.empty_like(g, memory_format=torch.contiguous_format)
-            for tile, S_in in zip(reversed(plan.tiles), reversed(entering), strict=True):
-                mover = Mover(plan, tile, q.device)
-                intra = _intra_chunk(q, k, v, beta, g, ctx.scale, plan, tile, mover)
-                dS = dS_all[tile.rows : tile.rows + tile.counts[0]].view(-1, K, V)
-                pieces = _tile_backward(intra, S_in, dS, do, ctx.scale, plan, tile, mover)
-                for piece, grad in zip(pieces, (*grads, dg), strict=True):
-                    if grad is not None:
-                        mover.push(piece.view(-1, H, plan.chunk, *piece.shape[2:]), grad)
-            dstate = None
-            if ctx.state_like is not None:
-                dstate = torch.empty_like(dS_all)
-                dstate[order] = dS_all
-                dstate = dstate.to(ctx.state_like)
-        return (*grads, dg, dstate, None, None, None)
+        *inputs, plan = *ctx.saved_tensors[:5], ctx.plan
+        entering = ctx.saved_tensors[5:]
+        device = inputs[0].device
+        with torch.autocast(device.type, enabled=False):
+            call = _Call(*inputs, ctx.scale, plan)
+            dstates = call.sorted_states(dfinal)
+            grads = [None if x is None else torch.empty(x.shape, dtype=x.dtype, device=device) for x in inputs]
+            for tile, S in zip(reversed(plan.tiles), reversed(entering), strict=True):
+                mover = Mover(plan, tile, device)
+                _tile_backward(call, S, call.tile_states(dstates, tile), do, tile, mover, grads)
+            dstate = None if ctx.state_dtype is None else call.callers_states(dstates).to(ctx.state_dtype)
+        return (*grads, dstate, None, None, None)
 
 
-def _intra_chunk(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    beta: torch.Tensor,
-    g: torch.Tensor | None,
-    scale: float,
-    plan: Plan,
-    tile: Tile,
-    mover: Mover,
-) -> _Intra:
-    """Bring a tile into chunks and compute all that needs no state."""
-    H, K, V, C = q.shape[2], q.shape[3], v.shape[3], plan.chunk
-    num, dtype = tile.num_chunks, state_dtype(q.dtype)
-    left4 = q.new_empty(num, H, 2 * C, K, dtype=dtype)
-    keys4 = q.new_empty(num, H, C, K, dtype=dtype)
-    values = mover.pull(v, q.new_empty(num, H, C, V, dtype=dtype)).view(-1, C, V)
-    beta_ = mover.pull(beta, q.new_empty(num, H, C, dtype=dtype)).view(-1, C, 1)
-    mover.pull(q, left4[:, :, :C]).mul_(scale)
-    keys = mover.pull(k, keys4).view(-1, C, K)
-    left = left4.view(-1, 2 * C, K)
-    torch.mul(keys, beta_, out=left[:, C:])
-    scores = torch.bmm(left, keys.transpose(1, 2))
-    left_decayed, keys_decayed, decay = left, keys, None
-    if g is None:
-        mask = _causal_masks(C, dtype, q.device)
-    else:
-        G = _cumulative(mover.pull(g, q.new_empty(num, H, C, dtype=dtype)).view(-1, C))
-        mask = _decay_masks(G, dtype)
-        decay = _Decay(
-            *(x.exp().to(dtype) for x in (G[:, :, None], (G[:, -1:] - G)[:, :, None], G[:, -1:, None]))
-        )
-        left_decayed = (left.view(-1, 2, C, K) * decay.rows[:, None]).view(-1, 2 * C, K)
-        keys_decayed = keys * decay.columns
-    scores.mul_(mask)
-    inverse = unit_lower_inverse(scores[:, C:])
-    return _Intra(left, left_decayed, keys, keys_decayed, values, beta_, decay, mask, scores, inverse)
+@dataclass
+class _Decay:
+    """e^G of the rows `[m, C, 1]`, e^{G_C - G} of the columns `[m, C, 1]`, e^{G_C} of the state `[m, 1, 1]`."""
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+    total: torch.Tensor
 
 
-def _causal_masks(C: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Rows of P see themselves and the past, rows of A the past alone: `[1, 2C, C]` of ones and zeros."""
-    ones = torch.ones(C, C, dtype=dtype, device=device)
-    return torch.cat((ones.tril(), ones.tril(-1)))[None]
+@dataclass
+class _Chunks:
+    """A tile's chunks before any state comes in; `m` is chunks times heads.
 
-
-def _cumulative(g: torch.Tensor) -> torch.Tensor:
-    """G, the running sum of g within a chunk, in float64: differences of G must not lose the small terms to large ones.
-
-    -inf is cut to -1e4, whose exponential is 0 in every dtype, so that G_i - G_j is never inf - inf.
+    left: L = [scale Q; beta K] `[m, 2C, K]`; left_decayed = e^G L (L itself without decay).
+    keys: K `[m, C, K]`; keys_decayed = e^{G_C - G} K (K itself without decay).
+    X: beta V `[m, C, V]`.  beta: `[m, C, 1]`.  decay: None for plain DeltaNet.
+    mask: causal masks times e^{G_i - G_j}, `[m, 2C, C]` (`[1, 2C, C]` without decay).
+    scores: [P; A] = mask * (L K^T) `[m, 2C, C]`.  inverse: T `[m, C, C]`.
     """
-    wide = g if g.device.type == "mps" else g.double()
-    return wide.clamp_min(-1e4).cumsum(-1)
+
+    left: torch.Tensor
+    left_decayed: torch.Tensor
+    keys: torch.Tensor
+    keys_decayed: torch.Tensor
+    X: torch.Tensor
+    beta: torch.Tensor
+    decay: _Decay | None
+    mask: torch.Tensor
+    scores: torch.Tensor
+    inverse: torch.Tensor
 
 
-def _decay_masks(G: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The masks times e^{G_i - G_j}, `[m, 2C, C]`. Masked before exp: above the diagonal the exponent is positive."""
-    C = G.shape[-1]
-    future = torch.ones(C, C, dtype=torch.bool, device=G.device).triu(1)
-    D = (G[:, :, None] - G[:, None, :]).to(dtype).masked_fill_(future, float("-inf")).exp_()
-    return torch.cat((D, D.tril(-1)), dim=1)
+def _chunks_of(call: _Call, tile: Tile, mover: Mover) -> _Chunks:
+    """Bring a tile into chunks and compute all that needs no state."""
+    H, K, V, C, take = call.H, call.K, call.V, call.C, call.scratch.take
+    num = tile.num_chunks
+    m = num * H
+    beta = mover.pull(call.beta, take("beta", num, H, C))[..., None]
+    left = take("left", num, H, 2 * C, K)
+    mover.pull(call.q, left[:, :, :C], call.scale.expand_as(beta))
+    mover.pull(call.k, left[:, :, C:], beta)
+    keys = mover.pull(call.k, take("keys", num, H, C, K)).view(m, C, K)
+    X = mover.pull(call.v, take("X", num, H, C, V), beta).view(m, C, V)
+    left, beta = left.view(m, 2 * C, K), beta.view(m, C, 1)
+    scores = torch.bmm(left, keys.transpose(1, 2), out=take("scores", m, 2 * C, C))
+    left_decayed, keys_decayed, decay = left, keys, None
+    mask = call.causal.view(1, 2 * C, C)
+    if call.g is not None:
+        mask, decay = _decays(call, mover.pull(call.g, take("g", num, H, C)).view(m, C))
+        halves = torch.mul(left.view(m, 2, C, K), decay.rows[:, None], out=take("left_decayed", m, 2, C, K))
+        left_decayed = halves.view(m, 2 * C, K)
+        keys_decayed = torch.mul(keys, decay.columns, out=take("keys_decayed", m, C, K))
+    scores.mul_(mask)
+    inverse = unit_lower_inverse(scores[:, C:], out=take("inverse", m, C, C))
+    return _Chunks(left, left_decayed, keys, keys_decayed, X, beta, decay, mask, scores, inverse)
+
+
+def _decays(call: _Call, g: torch.Tensor) -> tuple[torch.Tensor, _Decay]:
+    """The masks times e^{G_i - G_j} `[m, 2C, C]` and the other decays, from g `[m, C]`.
+
+    G is summed in float64 (MPS has none): its differences must not lose the small terms to the large ones. -inf is cut to
+    -1e4, whose exponential is 0 in every dtype, so that no difference is inf - inf. Above the diagonal the exponent
+    is positive and may overflow: it is set to -inf before the exponential, not masked after it.
+    """
+    m, C = g.shape
+    G = (g if g.device.type == "mps" else g.double()).clamp_min(-1e4).cumsum(-1)
+    future = torch.full((C, C), float("-inf"), dtype=g.dtype, device=g.device).triu_(1)
+    D = call.scratch.take("decay", m, 1, C, C).copy_((G[:, :, None] - G[:, None, :])[:, None])
+    D.add_(future).exp_()
+    mask = torch.mul(D, call.causal, out=call.scratch.take("mask", m, 2, C, C))
+    rows, columns, total = ((x).exp().to(g.dtype) for x in (G[:, :, None], (G[:, -1:] - G)[:, :, None], G[:, -1:, None]))
+    return mask.view(m, 2 * C, C), _Decay(rows, columns, total)
 
 
 def _scan(
-    intra: _Intra, S: torch.Tensor, tile: Tile, H: int, keep_states: bool = False
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Carry the state through the tile's steps; `S` `[rows * H, K, V]` is updated in place.
+    call: _Call,
+    chunks: _Chunks,
+    S: torch.Tensor,
+    tile: Tile,
+    *,
+    reads: torch.Tensor | None = None,
+    states: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Carry the state through the tile's steps; `S` `[rows * H, K, V]` and `chunks.X` are updated in place.
 
-    Returns R `[m, C, V]`, the reads e^G L S `[m, 2C, V]` and, when asked, the state before each chunk `[m, K, V]`.
+    Returns R `[m, C, V]`. Fills, where given, reads = e^G scale Q S `[m, C, V]` and the state before each chunk,
+    states `[m, K, V]`.
     """
-    m, C, V = intra.values.shape
-    R = torch.empty_like(intra.values)
-    X = intra.values * intra.beta
-    reads = X.new_empty(m, 2 * C, V)
-    states = S.new_empty(m, *S.shape[1:]) if keep_states else None
-    start = 0
-    for count in tile.counts:
-        step = slice(start, start + count * H)
-        start = step.stop
-        running = S[: count * H]
+    steps = _Steps(tile, call.H)
+    R = call.scratch.take("R", *chunks.X.shape)
+    left, inverses, keys = (steps.of(x) for x in (chunks.left_decayed, chunks.inverse, chunks.keys_decayed))
+    Xs, Rs, totals = steps.of(chunks.X), steps.of(R), steps.of(chunks.decay and chunks.decay.total)
+    each_reads, each_states = steps.of(reads), steps.of(states)
+    C = call.C
+    for i, num in enumerate(steps.sizes):
+        running = S[:num]
+        if reads is not None:
+            torch.bmm(left[i][:, :C], running, out=each_reads[i])
         if states is not None:
-            states[step] = running
-        torch.bmm(intra.left_decayed[step], running, out=reads[step])
-        torch.bmm(intra.inverse[step], X[step].sub_(reads[step, C:]), out=R[step])
-        if intra.decay is not None:
-            running.mul_(intra.decay.total[step])
-        running.baddbmm_(intra.keys_decayed[step].transpose(1, 2), R[step])
-    return R, reads, states
+            each_states[i].copy_(running)
+        Xs[i].baddbmm_(left[i][:, C:], running, alpha=-1)
+        torch.bmm(inverses[i], Xs[i], out=Rs[i])
+        if chunks.decay is not None:
+            running.mul_(totals[i])
+        running.baddbmm_(keys[i].transpose(1, 2), Rs[i])
+    return R
+
+
+class _Steps:
+    """Cuts tensors whose first dim is chunks times heads into the steps of the scan."""
+
+    def __init__(self, tile: Tile, H: int) -> None:
+        self.sizes = [count * H for count in tile.counts]
+
+    def of(self, x: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """One view a step; empty for None."""
+        return () if x is None else x.split(self.sizes)
 
 
 def _tile_backward(
-    intra: _Intra,
-    S_in: torch.Tensor,
+    call: _Call,
+    S: torch.Tensor,
     dS: torch.Tensor,
     do: torch.Tensor | None,
-    scale: float,
-    plan: Plan,
     tile: Tile,
     mover: Mover,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Gradients of one tile: dq, dk `[m, C, K]`, dv `[m, C, V]`, dbeta, dg `[m, C]`. `dS` is carried back in place.
+    grads: list[torch.Tensor | None],
+) -> None:
+    """Write the tile's part of `grads` (of q, k, v, beta, g) and carry `dS` back in place; `S` is the state coming in.
 
-    N = [dO; -dX] pairs with L = [scale Q; beta K]: both halves enter the state and the scores in the same way.
+    N = [dO; -dX] pairs with L = [scale Q; beta K]: both halves meet the state and the scores in the same way.
     """
-    m, C, V = intra.values.shape
-    H = m // tile.num_chunks
-    R, _, states = _scan(intra, S_in, tile, H, keep_states=True)
-    assert states is not None
-    N = R.new_zeros(m, 2 * C, V)
-    if do is not None:
+    H, K, V, C, take = call.H, call.K, call.V, call.C, call.scratch.take
+    m = tile.num_chunks * H
+    chunks = _chunks_of(call, tile, mover)
+    states = take("states", m, K, V)
+    R = _scan(call, chunks, take("S", *S.shape).copy_(S), tile, states=states)
+    N = take("N", m, 2 * C, V)
+    if do is None:
+        N[:, :C].zero_()
+    else:
         mover.pull(do, N.view(-1, H, 2 * C, V)[:, :, :C])
-    dkeys, dtotal = _scan_back(intra, N, R, states, dS, tile, H)
-    dscores = torch.bmm(N, R.transpose(1, 2))
-    dleft = torch.bmm(N, states.transpose(1, 2))
+    dX, dkeys, dtotal = _scan_back(call, chunks, N, R, states, dS, tile)
+    dscores = torch.bmm(N, R.transpose(1, 2), out=take("dscores", m, 2 * C, C))
+    dleft = torch.bmm(N, states.transpose(1, 2), out=take("dleft", m, 2 * C, K))
     dg = None
-    if intra.decay is not None:
-        dg = _decay_gradient(intra, dscores, dleft, dkeys, dtotal)
-        dleft.view(m, 2, C, -1).mul_(intra.decay.rows[:, None])
-        dkeys.mul_(intra.decay.columns)
-    dscores.mul_(intra.mask)
-    dleft.baddbmm_(dscores, intra.keys)
-    dkeys.baddbmm_(dscores.transpose(1, 2), intra.left)
-    dX, Z = N[:, C:].neg_(), dleft[:, C:]
-    dbeta = torch.linalg.vecdot(dX, intra.values) + torch.linalg.vecdot(Z, intra.keys)
-    dkeys.addcmul_(Z, intra.beta)
-    return dleft[:, :C].mul_(scale), dkeys, dX.mul_(intra.beta), dbeta, dg
+    if chunks.decay is not None:
+        dg = _decay_gradient(chunks, dscores, dleft, dkeys, dtotal)
+        dleft.view(m, 2, C, K).mul_(chunks.decay.rows[:, None])
+        dkeys.mul_(chunks.decay.columns)
+    dscores.mul_(chunks.mask)
+    dleft.baddbmm_(dscores, chunks.keys)
+    dkeys.baddbmm_(dscores.transpose(1, 2), chunks.left)
+    Z = dleft[:, C:]
+    values = mover.pull(call.v, take("X", tile.num_chunks, H, C, V)).view(m, C, V)
+    dbeta = torch.mul(dX, values, out=values).sum(-1)
+    dbeta += torch.mul(Z, chunks.keys, out=take("product", m, C, K)).sum(-1)
+    dkeys.addcmul_(Z, chunks.beta)
+    beta4 = chunks.beta.view(-1, H, C, 1)
+    dq, dk, dv, dbeta_, dg_ = grads
+    mover.push(dleft.view(-1, H, 2 * C, K)[:, :, :C], dq, call.scale.expand_as(beta4))
+    mover.push(dkeys.view(-1, H, C, K), dk)
+    mover.push(dX.view(-1, H, C, V), dv, beta4)
+    mover.push(dbeta.view(-1, H, C), dbeta_)
+    if dg is not None:
+        mover.push(dg.view(-1, H, C), dg_)
 
 
 def _scan_back(
-    intra: _Intra,
+    call: _Call,
+    chunks: _Chunks,
     N: torch.Tensor,
     R: torch.Tensor,
     states: torch.Tensor,
     dS: torch.Tensor,
     tile: Tile,
-    H: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Carry the state's gradient back through the tile's steps; `dS` is updated in place, -dX is written into `N`.
 
-    Returns the gradient of the decayed keys, R dS^T `[m, C, K]`, and (with decay) e^{G_C} <dS, S> `[m]`.
+    Returns dX `[m, C, V]`, the gradient R dS^T of the decayed keys `[m, C, K]`, and e^{G_C} <dS, S> `[m]` (with decay).
     """
-    C = R.shape[1]
-    dR = torch.bmm(intra.scores[:, :C].transpose(1, 2), N[:, :C])
-    dkeys_decayed = torch.empty_like(intra.keys)
-    dtotal = R.new_empty(R.shape[0])
-    end = R.shape[0]
-    for count in reversed(tile.counts):
-        step = slice(end - count * H, end)
-        end = step.start
-        running = dS[: count * H]
-        torch.bmm(R[step], running.transpose(1, 2), out=dkeys_decayed[step])
-        dR[step].baddbmm_(intra.keys_decayed[step], running)
-        N[step, C:] = torch.bmm(intra.inverse[step].transpose(1, 2), dR[step]).neg_()
-        if intra.decay is not None:
-            running.mul_(intra.decay.total[step])
-            torch.sum(running * states[step], dim=(1, 2), out=dtotal[step])
-        running.baddbmm_(intra.left_decayed[step].transpose(1, 2), N[step])
-    return dkeys_decayed, dtotal
+    steps, take, C = _Steps(tile, call.H), call.scratch.take, call.C
+    dR = torch.bmm(chunks.scores[:, :C].transpose(1, 2), N[:, :C], out=take("dR", *R.shape))
+    dX, dkeys, dtotal = take("dX", *R.shape), take("dkeys", *chunks.keys.shape), take("dtotal", R.shape[0])
+    left, inverses, keys = (steps.of(x) for x in (chunks.left_decayed, chunks.inverse, chunks.keys_decayed))
+    Rs, dRs, dXs, Ns, each_dkeys = (steps.of(x) for x in (R, dR, dX, N, dkeys))
+    totals, dtotals = steps.of(chunks.decay and chunks.decay.total), steps.of(dtotal)
+    each_states = steps.of(states)
+    for i in reversed(range(len(steps.sizes))):
+        running = dS[: steps.sizes[i]]
+        torch.bmm(Rs[i], running.transpose(1, 2), out=each_dkeys[i])
+        torch.bmm(inverses[i].transpose(1, 2), dRs[i].baddbmm_(keys[i], running), out=dXs[i])
+        torch.neg(dXs[i], out=Ns[i][:, C:])
+        if chunks.decay is not None:
+            running.mul_(totals[i])
+            torch.sum(running * each_states[i], dim=(1, 2), out=dtotals[i])
+        running.baddbmm_(left[i].transpose(1, 2), Ns[i])
+    return dX, dkeys, dtotal
 
 
 def _decay_gradient(
-    intra: _Intra,
+    chunks: _Chunks,
     dscores: torch.Tensor,
     dleft_decayed: torch.Tensor,
     dkeys_decayed: torch.Tensor,
     dtotal: torch.Tensor,
 ) -> torch.Tensor:
-    """dg `[m, C]`: the sum of every term whose decay spans token t, added up without cancelling any.
+    """dg `[m, C]`: the sum of every term whose decay spans token t. Terms that do not are never added, not cancelled.
 
     g_t stands in e^{G_i - G_j} for j < t <= i, in e^{G_i} for t <= i, in e^{G_C - G_j} for j < t, and in e^{G_C}.
     """
-    m, C, _ = intra.values.shape
-    pairs = (dscores * intra.scores).view(m, 2, C, C).sum(1)
+    m, C, _ = chunks.keys.shape
+    pairs = (dscores * chunks.scores).view(m, 2, C, C).sum(1)
     from_here = torch.ones(C, C, dtype=pairs.dtype, device=pairs.device).triu()
     spanning = torch.matmul(from_here, pairs).tril_(-1).sum(-1)
-    reads = torch.linalg.vecdot(intra.left_decayed, dleft_decayed).view(m, 2, C).sum(1)
-    writes = torch.linalg.vecdot(intra.keys_decayed, dkeys_decayed)
+    reads = (chunks.left_decayed * dleft_decayed).sum(-1).view(m, 2, C).sum(1)
+    writes = (chunks.keys_decayed * dkeys_decayed).sum(-1)
     later_reads = reads.flip(-1).cumsum(-1).flip(-1)
     earlier_writes = writes.cumsum(-1) - writes
     return spanning + later_reads + earlier_writes + dtotal[:, None]

@@ -7,6 +7,7 @@ longest first: the documents still running at a step are always a prefix of the 
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -109,55 +110,71 @@ class Mover:
         start = tile.first_chunk * plan.chunk
         if plan.packed:
             self._index, self._padding = _packed_index(plan, tile, device)
+            self._keep = None if self._padding is None else (~self._padding).nonzero()[:, 0]
         else:
             rows = slice(plan.order[tile.rows], plan.order[tile.rows] + tile.counts[0])
             end = min(start + len(tile.counts) * plan.chunk, plan.lengths[tile.rows])
-            self._rows, self._tokens = rows, slice(start, end)
+            self._rows, self._tokens, self._ragged = rows, slice(start, end), (end - start) % plan.chunk
         self._packed = plan.packed
 
-    def pull(self, source: torch.Tensor, chunks: torch.Tensor) -> torch.Tensor:
-        """Copy the tile's tokens of `source` `[B, T, H, ...]` into `chunks` `[num_chunks, H, C, ...]`; padding is zero."""
+    def pull(
+        self, source: torch.Tensor, chunks: torch.Tensor, factor: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Fill `chunks` `[num_chunks, H, C, ...]` with the tile's tokens of `source` `[B, T, H, ...]`; padding is zero.
+
+        factor: `[num_chunks, H, C, 1]`, multiplied in on the way; None is 1.
+        """
         if self._packed:
             tokens = source[0].index_select(0, self._index)
             if self._padding is not None:
                 tokens[self._padding] = 0
-            chunks.copy_(tokens.unflatten(0, (-1, self._chunk)).transpose(1, 2))
+            _move(tokens.unflatten(0, (-1, self._chunk)).transpose(1, 2), factor, chunks)
             return chunks
-        for part, tokens in self._dense_parts(chunks, source):
-            part.copy_(tokens)
-        ragged = (self._tokens.stop - self._tokens.start) % self._chunk
-        if ragged:
-            chunks.view(*self._shape, *chunks.shape[1:])[-1, :, :, ragged:].zero_()
+        factors = self._chunk_parts(factor)
+        for part, tokens, part_factor in zip(self._chunk_parts(chunks), self._token_parts(source), factors, strict=True):
+            _move(tokens, part_factor, part)
+        if self._ragged:
+            chunks.unflatten(0, self._shape)[-1, :, :, self._ragged :].zero_()
         return chunks
 
-    def push(self, chunks: torch.Tensor, target: torch.Tensor) -> None:
-        """Copy `chunks` `[num_chunks, H, C, ...]` into the tile's tokens of `target` `[B, T, H, ...]`; padding is dropped."""
+    def push(self, chunks: torch.Tensor, target: torch.Tensor, factor: torch.Tensor | None = None) -> None:
+        """The way back: write `chunks`, times `factor`, into the tile's tokens of `target`; padding is dropped."""
         if self._packed:
-            tokens, index = chunks.transpose(1, 2).flatten(0, 1), self._index
-            if self._padding is not None:
-                keep = (~self._padding).nonzero()[:, 0]
-                tokens, index = tokens[keep], index[keep]
+            tokens, index = (chunks if factor is None else chunks * factor).transpose(1, 2).flatten(0, 1), self._index
+            if self._keep is not None:
+                tokens, index = tokens[self._keep], index[self._keep]
             target[0].index_copy_(0, index, tokens.to(target.dtype))
             return
-        for part, tokens in self._dense_parts(chunks, target):
-            tokens.copy_(part)
+        factors = self._chunk_parts(factor)
+        for part, tokens, part_factor in zip(self._chunk_parts(chunks), self._token_parts(target), factors, strict=True):
+            _move(part, part_factor, tokens)
 
-    def _dense_parts(
-        self, chunks: torch.Tensor, tokens: torch.Tensor
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Matching views `[steps, rows, H, C, ...]` of chunks and of tokens: the full chunks, then the ragged last one."""
-        C = self._chunk
-        steps = chunks.view(*self._shape, *chunks.shape[1:])
+    def _chunk_parts(self, chunks: torch.Tensor | None) -> list[Any]:
+        """Views `[steps, rows, H, C, ...]` of chunks: the full ones, then the ragged last one; Nones for None."""
+        full, ragged = self._shape[0] - bool(self._ragged), self._ragged
+        if chunks is None:
+            return [None] * (bool(full) + bool(ragged))
+        steps = chunks.unflatten(0, self._shape)
+        return ([steps[:full]] if full else []) + ([steps[-1][:, :, :ragged]] if ragged else [])
+
+    def _token_parts(self, tokens: torch.Tensor) -> list[torch.Tensor]:
+        """The same parts of `[B, T, H, ...]`, as views of the same shapes."""
         span = tokens[self._rows, self._tokens]
-        num_full, ragged = divmod(span.shape[1], C)
+        split = span.shape[1] - self._ragged
         parts = []
-        if num_full:
+        if split:
             # [rows, steps, C, H, ...] -> [steps, rows, H, C, ...]
-            full = span[:, : num_full * C].unflatten(1, (num_full, C)).transpose(0, 1).transpose(2, 3)
-            parts.append((steps[:num_full], full))
-        if ragged:
-            parts.append((steps[-1][:, :, :ragged], span[:, num_full * C :].transpose(1, 2)))
+            parts.append(span[:, :split].unflatten(1, (-1, self._chunk)).transpose(0, 1).transpose(2, 3))
+        if self._ragged:
+            parts.append(span[:, split:].transpose(1, 2))
         return parts
+
+
+def _move(source: torch.Tensor, factor: torch.Tensor | None, target: torch.Tensor) -> None:
+    if factor is None:
+        target.copy_(source)
+    else:
+        torch.mul(source, factor, out=target)
 
 
 def _packed_index(plan: Plan, tile: Tile, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:

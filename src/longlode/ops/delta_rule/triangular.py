@@ -5,8 +5,8 @@ import torch
 BASE_BLOCK = 16
 
 
-def unit_lower_inverse(A: torch.Tensor) -> torch.Tensor:
-    """Inverse of `I + A` for strictly lower triangular `A` `[X, C, C]`, C a power of two.
+def unit_lower_inverse(A: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Fill `out` with the inverse of `I + A` for strictly lower triangular `A` `[X, C, C]`, C a power of two.
 
     Diagonal blocks of 16 are inverted by forward substitution, vectorised over all of them; pairs of blocks are then
     merged by [[L1, 0], [B, L2]]^-1 = [[T1, 0], [-T2 B T1, T2]] until one is left. No step forms a power of A, so no
@@ -16,7 +16,7 @@ def unit_lower_inverse(A: torch.Tensor) -> torch.Tensor:
     """
     X, C, _ = A.shape
     block = min(BASE_BLOCK, C)
-    T = torch.zeros_like(A)
+    T = out.zero_()
     _diagonal_blocks(T, block).copy_(_substitute(_diagonal_blocks(A, block)))
     while block < C:
         pairs, solved = _diagonal_blocks(A, 2 * block), _diagonal_blocks(T, 2 * block)
@@ -31,7 +31,6 @@ def unit_lower_inverse(A: torch.Tensor) -> torch.Tensor:
 
 def _diagonal_blocks(matrices: torch.Tensor, block: int) -> torch.Tensor:
     """View of the diagonal blocks of `[X, C, C]`, as `[X, C / block, block, block]`."""
-    X, C, _ = matrices.shape
     tiles = matrices.unflatten(2, (-1, block)).unflatten(1, (-1, block))
     return tiles.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
 

@@ -1,0 +1,23 @@
+"""Buffers that are used again for every tile: fresh memory costs a page fault per 4 KiB, more than the arithmetic on it."""
+
+import math
+
+import torch
+
+
+class Scratch:
+    """Named, uninitialised buffers of one dtype on one device, for the length of one forward or backward call."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Allocate nothing yet."""
+        self.dtype = dtype
+        self.device = device
+        self._flat: dict[str, torch.Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> torch.Tensor:
+        """A contiguous tensor of `shape` with arbitrary contents; it is valid until `name` is taken again."""
+        size = math.prod(shape)
+        flat = self._flat.get(name)
+        if flat is None or flat.numel() < size:
+            flat = self._flat[name] = torch.empty(size, dtype=self.dtype, device=self.device)
+        return flat[:size].view(shape)
