@@ -1,0 +1,196 @@
+"""Lines of a file as bytes: never more than one bounded line in memory, and a row for what is wrong."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from longlode.corpus.streams import ByteStream, TornStreamError
+
+UTF8_MARK = b"\xef\xbb\xbf"
+_NEWLINE = 10
+
+
+@dataclass(frozen=True)
+class LongLine:
+    """A line above the limit, read through and dropped."""
+
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class TornEnd:
+    """The place where a file cannot be read further; it takes the row of the line that it broke."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows start <= row < stop of a file, `num_bytes` long from (decompressed) byte `offset`."""
+
+    start: int
+    stop: int
+    offset: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class LineIndex:
+    """What one pass over a file tells: the SHA-256 of its bytes, its spans, whether any line is not blank."""
+
+    content: str
+    spans: list[Span]
+    has_text: bool
+
+
+@dataclass
+class SpanCutter:
+    """Cuts rows into spans: one closes at `max_rows` rows or `max_bytes` bytes, whichever comes first."""
+
+    max_rows: int
+    max_bytes: int
+    spans: list[Span] = field(default_factory=list)
+    _row: int = 0  # rows seen
+    _end: int = 0  # end of the last row seen, bytes
+    _start_row: int = 0
+    _start_byte: int = 0
+
+    def add(self, ends: np.ndarray) -> None:
+        """Add rows by the byte offsets of their ends, int64, ascending."""
+        first = 0
+        while first < len(ends):
+            by_rows = first + self.max_rows - (self._row - self._start_row) - 1
+            by_bytes = int(np.searchsorted(ends[first:], self._start_byte + self.max_bytes)) + first
+            last = min(by_rows, by_bytes)
+            if last >= len(ends):
+                self._row += len(ends) - first
+                self._end = int(ends[-1])
+                return
+            self._row += last + 1 - first
+            self._end = int(ends[last])
+            self.close()
+            first = last + 1
+
+    def close(self) -> None:
+        """Close the span that is open, if it has rows."""
+        if self._row > self._start_row:
+            num_bytes = self._end - self._start_byte
+            self.spans.append(Span(self._start_row, self._row, self._start_byte, num_bytes))
+        self._start_row, self._start_byte = self._row, self._end
+
+
+def index_lines(path: str, compression: str, *, max_rows: int, max_bytes: int) -> LineIndex:
+    """Read a file once: hash it, count its lines and cut them into spans.
+
+    A file that goes bad has one row more than its whole lines, as `LineReader` gives it. Raises OSError if
+    the file cannot be opened.
+    """
+    hasher = hashlib.sha256()
+    cutter = SpanCutter(max_rows, max_bytes)
+    position = last_end = 0
+    has_text = torn = False
+    with ByteStream(path, compression, hasher=hasher) as stream:
+        try:
+            while chunk := stream.read():
+                ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE) + (position + 1)
+                if len(ends):
+                    cutter.add(ends)
+                    last_end = int(ends[-1])
+                head = chunk if position else chunk.removeprefix(UTF8_MARK)
+                has_text = has_text or bool(head.strip())
+                position += len(chunk)
+        except TornStreamError:
+            torn = True
+            stream.drain()
+    if position > last_end or torn:
+        cutter.add(np.array([position]))
+    cutter.close()
+    return LineIndex(hasher.hexdigest(), cutter.spans, has_text or torn)
+
+
+class LineReader:
+    """Lines of a file, in order, from any row on.
+
+    It stands between two lines; `close` keeps that place, so that reading can go on without starting over.
+    """
+
+    def __init__(self, stream: ByteStream, *, row: int = 0) -> None:
+        """Start at the stream's first byte, which begins row `row`."""
+        self.row = row
+        self._stream = stream
+        self._buffer = b""
+        self._start = 0  # of the current line in the buffer
+        self._ended = False
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def skip_to(self, row: int) -> None:
+        """Go forward to the start of `row`, or to the end or the tear before it. Raises: as the stream."""
+        line_is_open = False
+        while self.row < row:
+            ahead = self._buffer.count(b"\n", self._start)
+            wanted = row - self.row
+            if ahead >= wanted:
+                for _ in range(wanted):
+                    self._start = self._buffer.index(b"\n", self._start) + 1
+                self.row = row
+                return
+            line_start = self._buffer.rfind(b"\n") + 1 if ahead else self._start
+            line_is_open = len(self._buffer) > line_start or (line_is_open and not ahead)
+            self.row += ahead
+            try:
+                self._fill()
+            except TornStreamError:
+                self._ended = True
+            if self._ended:
+                self.row += line_is_open
+                return
+
+    def lines(
+        self, stop: int | None, max_line_bytes: int
+    ) -> Iterator[tuple[int, bytes | LongLine | TornEnd]]:
+        """Yield (row, line without its newline) up to row `stop`, or to the end.
+
+        A line above `max_line_bytes` comes as a LongLine, and the place where the file goes bad as a last
+        TornEnd.
+        """
+        while not self._ended and (stop is None or self.row < stop):
+            row = self.row
+            item = self._next(max_line_bytes)
+            if item is None:
+                return
+            self.row += 1
+            yield row, item
+
+    def _next(self, max_line_bytes: int) -> bytes | LongLine | TornEnd | None:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            end = self._buffer.find(b"\n", self._start)
+            piece = self._buffer[self._start : end if end >= 0 else None]
+            size += len(piece)
+            if size <= max_line_bytes:
+                parts.append(piece)
+            else:
+                parts.clear()  # a line too long is read through, never held
+            if end >= 0:
+                self._start = end + 1
+                break
+            try:
+                self._fill()
+            except TornStreamError as error:
+                self._ended = True
+                return TornEnd(str(error))
+            if self._ended:
+                if size == 0:
+                    return None
+                break
+        return LongLine(size) if size > max_line_bytes else b"".join(parts)
+
+    def _fill(self) -> None:
+        self._buffer, self._start = self._stream.read(), 0
+        self._ended = not self._buffer

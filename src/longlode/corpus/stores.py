@@ -1,0 +1,138 @@
+"""Where bytes lie: the local disk by plain calls, anything with `://` through fsspec."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from longlode.core.errors import BackendError, InputError
+
+FILE, FOLDER, OTHER = "file", "folder", "other"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A thing in a folder. kind: "file", "folder" or "other"; num_bytes is -1 when the store does not say."""
+
+    path: str
+    kind: str
+    num_bytes: int = -1
+    reason: str = ""
+
+    @property
+    def base(self) -> str:
+        """The last part of the path."""
+        return self.path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def is_url(path: str) -> bool:
+    """True for paths that fsspec opens (`s3://bucket/x`); `local_path` has made `file://` a plain path."""
+    return "://" in path
+
+
+def local_path(path: str) -> str:
+    """Absolute form of a local path or `file://` URL; other URLs come back unchanged."""
+    if path.startswith("file://"):
+        path = path.removeprefix("file://")
+    return path if is_url(path) else str(Path(path).expanduser().absolute())
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL and the path inside it.
+
+    Raises: BackendError when the store's package is missing; InputError for an unknown or chained protocol.
+    """
+    import fsspec  # here, because local work needs none of it
+
+    if "::" in url:
+        raise InputError(f"{url} chains several stores; expected one, such as s3://bucket/folder.")
+    protocol = url.split("://", 1)[0]
+    try:
+        return cast("tuple[Any, str]", fsspec.core.url_to_fs(url))
+    except ImportError as error:
+        raise BackendError(
+            f"{url} needs a package that is not installed ({error}); pip install it."
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{url}: {protocol}:// is no store that fsspec knows ({error}).") from None
+
+
+def describe(path: str) -> Entry | None:
+    """What stands at `path`, or None. Raises InputError when the store refuses to say."""
+    if not is_url(path):
+        return _local_entry(path) if os.path.lexists(path) else None
+    store, inner = filesystem(path)
+    try:
+        return _store_entry(store, store.info(inner))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # every store has its own errors: credentials, network, throttling
+        raise InputError(f"{path} cannot be reached: {type(error).__name__}: {error}") from error
+
+
+def list_folder(path: str) -> list[Entry]:
+    """The entries of a folder, sorted by path. Raises OSError; InputError for a remote store's own errors."""
+    if not is_url(path):
+        with os.scandir(path) as entries:
+            return sorted((_local_entry(entry.path) for entry in entries), key=lambda entry: entry.path)
+    store, inner = filesystem(path)
+    try:
+        found = [_store_entry(store, info) for info in store.ls(inner, detail=True)]
+    except Exception as error:  # as in describe
+        raise InputError(f"{path} cannot be listed: {type(error).__name__}: {error}") from error
+    itself = store.unstrip_protocol(inner).rstrip("/")
+    return sorted(
+        (entry for entry in found if entry.path.rstrip("/") != itself), key=lambda entry: entry.path
+    )
+
+
+def open_bytes(path: str) -> BinaryIO:
+    """Open a file for reading bytes. Raises OSError (a remote store's own errors are turned into it)."""
+    if not is_url(path):
+        return Path(path).open("rb")
+    store, inner = filesystem(path)
+    try:
+        return cast(BinaryIO, store.open(inner, "rb"))
+    except OSError:
+        raise
+    except Exception as error:  # as in describe
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def remote_version(path: str) -> str:
+    """What the store says names this version of the file (its ETag or the like), without reading it."""
+    store, inner = filesystem(path)
+    try:
+        return str(store.ukey(inner))
+    except OSError:
+        raise
+    except Exception as error:  # as in describe
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _local_entry(path: str) -> Entry:
+    target = Path(path)
+    try:
+        if target.is_symlink() and target.is_dir():
+            return Entry(path, OTHER, reason="a link to a folder, not followed")
+        if target.is_dir():
+            return Entry(path, FOLDER)
+        if target.is_file():
+            return Entry(path, FILE, target.stat().st_size)
+    except OSError as error:
+        return Entry(path, OTHER, reason=error_text(error))
+    if target.is_symlink():
+        return Entry(path, OTHER, reason="a link that leads nowhere")
+    return Entry(path, OTHER, reason="not a regular file")
+
+
+def _store_entry(store: Any, info: dict[str, Any]) -> Entry:
+    size = info.get("size")
+    kind = {"file": FILE, "directory": FOLDER}.get(info["type"], OTHER)
+    reason = "" if kind != OTHER else "not a regular file"
+    return Entry(store.unstrip_protocol(info["name"]), kind, -1 if size is None else int(size), reason)
+
+
+def error_text(error: OSError) -> str:
+    """An OSError in words, without its number and path."""
+    return (error.strerror or str(error) or type(error).__name__).lower()

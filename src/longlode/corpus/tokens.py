@@ -1,0 +1,161 @@
+"""Text to token ids and back: a thin wrapper over `tokenizers`, and the training of a byte-level BPE."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.fingerprints import fingerprint
+from longlode.core.records import read_json, write_json
+
+TOKENIZER_NAME = "tokenizer.json"
+CONFIG_NAME = "tokenizer_config.json"
+END_OF_TEXT = "<|endoftext|>"
+
+_END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
+_NUM_BYTES = 256
+
+# What a token may span, first match first. Every character falls into exactly one piece, so nothing is lost.
+_PIECES = "|".join(
+    (
+        r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+",  # a word, with the space, dot or underscore in front of it
+        r"\p{N}",  # every digit alone: numbers of one length have one number of tokens
+        r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",  # punctuation, with the line end after it
+        r"\s*[\r\n]+",  # blank lines
+        r"\s+(?!\S)",  # a run of spaces or tabs, but for the one that belongs to the word after it
+        r"\s+",
+    )
+)
+
+
+class Tokenizer:
+    """A `tokenizers.Tokenizer` with its eos token. Texts are data: no text becomes a special token.
+
+    Picklable, so that worker processes can have it.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+        """Wrap `inner`; `config` is what `tokenizer_config.json` holds (`eos_token` is read from it)."""
+        inner.no_truncation()
+        inner.no_padding()
+        inner.encode_special_tokens = True
+        self._inner = inner
+        self._config = config
+        self._name = ""
+
+    @classmethod
+    def load(cls, source: str | Path) -> "Tokenizer":
+        """Load from a folder with `tokenizer.json`, or from that file itself.
+
+        Raises: InputError when there is no such file or it is not a tokenizer.
+        """
+        given = Path(source)
+        path = given / TOKENIZER_NAME if given.is_dir() else given
+        if not path.is_file():
+            raise InputError(f"{given} has no tokenizer: expected {path} (a fast tokenizer's file).")
+        try:
+            inner = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises bare Exception for every fault of the file
+            raise InputError(f"{path} is not a tokenizer file: {error}.") from None
+        config_path = path.with_name(CONFIG_NAME)
+        config = read_json(config_path) if config_path.is_file() else {}
+        if not isinstance(config, dict):
+            raise InputError(f"{config_path} does not hold a JSON object.")
+        return cls(inner, config)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`; `AutoTokenizer.from_pretrained` reads them."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._inner.encode_special_tokens = False
+        try:
+            (folder / TOKENIZER_NAME).write_text(self._inner.to_str(pretty=True), encoding="utf-8")
+        finally:
+            self._inner.encode_special_tokens = True
+        write_json(folder / CONFIG_NAME, self._config)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text; no special tokens are added, and none is made of a text that spells one."""
+        return [
+            encoding.ids for encoding in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens spelled out."""
+        return self._inner.decode(list(tokens), skip_special_tokens=False)
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token id."""
+        return max(self._inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of the token that ends a document: the config's `eos_token`, else a usual name's, else None."""
+        named = self._config.get("eos_token")
+        if isinstance(named, dict):
+            named = named.get("content")
+        for name in [named] if isinstance(named, str) else _END_NAMES:
+            found = self._inner.token_to_id(name)
+            if found is not None:
+                return found
+        return None
+
+    @property
+    def fingerprint(self) -> str:
+        """A name for what the tokenizer does: its vocabulary, its rules and its eos token."""
+        if not self._name:
+            self._name = fingerprint([self._inner.to_str(), self.eos_id])
+        return self._name
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a byte-level BPE that loses no byte: for prose and code, digits one by one, runs of spaces kept.
+
+    Words keep the one space before them; longer runs of spaces become tokens of their own, as indentation
+    needs. `<|endoftext|>` is bos, eos and pad. Texts too few for `vocab_size` give a smaller vocabulary.
+
+    Args: texts, read once; vocab_size, at least 257 (the bytes and the special token).
+    Raises: ConfigError if vocab_size is smaller; InputError if there is no text.
+    Source: byte-level BPE, Radford et al. 2019 (GPT-2), section 2.2.
+    """
+    if vocab_size <= _NUM_BYTES:
+        raise ConfigError(
+            f"vocab_size is {vocab_size}; expected at least {_NUM_BYTES + 1} (bytes and one special)."
+        )
+    inner = tokenizers.Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    counted = _Counted(texts)
+    inner.train_from_iterator(counted, trainer=trainer)
+    if not counted.num_characters:
+        raise InputError("There is no text to train a tokenizer on.")
+    names = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
+    return Tokenizer(inner, {"tokenizer_class": "PreTrainedTokenizerFast", **names})
+
+
+class _Counted:
+    """Passes texts on and counts their characters."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = iter(texts)
+        self.num_characters = 0
+
+    def __iter__(self) -> "_Counted":
+        return self
+
+    def __next__(self) -> str:
+        text = next(self._texts)
+        self.num_characters += len(text)
+        return text

@@ -1,0 +1,158 @@
+"""The pieces of work that a corpus is cut into: the same on every machine, named by content."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from longlode.core.errors import ConfigError
+from longlode.core.fingerprints import fingerprint
+from longlode.corpus import stores
+from longlode.corpus.document import FAILED, SKIPPED
+from longlode.corpus.formats import LINES, PARQUET
+from longlode.corpus.inputs import InputFile, Inputs, find_files
+from longlode.corpus.lines import Span, index_lines
+from longlode.corpus.parquet import ParquetDamageError, index_parquet
+from longlode.corpus.streams import CHUNK_BYTES
+
+FILES = "files"
+NO_RECORDS = "the file holds no records"
+NO_ROWS = "the file holds no rows"
+_MAX_FILES = 64
+
+
+@dataclass(frozen=True)
+class UnitFile:
+    """A file of a unit.
+
+    path: where it lies. name: relative to the input root. content: SHA-256 of its bytes (for a remote file
+    that need not be read to be planned, the store's own version tag). status, reason: set when it is
+    reported, not read.
+    """
+
+    path: str
+    name: str
+    compression: str = ""
+    num_bytes: int = -1
+    content: str = ""
+    status: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work: rows start <= row < stop of a records file, or a few whole files, a document each.
+
+    kind: "lines", "parquet" or "files". offset: byte where row `start` begins, for uncompressed lines, else
+      0.
+    num_bytes: its size, an estimate for Parquet. Small, and plain JSON by `to_json` and `from_json`.
+    """
+
+    kind: str
+    files: tuple[UnitFile, ...]
+    start: int
+    stop: int
+    offset: int = 0
+    num_bytes: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """A name made of the files' names and contents and the rows, not of where the files lie."""
+        files = [[file.name, file.num_bytes, file.content, file.status, file.reason] for file in self.files]
+        return fingerprint([self.kind, files, self.start, self.stop])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and integers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Unit":
+        """The unit that `to_json` wrote."""
+        return cls(**{**value, "files": tuple(UnitFile(**file) for file in value["files"])})
+
+
+def plan(inputs: Inputs, *, rows_per_unit: int = 256, bytes_per_unit: int = 8 << 20) -> list[Unit]:
+    """Cut inputs into units; together they hold every row exactly once, in order.
+
+    A unit closes at `rows_per_unit` rows or `bytes_per_unit` bytes, whichever comes first (64 files for whole
+    files). Every local file is read once, to name it by its content and to count lines; nothing is decoded.
+    Files that cannot be opened, are empty, or are left out of a folder take part, with a status and a reason.
+
+    Args: inputs: files, folders, globs, URLs (`find_files`).
+    Raises: InputError for an input that is missing or holds nothing to read; ConfigError for a limit below 1.
+    """
+    if rows_per_unit < 1 or bytes_per_unit < 1:
+        raise ConfigError(
+            f"rows_per_unit is {rows_per_unit} and bytes_per_unit {bytes_per_unit}; both must be at least 1."
+        )
+    units: list[Unit] = []
+    whole: list[UnitFile] = []
+    for file in find_files(inputs):
+        named, spans = _examine(file, rows_per_unit, bytes_per_unit)
+        if spans:
+            units += _files_unit(whole)
+            whole = []
+            units += [_span_unit(file.kind, named, span) for span in spans]
+            continue
+        if whole and (
+            len(whole) >= min(_MAX_FILES, rows_per_unit) or _size([*whole, named]) > bytes_per_unit
+        ):
+            units += _files_unit(whole)
+            whole = []
+        whole.append(named)
+    return units + _files_unit(whole)
+
+
+def _examine(file: InputFile, max_rows: int, max_bytes: int) -> tuple[UnitFile, list[Span]]:
+    """Name a file by its content, and cut the rows of a records file. No spans: one row of a "files" unit."""
+    if file.status:
+        return _unit_file(file), []
+    try:
+        if file.kind == LINES:
+            index = index_lines(file.path, file.compression, max_rows=max_rows, max_bytes=max_bytes)
+            if not index.has_text:
+                return _unit_file(file, index.content, SKIPPED, NO_RECORDS), []
+            return _unit_file(file, index.content), index.spans
+        if file.kind == PARQUET:
+            return _examine_parquet(file, max_rows, max_bytes)
+        return _unit_file(file, _content(file.path)), []
+    except OSError as error:
+        return _unit_file(file, "", FAILED, f"cannot be read: {stores.error_text(error)}"), []
+
+
+def _examine_parquet(file: InputFile, max_rows: int, max_bytes: int) -> tuple[UnitFile, list[Span]]:
+    content = _content(file.path)
+    try:
+        spans = index_parquet(file.path, max_rows=max_rows, max_bytes=max_bytes)
+    except ParquetDamageError as error:
+        return _unit_file(file, content, FAILED, str(error)), []
+    if not spans:
+        return _unit_file(file, content, SKIPPED, NO_ROWS), []
+    return _unit_file(file, content), spans
+
+
+def _unit_file(file: InputFile, content: str = "", status: str = "", reason: str = "") -> UnitFile:
+    status, reason = status or file.status, reason or file.reason
+    return UnitFile(file.path, file.name, file.compression, file.num_bytes, content, status, reason)
+
+
+def _content(path: str) -> str:
+    if stores.is_url(path):
+        return stores.remote_version(path)
+    hasher = hashlib.sha256()
+    with stores.open_bytes(path) as stream:
+        while block := stream.read(CHUNK_BYTES):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _size(files: list[UnitFile]) -> int:
+    return sum(max(file.num_bytes, 0) for file in files if not file.status)
+
+
+def _span_unit(kind: str, file: UnitFile, span: Span) -> Unit:
+    offset = 0 if file.compression or kind == PARQUET else span.offset
+    return Unit(kind, (file,), span.start, span.stop, offset, span.num_bytes)
+
+
+def _files_unit(files: list[UnitFile]) -> list[Unit]:
+    return [Unit(FILES, tuple(files), 0, len(files), 0, _size(files))] if files else []

@@ -1,0 +1,154 @@
+"""Write rows as JSON lines or Parquet: the whole file or none of it."""
+
+import base64
+import gzip
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from longlode.core.errors import InputError
+from longlode.core.records import atomic_path
+
+_BATCH_ROWS = 1024
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+
+
+def check_output_path(path: Path) -> None:
+    """Raise InputError unless the suffix is one that `write_documents` writes."""
+    if not path.name.endswith(_SUFFIXES):
+        raise InputError(f"{path} cannot be written: its suffix must be one of {', '.join(_SUFFIXES)}.")
+
+
+def write_documents(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows in the format that the suffix names, atomically; returns how many.
+
+    `.jsonl`, `.jsonl.gz`, `.jsonl.zst`: a JSON object a line; dates and decimals become strings, bytes become
+    base64, NaN becomes null. `.parquet`: one column for each field seen, null where a row lacks it. The same
+    rows give the same bytes. Rows are held a few at a time.
+
+    Raises: InputError for another suffix, a folder that cannot be written, or fields that the format cannot
+    hold.
+    """
+    path = Path(path)
+    check_output_path(path)
+    try:
+        with atomic_path(path) as temporary:
+            if path.suffix == ".parquet":
+                return _write_parquet(temporary, path, rows)
+            with _compressed(temporary, path.suffix) as stream:
+                return _write_lines(stream, path, rows)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"{path} cannot be written: {reason}. Choose another folder.") from None
+
+
+@contextmanager
+def _compressed(path: Path, suffix: str) -> Iterator[BinaryIO]:
+    with path.open("wb") as raw:
+        if suffix == ".gz":
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as stream:
+                yield cast(BinaryIO, stream)
+        elif suffix == ".zst":
+            with zstandard.ZstdCompressor(level=6).stream_writer(raw, closefd=False) as stream:
+                yield cast(BinaryIO, stream)
+        else:
+            yield raw
+
+
+def _write_lines(stream: BinaryIO, path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    num_rows = 0
+    for row in rows:
+        try:
+            stream.write(orjson.dumps(row, default=_as_text, option=orjson.OPT_APPEND_NEWLINE))
+        except TypeError as error:
+            raise InputError(f"{path}: row {num_rows} cannot be written as JSON: {error}.") from None
+        num_rows += 1
+    return num_rows
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
+
+
+def _write_parquet(temporary: Path, path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Batches go to spool files with the columns they have; at the end they come under one schema."""
+    spool = temporary.with_name(temporary.name + ".spool")
+    spool.mkdir()
+    try:
+        schema: pa.Schema = pa.schema([])
+        parts: list[Path] = []
+        num_rows = 0
+        for batch in _batched(rows):
+            table = _table(batch, path)
+            schema = _merged(schema, table.schema, path)
+            parts.append(spool / f"{len(parts)}.arrow")
+            with pa.ipc.new_file(parts[-1], table.schema) as sink:
+                sink.write_table(table)
+            num_rows += len(batch)
+        schema = (
+            schema if len(schema) else pa.schema([(name, pa.string()) for name in ("id", "source", "text")])
+        )
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for part in parts:
+                with pa.ipc.open_file(part) as source:
+                    writer.write_table(_under(schema, source.read_all()))
+        return num_rows
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
+
+
+def _batched(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == _BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _table(rows: list[dict[str, Any]], path: Path) -> pa.Table:
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        try:
+            columns[name] = pa.array([row.get(name) for row in rows])
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+            raise _mixed(path, name, error) from None
+    return pa.table(columns)
+
+
+def _merged(schema: pa.Schema, other: pa.Schema, path: Path) -> pa.Schema:
+    try:
+        return pa.unify_schemas([schema, other], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise _mixed(path, "", error) from None
+
+
+def _mixed(path: Path, name: str, error: BaseException) -> InputError:
+    where = f"field {name!r}" if name else "a field"
+    return InputError(
+        f"{path}: {where} holds different kinds of values, which a Parquet column cannot ({error}); write .jsonl."
+    )
+
+
+def _under(schema: pa.Schema, table: pa.Table) -> pa.Table:
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
