@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from longlode.core.errors import ConfigError
-from longlode.mixers.base import Mixer, MixerSettings, State
+from longlode.mixers.base import Mixer, MixerSettings, State, zero_padding
 from longlode.mixers.norm import at_least_float32
 from longlode.ops.attention import attention
 
@@ -68,6 +68,7 @@ class _RotaryAttention(Mixer):
                 "expected neither. Continue documents one row each, without cu_seqlens."
             )
         before: State = state or {}
+        x = zero_padding(x, mask)
         positions, next_position = _positions(x, before.get("position"), cu_seqlens, mask)
         theta, shape = self.settings.rope_theta, (*x.shape[:2], -1, self.settings.head_dim)
         q = rotate(self.q_proj(x).view(shape), positions, theta)

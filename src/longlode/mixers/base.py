@@ -110,3 +110,8 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def count_state_bytes(cls, settings: MixerSettings, num_tokens: int, dtype: torch.dtype) -> int:
         """Bytes of the state of one row after `num_tokens` tokens, without building it."""
+
+
+def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x `[B, T, D]`, 0 where mask `[B, T]` is False; filled, not multiplied: padding may hold NaN."""
+    return x if mask is None else x.masked_fill(~mask[..., None], 0)

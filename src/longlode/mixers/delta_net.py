@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from longlode.core.errors import ConfigError
-from longlode.mixers.base import Mixer, MixerSettings, State
+from longlode.mixers.base import Mixer, MixerSettings, State, zero_padding
 from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
 from longlode.ops.delta_rule import delta_rule, delta_rule_step
 from longlode.ops.short_conv import short_conv, short_conv_step
@@ -82,10 +82,8 @@ class _DeltaRuleMixer(Mixer):
                 "A padding mask was given together with cu_seqlens; packed rows hold no padding."
             )
         before: State = state or {}
-        if mask is not None:
-            # Padding must be zero before the convolution, or it reaches the first real tokens through it.
-            # Filled, not multiplied: what stands at padding is meaningless and may be NaN.
-            x = x.masked_fill(~mask[..., None], 0)
+        # Padding must be zero before the convolution, or it reaches the first real tokens through it.
+        x = zero_padding(x, mask)
         q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), cu_seqlens)
         k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), cu_seqlens)
         v, conv_v = self.v_conv1d(self.v_proj(x), before.get("conv_v"), cu_seqlens)

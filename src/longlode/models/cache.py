@@ -121,6 +121,6 @@ class LonglodeCache(Cache):
         if tokens_to_remove:
             raise ConfigError(
                 f"The cache of a longlode model was told to drop {abs(tokens_to_remove)} tokens; a "
-                "recurrent state cannot be cut back. Keep a copy from before (cache.select); assisted generation "
-                "is not possible."
+                "recurrent state cannot be cut back. Keep a copy from before (cache.select); assisted "
+                "generation is not possible."
             )

@@ -1,8 +1,8 @@
 """Make transformers know our architecture as soon as it is imported itself, without importing it.
 
-transformers reads a model's config.json through `configuration_auto`. Right after that module has run, our config class
-is put into its table; the model classes follow when a config is made (`config.py`). Loading torch and transformers in
-`import longlode` instead would cost seconds in programs that only mine or pack.
+transformers reads a model's config.json through `configuration_auto`. Right after that module has run, our
+config class is put into its table; the model classes follow when a config is made (`config.py`). Loading torch
+and transformers in `import longlode` instead would cost seconds in programs that only mine or pack.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ AUTO_MODULE = "transformers.models.auto.configuration_auto"
 
 
 def install() -> None:
-    """Register our config class with transformers now if it is imported, else when it will be. Harmless twice."""
+    """Register our config class now if transformers is imported, else when it will be; harmless twice."""
     if AUTO_MODULE in sys.modules:
         _register_config(sys.modules[AUTO_MODULE])
     elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
