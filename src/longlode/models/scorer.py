@@ -1,0 +1,422 @@
+"""A causal language model as the scorer of mining: how surprising is a segment alone, and after another one?
+
+Three facts make it fast and keep it exact:
+
+1. The pass that scores s_j alone leaves its prefix state behind (a KV cache, or one constant-size state a
+   layer). In the pair [s_j; s_i] the segment s_j stands at the same positions, so that state is what a fresh
+   read would build: s_j is never read twice.
+2. Only scored positions reach the LM head, in slices that stay in the processor's cache. The last token of
+   s_i predicts nothing that is scored, so it is not read at all.
+3. Every segment has the same length, so batches are full and nothing is padded.
+
+As in the released ProLong code, no BOS is put in front and the first token of a segment is scored neither
+alone nor given: a segment of L tokens has L - 1 scores.
+"""
+
+import copy
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from longlode.core.errors import ConfigError, ScorerError
+from longlode.models.scorer_prefix import SegmentStates, cache_bytes, select
+from longlode.models.scorer_source import load_scorer_parts, scorer_fingerprint
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
+_LOGIT_BYTES = {
+    "cpu": 16 << 20,
+    "cuda": 256 << 20,
+}  # one slice of logits; on a CPU it should fit the L3 cache
+_CPU_STATE_BYTES = 4 << 30
+_PIECE_CHARACTERS = 1 << 20
+_GROUP_CHARACTERS = 16 << 20
+_PROBE_TOKENS = 16
+
+
+class LMScorer:
+    """Scores segments with a causal LM. Answers mining's `Scorer` protocol: numpy in, numpy out.
+
+    Args:
+      model: any transformers causal LM that returns a cache it can continue from exactly, or one of ours.
+      tokenizer: its fast tokenizer.
+      segment: L, tokens a segment; the model must be able to read 2 L.
+      batch_tokens: tokens a forward pass reads at most (default 8,192 on a CPU, 65,536 on a GPU). Halved for
+        good when a GPU runs out of memory; the log says so.
+      state_bytes: memory for the states of one `alone` call (default 4 GiB on a CPU, half of what is free on
+        a GPU). An attention model keeps 2 x layers x KV heads x head_dim numbers a token: 256 segments of 128
+        tokens take 6.4 GB in float32 for OPT-350M. Blocks over the budget are dropped and read again in
+        `given`, which gives the same numbers; a recurrent model hardly ever comes near it.
+    Raises: ScorerError when the model cannot be used: no LM head, no cache, a cache that is not exact
+      (checked here on a few random tokens), a context too short, another model's tokenizer. ConfigError on a
+      setting out of range.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        segment: int = 128,
+        batch_tokens: int | None = None,
+        state_bytes: int | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.segment = segment
+        self.device: torch.device = model.device
+        self.dtype: torch.dtype = model.dtype
+        kind = "cuda" if self.device.type == "cuda" else "cpu"
+        self.batch_tokens = _BATCH_TOKENS[kind] if batch_tokens is None else batch_tokens
+        self.state_bytes = _state_budget(self.device) if state_bytes is None else state_bytes
+        for name, least in (("segment", 2), ("batch_tokens", 1), ("state_bytes", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"The scorer's {name} is {getattr(self, name)}; expected at least {least}.")
+        self._encoder = _encoder(tokenizer)
+        head = model.get_output_embeddings()
+        _check_fit(model, head, self._encoder, segment)
+        self._num_tokens: int = head.weight.shape[0]
+        self._score_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        self._slice_rows = max(64, _LOGIT_BYTES[kind] // (self._num_tokens * self._score_dtype.itemsize))
+        # What reads tokens, and what turns its output into logits.
+        self._reader: Any = model.get_decoder()
+        self._to_logits: Any = head
+        self._cache_name = _cache_name(self._reader)
+        self._probe()
+
+    @classmethod
+    def load(
+        cls,
+        path_or_id: str | Path,
+        *,
+        segment: int = 128,
+        dtype: str = "float32",
+        device: str = "auto",
+        batch_tokens: int | None = None,
+        state_bytes: int | None = None,
+    ) -> "LMScorer":
+        """Load model and tokenizer from a folder or the Hugging Face hub; safetensors only, no remote code.
+
+        Args: dtype, a key of `DTYPES`; device, "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1"; the
+          rest as for the class.
+        Raises: ConfigError on an unknown dtype, BackendError on an absent device, ScorerError that says what
+          is missing and what to do.
+        """
+        if dtype not in DTYPES:
+            raise ConfigError(f"The scorer's dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
+        model, tokenizer = load_scorer_parts(path_or_id, DTYPES[dtype], device)
+        return cls(model, tokenizer, segment=segment, batch_tokens=batch_tokens, state_bytes=state_bytes)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names weights, config, tokenizer and dtype; the same on every machine. Hashes the weights once."""
+        return scorer_fingerprint(self.model, self._encoder)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of each text, without special tokens, whatever its length.
+
+        A text of more than 1,048,576 characters is cut before spaces and encoded in pieces, because a
+        tokenizer needs some hundred bytes of working memory a token. For byte-level tokenizers that split
+        words at spaces the tokens are those of the whole text; others may give another token at a cut. Lone
+        surrogates become "?".
+        """
+        owners: list[int] = []
+        pieces: list[str] = []
+        for number, text in enumerate(texts):
+            for piece in _pieces(text):
+                owners.append(number)
+                pieces.append(piece)
+        tokens: list[list[int]] = [[] for _ in texts]
+        for start, stop in _groups([len(piece) for piece in pieces]):
+            encodings = self._encoder.encode_batch_fast(pieces[start:stop], add_special_tokens=False)
+            for owner, encoding in zip(owners[start:stop], encodings, strict=True):
+                tokens[owner].extend(encoding.ids)
+        return tokens
+
+    @torch.inference_mode()
+    def alone(self, segments: np.ndarray) -> tuple[np.ndarray, SegmentStates]:
+        """Read each segment on its own.
+
+        Args: segments int64 `[n, L]`.
+        Returns: nll `[n, L - 1]` nats of tokens 1 to L - 1, float32 (float64 from a float64 model); the
+          states that `given` starts from, on the model's device until dropped.
+        Raises: ConfigError on a shape or token out of range.
+        """
+        tokens = self._as_tokens("segments", segments)
+        nll, caches, starts, spent = [], [], [0], 0
+        while starts[-1] < len(tokens):
+            block = tokens[starts[-1] :][: self._next_rows(len(tokens) - starts[-1], tokens.shape[1])]
+            outcome = self._read(block, block[:, 1:], lambda: None)
+            if outcome is None:
+                continue
+            nll.append(outcome[0])
+            spent += cache_bytes(outcome[1])
+            caches.append(outcome[1] if spent <= self.state_bytes else None)
+            starts.append(starts[-1] + len(block))
+        if None in caches:
+            logger.info(
+                "%d of %d state blocks exceed state_bytes and are read again", caches.count(None), len(caches)
+            )
+        return _joined(nll, tokens.shape[1]), SegmentStates(np.array(starts), tokens, caches)
+
+    @torch.inference_mode()
+    def given(self, states: SegmentStates, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Read each target after the segment whose state it starts from.
+
+        Args: states, from `alone`; sources int `[p]`, rows of that call; targets int64 `[p, L]`.
+        Returns: nll `[p, L - 1]` nats of tokens 1 to L - 1 of each target; dtype as from `alone`.
+        Raises: ConfigError on a shape, token or source out of range.
+        """
+        tokens = self._as_tokens("targets", targets)
+        rows = np.asarray(sources, dtype=np.int64)
+        most = int(states.starts[-1]) - 1
+        if rows.shape != (len(tokens),) or (rows.size and not 0 <= rows.min() <= rows.max() <= most):
+            raise ConfigError(
+                f"sources has shape {list(rows.shape)}; expected [{len(tokens)}], one a target, each from "
+                f"0 to {most}, a row of the `alone` call that made the states."
+            )
+        # Sorted by source, the pairs of a block of states come together: a dropped block is read again once.
+        order = np.argsort(rows, kind="stable")
+        edges = np.searchsorted(rows[order], states.starts)
+        nll = np.empty((len(tokens), tokens.shape[1] - 1), str(self._score_dtype).removeprefix("torch."))
+        for block in np.flatnonzero(np.diff(edges)):
+            pairs = order[edges[block] : edges[block + 1]]
+            for batch, scores in self._read_pairs(states, int(block), rows, tokens, pairs):
+                nll[batch] = scores
+        return nll
+
+    def _read_pairs(
+        self, states: SegmentStates, block: int, sources: np.ndarray, tokens: torch.Tensor, pairs: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (pair numbers, nll) of the pairs whose sources lie in one block of states."""
+        first, stop = states.starts[block], states.starts[block + 1]
+        stored = states.caches[block]
+        if stored is None:
+            stored = self._forward(states.tokens[first:stop], None)[1]
+        while len(pairs):
+            batch = pairs[: self._next_rows(len(pairs), tokens.shape[1])]
+            prefix = torch.from_numpy(sources[batch] - first).to(self.device)
+            target = tokens[torch.from_numpy(batch).to(self.device)]
+            outcome = self._read(target[:, :-1], target[:, 1:], partial(select, stored, prefix))
+            if outcome is not None:
+                yield batch, outcome[0]
+                pairs = pairs[len(batch) :]
+
+    def _read(
+        self, inputs: torch.Tensor, labels: torch.Tensor, make_cache: Callable[[], Any]
+    ) -> tuple[np.ndarray, Any] | None:
+        """Read one batch: (nll, cache after it), or None when memory ran out and batches were halved."""
+        try:
+            output, cache = self._forward(inputs, make_cache())
+            return self._nll(output, labels).cpu().numpy(), cache
+        except torch.OutOfMemoryError:
+            if len(inputs) == 1:
+                raise ScorerError(
+                    f"One segment of {labels.shape[1] + 1} tokens does not fit into the memory of "
+                    f"{self.device}. Use a smaller scorer, dtype bfloat16, or a smaller state_bytes."
+                ) from None
+            self.batch_tokens = (len(inputs) // 2) * (labels.shape[1] + 1)
+            logger.warning(
+                "out of memory on %s: batches of %d tokens from now on", self.device, self.batch_tokens
+            )
+            return None
+
+    def _forward(self, inputs: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+        """Output `[r, T, width]` of the reader for inputs `[r, T]` after `cache`, and the cache then."""
+        output = self._reader(input_ids=inputs, use_cache=True, **{self._cache_name: cache})
+        return output[0], output.get(self._cache_name)
+
+    def _nll(self, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """NLL `[r, T]` of labels `[r, T]` from the first T positions of `output`, slice by slice."""
+        flat = output[:, : labels.shape[1]].reshape(-1, output.shape[-1])
+        wanted = labels.reshape(-1, 1)
+        nll = torch.empty(len(flat), dtype=self._score_dtype, device=flat.device)
+        for start in range(0, len(flat), self._slice_rows):
+            part = slice(start, start + self._slice_rows)
+            logits = self._to_logits(flat[part]).to(self._score_dtype)
+            nll[part] = torch.logsumexp(logits, dim=-1) - logits.gather(1, wanted[part]).squeeze(1)
+        return nll.view(labels.shape)
+
+    def _next_rows(self, left: int, length: int) -> int:
+        """Rows of the next batch: as few batches within `batch_tokens` as possible, evenly filled."""
+        num_batches = -(-left // max(1, self.batch_tokens // length))
+        return -(-left // num_batches)
+
+    def _as_tokens(self, name: str, rows: np.ndarray) -> torch.Tensor:
+        """Check token rows and put them on the device."""
+        array = np.ascontiguousarray(rows, dtype=np.int64)
+        if array.ndim != 2 or not 2 <= array.shape[1] <= self.segment:
+            raise ConfigError(
+                f"{name} has shape {list(array.shape)}; expected [n, L] with L from 2 to {self.segment}, the "
+                "segment length this scorer was made for."
+            )
+        if array.size and not 0 <= array.min() <= array.max() < self._num_tokens:
+            raise ConfigError(
+                f"{name} holds tokens from {array.min()} to {array.max()}; the model knows 0 to "
+                f"{self._num_tokens - 1}."
+            )
+        return torch.from_numpy(array).to(self.device)
+
+    @torch.inference_mode()
+    def _probe(self) -> None:
+        """On a few random tokens: is the head all that follows the reader, and is reading on exact?"""
+        name, length = type(self.model).__name__, min(self.segment, _PROBE_TOKENS)
+        pair = torch.randint(self._num_tokens, (1, 2 * length), generator=torch.Generator().manual_seed(0))
+        pair = pair.to(self.device)
+        logits, into_head, from_head = _watch_head(self.model, self._to_logits, pair)
+        hidden, cache = self._forward(pair, None)
+        if cache is None:
+            raise ScorerError(f"{name} returns no cache to continue from. Use another causal language model.")
+        if not (_close(hidden, into_head) and from_head is not None and torch.equal(from_head, logits)):
+            # This model scales or caps its logits: it has to turn hidden states into logits itself.
+            self._reader, self._to_logits = self.model, torch.nn.Identity()
+            self.batch_tokens = min(self.batch_tokens, 16 * self._slice_rows)
+        numbers = pair.cpu().numpy()
+        reused = self.given(self.alone(numbers[:, :length])[1], np.array([0]), numbers[:, length:])
+        fresh = torch.nn.functional.cross_entropy(
+            logits[0, length:-1].to(self._score_dtype), pair[0, length + 1 :], reduction="none"
+        )
+        error = float(np.abs(reused[0] - fresh.cpu().numpy()).mean())
+        allowed = 2e-4 if self.dtype.itemsize >= 4 else 0.25
+        if not error <= allowed:
+            raise ScorerError(
+                f"{name} does not continue exactly from its own cache: after a stored state its scores "
+                f"differ from a fresh read by {error:.3g} nats a token; at most {allowed} is accepted. "
+                "Use another scorer."
+            )
+
+
+@dataclass(frozen=True)
+class ScorerSpec:
+    """What it takes to load a scorer; picklable, so that each worker process builds its own.
+
+    path_or_id: folder or hub id. The other fields are the options of `LMScorer.load`.
+    """
+
+    path_or_id: str
+    segment: int = 128
+    dtype: str = "float32"
+    device: str = "auto"
+    batch_tokens: int | None = None
+    state_bytes: int | None = None
+
+    def __call__(self, threads: int | None = None) -> LMScorer:
+        """Load the scorer; `threads` sets how many threads torch uses in this process."""
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return LMScorer.load(
+            self.path_or_id,
+            segment=self.segment,
+            dtype=self.dtype,
+            device=self.device,
+            batch_tokens=self.batch_tokens,
+            state_bytes=self.state_bytes,
+        )
+
+
+def _joined(nll: list[np.ndarray], length: int) -> np.ndarray:
+    return np.concatenate(nll) if nll else np.empty((0, length - 1), np.float32)
+
+
+def _watch_head(
+    model: Any, head: torch.nn.Module, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Read tokens with the whole model: its logits, and what went into and came out of the head."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    handle = head.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output.clone())))
+    try:
+        logits = model(input_ids=tokens, use_cache=False).logits
+    finally:
+        handle.remove()
+    return (logits, seen[-1][0], seen[-1][1].to(logits.dtype)) if seen else (logits, None, None)
+
+
+def _close(hidden: torch.Tensor, other: torch.Tensor | None) -> bool:
+    """Equal up to rounding, which half precision has much of."""
+    if other is None or hidden.shape != other.shape:
+        return False
+    return bool((hidden - other).norm() <= (1e-3 if hidden.dtype.itemsize >= 4 else 0.05) * other.norm())
+
+
+def _state_budget(device: torch.device) -> int:
+    return int(torch.cuda.mem_get_info(device)[0]) // 2 if device.type == "cuda" else _CPU_STATE_BYTES
+
+
+def _cache_name(reader: Any) -> str:
+    """What the model calls its cache: `past_key_values`, or `cache_params` in some recurrent models."""
+    return (
+        "cache_params"
+        if "cache_params" in inspect.signature(reader.forward).parameters
+        else "past_key_values"
+    )
+
+
+def _encoder(tokenizer: Any) -> Any:
+    """A copy of the `tokenizers.Tokenizer` inside that never cuts or pads, whatever is asked of the original."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ScorerError(
+            f"{type(tokenizer).__name__} has no fast tokenizer inside. Save one beside the model as "
+            "tokenizer.json."
+        )
+    encoder = copy.deepcopy(backend)
+    encoder.no_truncation()
+    encoder.no_padding()
+    return encoder
+
+
+def _check_fit(model: Any, head: Any, encoder: Any, segment: int) -> None:
+    """Refuse a model without LM head, with too short a context, or with another model's tokenizer."""
+    config = model.config.get_text_config()
+    if head is None or getattr(config, "is_encoder_decoder", False):
+        raise ScorerError(f"{type(model).__name__} has no causal LM head. Use a decoder-only language model.")
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and context < 2 * segment:
+        raise ScorerError(
+            f"The scorer reads at most {context} tokens; two segments of {segment} need {2 * segment}. Use "
+            f"segments of at most {context // 2} tokens or a scorer with a longer context."
+        )
+    if encoder.get_vocab_size() > head.weight.shape[0]:
+        raise ScorerError(
+            f"The tokenizer has {encoder.get_vocab_size()} tokens, the model {head.weight.shape[0]}: they "
+            "do not belong together."
+        )
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut a long text before spaces into pieces of at most `_PIECE_CHARACTERS`."""
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    start = 0
+    while len(text) - start > _PIECE_CHARACTERS:
+        stop = text.rfind(" ", start + 1, start + _PIECE_CHARACTERS)
+        stop = stop if stop > 0 else start + _PIECE_CHARACTERS
+        yield text[start:stop]
+        start = stop
+    yield text[start:]
+
+
+def _groups(sizes: list[int]) -> Iterator[tuple[int, int]]:
+    """Split a row of pieces into runs of about `_GROUP_CHARACTERS`, so that memory stays bounded."""
+    start, total = 0, 0
+    for stop, size in enumerate(sizes, 1):
+        total += size
+        if total >= _GROUP_CHARACTERS:
+            yield start, stop
+            start, total = stop, 0
+    if start < len(sizes):
+        yield start, len(sizes)

@@ -1,0 +1,99 @@
+"""Prefix states of segments: keep them after one pass, pick them by row for the next, count their bytes.
+
+Works on the cache of any transformers model and on ours; nothing here knows what a cache layer means.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+
+@dataclass(frozen=True)
+class SegmentStates:
+    """Prefix states of the segments of one `LMScorer.alone` call, in blocks of rows; opaque to its users.
+
+    starts: int64 `[num_blocks + 1]`; block b holds segments `starts[b]` to `starts[b + 1] - 1`.
+    tokens: int64 `[n, L]` on the model's device, to read again a block that was not kept.
+    caches: one a block; None where the state budget was used up.
+    """
+
+    starts: np.ndarray
+    tokens: torch.Tensor
+    caches: list[Any]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes held by the kept states."""
+        return sum(cache_bytes(cache) for cache in self.caches if cache is not None)
+
+
+class _GatheredLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """One layer's stored keys and values, gathered for a batch of pairs when the layer runs and then dropped.
+
+    Gathering all layers beforehand would hold num_layers times as much, and keeping the results double that.
+    """
+
+    def __init__(self, stored: DynamicLayer, rows: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.stored, self.rows = stored, rows
+        self.is_sliding = stored.is_sliding
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prefix and new keys and values together; signature and layout are those of transformers."""
+        layer = copy.copy(self.stored)
+        layer.reorder_cache(self.rows)  # type: ignore[arg-type]
+        return layer.update(key_states, value_states, *args, **kwargs)
+
+    def get_seq_length(self) -> int:
+        """Tokens of the prefix."""
+        return self.stored.get_seq_length()
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the mask, as the stored layer says."""
+        return self.stored.get_mask_sizes(query_length)
+
+
+def select(cache: Any, rows: torch.Tensor) -> Any:
+    """The states of `rows` (int64, repeats allowed) as a cache for one pass; `cache` stays as it is."""
+    if hasattr(cache, "select"):
+        return cache.select(rows)
+    chosen = copy.copy(cache)
+    chosen.layers = [_select_layer(layer, rows) for layer in cache.layers]
+    return chosen
+
+
+def cache_bytes(cache: Any) -> int:
+    """Bytes of all tensors that a cache holds, however it names them; a shared tensor counts once."""
+    sizes: dict[int, int] = {}
+    stack = [cache]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, torch.Tensor):
+            sizes[value.data_ptr()] = value.nbytes
+        elif isinstance(value, (list, tuple)):
+            stack.extend(value)
+        elif isinstance(value, dict):
+            stack.extend(value.values())
+        elif value is not None and hasattr(value, "__dict__") and not isinstance(value, type):
+            stack.extend(vars(value).values())
+    return sum(sizes.values())
+
+
+def _select_layer(layer: Any, rows: torch.Tensor) -> Any:
+    if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
+        return _GatheredLayer(layer, rows)
+    chosen = copy.copy(layer)
+    for name, value in vars(layer).items():
+        if isinstance(
+            value, dict
+        ):  # linear attention layers hold their states in dicts and change those in place
+            setattr(chosen, name, dict(value))
+    chosen.reorder_cache(rows)
+    return chosen

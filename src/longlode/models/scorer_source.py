@@ -1,0 +1,114 @@
+"""Where a scorer comes from, what can be wrong with it, and the name of its content."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from longlode.core.errors import BackendError, InputError, ScorerError
+from longlode.core.fingerprints import fingerprint
+from longlode.models.load import load
+
+# These say where a config came from and how it is stored, not what the model computes.
+_CONFIG_NOISE = {
+    "transformers_version",
+    "_name_or_path",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "architectures",
+}
+
+
+def load_scorer_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+    """Load (model, tokenizer) for scoring from a folder or the hub: safetensors only, no code of theirs.
+
+    Args: device: "auto" (a GPU if there is one) or a torch device.
+    Raises: ScorerError that says what is missing and what to do; BackendError for a device that is not here.
+    """
+    where = _device(device)
+    folder = Path(path_or_id).expanduser()
+    if (folder / "config.json").is_file():
+        _check_weights(folder)
+    try:
+        model, tokenizer = load(path_or_id, dtype=dtype, device=where)
+    except InputError as error:
+        raise ScorerError(f"No scorer: {error}") from None
+    if folder.is_dir():
+        _check_head(folder, model)
+    return model, tokenizer
+
+
+def scorer_fingerprint(model: Any, encoder: Any) -> str:
+    """Name what decides a score: weights, config, tokenizer, dtype. `encoder` is a `tokenizers.Tokenizer`."""
+    config = {k: v for k, v in model.config.to_diff_dict().items() if k not in _CONFIG_NOISE}
+    return fingerprint(
+        {
+            "weights": weights_sha256(model),
+            "config": repr(sorted(config.items())),
+            "tokenizer": encoder.to_str(),
+            "dtype": str(model.dtype),
+        }
+    )
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of all weights, tied ones once, however sharded."""
+    digest = hashlib.sha256()
+    seen: set[tuple[int, int]] = set()
+    for name, tensor in sorted(model.state_dict().items()):
+        place = (tensor.data_ptr(), tensor.nbytes)
+        if tensor.nbytes and place in seen:
+            continue
+        seen.add(place)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BackendError(f"{name!r} is no device; expected auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BackendError(
+            f"The device {name} is not here: torch sees {torch.cuda.device_count()} CUDA devices."
+        )
+    return device
+
+
+def _check_weights(folder: Path) -> None:
+    """A folder with a config has weights in safetensors, not in a pickle, which can run code when opened."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
+    if not pickled:
+        raise ScorerError(f"{folder} has a config.json but no weights; expected model.safetensors.")
+    raise ScorerError(
+        f"{folder} keeps its weights in {pickled[0]}, a pickle, which can run code when opened; expected "
+        'model.safetensors. If you trust it, convert it once: python -c "from transformers import '
+        f"AutoModelForCausalLM as M; M.from_pretrained('{folder}', use_safetensors=False)"
+        f".save_pretrained('{folder}')\""
+    )
+
+
+def _check_head(folder: Path, model: Any) -> None:
+    """transformers fills in weights that a folder lacks at random; a random head would score in earnest."""
+    head = model.get_output_embeddings()
+    if head is None or head.weight is model.get_input_embeddings().weight:
+        return
+    name = next(name for name, module in model.named_modules() if module is head) + ".weight"
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as stored:
+            if any(key.endswith(name) for key in stored.keys()):  # noqa: SIM118 - safe_open is no dict
+                return
+    raise ScorerError(
+        f"{folder} has no weights for the LM head ({name}), so it is no causal language model, perhaps an "
+        "encoder or a bare backbone. Use a folder saved from a ...ForCausalLM class."
+    )

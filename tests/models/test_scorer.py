@@ -1,0 +1,229 @@
+"""The scorer: reading on from a kept state must equal reading the pair afresh, for every kind of model."""
+
+import numpy as np
+import pytest
+import torch
+from scorer_stand_ins import LENGTH, MODELS, SIZE, VOCABULARY, build, make_tokenizer
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from longlode.core.errors import ConfigError, ScorerError
+from longlode.models import scorer as scorer_module
+from longlode.models.scorer import LMScorer
+
+NUM_SEGMENTS = 12
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    rng = np.random.default_rng(1)
+    segments = rng.integers(0, VOCABULARY, (NUM_SEGMENTS, LENGTH))
+    sources = np.array([3, 0, 11, 7, 7, 3, 1, 2, 3, 4, 5, 6, 8, 9, 10, 3, 0])
+    targets = segments[rng.integers(0, NUM_SEGMENTS, len(sources))]
+    return segments, sources, targets
+
+
+@torch.inference_mode()
+def read_afresh(model, texts, first):
+    """NLL of positions `first` to the end, from the model's own logits over the whole text."""
+    tokens = torch.from_numpy(texts)
+    logits = model(input_ids=tokens).logits.double()[:, first - 1 : -1]
+    return functional.cross_entropy(logits.transpose(1, 2), tokens[:, first:], reduction="none").numpy()
+
+
+def largest_error(scorer, pairs):
+    """Largest difference from reading every segment and every pair [s_j; s_i] afresh."""
+    segments, sources, targets = pairs
+    alone, states = scorer.alone(segments)
+    given = scorer.given(states, sources, targets)
+    fresh = read_afresh(scorer.model, np.concatenate([segments[sources], targets], 1), LENGTH + 1)
+    assert alone.shape == (len(segments), LENGTH - 1)
+    assert given.shape == fresh.shape == (len(sources), LENGTH - 1)
+    return max(np.abs(alone - read_afresh(scorer.model, segments, 1)).max(), np.abs(given - fresh).max())
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+def test_reuse_equals_reading_the_pair_afresh(name, dtype, tolerance, tokenizer, pairs):
+    scorer = LMScorer(build(name, dtype), tokenizer, segment=LENGTH, batch_tokens=5 * LENGTH)
+    assert largest_error(scorer, pairs) <= tolerance
+
+
+@pytest.mark.parametrize("name", ["opt", "D"])
+def test_half_precision_stays_near(name, tokenizer, pairs):
+    scorer = LMScorer(build(name, torch.bfloat16), tokenizer, segment=LENGTH)
+    alone, states = scorer.alone(pairs[0])
+    given = scorer.given(states, *pairs[1:])
+    precise = LMScorer(scorer.model.double(), tokenizer, segment=LENGTH)
+    alone_precise, states = precise.alone(pairs[0])
+    assert alone.dtype == given.dtype == np.float32
+    assert np.abs(alone - alone_precise).mean() < 0.05
+    assert np.abs(given - precise.given(states, *pairs[1:])).mean() < 0.05
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_batches_and_budget_do_not_change_scores(name, tokenizer, pairs):
+    model = build(name)
+    outcomes = []
+    for batch_tokens, state_bytes in ((1, None), (5 * LENGTH, None), (5 * LENGTH, 0), (1 << 20, 1 << 30)):
+        scorer = LMScorer(
+            model, tokenizer, segment=LENGTH, batch_tokens=batch_tokens, state_bytes=state_bytes
+        )
+        alone, states = scorer.alone(pairs[0])
+        outcomes.append((alone, scorer.given(states, *pairs[1:]), states))
+    for alone, given, _ in outcomes:
+        np.testing.assert_allclose(alone, outcomes[0][0], rtol=0, atol=2e-5)
+        np.testing.assert_allclose(given, outcomes[0][1], rtol=0, atol=2e-5)
+    kept, dropped = outcomes[1], outcomes[2]
+    assert dropped[2].num_bytes == 0 < kept[2].num_bytes
+    np.testing.assert_array_equal(dropped[1], kept[1])
+
+
+def test_states_of_a_budget_are_kept_in_part(tokenizer, pairs):
+    model = build("llama")
+    scorer = LMScorer(model, tokenizer, segment=LENGTH, batch_tokens=4 * LENGTH)
+    whole = scorer.alone(pairs[0])[1].num_bytes
+    # 2 (keys, values) x 2 layers x 2 KV heads x 8 numbers x 4 bytes a token
+    assert whole == NUM_SEGMENTS * LENGTH * 2 * 2 * 2 * 8 * 4
+    scorer.state_bytes = whole // 2
+    states = scorer.alone(pairs[0])[1]
+    assert [cache is None for cache in states.caches] == [False, True, True]
+    assert largest_error(scorer, pairs) <= 1e-4
+
+
+def test_given_leaves_the_states_as_they_were(tokenizer, pairs):
+    for name in ("opt", "mistral-window", "DA"):
+        scorer = LMScorer(build(name), tokenizer, segment=LENGTH)
+        states = scorer.alone(pairs[0])[1]
+        before = states.num_bytes
+        first = scorer.given(states, *pairs[1:])
+        np.testing.assert_array_equal(scorer.given(states, *pairs[1:]), first)
+        assert states.num_bytes == before
+
+
+def test_empty_calls(tokenizer, pairs):
+    scorer = LMScorer(build("D"), tokenizer, segment=LENGTH)
+    none = np.empty((0, LENGTH), np.int64)
+    nll, states = scorer.alone(none)
+    assert nll.shape == (0, LENGTH - 1)
+    assert scorer.given(states, np.empty(0, np.int64), none).shape == (0, LENGTH - 1)
+
+
+class _WrongPositions:
+    """Broken twin: reads on as if the target stood at positions 0 to L - 1."""
+
+    def __init__(self, reader):
+        self.reader = reader
+
+    def __call__(self, *, input_ids, use_cache, past_key_values):
+        positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
+        return self.reader(
+            input_ids=input_ids, use_cache=use_cache, past_key_values=past_key_values, position_ids=positions
+        )
+
+
+@pytest.mark.parametrize("name", ["opt", "llama", "gpt2"])
+def test_broken_twin_positions(name, tokenizer, pairs):
+    scorer = LMScorer(build(name), tokenizer, segment=LENGTH)
+    scorer._reader = _WrongPositions(scorer._reader)
+    assert largest_error(scorer, pairs) > 1e-2
+    with pytest.raises(ScorerError, match="does not continue exactly from its own cache"):
+        scorer._probe()
+
+
+@pytest.mark.parametrize("name", ["opt", "D"])
+def test_broken_twin_shifted_sources(name, tokenizer, pairs, monkeypatch):
+    scorer = LMScorer(build(name), tokenizer, segment=LENGTH)
+    right = scorer_module.select
+    monkeypatch.setattr(scorer_module, "select", lambda cache, rows: right(cache, (rows + 1) % NUM_SEGMENTS))
+    assert largest_error(scorer, pairs) > 1e-2
+
+
+def test_only_scored_positions_reach_the_head(tokenizer, pairs):
+    model = build("opt")
+    scorer = LMScorer(model, tokenizer, segment=LENGTH)
+    seen = []
+    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[0]))
+    _, states = scorer.alone(pairs[0])
+    scorer.given(states, *pairs[1:])
+    assert sum(seen) == (NUM_SEGMENTS + len(pairs[1])) * (LENGTH - 1)
+
+
+def test_no_source_is_read_twice(tokenizer, pairs):
+    model = build("DA")
+    scorer = LMScorer(model, tokenizer, segment=LENGTH)
+    read = []
+    model.model.embeddings.register_forward_hook(
+        lambda module, inputs, output: read.append(inputs[0].numel())
+    )
+    _, states = scorer.alone(pairs[0])
+    scorer.given(states, *pairs[1:])
+    assert sum(read) == NUM_SEGMENTS * LENGTH + len(pairs[1]) * (LENGTH - 1)
+
+
+def test_memory_shortage_halves_the_batch(tokenizer, pairs, monkeypatch, caplog):
+    scorer = LMScorer(build("D"), tokenizer, segment=LENGTH)
+    expected = largest_error(scorer, pairs)
+    forward = scorer._forward
+
+    def short_of_memory(inputs, cache):
+        if len(inputs) > 3:
+            raise torch.OutOfMemoryError
+        return forward(inputs, cache)
+
+    monkeypatch.setattr(scorer, "_forward", short_of_memory)
+    assert largest_error(scorer, pairs) <= max(1e-4, expected)
+    assert scorer.batch_tokens <= 3 * LENGTH
+    assert "out of memory" in caplog.text
+    monkeypatch.setattr(
+        scorer, "_forward", lambda inputs, cache: (_ for _ in ()).throw(torch.OutOfMemoryError)
+    )
+    with pytest.raises(ScorerError, match="does not fit into the memory"):
+        scorer.alone(pairs[0])
+
+
+def test_arguments_out_of_range(tokenizer, pairs):
+    scorer = LMScorer(build("D"), tokenizer, segment=LENGTH)
+    segments, sources, targets = pairs
+    _, states = scorer.alone(segments)
+    with pytest.raises(ConfigError, match=r"segments has shape \[24\]"):
+        scorer.alone(segments[0])
+    with pytest.raises(ConfigError, match="L from 2 to 24"):
+        scorer.alone(np.tile(segments, 2))
+    with pytest.raises(ConfigError, match="the model knows 0 to 319"):
+        scorer.alone(segments + VOCABULARY)
+    with pytest.raises(ConfigError, match="each from 0 to 11"):
+        scorer.given(states, sources + 1, targets)
+    with pytest.raises(ConfigError, match="one a target"):
+        scorer.given(states, sources[1:], targets)
+    with pytest.raises(ConfigError, match="batch_tokens is 0"):
+        LMScorer(scorer.model, tokenizer, segment=LENGTH, batch_tokens=0)
+
+
+def test_unfit_models(tokenizer):
+    with pytest.raises(ScorerError, match="reads at most 64 tokens; two segments of 33 need 66"):
+        LMScorer(build("opt"), tokenizer, segment=33)
+    small = LlamaForCausalLM(LlamaConfig(**{**SIZE, "vocab_size": 100}, intermediate_size=64))
+    with pytest.raises(ScorerError, match="do not belong together"):
+        LMScorer(small, tokenizer, segment=LENGTH)
+    with pytest.raises(ScorerError, match="no causal LM head"):
+        LMScorer(build("llama").model, tokenizer, segment=LENGTH)
+
+
+def test_encode_any_length(tokenizer, monkeypatch):
+    scorer = LMScorer(build("D"), tokenizer, segment=LENGTH)
+    texts = ["the cat sat\n\n on the mat " * 200, "", "x", "caf\u00e9 \u4e2d\u6587 " * 50]
+    whole = scorer.encode(texts)
+    assert [tokenizer.decode(tokens) for tokens in whole] == texts
+    monkeypatch.setattr(scorer_module, "_PIECE_CHARACTERS", 100)
+    monkeypatch.setattr(scorer_module, "_GROUP_CHARACTERS", 1000)
+    assert scorer.encode(texts) == whole
+    unbroken = "x" * 1234
+    assert tokenizer.decode(scorer.encode([unbroken])[0]) == unbroken
+    assert tokenizer.decode(scorer.encode(["a\ud800b"])[0]) == "a?b"
+    assert scorer.encode([]) == []

@@ -1,0 +1,120 @@
+"""Loading a scorer: what is wrong with a folder is said in words; a scorer is named by its content."""
+
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from scorer_stand_ins import LENGTH, build, make_tokenizer
+
+from longlode.core.errors import BackendError, ConfigError, ScorerError
+from longlode.models.scorer import LMScorer, ScorerSpec
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A tiny llama and its tokenizer in a folder, which tests copy before they break it."""
+    folder = tmp_path_factory.mktemp("scorer") / "tiny"
+    build("llama").save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", ["opt", "gpt2", "DS"])
+def test_load_scores_and_names_as_the_model_in_memory(name, tmp_path):
+    model, tokenizer = build(name), make_tokenizer()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    ours, loaded = LMScorer(model, tokenizer, segment=LENGTH), LMScorer.load(tmp_path, segment=LENGTH)
+    segments = torch.randint(0, 300, (3, LENGTH)).numpy()
+    assert (ours.alone(segments)[0] == loaded.alone(segments)[0]).all()
+    assert ours.fingerprint == loaded.fingerprint
+
+
+def test_fingerprint_follows_content(folder):
+    first = LMScorer.load(folder, segment=LENGTH).fingerprint
+    assert LMScorer.load(folder, segment=8).fingerprint == first
+    assert LMScorer.load(folder, segment=LENGTH, dtype="bfloat16").fingerprint != first
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] + 1e-3
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert LMScorer.load(folder, segment=LENGTH).fingerprint != first
+
+
+def test_fingerprint_ignores_what_the_tokenizer_last_did(folder):
+    first = LMScorer.load(folder, segment=LENGTH).fingerprint
+    scorer = LMScorer.load(folder, segment=LENGTH)
+    scorer.tokenizer(["a cat"], max_length=5, truncation=True)
+    assert scorer.fingerprint == first
+    assert len(scorer.encode(["the cat sat on the mat " * 9])[0]) > 5
+
+
+def test_spec_pickles_and_loads(folder):
+    spec = pickle.loads(pickle.dumps(ScorerSpec(str(folder), segment=LENGTH, batch_tokens=99)))
+    scorer = spec(threads=1)
+    assert (scorer.segment, scorer.batch_tokens, torch.get_num_threads()) == (LENGTH, 99, 1)
+
+
+def test_missing_and_wrong_paths(tmp_path):
+    with pytest.raises(ScorerError, match="does not exist"):
+        LMScorer.load(tmp_path / "absent")
+    (tmp_path / "notes.txt").write_text("no model")
+    with pytest.raises(ScorerError, match=r"no config\.json"):
+        LMScorer.load(tmp_path)
+    with pytest.raises(ScorerError, match="is a file"):
+        LMScorer.load(tmp_path / "notes.txt")
+    with pytest.raises(ScorerError, match="no/such-model"):
+        LMScorer.load("no/such-model")
+
+
+def test_broken_config(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ScorerError, match=r"config\.json is not valid JSON"):
+        LMScorer.load(folder)
+
+
+def test_pickled_weights_are_refused(folder):
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(ScorerError, match=r"pytorch_model\.bin, a pickle.*use_safetensors=False"):
+        LMScorer.load(folder)
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(ScorerError, match=r"no weights; expected model\.safetensors"):
+        LMScorer.load(folder)
+
+
+def test_torn_weights(folder):
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ScorerError, match="cannot be loaded"):
+        LMScorer.load(folder)
+
+
+def test_no_tokenizer(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(ScorerError, match="tokenizer"):
+        LMScorer.load(folder)
+
+
+def test_a_backbone_without_head_is_no_scorer(tmp_path):
+    build("llama").model.save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ScorerError, match=r"no weights for the LM head \(lm_head\.weight\)"):
+        LMScorer.load(tmp_path)
+
+
+def test_settings(folder):
+    with pytest.raises(ConfigError, match="dtype is 'float12'; expected one of float32"):
+        LMScorer.load(folder, dtype="float12")
+    with pytest.raises(BackendError, match="no device"):
+        LMScorer.load(folder, device="abacus")
+    with pytest.raises(BackendError, match="cuda:99 is not here"):
+        LMScorer.load(folder, device="cuda:99")
