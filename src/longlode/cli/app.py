@@ -1,0 +1,73 @@
+"""The `longlode` command: its list of subcommands and its entry point."""
+
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from longlode import __version__
+from longlode.cli import demo, doctor, evaluate, generate, pack, report, score, select, train
+from longlode.cli.guard import guarded
+
+_PANELS = {
+    "The order of work": (score, select, pack, train, evaluate, generate),
+    "Look and check": (report, demo, doctor),
+}
+
+app = typer.Typer(
+    name="longlode",
+    help="Find the long-range dependency in a corpus, train linear-time language models on it, and see "
+    "whether they use it.\n\nThe order of work: [bold]score[/] -> [bold]select[/] -> [bold]pack[/] -> "
+    "[bold]train[/] -> [bold]evaluate[/] -> [bold]report[/]. New here? Run [bold]longlode demo[/]. Every "
+    "command explains itself: longlode score --help",
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"longlode {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of `longlode` itself; the help text stands in `app`."""
+
+
+def _help(doc: str, examples: Sequence[str]) -> str:
+    """A command's help: its docstring, lines joined, then its examples, one a line (\\b keeps them so)."""
+    paragraphs = [escape(part.replace("\n", " ")) for part in inspect.cleandoc(doc).split("\n\n")]
+    return "\n\n".join(
+        [*paragraphs, "\b[bold]Examples[/]\n" + "\n".join(f"  {escape(line)}" for line in examples)]
+    )
+
+
+for _panel, _modules in _PANELS.items():
+    for _module in _modules:
+        _command = getattr(_module, _module.__name__.rsplit(".", 1)[1])
+        app.command(help=_help(_command.__doc__, _module.EXAMPLES), rich_help_panel=_panel)(guarded(_command))
+
+
+def main() -> None:
+    """Entry point of the console script. Quiets other people's chatter, then runs the command."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    debug = bool(os.environ.get("LONGLODE_DEBUG"))
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(name)s: %(message)s")
+    if not debug:
+        warnings.filterwarnings("ignore", module=r"(torch|transformers|huggingface_hub)\b")
+    app()

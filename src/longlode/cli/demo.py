@@ -1,0 +1,7 @@
+"""longlode demo."""
+
+EXAMPLES = ("longlode demo -o demo-out",)
+
+
+def demo() -> None:
+    """Demo."""

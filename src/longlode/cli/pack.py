@@ -1,0 +1,37 @@
+"""longlode pack: token shards for training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from longlode.cli.console import finish, output_folder, table
+from longlode.cli.sources import model_source
+
+EXAMPLES = (
+    "longlode pack kept.jsonl.zst -o shards --tokenizer starter --length 4096",
+    "longlode pack 'books/*.txt' notes/ -o shards --tokenizer runs/small/model --length 1024",
+)
+
+
+def pack(
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders or globs; what longlode select wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    tokenizer: Annotated[str, typer.Option(help="Folder with tokenizer.json, or: starter.")] = "starter",
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a training sequence.")] = 4096,
+    text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",
+) -> None:
+    """Tokenize documents into memory-mapped shards.
+
+    OUT keeps the tokens of every document, its edges, its hash, and the tokenizer. The order in which
+    training reads them depends on the seed and the step alone, so that a run can be resumed anywhere.
+    Next: longlode train RECIPE.toml.
+    """
+    from longlode.corpus import Tokenizer, read
+    from longlode.packing import pack as run_packing
+
+    words = Tokenizer.load(model_source(tokenizer))
+    output_folder(out)
+    summary = run_packing(read(inputs, text_field=text_field), words, out, length=length)
+    table("Shards", ("what", "number"), list(summary.items()))
+    finish(f"Shards: {out}", then=[f"longlode train RECIPE.toml -o runs/first --set data.shards={out}"])

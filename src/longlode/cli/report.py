@@ -1,0 +1,36 @@
+"""longlode report: one HTML page from the folders that other commands wrote."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from longlode.cli.console import finish, output_file
+from longlode.core.errors import InputError
+
+EXAMPLES = (
+    "longlode report scores runs/small eval -o report.html",
+    "longlode report demo-out -o report.html",
+)
+
+
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders written by longlode; folders below them count.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained page: scores, best and worst documents, dependency maps, training, evaluation.
+
+    The page loads nothing from elsewhere and needs no server: open it in a browser or send it by mail.
+    Corpus text in it is escaped.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder} is no folder; expected one that longlode score, train, evaluate ... wrote."
+            )
+    from longlode.report import build
+
+    build(folders, output_file(out))
+    finish(f"The report: {out} ({out.stat().st_size / 1024:,.0f} kB)", then=[f"open {out} in a browser"])

@@ -1,0 +1,88 @@
+"""longlode score: how much long-range dependency is in each document?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from longlode.cli.console import finish, note, output_folder
+from longlode.cli.guard import EXIT_UNEXPECTED
+from longlode.core.errors import ConfigError
+
+EXPLAIN_SEGMENTS = 48
+EXAMPLES = (
+    "longlode score books/ -o scores",
+    "longlode score 'corpus/*.jsonl.zst' -o scores --text-field content --workers 4",
+    "longlode score papers.parquet -o scores-opt --scorer facebook/opt-350m --estimator paper --pairs all",
+)
+
+
+def score(
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders, globs in quotes, or URLs.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder to write; the same command goes on there.")
+    ],
+    scorer: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
+    estimator: Annotated[str, typer.Option(help="default, paper, release, strength or gzip.")] = "default",
+    segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
+    pairs: Annotated[str, typer.Option(help="Pairs of segments to read in a document, or: all.")] = "500",
+    text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    keep_pairs: Annotated[
+        bool, typer.Option("--keep-pairs", help="Also store every pair that was read.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
+    rows_per_unit: Annotated[int, typer.Option(min=1, help="Documents of one piece of work.")] = 64,
+    explain: Annotated[
+        bool, typer.Option(help="Also map the 2 best and 2 worst documents, for the report.")
+    ] = True,
+) -> None:
+    """Score every document for long-range dependency: does far text make later text less surprising?
+
+    Reads .txt, .md, source files, .jsonl (also .gz, .zst) and .parquet. Writes OUT/parts/*.parquet with one
+    row an input document: score, the figures behind it, status (ok, too_short, skipped, failed) and reason.
+    Text is not copied. A run that was stopped goes on where it was. Next: longlode select OUT.
+    """
+    from longlode.cli.score_table import first_reasons, show_scores
+    from longlode.cli.scoring import run_scoring
+    from longlode.mining import ScoreSettings, make_estimator
+
+    chosen = make_estimator(estimator, pairs=_number_of_pairs(pairs))
+    settings = ScoreSettings(
+        segment=segment, seed=seed, text_field=text_field, keep_pairs=keep_pairs, rows_per_unit=rows_per_unit
+    )
+    output_folder(out)
+    summary = run_scoring(
+        inputs,
+        out,
+        scorer=scorer,
+        estimator=chosen,
+        settings=settings,
+        workers=workers,
+        explain_segments=EXPLAIN_SEGMENTS if explain else 0,
+    )
+    show_scores(out)
+    for unit in summary.failed_units:
+        note(f"A piece of work failed as a whole: {unit['error']} ({unit['unit']['files'][0]['name']} ...)")
+    if not summary.counts.get("ok"):
+        note(
+            f"No document could be scored. The reasons stand in the column 'reason' of {out}/parts/*.parquet."
+        )
+        for reason in first_reasons(out):
+            note(f"  {reason}")
+        raise typer.Exit(EXIT_UNEXPECTED)
+    if summary.failed_units:
+        note("Run the same command again: it tries only what failed.")
+        raise typer.Exit(EXIT_UNEXPECTED)
+    finish(
+        f"Scores: {out}/parts/*.parquet, summary: {out}/record.json",
+        then=[f"longlode select {out} -o kept.jsonl --top 0.5", f"longlode report {out} -o report.html"],
+    )
+
+
+def _number_of_pairs(given: str) -> int | None:
+    if given == "all":
+        return None
+    if not given.isdigit() or int(given) < 1:
+        raise ConfigError(f"--pairs got {given!r}; expected a number above 0, or: all.")
+    return int(given)

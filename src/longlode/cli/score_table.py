@@ -1,0 +1,66 @@
+"""What a scores folder says: the rows at its ends, and tables for a person."""
+
+from pathlib import Path
+from typing import Any
+
+from longlode.cli.console import note, table
+from longlode.core.records import read_record
+
+NUM_SHOWN = 5
+
+
+def score_rows(out: Path, *, order: str, limit: int) -> list[dict[str, Any]]:
+    """The first `limit` scored ("ok") rows of a scores folder, `order` "best" or "worst" first.
+
+    Each has id, source, file, row, score, num_tokens, num_segments and part (the path of its part).
+    """
+    import duckdb
+
+    parts = [str(out / "parts" / entry["part"]) for entry in read_record(out, "scores")["parts"]]
+    if not parts:
+        return []
+    columns = ("id", "source", "file", "row", "score", "num_tokens", "num_segments", "part")
+    direction = {"best": "DESC", "worst": "ASC"}[order]
+    with duckdb.connect() as base:
+        rows = base.execute(
+            "SELECT id, source, file, row, score, num_tokens, num_segments, filename "
+            "FROM read_parquet(?, filename = true) WHERE status = 'ok' "
+            f"ORDER BY score {direction}, id, file, row LIMIT ?",
+            [parts, limit],
+        ).fetchall()
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def show_scores(out: Path) -> None:
+    """Print what a scores folder holds: counts that add up, quantiles, the best and the worst documents."""
+    record = read_record(out, "scores")
+    rows = [*sorted(record["counts"].items()), ("all input documents", record["num_documents"])]
+    table("Documents by status", ("status", "documents"), rows)
+    if record["score_quantiles"]:
+        levels = [f"{float(level):.0%}" for level in record["score_quantiles"]]
+        table("Score: this share lies below", levels, [list(record["score_quantiles"].values())])
+    best = score_rows(out, order="best", limit=NUM_SHOWN)
+    worst = [row for row in score_rows(out, order="worst", limit=NUM_SHOWN) if row not in best]
+    for title, documents in (("Best documents", best), ("Worst documents", worst)):
+        if documents:
+            shown = [(d["score"], d["num_tokens"], d["id"], d["source"]) for d in documents]
+            table(title, ("score", "tokens", "id", "source"), shown)
+    duplicates = record["duplicates"]["num_ids"]
+    if duplicates:
+        note(f"{duplicates:,} ids occur more than once; select keeps the first of each.")
+
+
+def first_reasons(out: Path) -> list[str]:
+    """The commonest statuses and reasons of the rows that have no score, one line each."""
+    import duckdb
+
+    parts = [str(out / "parts" / entry["part"]) for entry in read_record(out, "scores")["parts"]]
+    if not parts:
+        return []
+    with duckdb.connect() as base:
+        rows = base.execute(
+            "SELECT status, reason, count(*), min(id) FROM read_parquet(?) WHERE status <> 'ok' "
+            "GROUP BY status, reason ORDER BY count(*) DESC, status, reason LIMIT ?",
+            [parts, NUM_SHOWN],
+        ).fetchall()
+    return [f"{count:,} {status}: {reason} (for example {name})" for status, reason, count, name in rows]

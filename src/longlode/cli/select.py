@@ -1,0 +1,56 @@
+"""longlode select: keep the best part of a scored corpus."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from longlode.cli.console import finish, table
+from longlode.core.errors import ConfigError
+
+EXAMPLES = (
+    "longlode select scores -o kept.jsonl.zst --top 0.5",
+    "longlode select scores -o kept.parquet --top 0.1 --by length,source",
+    "longlode select scores -o kept.jsonl --min-score 0.2 --column gain_nats",
+)
+
+
+def select(
+    scores: Annotated[Path, typer.Argument(help="A folder written by longlode score.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write: .jsonl, .jsonl.gz, .jsonl.zst or .parquet.")
+    ],
+    top: Annotated[
+        float | None, typer.Option(help="Keep this fraction of the scored documents, 0 to 1.")
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(help="Keep documents that score at least this.")] = None,
+    by: Annotated[
+        str, typer.Option(help="Take the fraction within each of: length, source (comma-separated).")
+    ] = "",
+    column: Annotated[str, typer.Option(help="The column of the scores to go by.")] = "score",
+) -> None:
+    """Write the documents that score best, and beside them what was dropped and why.
+
+    Give --top or --min-score. With --by length the fraction is taken among documents of like length, so that
+    long ones do not win by being long. OUT holds the documents; OUT.dropped.parquet holds every other row
+    with its reason. Next: longlode pack OUT.
+    """
+    if (top is None) == (min_score is None):
+        raise ConfigError(
+            f"select needs one rule, got {'none' if top is None else 'two'}: give either --top FRACTION "
+            "(for example --top 0.5) or --min-score X."
+        )
+    from longlode.mining.select import select as run_selection
+
+    groups = tuple(name.strip() for name in by.split(",") if name.strip())
+    summary = run_selection(scores, out, top=top, min_score=min_score, by=groups, column=column)
+    rows = [
+        ("kept", summary.num_selected),
+        *((f"dropped: {kind}", number) for kind, number in summary.dropped.items()),
+    ]
+    rows.append(("all input documents", summary.num_documents))
+    table("Selection", ("what", "documents"), rows)
+    finish(
+        f"Kept documents: {out}. Dropped, with why: {summary.dropped_path}",
+        then=[f"longlode pack {out} -o shards --tokenizer starter --length 4096"],
+    )
