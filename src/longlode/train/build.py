@@ -8,16 +8,17 @@ from longlode.models import LonglodeConfig, LonglodeForCausalLM
 from longlode.train.recipe import Recipe
 
 
-def build_model(recipe: Recipe, vocab_size: int) -> LonglodeForCausalLM:
+def build_model(recipe: Recipe, vocab_size: int, *, eos_token_id: int | None = None) -> LonglodeForCausalLM:
     """A model with weights drawn from `run.seed`, on `run.device`, in float32.
 
-    Args: vocab_size: entries of the tokenizer.
+    Args: vocab_size: entries of the tokenizer; eos_token_id: its end of text, also used for padding.
     Raises: ConfigError if the model section makes no sense; BackendError if the device is not there.
     """
     device = pick_device(recipe.run.device)
     torch.manual_seed(recipe.run.seed)
     settings = recipe.model.model_dump(exclude_none=True)
-    model = LonglodeForCausalLM(LonglodeConfig(vocab_size=vocab_size, **settings))
+    settings |= {"vocab_size": vocab_size, "eos_token_id": eos_token_id, "pad_token_id": eos_token_id}
+    model = LonglodeForCausalLM(LonglodeConfig(**settings))
     nn.Module.to(model, device)
     return model
 

@@ -70,11 +70,8 @@ def save_checkpoint(
         write_json(unfinished / _STATE, {**asdict(state), **identity, "made_with": versions()})
         files = {name: _sync_and_describe(unfinished / name) for name in (_MODEL, _OPTIM, _STATE)}
         write_json(unfinished / _MANIFEST, {"format": _FORMAT, "step": state.step, "files": files})
-        if path.exists():
-            path.rename(folder / f"{_UNFINISHED}replaced-{path.name}")
         unfinished.rename(path)
         sync_folder(folder)
-        remove_unfinished(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise CheckpointError(
@@ -95,9 +92,20 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed save left behind."""
+    """Remove what killed saves left behind."""
     for path in folder.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(path)
+
+
+def set_aside_newer(folder: Path, step: int) -> None:
+    """Rename checkpoints newer than `step`, which did not verify, to unusable-*: none counts among those to
+    keep.
+    """
+    for path in checkpoint_folders(folder):
+        if _step_of(path) > step:
+            unusable = path.with_name(f"unusable-{path.name}")
+            shutil.rmtree(unusable, ignore_errors=True)
+            path.rename(unusable)
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
@@ -105,7 +113,11 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if path.is_dir() and _STEP_FOLDER.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return sorted(found, key=_step_of, reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:

@@ -107,19 +107,19 @@ def train(
                 folder = run.export(
                     model.save_pretrained, Path(tokenizer_folder) if tokenizer_folder else None
                 )
-    except LonglodeError as error:
-        run.write_record("failed", state, reason=str(error))
+    except Exception as error:
+        with contextlib.suppress(LonglodeError):  # the disk may be full, which must not hide the first error
+            run.write_record("failed", state, reason=str(error))
         raise
-    loss, eval_loss = run.newest("loss"), run.newest("eval_loss")
-    run.write_record(status, state, loss=loss, eval_loss=eval_loss)
+    run.write_record(status, state)
     return TrainSummary(
         status=status,
         step=state.step,
         tokens=state.tokens,
         seconds=state.seconds,
         skips=state.skips,
-        loss=loss,
-        eval_loss=eval_loss,
+        loss=run.loss,
+        eval_loss=run.eval_loss,
         resumed_from=run.resumed_from,
         model_folder=folder,
     )
@@ -226,7 +226,7 @@ def micro_batches(batch: Batch, rows: int, length: int) -> Iterator[Batch]:
 def evaluate_heldout(session: Session) -> None:
     """Log the loss on the held-out batches, unless there are none or this step's is logged already."""
     model, recipe, run = session.model, session.recipe, session.run
-    if session.heldout is None or run.evaluated_step() == session.state.step:
+    if session.heldout is None or run.evaluated_step == session.state.step:
         return
     model.train(False)
     nats, tokens = 0.0, 0

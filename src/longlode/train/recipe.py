@@ -119,7 +119,7 @@ class RunSection(_Section):
     max_seconds: float | None = Field(
         None,
         gt=0,
-        description="Save and stop after so many seconds of this session, or by-time run.",
+        description="Longest time (seconds): of a session; with schedule_by = time, of the run.",
         json_schema_extra=_FREE,
     )
     seed: int = Field(0, ge=0, description="Seed of the initial weights and of the order of the data.")
@@ -198,14 +198,16 @@ class Recipe(_Section):
         cls, values: dict[str, Any], overrides: list[str] | None = None, where: str = "Recipe"
     ) -> "Recipe":
         """Check a tree of plain values with `overrides` applied. Raises ConfigError naming each bad key."""
-        values = {name: dict(keys) if isinstance(keys, dict) else keys for name, keys in values.items()}
+        tree = {name: dict(keys) if isinstance(keys, dict) else keys for name, keys in values.items()}
         for override in overrides or []:
             section, key, value = _parse_override(override)
-            fields = values.setdefault(section, {})
-            if isinstance(fields, dict):
-                fields[key] = value
+            if isinstance(keys := tree.setdefault(section, {}), dict):
+                keys[key] = value
+        for keys in tree.values():
+            if isinstance(keys, dict):  # TOML has no null, so "none" stands for it
+                keys.update({key: None for key, value in keys.items() if value == "none"})
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(tree)
         except ValidationError as error:
             lines = [_explain(problem) for problem in error.errors()]
             raise ConfigError(f"{where} cannot be used:\n  " + "\n  ".join(lines)) from None
@@ -272,8 +274,6 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
 
 
 def _parse_value(text: str) -> Any:
-    if text == "none":
-        return None
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

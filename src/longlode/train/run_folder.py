@@ -4,10 +4,11 @@ record.json      what the run is and how it ended        metrics.jsonl    one ro
 checkpoints/     see checkpoint.py                       model/           Hugging Face folder, at the end
 """
 
+import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,16 @@ import orjson
 import torch
 
 from longlode.core.errors import CheckpointError, InputError
-from longlode.core.records import append_jsonl, read_jsonl, sync_folder, write_jsonl, write_record
+from longlode.core.records import (
+    append_jsonl,
+    read_jsonl,
+    read_record,
+    sync_folder,
+    write_jsonl,
+    write_record,
+)
 from longlode.models import LonglodeForCausalLM
+from longlode.ops.delta_rule import available_backends
 from longlode.train.checkpoint import (
     RunState,
     check_identity,
@@ -26,6 +35,7 @@ from longlode.train.checkpoint import (
     remove_unfinished,
     run_identity,
     save_checkpoint,
+    set_aside_newer,
 )
 from longlode.train.recipe import Recipe
 
@@ -54,6 +64,9 @@ class RunFolder:
         self.saved_step: int | None = None
         self.resumed_from: int | None = None
         self.skipped_checkpoints: list[str] = []
+        self.loss: float | None = None
+        self.eval_loss: float | None = None
+        self.evaluated_step: int | None = None
         self.facts: dict[str, Any] = {}
 
     def restore(self, model: LonglodeForCausalLM, optimizer: torch.optim.Optimizer, resume: bool) -> RunState:
@@ -63,18 +76,11 @@ class RunFolder:
         Raises: CheckpointError if the folder is not empty and `resume` is False, if no checkpoint verifies,
           or if the checkpoint is of another recipe or other data. InputError if the folder cannot be made.
         """
-        try:
+        with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"Run folder {self.path} cannot be made: {error}.") from None
-        if not resume and any(self.path.iterdir()):
-            raise CheckpointError(
-                f"Run folder {self.path} is not empty. Go on with that run by --resume, or give a new folder."
-            )
-        self.checkpoints.mkdir(exist_ok=True)
+            self._check_empty_or_ours(resume)
+            self.checkpoints.mkdir(exist_ok=True)
         checkpoint, self.skipped_checkpoints = newest_checkpoint(self.checkpoints)
-        for line in self.skipped_checkpoints:
-            logger.warning("Skipped checkpoint %s.", line)
         state = RunState()
         if checkpoint is not None:
             check_identity(checkpoint, self.recipe, self.data_fingerprint)
@@ -83,24 +89,39 @@ class RunFolder:
             logger.info("Resumed from %s.", checkpoint)
         elif resume:
             logger.warning("%s holds no checkpoint; the run starts at step 0.", self.checkpoints)
-        remove_unfinished(self.checkpoints)
-        if self.metrics.exists():
-            write_jsonl(self.metrics, [row for row in read_jsonl(self.metrics) if row["step"] <= state.step])
+        for line in self.skipped_checkpoints:
+            logger.warning("Checkpoint skipped and set aside as unusable-*: %s.", line)
+        with _writing(self.path):
+            set_aside_newer(self.checkpoints, state.step)
+            remove_unfinished(self.checkpoints)
+            if self.metrics.exists():
+                rows = [row for row in read_jsonl(self.metrics) if row["step"] <= state.step]
+                write_jsonl(self.metrics, rows)
+                for row in rows:
+                    self._note(row)
         return state
+
+    def _check_empty_or_ours(self, resume: bool) -> None:
+        found = {path.name for path in self.path.iterdir()}
+        if found and not resume:
+            raise CheckpointError(
+                f"Run folder {self.path} is not empty. Go on with its run by --resume, or give a new folder."
+            )
+        # A run killed before its record was written leaves an empty checkpoints folder and nothing else.
+        if found - {self.checkpoints.name}:
+            read_record(self.path, "run")
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a row to metrics.jsonl."""
-        append_jsonl(self.metrics, row)
+        with _writing(self.metrics):
+            append_jsonl(self.metrics, row)
+        self._note(row)
 
-    def newest(self, key: str) -> float | None:
-        """The newest value of `key` in metrics.jsonl, or None."""
-        rows = read_jsonl(self.metrics) if self.metrics.exists() else []
-        return next((row[key] for row in reversed(rows) if row.get(key) is not None), None)
-
-    def evaluated_step(self) -> int | None:
-        """The newest step with a held-out loss, or None."""
-        rows = read_jsonl(self.metrics) if self.metrics.exists() else []
-        return next((row["step"] for row in reversed(rows) if "eval_loss" in row), None)
+    def _note(self, row: dict[str, Any]) -> None:
+        if "eval_loss" in row:
+            self.eval_loss, self.evaluated_step = row["eval_loss"], row["step"]
+        elif not row.get("skipped"):
+            self.loss = row["loss"]
 
     def save(self, model: LonglodeForCausalLM, optimizer: torch.optim.Optimizer, state: RunState) -> None:
         """Save a checkpoint of `state` unless there is one, then remove the oldest ones."""
@@ -121,23 +142,18 @@ class RunFolder:
             self.path / ".model.unfinished",
             self.path / ".model.old",
         )
-        for leftover in (unfinished, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        unfinished.mkdir()
-        save_model(unfinished)
-        if tokenizer_folder is not None:
-            found = sorted({path for pattern in _TOKENIZER_FILES for path in tokenizer_folder.glob(pattern)})
-            if not found:
-                raise InputError(
-                    f"{tokenizer_folder} has no tokenizer files; expected at least tokenizer.json."
-                )
-            for path in found:
-                shutil.copy2(path, unfinished / path.name)
-        if folder.exists():
-            folder.rename(old)
-        unfinished.rename(folder)
-        sync_folder(self.path)
-        shutil.rmtree(old, ignore_errors=True)
+        with _writing(folder):
+            for leftover in (unfinished, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            unfinished.mkdir()
+            save_model(unfinished)
+            if tokenizer_folder is not None:
+                _copy_tokenizer(tokenizer_folder, unfinished)
+            if folder.exists():
+                folder.rename(old)
+            unfinished.rename(folder)
+            sync_folder(self.path)
+            shutil.rmtree(old, ignore_errors=True)
         return folder
 
     def start_record(self, model: LonglodeForCausalLM, state: RunState) -> None:
@@ -145,26 +161,49 @@ class RunFolder:
         self.facts = {
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "model_config": orjson.loads(model.config.to_json_string()),
+            "backends": sorted(name for name, why_not in available_backends().items() if not why_not),
             "device": str(next(model.parameters()).device),
             "threads": self.recipe.run.threads or torch.get_num_threads(),
         }
         self.write_record("running", state)
 
     def write_record(self, status: str, state: RunState, **results: Any) -> None:
-        """Write record.json: the resolved recipe, the data, how far the run came, and `results`."""
-        write_record(
-            self.path,
-            "run",
-            status=status,
-            recipe=self.recipe.resolved(),
-            recipe_fingerprint=self.recipe.fingerprint(),
-            data_fingerprint=self.data_fingerprint,
-            steps=state.step,
-            tokens=state.tokens,
-            seconds=round(state.seconds, 3),
-            skips=state.skips,
-            resumed_from=self.resumed_from,
-            skipped_checkpoints=self.skipped_checkpoints,
-            **self.facts,
-            **results,
-        )
+        """Write record.json: the resolved recipe, the data, how far the run came, the newest losses (nats a
+        token), `results`.
+        """
+        with _writing(self.path):
+            write_record(
+                self.path,
+                "run",
+                status=status,
+                recipe=self.recipe.resolved(),
+                recipe_fingerprint=self.recipe.fingerprint(),
+                data_fingerprint=self.data_fingerprint,
+                steps=state.step,
+                tokens=state.tokens,
+                seconds=round(state.seconds, 3),
+                skips=state.skips,
+                resumed_from=self.resumed_from,
+                skipped_checkpoints=self.skipped_checkpoints,
+                loss=self.loss,
+                eval_loss=self.eval_loss,
+                **self.facts,
+                **results,
+            )
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    found = sorted({path for pattern in _TOKENIZER_FILES for path in source.glob(pattern)})
+    if not found:
+        raise InputError(f"{source} has no tokenizer files; expected at least tokenizer.json.")
+    for path in found:
+        shutil.copy2(path, target / path.name)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into an InputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error}. Make room or pick another folder.") from error

@@ -1,0 +1,130 @@
+"""Recipes: typed, described, and refused with the reason when they make no sense."""
+
+from pathlib import Path
+
+import pytest
+
+from longlode.core.errors import ConfigError, InputError
+from longlode.models import LonglodeConfig
+from longlode.train import Recipe
+from longlode.train.recipe import ModelSection, recipe_changes
+from longlode.train.recipe import Recipe as Whole
+
+TEXT = """
+[model]
+mixers = "D*2"
+hidden_size = 64
+num_heads = 2
+[data]
+length = 128
+batch_size = 8
+[run]
+tokens = 10_000
+"""
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(TEXT)
+    return path
+
+
+def test_a_recipe_is_read_with_typed_overrides(path):
+    overrides = ["optim.lr=1e-2", "model.mixers=DS", "optim.betas=[0.8, 0.9]", "run.checkpoint_every=none"]
+    recipe = Recipe.load(path, overrides)
+    assert recipe.optim.lr == 0.01
+    assert recipe.model.mixers == "DS"
+    assert recipe.optim.betas == (0.8, 0.9)
+    assert recipe.run.checkpoint_every is None
+    assert recipe.num_steps == 10  # 10,000 tokens in steps of 1,024, rounded up
+    assert Recipe.parse(recipe.resolved()) == recipe
+
+
+def test_an_override_may_hold_an_equals_sign(path):
+    assert Recipe.load(path, ["data.shards=a=b/c"]).data.shards == "a=b/c"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.lrr=1", ["'lrr' is no key of [optim]", "Did you mean 'lr'?", "weight_decay"]),
+        ("optm.lr=1", ["'optm' is no section", "Did you mean 'optim'?", "model, data, optim, run"]),
+        ("optim.lr", ["SECTION.KEY=VALUE"]),
+        ("lr=1", ["SECTION.KEY=VALUE"]),
+        ("optim.lr=fast", ["optim.lr is 'fast'", "number"]),
+        ("optim.lr=-1", ["optim.lr is -1", "greater than 0"]),
+        ("optim.lr=nan", ["optim.lr is nan"]),
+        ("optim.schedule=linear", ["optim.schedule is 'linear'", "'cosine', 'wsd' or 'constant'"]),
+        ("run.keep=1", ["run.keep is 1", "greater than or equal to 2"]),
+        ("run.steps=5", ["run.steps and run.tokens are both set"]),
+        ("run.tokens=none", ["the length of the run is not set"]),
+        ("optim.schedule_by=time", ["needs run.max_seconds"]),
+        ("data.micro_batch_size=9", ["micro_batch_size is 9; expected at most batch_size, 8"]),
+    ],
+)
+def test_what_makes_no_sense_is_refused(path, override, words):
+    with pytest.raises(ConfigError) as caught:
+        Recipe.load(path, [override])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_files_that_are_no_recipes_are_refused(tmp_path, path):
+    with pytest.raises(InputError, match="cannot be read"):
+        Recipe.load(tmp_path / "absent.toml")
+    path.write_text("[model\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        Recipe.load(path)
+    path.write_text(TEXT.replace("hidden_size", "hiden_size") + "[extra]\na = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        Recipe.load(path)
+    for words in (
+        "Did you mean 'hidden_size'?",
+        "model.hidden_size is missing. Width",
+        "'extra' is no section",
+    ):
+        assert words in str(caught.value)
+    path.write_text("model = 3\n" + TEXT[TEXT.index("[data]") :])
+    with pytest.raises(ConfigError, match="model is 3"):
+        Recipe.load(path, ["model.mixers=D"])
+
+
+def test_every_field_says_what_it_is():
+    for section in Whole.model_fields.values():
+        for name, field in section.annotation.model_fields.items():
+            assert field.description, name
+            assert field.description.endswith((".", '".')), name
+
+
+def test_the_model_section_is_the_config():
+    config = LonglodeConfig(mixers="D", hidden_size=768, num_heads=3)
+    section = ModelSection(mixers="D", hidden_size=768, num_heads=3)
+    for name, field in ModelSection.model_fields.items():
+        if field.default is not None and not field.is_required():
+            assert getattr(section, name) == getattr(config, name), name
+        assert hasattr(config, name), name
+
+
+def test_only_free_keys_may_change(path):
+    base = Recipe.load(path)
+    free = Recipe.load(
+        path, ["run.tokens=20_000", "run.log_every=5", "data.shards=elsewhere", "run.threads=1"]
+    )
+    fixed = Recipe.load(path, ["run.seed=1"])
+    assert recipe_changes(base.resolved(), free.resolved()) == []
+    assert recipe_changes(base.resolved(), fixed.resolved()) == ["run.seed: 0 -> 1"]
+    assert base.fingerprint() == free.fingerprint() != fixed.fingerprint()
+
+
+@pytest.mark.parametrize("recipe_path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_we_ship_are_valid(recipe_path):
+    recipe = Recipe.load(recipe_path)
+    LonglodeConfig(vocab_size=32000, **recipe.model.model_dump(exclude_none=True))
+
+
+def test_the_paper_recipe_has_the_size_in_its_name():
+    recipe = Recipe.load(next(path for path in RECIPES if path.stem == "delta_net_340m"))
+    config = LonglodeConfig(vocab_size=32000, **recipe.model.model_dump(exclude_none=True))
+    assert 330e6 < config.num_params < 380e6
