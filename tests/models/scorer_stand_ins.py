@@ -7,6 +7,8 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -46,6 +48,14 @@ def gemma():
     return Gemma2ForCausalLM(Gemma2Config(**SIZE, **NARROW, final_logit_softcapping=1.0))
 
 
+def lfm2():
+    # Convolution layers with a state and an attention layer: transformers' own kind of hybrid cache.
+    config = Lfm2Config(
+        **SIZE, num_key_value_heads=2, intermediate_size=64, full_attn_idxs=[1], pad_token_id=0
+    )
+    return Lfm2ForCausalLM(config)
+
+
 def stack(mixers):
     config = LonglodeConfig(vocab_size=VOCABULARY, hidden_size=32, num_heads=2, mixers=mixers, window=16)
     return LonglodeForCausalLM(config)
@@ -57,6 +67,7 @@ MODELS = {
     "gpt2": gpt2,
     "mistral-window": mistral,
     "gemma-softcap": gemma,
+    "lfm2-hybrid": lfm2,
     "D": lambda: stack("DD"),
     "DS": lambda: stack("DS"),
     "DA": lambda: stack("DA"),

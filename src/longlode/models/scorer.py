@@ -14,7 +14,6 @@ alone nor given: a segment of L tokens has L - 1 scores.
 """
 
 import copy
-import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -95,7 +94,6 @@ class LMScorer:
         # What reads tokens, and what turns its output into logits.
         self._reader: Any = model.get_decoder()
         self._to_logits: Any = head
-        self._cache_name = _cache_name(self._reader)
         self._probe()
 
     @classmethod
@@ -237,8 +235,8 @@ class LMScorer:
 
     def _forward(self, inputs: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
         """Output `[r, T, width]` of the reader for inputs `[r, T]` after `cache`, and the cache then."""
-        output = self._reader(input_ids=inputs, use_cache=True, **{self._cache_name: cache})
-        return output[0], output.get(self._cache_name)
+        output = self._reader(input_ids=inputs, use_cache=True, past_key_values=cache)
+        return output[0], output.get("past_key_values")
 
     def _nll(self, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """NLL `[r, T]` of labels `[r, T]` from the first T positions of `output`, slice by slice."""
@@ -356,17 +354,8 @@ def _state_budget(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) // 2 if device.type == "cuda" else _CPU_STATE_BYTES
 
 
-def _cache_name(reader: Any) -> str:
-    """What the model calls its cache: `past_key_values`, or `cache_params` in some recurrent models."""
-    return (
-        "cache_params"
-        if "cache_params" in inspect.signature(reader.forward).parameters
-        else "past_key_values"
-    )
-
-
 def _encoder(tokenizer: Any) -> Any:
-    """A copy of the `tokenizers.Tokenizer` inside that never cuts or pads, whatever is asked of the original."""
+    """A copy of the `tokenizers.Tokenizer` inside that never cuts or pads, whatever the original does."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ScorerError(
