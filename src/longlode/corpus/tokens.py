@@ -1,6 +1,7 @@
 """Text to token ids and back: a thin wrapper over `tokenizers`, and the training of a byte-level BPE."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
-from longlode.core.records import read_json, write_json
+from longlode.core.records import atomic_path, read_json, write_json
 
 TOKENIZER_NAME = "tokenizer.json"
 CONFIG_NAME = "tokenizer_config.json"
@@ -44,7 +45,10 @@ class Tokenizer:
         inner.encode_special_tokens = True
         self._inner = inner
         self._config = config
-        self._name = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by way of the constructor: `encode_special_tokens` is lost by the inner object's own pickle."""
+        return Tokenizer, (self._inner, self._config)
 
     @classmethod
     def load(cls, source: str | Path) -> "Tokenizer":
@@ -70,11 +74,8 @@ class Tokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`; `AutoTokenizer.from_pretrained` reads them."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._inner.encode_special_tokens = False
-        try:
-            (folder / TOKENIZER_NAME).write_text(self._inner.to_str(pretty=True), encoding="utf-8")
-        finally:
-            self._inner.encode_special_tokens = True
+        with atomic_path(folder / TOKENIZER_NAME) as temporary:
+            temporary.write_text(self._inner.to_str(pretty=True), encoding="utf-8")
         write_json(folder / CONFIG_NAME, self._config)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -87,7 +88,7 @@ class Tokenizer:
         """The text of token ids, special tokens spelled out."""
         return self._inner.decode(list(tokens), skip_special_tokens=False)
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
         """One more than the largest token id."""
         return max(self._inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
@@ -104,12 +105,10 @@ class Tokenizer:
                 return found
         return None
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A name for what the tokenizer does: its vocabulary, its rules and its eos token."""
-        if not self._name:
-            self._name = fingerprint([self._inner.to_str(), self.eos_id])
-        return self._name
+        return fingerprint([self._inner.to_str(), self.eos_id])
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -1,0 +1,205 @@
+"""Token shards on disk, opened for reading.
+
+FOLDER/record.json            kind "shards": tokenizer, counts, fingerprint, the files below with their
+SHA-256 FOLDER/tokens-00000.bin       token ids of whole documents, one after the other, each ended by
+eos; little-endian
+                              uint16, or uint32 above 65,536 ids
+FOLDER/documents-00000.parquet  one row per document of that file, in order (columns: `DOCUMENT_COLUMNS`)
+FOLDER/unreadable.jsonl       one row per input row that gave no document: id, source, file, row, status,
+reason FOLDER/tokenizer/             the tokenizer that made the ids
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.fingerprints import file_sha256, fingerprint
+from longlode.core.records import read_record
+
+KIND = "shards"
+FORMAT = 1
+TOKENIZER_FOLDER = "tokenizer"
+DOCUMENT_COLUMNS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("file", pa.string()),
+        ("row", pa.int64()),
+        ("num_tokens", pa.int64()),  # eos included
+        ("content_hash", pa.string()),  # core.fingerprints.text_fingerprint of the text
+        ("id_hash", pa.uint64()),  # corpus.id_hash of the id, for the held-out split
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedDocument:
+    """A document as it lies in the shards: tokens int64 `[T]`, eos last."""
+
+    id: str
+    source: str
+    tokens: np.ndarray
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """One token file and the table of its documents."""
+
+    tokens: Path
+    documents: Path
+    num_tokens: int
+    num_documents: int
+
+
+class Shards:
+    """Packed documents, numbered 0 to num_documents - 1 over all files of all folders.
+
+    fingerprint: names the documents (ids and texts) and the tokenizer, not where they lie or how they are cut
+    into files. length: the row length they were packed for; rows of any other length can be cut as well.
+    """
+
+    def __init__(self, folders: Sequence[Path], records: Sequence[dict[str, Any]]) -> None:
+        """Use `open_shards`."""
+        first = records[0]
+        self.folders = tuple(folders)
+        self.tokenizer_folder = folders[0] / TOKENIZER_FOLDER
+        self.tokenizer_fingerprint: str = first["tokenizer_fingerprint"]
+        self.vocab_size: int = first["vocab_size"]
+        self.eos_id: int = first["eos_id"]
+        self.length: int = first["length"]
+        names = [record["fingerprint"] for record in records]
+        self.fingerprint: str = names[0] if len(names) == 1 else fingerprint(names)
+        self.files = tuple(
+            ShardFile(
+                folder / file["tokens"], folder / file["documents"], file["num_tokens"], file["num_documents"]
+            )
+            for folder, record in zip(folders, records, strict=True)
+            for file in record["files"]
+        )
+        self._dtypes = [np.dtype(record["dtype"]) for record in records for _ in record["files"]]
+        self._first_documents = np.cumsum([0] + [file.num_documents for file in self.files])
+        self._maps: dict[int, np.ndarray] = {}
+
+    @property
+    def num_documents(self) -> int:
+        """Documents in all files."""
+        return int(self._first_documents[-1])
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in all files, each document's eos included."""
+        return sum(file.num_tokens for file in self.files)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each document, eos included; int64 `[num_documents]`."""
+        return self._column("num_tokens", np.int64)
+
+    @cached_property
+    def id_hashes(self) -> np.ndarray:
+        """`corpus.id_hash` of each document's id; uint64 `[num_documents]`."""
+        return self._column("id_hash", np.uint64)
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """Where each document starts in its own file; int64 `[num_documents]`."""
+        ends = np.cumsum(self.lengths)
+        starts = ends - self.lengths
+        firsts = self._first_documents[:-1]
+        inside: np.ndarray = starts - np.repeat(starts[firsts], np.diff(self._first_documents))
+        return inside
+
+    def tokens(self, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Tokens start <= t < stop of a document (None: to its end), memory-mapped, in the dtype on disk."""
+        file = int(np.searchsorted(self._first_documents, document, side="right")) - 1
+        first = int(self._starts[document])
+        length = int(self.lengths[document])
+        return self._map(file)[first + start : first + (length if stop is None else min(stop, length))]
+
+    def split(self, name: str, heldout_fraction: float) -> np.ndarray:
+        """Documents of "train" or "heldout", ascending; int64. A document is held out by `corpus.in_heldout`.
+
+        Raises: ConfigError for another name, a fraction outside [0, 1), or "heldout" with nothing held out.
+        """
+        if name not in ("train", "heldout"):
+            raise ConfigError(f"split is {name!r}; expected 'train' or 'heldout'.")
+        if not 0 <= heldout_fraction < 1:
+            raise ConfigError(f"heldout_fraction is {heldout_fraction}; expected 0 <= fraction < 1.")
+        if name == "heldout" and heldout_fraction == 0:
+            raise ConfigError("split 'heldout' was asked for with heldout_fraction 0; expected more than 0.")
+        if heldout_fraction == 0:
+            return np.arange(self.num_documents)
+        held = self.id_hashes.astype(np.float64) / 2.0**64 < heldout_fraction
+        return np.flatnonzero(held if name == "heldout" else ~held)
+
+    def _map(self, file: int) -> np.ndarray:
+        if file not in self._maps:
+            self._maps[file] = np.memmap(self.files[file].tokens, dtype=self._dtypes[file], mode="r")
+        return self._maps[file]
+
+    def _column(self, name: str, dtype: type) -> np.ndarray:
+        columns = [_table(file, [name])[name].to_numpy() for file in self.files]
+        return np.concatenate(columns).astype(dtype)
+
+
+def open_shards(folders: str | Path | Sequence[str | Path], *, verify: bool = False) -> Shards:
+    """Open one folder of shards, or several as one; several must come from one tokenizer.
+
+    Args: verify: also read every token file and compare its SHA-256 with the record's.
+    Raises: InputError when a folder holds no shards, a file is missing, short or (with verify) changed, or
+      the tokenizers differ.
+    """
+    listed = [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
+    if not listed:
+        raise InputError("No folder of shards was given; expected one that `longlode pack` wrote.")
+    records = [read_record(folder, KIND) for folder in listed]
+    for folder, record in zip(listed, records, strict=True):
+        if record.get("format") != FORMAT:
+            found = record.get("format")
+            raise InputError(f"{folder} has shard format {found}, expected {FORMAT}; pack it again.")
+        if record["tokenizer_fingerprint"] != records[0]["tokenizer_fingerprint"]:
+            raise InputError(f"{folder} and {listed[0]} were packed with different tokenizers; expected one.")
+        for file in record["files"]:
+            _check_file(folder, file, np.dtype(record["dtype"]).itemsize, verify)
+    return Shards(listed, records)
+
+
+def _check_file(folder: Path, file: dict[str, Any], token_bytes: int, verify: bool) -> None:
+    path = folder / file["tokens"]
+    expected = file["num_tokens"] * token_bytes
+    if not path.is_file() or not (folder / file["documents"]).is_file():
+        raise InputError(f"{folder} lacks {file['tokens']} or {file['documents']}; pack it again.")
+    if path.stat().st_size != expected:
+        raise InputError(f"{path} has {path.stat().st_size:,} bytes, expected {expected:,}; pack it again.")
+    if verify and file_sha256(path) != file["sha256"]:
+        raise InputError(f"{path} is not what was packed: its SHA-256 is another; pack it again.")
+
+
+def _table(file: ShardFile, columns: list[str]) -> pa.Table:
+    with pq.ParquetFile(file.documents) as table:  # read_table would also read the folder's name as columns
+        return table.read(columns=columns)
+
+
+def heldout_documents(shards: Shards, fraction: float) -> Iterator[PackedDocument]:
+    """Yield the documents that `batches(..., heldout_fraction=fraction)` keeps out of training, in order.
+
+    The rule: the first 8 bytes, big-endian, of the BLAKE2b hash of the id, divided by 2**64, are below
+    `fraction`.
+    """
+    wanted = shards.split("heldout", fraction)
+    first = 0
+    for file in shards.files:
+        here = wanted[(wanted >= first) & (wanted < first + file.num_documents)]
+        if len(here):
+            table = _table(file, ["id", "source"]).take(here - first)
+            for document, row in zip(here, table.to_pylist(), strict=True):
+                tokens = shards.tokens(int(document)).astype(np.int64)
+                yield PackedDocument(row["id"], row["source"], tokens)
+        first += file.num_documents

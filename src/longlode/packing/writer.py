@@ -1,0 +1,263 @@
+"""Documents to token shards: the whole folder or none of it."""
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.fingerprints import file_sha256, text_fingerprint
+from longlode.core.records import RECORD_NAME, read_record, sync_folder, write_record
+from longlode.corpus import Document, Tokenizer, Unreadable, id_hash
+from longlode.packing.shards import DOCUMENT_COLUMNS, FORMAT, KIND, TOKENIZER_FOLDER
+
+_BATCH_DOCUMENTS = 64
+_BATCH_CHARACTERS = 4 << 20
+_TABLE_ROWS = 1 << 14
+_MAX_UINT16 = 1 << 16
+STATUSES = ("ok", "too_short", "skipped", "failed")
+
+
+def pack(
+    documents: Iterable[Document | Unreadable],
+    tokenizer: Tokenizer,
+    out: str | Path,
+    *,
+    length: int,
+    shard_tokens: int = 1 << 28,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Tokenize documents into a folder of shards (laid out as `shards.py` says); a failure leaves nothing.
+
+    Every input row counts once: as a document, or in `unreadable.jsonl` with its status and reason; a
+    document that the tokenizer cannot take is "failed", one without a token "too_short", and the others go
+    on.
+
+    Args:
+      documents: what `corpus.read` yields. tokenizer: must name an eos token, which ends every document.
+      out: a folder that does not exist or is empty.
+      length: tokens of the rows to be cut later; at least that many tokens are required.
+      shard_tokens: a token file is closed once it has this many; documents are never cut.
+      overwrite: replace a folder of shards. progress: called with (documents, tokens) packed so far.
+    Returns: num_documents, num_tokens, num_rows (of `length`), num_too_short, num_skipped, num_failed,
+      num_files, dtype, fingerprint.
+    Raises: InputError when out is in use or cannot be written, or when there are fewer than `length` tokens.
+    """
+    out = Path(out)
+    if length < 2 or shard_tokens < 1:
+        raise ConfigError(f"length is {length} and shard_tokens {shard_tokens}; expected >= 2 and >= 1.")
+    if tokenizer.eos_id is None:
+        raise InputError("The tokenizer names no eos_token in tokenizer_config.json; each document needs it.")
+    _check_free(out, overwrite)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        writer = _Writer(temporary, tokenizer, shard_tokens)
+        try:
+            for tokens, item in _encoded(documents, tokenizer):
+                writer.add(item, tokens)
+                if progress is not None:
+                    progress(writer.counts["ok"], writer.num_tokens)
+        finally:
+            writer.close()
+        if writer.num_tokens < length:
+            raise InputError(_too_little(writer, length))
+        summary = _finish(temporary, writer, tokenizer, length)
+        _move(temporary, out)
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise InputError(f"{out} cannot be written: {(error.strerror or str(error)).lower()}.") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return summary
+
+
+class _Writer:
+    """Appends documents to token files and their tables, and rows to unreadable.jsonl."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, shard_tokens: int) -> None:
+        self.folder = folder
+        self.dtype = np.dtype("<u2" if tokenizer.vocab_size <= _MAX_UINT16 else "<u4")
+        self.files: list[dict[str, Any]] = []
+        self.counts: Counter[str] = Counter()
+        self.num_tokens = 0
+        self.first_reason = ""
+        self.hash = hashlib.blake2b(tokenizer.fingerprint.encode(), digest_size=8)
+        self._shard_tokens = shard_tokens
+        self._tokens: BinaryIO | None = None
+        self._table: pq.ParquetWriter | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._unreadable = (folder / "unreadable.jsonl").open("wb")
+
+    def add(self, item: Document | Unreadable, tokens: list[int]) -> None:
+        """Add one input row."""
+        place = {"id": item.id, "source": item.source, "file": item.file, "row": item.row}
+        if isinstance(item, Unreadable):
+            self.counts[item.status] += 1
+            self.first_reason = self.first_reason or f"{item.id}: {item.reason}"
+            row = {**place, "status": item.status, "reason": item.reason}
+            self._unreadable.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            return
+        if self._tokens is None:
+            self._open()
+        assert self._tokens is not None
+        self._tokens.write(np.array(tokens, dtype=self.dtype).tobytes())
+        content = text_fingerprint(item.text)
+        self.hash.update(orjson.dumps([item.id, content, len(tokens)]))
+        row = {**place, "num_tokens": len(tokens), "content_hash": content, "id_hash": id_hash(item.id)}
+        self._rows.append(row)
+        self.counts["ok"] += 1
+        self.num_tokens += len(tokens)
+        self.files[-1]["num_tokens"] += len(tokens)
+        self.files[-1]["num_documents"] += 1
+        if len(self._rows) >= _TABLE_ROWS:
+            self._flush()
+        if self.files[-1]["num_tokens"] >= self._shard_tokens:
+            self._close_file()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._close_file()
+        if not self._unreadable.closed:
+            _sync(self._unreadable)
+            self._unreadable.close()
+
+    def _open(self) -> None:
+        number = len(self.files)
+        names = {"tokens": f"tokens-{number:05d}.bin", "documents": f"documents-{number:05d}.parquet"}
+        self.files.append({**names, "num_tokens": 0, "num_documents": 0})
+        self._tokens = (self.folder / names["tokens"]).open("wb")
+        self._table = pq.ParquetWriter(self.folder / names["documents"], DOCUMENT_COLUMNS, compression="zstd")
+
+    def _flush(self) -> None:
+        if self._table is not None and self._rows:
+            self._table.write_table(pa.Table.from_pylist(self._rows, schema=DOCUMENT_COLUMNS))
+            self._rows = []
+
+    def _close_file(self) -> None:
+        if self._tokens is None or self._table is None:
+            return
+        self._flush()
+        self._table.close()
+        _sync(self._tokens)
+        self._tokens.close()
+        self._tokens = self._table = None
+        file = self.files[-1]
+        file["sha256"] = file_sha256(self.folder / file["tokens"])
+        with (self.folder / file["documents"]).open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def _encoded(
+    documents: Iterable[Document | Unreadable], tokenizer: Tokenizer
+) -> Iterator[tuple[list[int], Document | Unreadable]]:
+    """Yield every row in order with its tokens, eos added; a batch of texts is encoded at once."""
+    batch: list[Document | Unreadable] = []
+    characters = 0
+    for item in documents:
+        batch.append(item)
+        characters += len(item.text) if isinstance(item, Document) else 0
+        if len(batch) >= _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
+            yield from _encode_batch(batch, tokenizer)
+            batch, characters = [], 0
+    yield from _encode_batch(batch, tokenizer)
+
+
+def _encode_batch(
+    batch: list[Document | Unreadable], tokenizer: Tokenizer
+) -> Iterator[tuple[list[int], Document | Unreadable]]:
+    texts = [item.text for item in batch if isinstance(item, Document)]
+    try:
+        encoded: Iterator[list[int]] | None = iter(tokenizer.encode(texts))
+    except Exception:  # whose fault it is shows when each goes alone
+        encoded = None
+    for item in batch:
+        if isinstance(item, Unreadable):
+            yield [], item
+            continue
+        try:
+            tokens = next(encoded) if encoded is not None else tokenizer.encode([item.text])[0]
+        except Exception as error:  # tokenizers raises bare Exception, TypeError and more
+            reason = f"the tokenizer cannot take the text: {type(error).__name__}: {error}"
+            yield [], _left_out(item, "failed", reason)
+            continue
+        if tokens:
+            yield [*tokens, _eos(tokenizer)], item
+        else:
+            yield [], _left_out(item, "too_short", "the text has no tokens")
+
+
+def _eos(tokenizer: Tokenizer) -> int:
+    assert tokenizer.eos_id is not None, "checked by pack"
+    return tokenizer.eos_id
+
+
+def _left_out(item: Document, status: str, reason: str) -> Unreadable:
+    return Unreadable(item.id, item.source, item.file, item.row, status, reason, item.num_bytes)
+
+
+def _finish(folder: Path, writer: _Writer, tokenizer: Tokenizer, length: int) -> dict[str, Any]:
+    """Write the tokenizer, then the record; returns the summary."""
+    tokenizer.save(folder / TOKENIZER_FOLDER)
+    summary = {
+        "num_documents": writer.counts["ok"],
+        "num_tokens": writer.num_tokens,
+        "num_rows": writer.num_tokens // length,
+        **{f"num_{status}": writer.counts[status] for status in STATUSES[1:]},
+        "num_files": len(writer.files),
+        "dtype": writer.dtype.name,
+        "fingerprint": writer.hash.hexdigest(),
+    }
+    write_record(
+        folder,
+        KIND,
+        format=FORMAT,
+        **{**summary, "dtype": writer.dtype.str},
+        length=length,
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        eos_id=tokenizer.eos_id,
+        files=writer.files,
+    )
+    return summary
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if out.is_dir() and (out / RECORD_NAME).is_file() and read_record(out).get("kind") == KIND:
+        if overwrite:
+            return
+        raise InputError(f"{out} already holds shards. Choose another folder, or ask to overwrite it.")
+    raise InputError(f"{out} already exists and holds something else than shards. Choose another folder.")
+
+
+def _move(temporary: Path, out: Path) -> None:
+    old = temporary.with_suffix(".old")
+    if out.exists() and any(out.iterdir()):
+        out.replace(old)
+    temporary.replace(out)
+    sync_folder(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _too_little(writer: _Writer, length: int) -> str:
+    rest = {status: writer.counts[status] for status in STATUSES[1:] if writer.counts[status]}
+    why = f" Rows without a document: {rest}; the first: {writer.first_reason}." if rest else ""
+    return (
+        f"{writer.counts['ok']:,} documents have {writer.num_tokens:,} tokens; one row needs {length:,}."
+        f"{why} Pack more text, or ask for a shorter length."
+    )
+
+
+def _sync(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
