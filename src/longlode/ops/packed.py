@@ -1,5 +1,7 @@
 """Checks on `cu_seqlens`, the offsets of packed documents, shared by every op that takes them."""
 
+import itertools
+
 import torch
 
 from longlode.core.errors import ConfigError
@@ -9,8 +11,8 @@ def document_offsets(cu_seqlens: torch.Tensor, num_rows: int, num_tokens: int) -
     """Check `cu_seqlens` and return it as a list `[0, end of document 0, ..., num_tokens]`.
 
     Args:
-      cu_seqlens: integer `[N + 1]`, token offsets; document n is tokens `cu_seqlens[n]` to `cu_seqlens[n + 1]`.
-      num_rows: B of the packed tensors, which must be 1.
+      cu_seqlens: integer `[N + 1]`, token offsets; document n is tokens `cu_seqlens[n]` to `cu_seqlens[n +
+      1]`. num_rows: B of the packed tensors, which must be 1.
       num_tokens: T of the packed tensors.
     Raises: ConfigError on a wrong shape, dtype, range, order, or an empty document.
     On a CUDA tensor this waits for the device, once.
@@ -29,7 +31,7 @@ def document_offsets(cu_seqlens: torch.Tensor, num_rows: int, num_tokens: int) -
         raise ConfigError(
             f"cu_seqlens runs from {offsets[0]} to {offsets[-1]}; expected from 0 to T = {num_tokens}."
         )
-    for document, (start, end) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for document, (start, end) in enumerate(itertools.pairwise(offsets)):
         if end <= start:
             raise ConfigError(
                 f"cu_seqlens makes document {document} empty or backward (tokens {start} to {end}); "

@@ -26,8 +26,8 @@ def attention(
 ) -> torch.Tensor:
     """Causal attention: o_t = sum_j softmax_j(scale q_t . k_j) v_j over the keys j that token t may see.
 
-    Query t stands at position q_offset + t, key j at position j. It may see j <= its position, j > its position - window,
-    j where `key_mask` is true, and j in its own document.
+    Query t stands at position q_offset + t, key j at position j. It may see j <= its position, j > its
+    position - window, j where `key_mask` is true, and j in its own document.
 
     Args:
       q: `[B, T, H, K]`.
@@ -52,7 +52,7 @@ def attention(
         raise ConfigError(f"window is {window}; expected None or at least 1.")
     if q_offset < 0 or q_offset + sizes["T"] > sizes["J"]:
         raise ConfigError(
-            f"queries stand at positions {q_offset} to {q_offset + sizes['T'] - 1} and there are {sizes['J']} keys; "
+            f"queries stand at positions {q_offset} to {q_offset + sizes['T'] - 1} with {sizes['J']} keys; "
             "expected 0 <= q_offset and q_offset + T <= J. Append the new keys to the cache before the call."
         )
     if key_mask is not None:

@@ -1,9 +1,12 @@
-"""Causal attention as a few calls of PyTorch's fused kernel: whole when nothing bounds it, else block by block."""
+"""Causal attention as a few calls of PyTorch's fused kernel: whole, or block by block."""
+
+import itertools
 
 import torch
 import torch.nn.functional as F
 
-# Queries a block: with a window of w a block reads at most w + _BLOCK - 1 keys, so the waste stays under _BLOCK / w.
+# Queries a block: with a window of w a block reads at most w + _BLOCK - 1 keys, so the waste stays under
+# _BLOCK / w.
 _BLOCK = 256
 
 
@@ -20,7 +23,7 @@ def attend(
     """Arguments and result as in `longlode.ops.attention.attention`, checked."""
     if offsets is not None:
         parts = []
-        for start, end in zip(offsets, offsets[1:], strict=False):
+        for start, end in itertools.pairwise(offsets):
             tokens = slice(start, end)
             mask = None if key_mask is None else key_mask[:, tokens]
             parts.append(attend(q[:, tokens], k[:, tokens], v[:, tokens], window, 0, mask, None, scale))
@@ -45,7 +48,7 @@ def attend(
 
 
 def _visible(start: int, end: int, first: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """Bool `[1, 1, end - start, end - first]`: which keys from `first` on the queries at `start` to `end - 1` may see."""
+    """Which keys `first` to `end - 1` the queries `start` to `end - 1` see: bool `[1, 1, queries, keys]`."""
     position = torch.arange(start, end, device=device)[:, None]
     key = torch.arange(first, end, device=device)
     seen = key <= position
@@ -70,6 +73,6 @@ def _kernel(
         enable_gqa=q.shape[2] != k.shape[2],
     )
     if mask is not None:
-        # A softmax over no key is undefined, and kernels differ; zeros are what a reader of nothing should get.
+        # A softmax over no key is undefined and kernels differ; a query that sees nothing reads zeros.
         o = torch.where(mask.any(-1, keepdim=True), o, 0.0)
     return o.transpose(1, 2)

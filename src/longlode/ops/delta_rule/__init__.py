@@ -1,11 +1,11 @@
 """delta_rule: the one recurrence behind DeltaNet (`g=None`) and Gated DeltaNet (`g` given).
 
-May import: core and torch. Start reading: `reference.py` (the recurrence), `README.md` (the chunk form, derived),
-`chunkwise.py` (the chunk form, in the README's letters).
+May import: core and torch. Start reading: `reference.py` (the recurrence), `README.md` (the chunk form,
+derived), `chunkwise.py` (the chunk form, in the README's letters).
 """
 
 import logging
-from functools import cache, lru_cache
+from functools import cache
 
 import torch
 
@@ -18,7 +18,6 @@ from longlode.ops.packed import document_offsets
 
 __all__ = ["available_backends", "delta_rule", "delta_rule_step"]
 
-DEFAULT_CHUNK_SIZE = 64
 _CHUNK_SIZES = (4, 8, 16, 32, 64, 128, 256)
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _log = logging.getLogger(__name__)
@@ -40,7 +39,8 @@ def delta_rule(
     """Delta rule: S_t = e^{g_t} S_{t-1};  S_t += beta_t k_t (v_t - S_t^T k_t)^T;  o_t = scale * S_t^T q_t.
 
     Args:
-      q, k: `[B, T, H, K]`, k of unit norm (or less: the state may grow otherwise); float64, 32, 16 or bfloat16.
+      q, k: `[B, T, H, K]`, k of unit norm (or less: the state may grow otherwise); float64, 32, 16 or
+        bfloat16.
       v: `[B, T, H, V]`, dtype of q.
       beta: `[B, T, H]`, write strength in [0, 1]; up to 2 gives negative eigenvalues.
       g: `[B, T, H]`, log-decay in nats a token, <= 0 (-inf clears the state); None is no decay.
@@ -49,15 +49,15 @@ def delta_rule(
       cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
       chunk_size: tokens a chunk of the chunkwise backend, a power of two from 4 to 256; None picks it.
       backend: "auto" (by `q.device`), or a name from `available_backends()`.
-    Returns: o `[B, T, H, V]` in q.dtype, and the state after the last token of each document `[N, H, K, V]`, float32
-      (float64 for float64 inputs). Arithmetic runs in the state's dtype. Gradients flow to every tensor argument,
-      from o and from the state. The same inputs give bitwise the same results.
-    Raises: ConfigError (a ValueError) on shapes, dtypes, devices, offsets or chunk sizes that do not fit; BackendError on a
-      backend that is not here.
+    Returns: o `[B, T, H, V]` in q.dtype, and the state after the last token of each document `[N, H, K, V]`,
+      float32 (float64 for float64 inputs). Arithmetic runs in the state's dtype. Gradients flow to every
+      tensor argument, from o and from the state. The same inputs give bitwise the same results.
+    Raises: ConfigError (a ValueError) on shapes, dtypes, devices, offsets or chunk sizes that do not fit;
+      BackendError on a backend that is not here.
     Cost: O(T (K V + C (K + V))) time, T / C sequential steps; O(T (K + V)) memory, forward and backward.
     Source: Yang et al., arXiv 2406.06484, sections 2-3; with g: arXiv 2412.06464, eq. 10.
     """
-    num_documents, offsets = _check(q, k, v, beta, g, state, cu_seqlens)
+    offsets = _check(q, k, v, beta, g, state, cu_seqlens)
     if chunk_size is not None and chunk_size not in _CHUNK_SIZES:
         raise ConfigError(f"chunk_size is {chunk_size}; expected None or one of {_CHUNK_SIZES}.")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -65,7 +65,7 @@ def delta_rule(
     with torch.autocast(q.device.type, enabled=False):
         if name == "reference":
             return delta_rule_reference(q, k, v, beta, g, scale, state, offsets)
-        return delta_rule_chunkwise(q, k, v, beta, g, scale, state, offsets, chunk_size or DEFAULT_CHUNK_SIZE)
+        return delta_rule_chunkwise(q, k, v, beta, g, scale, state, offsets, chunk_size)
 
 
 def delta_rule_step(
@@ -78,8 +78,9 @@ def delta_rule_step(
     scale: float | None = None,
     state: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token of `delta_rule`, for decoding: q, k `[B, H, K]`, v `[B, H, V]`, beta and g `[B, H]`, state `[B, H, K, V]`.
+    """One token of `delta_rule`, for decoding.
 
+    Args: q, k `[B, H, K]`, v `[B, H, V]`, beta and g `[B, H]`, state `[B, H, K, V]`, as in `delta_rule`.
     Returns: o `[B, H, V]` in q.dtype and the new state (a new tensor; the old one is left as it was).
     Cost: O(K V) a head, whatever came before. Raises: ConfigError on shapes and dtypes, as `delta_rule`.
     """
@@ -132,8 +133,8 @@ def _check(
     g: torch.Tensor | None,
     state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
-) -> tuple[int, list[int] | None]:
-    """Check every argument; return the number of documents and their checked offsets."""
+) -> list[int] | None:
+    """Check every argument; return the documents' offsets."""
     sizes: dict[str, int] = {}
     check_shape("q", q, "B T H K", sizes)
     check_shape("k", k, "B T H K", sizes)
@@ -149,7 +150,7 @@ def _check(
     sizes["N"] = sizes["B"] if offsets is None else len(offsets) - 1
     if state is not None:
         check_shape("state", state, "N H K V", sizes)
-    return sizes["N"], offsets
+    return offsets
 
 
 def _check_dtypes(same: dict[str, torch.Tensor], others: dict[str, torch.Tensor | None]) -> None:

@@ -17,6 +17,10 @@ from longlode.ops.delta_rule.precision import state_dtype
 from longlode.ops.delta_rule.scratch import Scratch
 from longlode.ops.delta_rule.triangular import unit_lower_inverse
 
+# Small chunks do less arithmetic, large ones fewer steps; a step costs more on a GPU.
+_CPU_CHUNK = 32
+_GPU_CHUNK = 64
+
 
 def delta_rule_chunkwise(
     q: torch.Tensor,
@@ -27,14 +31,17 @@ def delta_rule_chunkwise(
     scale: float,
     state: torch.Tensor | None,
     offsets: list[int] | None,
-    chunk: int,
+    chunk: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the chunk form; arguments and results as in `longlode.ops.delta_rule.delta_rule`.
 
-    `offsets` is the checked `cu_seqlens`, `chunk` a power of two. Differentiable once.
+    `offsets` is the checked `cu_seqlens`; `chunk` is a power of two, None for the fastest on the
+    device. Differentiable once.
     """
     B, T, H, _ = q.shape
-    plan = make_plan(None if offsets is None else tuple(offsets), B, T, H, chunk, q.device.type != "cpu")
+    on_cpu = q.device.type == "cpu"
+    chunk = chunk or (_CPU_CHUNK if on_cpu else _GPU_CHUNK)
+    plan = make_plan(None if offsets is None else tuple(offsets), B, T, H, chunk, not on_cpu)
     inputs = (q, k, v, beta, g, state)
     differentiate = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     o, final_state = _DeltaRule.apply(*inputs, scale, plan, differentiate)
@@ -123,23 +130,23 @@ class _DeltaRule(torch.autograd.Function):
     def backward(
         ctx: Any, do: torch.Tensor | None, dfinal: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
-        *inputs, plan = *ctx.saved_tensors[:5], ctx.plan
-        entering = ctx.saved_tensors[5:]
-        device = inputs[0].device
-        with torch.autocast(device.type, enabled=False):
-            call = _Call(*inputs, ctx.scale, plan)
+        q, k, v, beta, g, *entering = ctx.saved_tensors
+        plan: Plan = ctx.plan
+        with torch.autocast(q.device.type, enabled=False):
+            call = _Call(q, k, v, beta, g, ctx.scale, plan)
             dstates = call.sorted_states(dfinal)
-            grads = [None if x is None else torch.empty(x.shape, dtype=x.dtype, device=device) for x in inputs]
+            inputs = (q, k, v, beta) if g is None else (q, k, v, beta, g)
+            grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs]
             for tile, S in zip(reversed(plan.tiles), reversed(entering), strict=True):
-                mover = Mover(plan, tile, device)
+                mover = Mover(plan, tile, q.device)
                 _tile_backward(call, S, call.tile_states(dstates, tile), do, tile, mover, grads)
             dstate = None if ctx.state_dtype is None else call.callers_states(dstates).to(ctx.state_dtype)
-        return (*grads, dstate, None, None, None)
+        return (*grads[:4], None if g is None else grads[4], dstate, None, None, None)
 
 
 @dataclass
 class _Decay:
-    """e^G of the rows `[m, C, 1]`, e^{G_C - G} of the columns `[m, C, 1]`, e^{G_C} of the state `[m, 1, 1]`."""
+    """e^G of rows `[m, C, 1]`, e^{G_C - G} of columns `[m, C, 1]`, e^{G_C} of the state `[m, 1, 1]`."""
 
     rows: torch.Tensor
     columns: torch.Tensor
@@ -167,6 +174,11 @@ class _Chunks:
     mask: torch.Tensor
     scores: torch.Tensor
     inverse: torch.Tensor
+
+    @property
+    def total_decay(self) -> torch.Tensor | None:
+        """e^{G_C} `[m, 1, 1]`, or None."""
+        return None if self.decay is None else self.decay.total
 
 
 def _chunks_of(call: _Call, tile: Tile, mover: Mover) -> _Chunks:
@@ -197,9 +209,10 @@ def _chunks_of(call: _Call, tile: Tile, mover: Mover) -> _Chunks:
 def _decays(call: _Call, g: torch.Tensor) -> tuple[torch.Tensor, _Decay]:
     """The masks times e^{G_i - G_j} `[m, 2C, C]` and the other decays, from g `[m, C]`.
 
-    G is summed in float64 (MPS has none): its differences must not lose the small terms to the large ones. -inf is cut to
-    -1e4, whose exponential is 0 in every dtype, so that no difference is inf - inf. Above the diagonal the exponent
-    is positive and may overflow: it is set to -inf before the exponential, not masked after it.
+    G is summed in float64 (MPS has none): its differences must not lose the small terms to the large ones.
+    -inf is cut to -1e4, whose exponential is 0 in every dtype, so that no difference is inf - inf. Above the
+    diagonal the exponent is positive and may overflow: it is set to -inf before the exponential, not masked
+    after it.
     """
     m, C = g.shape
     G = (g if g.device.type == "mps" else g.double()).clamp_min(-1e4).cumsum(-1)
@@ -207,8 +220,8 @@ def _decays(call: _Call, g: torch.Tensor) -> tuple[torch.Tensor, _Decay]:
     D = call.scratch.take("decay", m, 1, C, C).copy_((G[:, :, None] - G[:, None, :])[:, None])
     D.add_(future).exp_()
     mask = torch.mul(D, call.causal, out=call.scratch.take("mask", m, 2, C, C))
-    rows, columns, total = ((x).exp().to(g.dtype) for x in (G[:, :, None], (G[:, -1:] - G)[:, :, None], G[:, -1:, None]))
-    return mask.view(m, 2 * C, C), _Decay(rows, columns, total)
+    exponents = (G[:, :, None], (G[:, -1:] - G)[:, :, None], G[:, -1:, None])
+    return mask.view(m, 2 * C, C), _Decay(*(x.exp().to(g.dtype) for x in exponents))
 
 
 def _scan(
@@ -222,13 +235,13 @@ def _scan(
 ) -> torch.Tensor:
     """Carry the state through the tile's steps; `S` `[rows * H, K, V]` and `chunks.X` are updated in place.
 
-    Returns R `[m, C, V]`. Fills, where given, reads = e^G scale Q S `[m, C, V]` and the state before each chunk,
-    states `[m, K, V]`.
+    Returns R `[m, C, V]`. Fills, where given, reads = e^G scale Q S `[m, C, V]` and the state before each
+    chunk, states `[m, K, V]`.
     """
     steps = _Steps(tile, call.H)
     R = call.scratch.take("R", *chunks.X.shape)
     left, inverses, keys = (steps.of(x) for x in (chunks.left_decayed, chunks.inverse, chunks.keys_decayed))
-    Xs, Rs, totals = steps.of(chunks.X), steps.of(R), steps.of(chunks.decay and chunks.decay.total)
+    Xs, Rs, totals = steps.of(chunks.X), steps.of(R), steps.of(chunks.total_decay)
     each_reads, each_states = steps.of(reads), steps.of(states)
     C = call.C
     for i, num in enumerate(steps.sizes):
@@ -263,11 +276,12 @@ def _tile_backward(
     do: torch.Tensor | None,
     tile: Tile,
     mover: Mover,
-    grads: list[torch.Tensor | None],
+    grads: list[torch.Tensor],
 ) -> None:
-    """Write the tile's part of `grads` (of q, k, v, beta, g) and carry `dS` back in place; `S` is the state coming in.
+    """Write the tile's part of `grads` (of q, k, v, beta, g) and carry `dS` back in place.
 
-    N = [dO; -dX] pairs with L = [scale Q; beta K]: both halves meet the state and the scores in the same way.
+    S: the states coming into the tile.     N = [dO; -dX] pairs with L = [scale Q; beta K]: both halves meet
+      the state and the scores in the same way.
     """
     H, K, V, C, take = call.H, call.K, call.V, call.C, call.scratch.take
     m = tile.num_chunks * H
@@ -296,13 +310,12 @@ def _tile_backward(
     dbeta += torch.mul(Z, chunks.keys, out=take("product", m, C, K)).sum(-1)
     dkeys.addcmul_(Z, chunks.beta)
     beta4 = chunks.beta.view(-1, H, C, 1)
-    dq, dk, dv, dbeta_, dg_ = grads
-    mover.push(dleft.view(-1, H, 2 * C, K)[:, :, :C], dq, call.scale.expand_as(beta4))
-    mover.push(dkeys.view(-1, H, C, K), dk)
-    mover.push(dX.view(-1, H, C, V), dv, beta4)
-    mover.push(dbeta.view(-1, H, C), dbeta_)
+    mover.push(dleft.view(-1, H, 2 * C, K)[:, :, :C], grads[0], call.scale.expand_as(beta4))
+    mover.push(dkeys.view(-1, H, C, K), grads[1])
+    mover.push(dX.view(-1, H, C, V), grads[2], beta4)
+    mover.push(dbeta.view(-1, H, C), grads[3])
     if dg is not None:
-        mover.push(dg.view(-1, H, C), dg_)
+        mover.push(dg.view(-1, H, C), grads[4])
 
 
 def _scan_back(
@@ -314,16 +327,17 @@ def _scan_back(
     dS: torch.Tensor,
     tile: Tile,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Carry the state's gradient back through the tile's steps; `dS` is updated in place, -dX is written into `N`.
+    """Carry the state's gradient back through the tile's steps: updates `dS`, writes -dX into `N`.
 
-    Returns dX `[m, C, V]`, the gradient R dS^T of the decayed keys `[m, C, K]`, and e^{G_C} <dS, S> `[m]` (with decay).
+    Returns dX `[m, C, V]`, the gradient R dS^T of the decayed keys `[m, C, K]`, and e^{G_C} <dS, S> `[m]`
+    (with decay).
     """
     steps, take, C = _Steps(tile, call.H), call.scratch.take, call.C
     dR = torch.bmm(chunks.scores[:, :C].transpose(1, 2), N[:, :C], out=take("dR", *R.shape))
     dX, dkeys, dtotal = take("dX", *R.shape), take("dkeys", *chunks.keys.shape), take("dtotal", R.shape[0])
     left, inverses, keys = (steps.of(x) for x in (chunks.left_decayed, chunks.inverse, chunks.keys_decayed))
     Rs, dRs, dXs, Ns, each_dkeys = (steps.of(x) for x in (R, dR, dX, N, dkeys))
-    totals, dtotals = steps.of(chunks.decay and chunks.decay.total), steps.of(dtotal)
+    totals, dtotals = steps.of(chunks.total_decay), steps.of(dtotal)
     each_states = steps.of(states)
     for i in reversed(range(len(steps.sizes))):
         running = dS[: steps.sizes[i]]
@@ -344,9 +358,11 @@ def _decay_gradient(
     dkeys_decayed: torch.Tensor,
     dtotal: torch.Tensor,
 ) -> torch.Tensor:
-    """dg `[m, C]`: the sum of every term whose decay spans token t. Terms that do not are never added, not cancelled.
+    """dg `[m, C]`: the sum of every term whose decay spans token t.
 
-    g_t stands in e^{G_i - G_j} for j < t <= i, in e^{G_i} for t <= i, in e^{G_C - G_j} for j < t, and in e^{G_C}.
+    Terms that do not span it are never added, rather than added and cancelled: dg may be far below them.
+    g_t stands in e^{G_i - G_j} for j < t <= i, in e^{G_i} for t <= i, in e^{G_C - G_j} for j < t, and in
+    e^{G_C}.
     """
     m, C, _ = chunks.keys.shape
     pairs = (dscores * chunks.scores).view(m, 2, C, C).sum(1)

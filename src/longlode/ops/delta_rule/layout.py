@@ -1,18 +1,21 @@
 """How documents are cut into chunks, and how chunks travel between `[B, T, H, K]` and the order of the scan.
 
-A tile is a group of documents and a span of chunk steps, small enough to stay in cache. Inside a tile chunks are ordered
-by step, then by document, so a step of the sequential scan is one contiguous slice. Documents are sorted by length,
-longest first: the documents still running at a step are always a prefix of the group. No chunk spans two documents.
+A tile is a group of documents and a span of chunk steps, small enough to stay in cache. Inside a tile chunks
+are ordered by step, then by document, so a step of the sequential scan is one contiguous slice. Documents
+are sorted by length, longest first: the documents still running at a step are always a prefix of the group.
+No chunk spans two documents.
 """
 
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 
-# Chunk tokens times heads of a tile: large enough to amortise the calls, small enough for the second-level cache.
-_CPU_TILE_TOKEN_HEADS = 4096
+# Chunk tokens times heads of a tile: large enough to amortise the calls, small enough for the second-level
+# cache.
+_CPU_TILE_TOKEN_HEADS = 2048
 _GPU_TILE_TOKEN_HEADS = 1 << 20
 _CPU_MATRICES_PER_STEP = 8
 _MIN_STEPS = 4
@@ -41,8 +44,8 @@ class Tile:
 class Plan:
     """All tiles of a call, in an order in which every document runs forward in time.
 
-    lengths and starts are those of the documents in sorted order; `order[i]` is the caller's index of sorted document i.
-    packed: whether the documents lie in one row (`cu_seqlens`) or each in its own.
+    lengths and starts are those of the documents in sorted order; `order[i]` is the caller's index of sorted
+    document i. packed: whether the documents lie in one row (`cu_seqlens`) or each in its own.
     """
 
     chunk: int
@@ -62,7 +65,7 @@ def make_plan(
         starts, lengths = [0] * num_rows, [num_tokens] * num_rows
     else:
         starts = list(offsets[:-1])
-        lengths = [end - start for start, end in zip(offsets, offsets[1:], strict=False)]
+        lengths = [end - start for start, end in itertools.pairwise(offsets)]
     order = sorted(range(len(lengths)), key=lambda n: -lengths[n])
     lengths = [lengths[n] for n in order]
     budget = max(1, (_GPU_TILE_TOKEN_HEADS if on_gpu else _CPU_TILE_TOKEN_HEADS) // (num_heads * chunk))
@@ -101,7 +104,7 @@ def _group_tiles(row: int, num_steps: list[int], budget: int) -> list[Tile]:
 
 
 class Mover:
-    """Moves one tile's tokens between the caller's `[B, T, H, ...]` tensors and chunks `[num_chunks, H, C, ...]`."""
+    """Moves a tile's tokens between tensors `[B, T, H, ...]` and chunks `[num_chunks, H, C, ...]`."""
 
     def __init__(self, plan: Plan, tile: Tile, device: torch.device) -> None:
         """Work out where the tile's tokens lie; for packed documents this builds an index on `device`."""
@@ -120,7 +123,7 @@ class Mover:
     def pull(
         self, source: torch.Tensor, chunks: torch.Tensor, factor: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Fill `chunks` `[num_chunks, H, C, ...]` with the tile's tokens of `source` `[B, T, H, ...]`; padding is zero.
+        """Fill `chunks` with the tile's tokens of `source`; padding becomes zero. Returns `chunks`.
 
         factor: `[num_chunks, H, C, 1]`, multiplied in on the way; None is 1.
         """
@@ -131,26 +134,29 @@ class Mover:
             _move(tokens.unflatten(0, (-1, self._chunk)).transpose(1, 2), factor, chunks)
             return chunks
         factors = self._chunk_parts(factor)
-        for part, tokens, part_factor in zip(self._chunk_parts(chunks), self._token_parts(source), factors, strict=True):
+        views = zip(self._chunk_parts(chunks), self._token_parts(source), factors, strict=True)
+        for part, tokens, part_factor in views:
             _move(tokens, part_factor, part)
         if self._ragged:
             chunks.unflatten(0, self._shape)[-1, :, :, self._ragged :].zero_()
         return chunks
 
     def push(self, chunks: torch.Tensor, target: torch.Tensor, factor: torch.Tensor | None = None) -> None:
-        """The way back: write `chunks`, times `factor`, into the tile's tokens of `target`; padding is dropped."""
+        """Write `chunks`, times `factor`, into the tile's tokens of `target`; padding is dropped."""
         if self._packed:
-            tokens, index = (chunks if factor is None else chunks * factor).transpose(1, 2).flatten(0, 1), self._index
+            scaled, index = chunks if factor is None else chunks * factor, self._index
+            tokens = scaled.transpose(1, 2).flatten(0, 1)
             if self._keep is not None:
                 tokens, index = tokens[self._keep], index[self._keep]
             target[0].index_copy_(0, index, tokens.to(target.dtype))
             return
         factors = self._chunk_parts(factor)
-        for part, tokens, part_factor in zip(self._chunk_parts(chunks), self._token_parts(target), factors, strict=True):
+        views = zip(self._chunk_parts(chunks), self._token_parts(target), factors, strict=True)
+        for part, tokens, part_factor in views:
             _move(part, part_factor, tokens)
 
     def _chunk_parts(self, chunks: torch.Tensor | None) -> list[Any]:
-        """Views `[steps, rows, H, C, ...]` of chunks: the full ones, then the ragged last one; Nones for None."""
+        """Views `[steps, rows, H, C, ...]`: full chunks, then the ragged last one; Nones for None."""
         full, ragged = self._shape[0] - bool(self._ragged), self._ragged
         if chunks is None:
             return [None] * (bool(full) + bool(ragged))

@@ -4,5 +4,5 @@ import torch
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Dtype of the state and of all arithmetic for inputs of `dtype`: float64 for float64, float32 for the rest."""
+    """Dtype of the state and of all arithmetic: float64 for float64 inputs, float32 for the rest."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,5 +1,7 @@
 """The delta rule as it is defined: the recurrence, one token a step. The oracle of every test."""
 
+import itertools
+
 import torch
 
 from longlode.ops.delta_rule.precision import state_dtype
@@ -23,7 +25,7 @@ def delta_rule_reference(
     if offsets is None:
         return _one_document_a_row(q, k, v, beta, g, scale, state)
     outputs, states = [], []
-    for n, (start, end) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for n, (start, end) in enumerate(itertools.pairwise(offsets)):
         tokens = slice(start, end)
         o, final = _one_document_a_row(
             q[:, tokens],

@@ -1,4 +1,4 @@
-"""Buffers that are used again for every tile: fresh memory costs a page fault per 4 KiB, more than the arithmetic on it."""
+"""Buffers used again for every tile: fresh memory costs a page fault per 4 KiB, more than the work on it."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 
 
 class Scratch:
-    """Named, uninitialised buffers of one dtype on one device, for the length of one forward or backward call."""
+    """Named, uninitialised buffers of one dtype on one device, for one forward or backward call."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         """Allocate nothing yet."""

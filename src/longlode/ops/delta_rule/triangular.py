@@ -8,10 +8,10 @@ BASE_BLOCK = 16
 def unit_lower_inverse(A: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Fill `out` with the inverse of `I + A` for strictly lower triangular `A` `[X, C, C]`, C a power of two.
 
-    Diagonal blocks of 16 are inverted by forward substitution, vectorised over all of them; pairs of blocks are then
-    merged by [[L1, 0], [B, L2]]^-1 = [[T1, 0], [-T2 B T1, T2]] until one is left. No step forms a power of A, so no
-    number in it is larger than those of the result: with equal keys the powers reach 2^C C^C and cancel, and a method
-    that sums them (nilpotent doubling) loses all digits.
+    Diagonal blocks of 16 are inverted by forward substitution, vectorised over all of them; pairs of blocks
+    are then merged by [[L1, 0], [B, L2]]^-1 = [[T1, 0], [-T2 B T1, T2]] until one is left. No step forms a
+    power of A, so no number in it is larger than those of the result: with equal keys the powers reach 3^C
+    and cancel, and a method that sums them (nilpotent doubling) loses all digits.
     Reads the strictly lower triangle only. Cost: about C^3 / 3 multiply-adds a matrix.
     """
     X, C, _ = A.shape
@@ -36,7 +36,7 @@ def _diagonal_blocks(matrices: torch.Tensor, block: int) -> torch.Tensor:
 
 
 def _substitute(blocks: torch.Tensor) -> torch.Tensor:
-    """Inverse of I + the strictly lower part of each `[X, Y, b, b]` block, by right-looking forward substitution."""
+    """Inverse of I + the strictly lower part of each `[X, Y, b, b]` block, by forward substitution."""
     X, Y, b, _ = blocks.shape
     # The blocks go last in memory, so that each step is one long vector operation over all of them.
     A = blocks.permute(2, 3, 0, 1).reshape(b, b, X * Y)

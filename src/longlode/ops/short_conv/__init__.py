@@ -21,7 +21,8 @@ def short_conv(
     cu_seqlens: torch.Tensor | None = None,
     activation: str | None = "silu",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Depthwise causal convolution: y_t = f(sum_i weight[:, i] * x_{t - W + 1 + i}), W taps, the last on x_t itself.
+    """Depthwise causal convolution: y_t = f(sum_i weight[:, i] * x_{t - W + 1 + i}), W taps, the last on x_t
+    itself.
 
     Args:
       x: `[B, T, D]`.
@@ -29,8 +30,9 @@ def short_conv(
       state: `[N, D, W - 1]`, the inputs before the first token of each document, oldest first; None is zeros.
       cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
       activation: f, "silu" or None.
-    Returns: y `[B, T, D]` in x.dtype, and the last W - 1 inputs of each document `[N, D, W - 1]` (with the incoming state
-      or zeros in front when the document is shorter). Gradients flow to x, weight and state, through both.
+    Returns: y `[B, T, D]` in x.dtype, and the last W - 1 inputs of each document `[N, D, W - 1]` (with the
+      incoming state or zeros in front when the document is shorter). Gradients flow to x, weight and state,
+      through both.
     Raises: ConfigError on shapes, offsets or an unknown activation.
     Cost: O(T D W) time.
     """
