@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from longlode.core.errors import BackendError, InputError, ScorerError
 from longlode.core.fingerprints import fingerprint
-from longlode.models.load import load
+from longlode.models import load
 
 # These say where a config came from and how it is stored, not what the model computes.
 _CONFIG_NOISE = {
