@@ -8,6 +8,8 @@ modeling modules may be half imported.
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,3 +44,19 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     importlib.import_module("longlode.models.lm").register()
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+class _Package(ModuleType):
+    """This package, in which `load` is the function also after the module `load.py` has been imported.
+
+    Python binds a submodule to its package under its own name when it is first imported, from wherever; without
+    this, what `longlode.models.load` means would depend on who imported what before.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "load" and isinstance(value, ModuleType):
+            value = value.load
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

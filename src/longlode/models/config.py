@@ -76,28 +76,24 @@ class LonglodeConfig(PreTrainedConfig):
             )
         self.num_hidden_layers = len(stack)
         self.layer_types = [MIXERS[letter].layer_type for letter in stack]
+        self._fill_in_sizes()
+        self._check_heads(stack)
+        super().__post_init__(**kwargs)
+        _register_models()
+
+    def _fill_in_sizes(self) -> None:
+        """Check every size by itself, and derive those that were left out."""
+        given = ("num_kv_heads", "head_dim", "intermediate_size")
+        for name in ("vocab_size", "hidden_size", "num_heads", "window", "conv_size", *given):
+            value = getattr(self, name)
+            if value is None and name in given:
+                continue
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1.")
         if self.num_kv_heads is None:
             self.num_kv_heads = self.num_heads
         if self.intermediate_size is None:
             self.intermediate_size = -(-8 * self.hidden_size // (3 * _MLP_MULTIPLE)) * _MLP_MULTIPLE
-        self._check_sizes(stack)
-        super().__post_init__(**kwargs)
-        _register_models()
-
-    def _check_sizes(self, stack: str) -> None:
-        sizes = (
-            "vocab_size",
-            "hidden_size",
-            "num_heads",
-            "num_kv_heads",
-            "intermediate_size",
-            "window",
-            "conv_size",
-        )
-        for name in sizes:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1.")
         if self.head_dim is None:
             if self.hidden_size % self.num_heads:
                 raise ConfigError(
@@ -105,18 +101,20 @@ class LonglodeConfig(PreTrainedConfig):
                     "change one of them or set head_dim."
                 )
             self.head_dim = self.hidden_size // self.num_heads
-        if self.conv_size < 2:
-            raise ConfigError(
-                f"conv_size is {self.conv_size}; expected at least 2 tokens (the paper uses 4)."
-            )
+
+    def _check_heads(self, stack: str) -> None:
+        """Check what the mixers of this stack ask of the sizes."""
+        settings = self.mixer_settings()
+        if settings.conv_size < 2:
+            raise ConfigError(f"conv_size is {settings.conv_size}; expected at least 2 (the paper has 4).")
         if set(stack) & {"A", "S"}:
-            if self.num_heads % self.num_kv_heads:  # type: ignore[operator]
+            if settings.num_heads % settings.num_kv_heads:
                 raise ConfigError(
-                    f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}."
+                    f"num_heads {settings.num_heads} is not a multiple of num_kv_heads {settings.num_kv_heads}."
                 )
-            if self.head_dim % 2:
+            if settings.head_dim % 2:
                 raise ConfigError(
-                    f"head_dim is {self.head_dim}; rotary positions in S and A layers need an even one."
+                    f"head_dim is {settings.head_dim}; rotary positions in S and A layers need an even one."
                 )
 
     @property

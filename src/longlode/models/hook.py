@@ -1,8 +1,8 @@
 """Make transformers know our architecture as soon as it is imported itself, without importing it.
 
 transformers reads a model's config.json through `configuration_auto`. Right after that module has run, our
-config class is put into its table; the model classes follow when a config is made (`config.py`). Loading torch
-and transformers in `import longlode` instead would cost seconds in programs that only mine or pack.
+config class is put into its table; the model classes follow when a config is made (`config.py`). Loading
+torch and transformers in `import longlode` instead would cost seconds in programs that only mine or pack.
 """
 
 import importlib.util

@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedModel,
+)
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -86,11 +93,6 @@ class LonglodePreTrainedModel(PreTrainedModel):
         if isinstance(module, Mixer):
             for name, value in module.initial_values().items():
                 init.copy_(getattr(module, name), value)
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        # transformers' own cache holds no three convolutions and a memory; forward makes ours instead.
-        return False
 
 
 class LonglodeModel(LonglodePreTrainedModel):
@@ -178,6 +180,19 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         self.model = LonglodeModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        # transformers' own cache has no place for three convolutions and a memory.
+        return False
+
+    def _prepare_cache_for_generation(  # type: ignore[override]
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *sizes: Any
+    ) -> None:
+        """Give `generate` our cache from the start; prefill in chunks wants one before the first forward."""
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *sizes)  # type: ignore[misc]
+        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+            model_kwargs["past_key_values"] = LonglodeCache(len(self.model.layers))
 
     @can_return_tuple
     def forward(
