@@ -18,7 +18,11 @@ _VOCAB_SIZE = 384
 def sources() -> list[Path]:
     """Some source files of the running Python, long enough to have segments."""
     folder = Path(sysconfig.get_paths()["stdlib"])
-    return [folder / name for name in ("argparse.py", "ast.py", "tarfile.py", "zipfile.py", "inspect.py") if (folder / name).is_file()]
+    return [
+        folder / name
+        for name in ("argparse.py", "ast.py", "tarfile.py", "zipfile.py", "inspect.py")
+        if (folder / name).is_file()
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +51,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, sources: list[Path]) -> Pat
 
 
 @pytest.fixture
-def run() -> Callable[..., "Result"]:
-    """Run `longlode ARGS` and check its exit status; whatever happens, no traceback may show."""
+def run() -> Callable[..., str]:
+    """Run `longlode ARGS` and check its exit status; whatever happens, no traceback may show. Gives its output."""
 
     def _run(*arguments: object, status: int = 0) -> str:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])

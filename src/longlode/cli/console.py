@@ -62,7 +62,9 @@ def note(text: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table of results: figures flush right, the rest flush left."""
-    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD)
+    grid = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD
+    )
     for number, column in enumerate(columns):
         figures = all(isinstance(row[number], int | float | None) for row in rows)
         grid.add_column(column, justify="right" if figures else "left", overflow="fold")
@@ -89,7 +91,7 @@ def finish(where: str, *, then: Sequence[str] = ()) -> None:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
+def progress(label: str) -> Iterator[Callable[[int, int | None, str], None]]:
     """Yield `update(done, total, remark)`. A bar on a terminal; else a line about every ten seconds."""
     console = stderr()
     if not console.is_terminal:
@@ -106,21 +108,22 @@ def progress(label: str) -> Iterator[Callable[[int, int, str], None]]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(label, total=None, remark="")
 
-        def update(done: int, total: int, remark: str = "") -> None:
+        def update(done: int, total: int | None, remark: str = "") -> None:
             bar.update(task, completed=done, total=total, remark=plain(remark))
 
         yield update
 
 
-def _line_printer(label: str) -> Callable[[int, int, str], None]:
+def _line_printer(label: str) -> Callable[[int, int | None, str], None]:
     last = time.monotonic()
 
-    def update(done: int, total: int, remark: str = "") -> None:
+    def update(done: int, total: int | None, remark: str = "") -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= _SECONDS_BETWEEN_LINES:
             last = now
-            note(f"{label}: {done:,} of {total:,} {remark}".rstrip())
+            of_all = f" of {total:,}" if total else ""
+            note(f"{label}: {done:,}{of_all} {remark}".rstrip())
 
     return update
 

@@ -1,17 +1,19 @@
 """What the demo's figures say, in plain sentences, also when they say nothing or speak against mining."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from longlode.cli.demo_material import INTACT, SPLICED
 
 _NUM_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Auc:
-    """Chance that an intact document scores above a spliced one (ties count half), with a 95 % bootstrap interval."""
+    """Chance that an intact document scores above a spliced one, ties half; a 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -19,13 +21,9 @@ class Auc:
     num_intact: int
     num_spliced: int
 
-    def to_json(self) -> dict[str, float | int]:
-        """The fields as plain JSON values."""
-        return asdict(self)
-
 
 def auc(intact: Sequence[float], spliced: Sequence[float], seed: int = 0) -> Auc | None:
-    """AUC of two sets of scores; None when one of them is empty. Source: Mann and Whitney 1947; Efron 1979."""
+    """AUC of two sets of scores; None when one is empty. Source: Mann and Whitney 1947, Efron 1979."""
     if not intact or not spliced:
         return None
     a, b = np.asarray(intact, float), np.asarray(spliced, float)
@@ -40,9 +38,7 @@ def auc(intact: Sequence[float], spliced: Sequence[float], seed: int = 0) -> Auc
 
 
 def findings(
-    separation: Auc | None,
-    halves: dict[str, dict[str, int]],
-    comparison: dict[str, Any],
+    separation: Auc | None, halves: dict[str, dict[str, int]], comparison: dict[str, Any]
 ) -> list[str]:
     """One sentence a finding.
 
@@ -51,70 +47,87 @@ def findings(
       halves: "selected" and "random" -> source -> documents.
       comparison: what `evaluate.compare` gave, a = random half, b = selected half.
     """
-    sentences = [_about_score(separation), _about_halves(halves)]
     rows = {(row["task"], row["metric"]): row for row in comparison["rows"]}
+    sentences = [about_score(separation), about_halves(halves)]
     if loss := rows.get(("loss_by_position", "nats")):
-        sentences.append(_about_loss(loss))
-    sentences += _about_far(comparison["loss_by_position"])
-    sentences += [_about_task(row) for (task, metric), row in rows.items() if task != "loss_by_position" and metric == "smooth"]
+        sentences.append(about_loss(loss))
+    if far := _far(comparison["loss_by_position"]):
+        sentences.append(about_far(far))
+    if passkey := rows.get(("passkey", "hard")):
+        sentences.append(about_passkey(passkey))
+    if repeated := rows.get(("repeated_list", "smooth")):
+        sentences.append(about_repeated_list(repeated))
     return sentences
 
 
-def _about_score(separation: Auc | None) -> str:
+def about_score(separation: Auc | None) -> str:
+    """Whether the score tells intact documents from spliced ones."""
     if separation is None:
         return "The score could not be tested: no intact or no spliced document was scored."
-    figures = f"AUC {separation.value:.2f} (95 % interval {separation.low:.2f} to {separation.high:.2f})"
     if separation.low > 0.5:
         verdict = "The score tells intact files from spliced ones"
     elif separation.high < 0.5:
         verdict = "The score is upside down here: it ranks spliced files above intact ones"
     else:
         verdict = "The score does not tell intact files from spliced ones on this material"
-    return f"{verdict}: {figures}, {separation.num_intact} against {separation.num_spliced} documents."
+    return (
+        f"{verdict}: AUC {separation.value:.3f} (95 % interval {separation.low:.3f} to "
+        f"{separation.high:.3f}; {separation.num_intact} intact, {separation.num_spliced} spliced)."
+    )
 
 
-def _about_halves(halves: dict[str, dict[str, int]]) -> str:
+def about_halves(halves: dict[str, dict[str, int]]) -> str:
+    """What the two halves are made of."""
     shares = [
-        f"the {name} half holds {counts.get('intact', 0)} intact and {counts.get('spliced', 0)} spliced documents"
+        f"the {name} half holds {counts.get(INTACT, 0)} intact and {counts.get(SPLICED, 0)} spliced files"
         for name, counts in halves.items()
     ]
-    return f"{' and '.join(shares)}.".capitalize()
+    sentence = ", ".join(shares)
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _about_loss(row: dict[str, Any]) -> str:
-    figures = (
-        f"{row['b']:.3f} nats a token after training on the selected half, {row['a']:.3f} after the random half "
-        f"(difference {_interval(row)})"
+def about_loss(row: dict[str, Any]) -> str:
+    """The loss on held-out files after training on either half."""
+    verdict = {
+        "b": "Mining helped: held-out loss is lower after the selected half",
+        "a": "Mining did not help here, it hurt: held-out loss is higher after the selected half",
+        "": "Mining did not help here: held-out losses cannot be told apart",
+    }[row["favours"]]
+    return f"{verdict}, {row['b']:.3f} against {row['a']:.3f} nats a token ({_difference(row)})."
+
+
+def about_far(row: dict[str, Any]) -> str:
+    """The same where the context is longest."""
+    sign = 0 if row["low"] is None or row["low"] <= 0 <= row["high"] else row["difference"]
+    verdict = (
+        "the selected half is ahead" if sign < 0 else "the random half is ahead" if sign > 0 else "neither is"
     )
-    if row["favours"] == "b":
-        return f"Mining helped the loss on held-out files: {figures}."
-    if row["favours"] == "a":
-        return f"Mining hurt the loss on held-out files: {figures}."
-    return f"Mining made no difference that can be told in the loss on held-out files: {figures}."
+    where = f"{row['bucket_start']} to {row['bucket_stop']} tokens"
+    return f"After {where} of context, {verdict} ({_difference(row)} nats a token)."
 
 
-def _about_far(curve: Sequence[dict[str, Any]]) -> list[str]:
-    """The last bucket of positions, where the context is longest."""
-    if not curve:
-        return []
-    last = max(curve, key=lambda row: (row["length"], row["bucket_stop"]))
-    if last["low"] is None:
-        return []
-    where = f"With {last['bucket_start']} to {last['bucket_stop']} tokens of context"
-    if last["high"] < 0:
-        return [f"{where} the selected half is ahead: {_interval(last)} nats a token."]
-    if last["low"] > 0:
-        return [f"{where} the random half is ahead: {_interval(last)} nats a token."]
-    return [f"{where} neither half is ahead: {_interval(last)} nats a token."]
+def about_passkey(row: dict[str, Any]) -> str:
+    """Whether either model finds a number said once; models of the demo's size do not."""
+    figures = f"{row['b']:.0%} right after the selected half, {row['a']:.0%} after the random half"
+    hopeless = max(row["a"], row["b"]) < 0.05
+    remark = "models this small, trained this briefly, cannot do it" if hopeless else _difference(row)
+    return f"Passkey at {row['length']} tokens: {figures}; {remark}."
 
 
-def _about_task(row: dict[str, Any]) -> str:
-    who = {"b": "the selected half is ahead", "a": "the random half is ahead", "": "no difference that can be told"}
-    name = row["task"].replace("_", " ")
-    return f"{name.capitalize()} at {row['length']} tokens: {who[row['favours']]} ({_interval(row)} nats, more is better)."
+def about_repeated_list(row: dict[str, Any]) -> str:
+    """Whether a list read a second time surprises less: below 1 it does."""
+    return (
+        f"A list read a second time keeps {row['b']:.2f} of its surprisal after the selected half, "
+        f"{row['a']:.2f} after the random half (1 = nothing remembered; {_difference(row)})."
+    )
 
 
-def _interval(row: dict[str, Any]) -> str:
+def _far(curve: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The last bucket of positions."""
+    return max(curve, key=lambda row: (row["length"], row["bucket_stop"]), default=None)
+
+
+def _difference(row: dict[str, Any]) -> str:
     if row["low"] is None:
-        return f"{row['difference']:+.3f}, no interval"
-    return f"{row['difference']:+.3f}, 95 % interval {row['low']:+.3f} to {row['high']:+.3f}"
+        return f"difference {row['difference']:+.3f}, too few examples for an interval"
+    return f"difference {row['difference']:+.3f}, 95 % interval {row['low']:+.3f} to {row['high']:+.3f}"

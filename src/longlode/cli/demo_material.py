@@ -1,7 +1,7 @@
 """What the demo reads: the sources of the running Python's own library, and controls spliced from them.
 
-Three sets of files that share nothing: intact documents, files that only lend pieces to the controls, and held-out files
-for the evaluation.
+Three sets of files that share nothing: intact documents, files that only lend pieces to the controls, and
+held-out files for the evaluation.
 """
 
 import random
@@ -15,7 +15,16 @@ INTACT = "intact"
 SPLICED = "spliced"
 MIN_CHARS = 6_000
 MAX_CHARS = 16_000
-_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "pydoc_data", "lib2to3"}
+_LEFT_OUT = {
+    "test",
+    "tests",
+    "idle_test",
+    "site-packages",
+    "dist-packages",
+    "encodings",
+    "pydoc_data",
+    "lib2to3",
+}
 _MIN_FILES = 40
 
 
@@ -41,9 +50,9 @@ def gather(seed: int, *, num_heldout: int = 16, folder: Path | None = None) -> M
     documents = [(path.relative_to(root).as_posix(), text) for path, text in _sources(root)]
     if len(documents) < _MIN_FILES:
         raise InputError(
-            f"{root} holds {len(documents)} Python source files of {MIN_CHARS:,} characters or more; the demo needs "
-            f"{_MIN_FILES}. This Python keeps its library elsewhere: run the demo with another one (python.org, conda, "
-            "pyenv and Linux packages all have it), or score texts of your own with longlode score."
+            f"{root} holds {len(documents)} Python source files of {MIN_CHARS:,} characters or more; the "
+            f"demo needs {_MIN_FILES}. This Python keeps its library elsewhere: run the demo with another "
+            "(python.org, conda, pyenv, Linux packages), or score texts of your own with longlode score."
         )
     random.Random(seed).shuffle(documents)
     heldout, rest = documents[:num_heldout], documents[num_heldout:]
@@ -74,7 +83,7 @@ def _cut(text: str) -> str:
 
 
 def corpus_rows(material: Material, num_pairs: int, seed: int) -> list[dict[str, str]]:
-    """`num_pairs` intact documents, and as many controls of the same lengths, in an order that tells nothing."""
+    """`num_pairs` intact documents and as many controls of equal lengths, in an order that tells nothing."""
     from longlode.corpus.controls import spliced
 
     rng = random.Random(seed + 1)

@@ -41,7 +41,7 @@ def evaluate(
     """
     from longlode.evaluate import TASKS
     from longlode.evaluate import evaluate as run_evaluation
-    from longlode.models.load import load
+    from longlode.models import load
     from longlode.train.build import pick_device
 
     chosen = _names(tasks, list(TASKS))

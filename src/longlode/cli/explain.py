@@ -47,7 +47,7 @@ def _map(
     from longlode.mining.segments import split_segments
 
     tokens = scorer.encode([text])[0]
-    segments = split_segments(tokens[: max_segments * segment], segment)
+    segments = split_segments(np.asarray(tokens[: max_segments * segment]), segment)
     return {
         **{name: row[name] for name in ("id", "file", "row", "score")},
         "label": label,

@@ -41,7 +41,7 @@ def generate(
         raise InputError("The prompt is empty; expected some text to continue.")
     import torch
 
-    from longlode.models.load import load
+    from longlode.models import load
 
     source = model_source(model)
     network, tokenizer = load(source, device=_device(device))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from longlode.cli.console import finish, output_folder, table
+from longlode.cli.console import finish, progress, table
 from longlode.cli.sources import model_source
 
 EXAMPLES = (
@@ -19,6 +19,7 @@ def pack(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     tokenizer: Annotated[str, typer.Option(help="Folder with tokenizer.json, or: starter.")] = "starter",
     length: Annotated[int, typer.Option(min=2, help="Tokens of a training sequence.")] = 4096,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace shards that lie there.")] = False,
     text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",
 ) -> None:
     """Tokenize documents into memory-mapped shards.
@@ -31,7 +32,15 @@ def pack(
     from longlode.packing import pack as run_packing
 
     words = Tokenizer.load(model_source(tokenizer))
-    output_folder(out)
-    summary = run_packing(read(inputs, text_field=text_field), words, out, length=length)
-    table("Shards", ("what", "number"), list(summary.items()))
+    with progress("packing") as update:
+        summary = run_packing(
+            read(inputs, text_field=text_field),
+            words,
+            out,
+            length=length,
+            overwrite=overwrite,
+            progress=lambda documents, tokens: update(documents, None, f"documents, {tokens:,} tokens"),
+        )
+    rows = [(name, value) for name, value in summary.items() if isinstance(value, int)]
+    table("Shards", ("what", "number"), rows)
     finish(f"Shards: {out}", then=[f"longlode train RECIPE.toml -o runs/first --set data.shards={out}"])

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from longlode.cli.console import note, table
 from longlode.core.records import read_record
 
@@ -14,9 +16,7 @@ def score_rows(out: Path, *, order: str, limit: int) -> list[dict[str, Any]]:
 
     Each has id, source, file, row, score, num_tokens, num_segments and part (the path of its part).
     """
-    import duckdb
-
-    parts = [str(out / "parts" / entry["part"]) for entry in read_record(out, "scores")["parts"]]
+    parts = _part_paths(out)
     if not parts:
         return []
     columns = ("id", "source", "file", "row", "score", "num_tokens", "num_segments", "part")
@@ -29,6 +29,18 @@ def score_rows(out: Path, *, order: str, limit: int) -> list[dict[str, Any]]:
             [parts, limit],
         ).fetchall()
     return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def signal_by_source(out: Path, expression: str) -> dict[str, list[float]]:
+    """Values of a column, or of an SQL expression of columns, over the "ok" rows, by source."""
+    values: dict[str, list[float]] = {}
+    query = (
+        f"SELECT source, {expression} AS value FROM read_parquet(?) WHERE status = 'ok' AND value IS NOT NULL"
+    )
+    with duckdb.connect() as base:
+        for source, value in base.execute(query, [_part_paths(out)]).fetchall():
+            values.setdefault(source, []).append(value)
+    return values
 
 
 def show_scores(out: Path) -> None:
@@ -52,9 +64,7 @@ def show_scores(out: Path) -> None:
 
 def first_reasons(out: Path) -> list[str]:
     """The commonest statuses and reasons of the rows that have no score, one line each."""
-    import duckdb
-
-    parts = [str(out / "parts" / entry["part"]) for entry in read_record(out, "scores")["parts"]]
+    parts = _part_paths(out)
     if not parts:
         return []
     with duckdb.connect() as base:
@@ -64,3 +74,8 @@ def first_reasons(out: Path) -> list[str]:
             [parts, NUM_SHOWN],
         ).fetchall()
     return [f"{count:,} {status}: {reason} (for example {name})" for status, reason, count, name in rows]
+
+
+def _part_paths(out: Path) -> list[str]:
+    """The parts that the record of a scores folder names; others there are of earlier settings."""
+    return [str(out / "parts" / entry["part"]) for entry in read_record(out, "scores")["parts"]]

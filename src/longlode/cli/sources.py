@@ -11,7 +11,7 @@ def model_source(name: str) -> str:
     Raises: InputError when the starter is asked for and this installation lacks it.
     """
     if name == STARTER:
-        from longlode.models.load import starter_folder
+        from longlode.models import starter_folder
 
         return str(starter_folder())
     exported = Path(name) / "model"

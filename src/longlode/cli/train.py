@@ -5,19 +5,19 @@ from typing import Annotated
 
 import typer
 
-from longlode.cli.console import finish, progress, table
+from longlode.cli.console import finish, note, output_folder, table
 
 EXAMPLES = (
-    "longlode train recipes/small.toml -o runs/small --set data.shards=shards",
-    "longlode train recipes/small.toml -o runs/wide --set model.hidden_size=512 --set optim.lr=5e-4",
-    "longlode train recipes/small.toml -o runs/small --set data.shards=shards --resume",
+    "longlode train recipes/cpu_small.toml -o runs/small --set data.shards=shards",
+    "longlode train recipes/cpu_small.toml -o runs/wide --set data.shards=shards --set model.hidden_size=512",
+    "longlode train recipes/cpu_small.toml -o runs/small --set data.shards=shards --resume",
 )
 
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (TOML): model, data, optim, run.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The run's folder; must be new, or used with --resume.")
+        Path, typer.Option("--out", "-o", help="The run's folder: new, or its own with --resume.")
     ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")
@@ -27,5 +27,30 @@ def train(
     """Train a model on packed shards, with checkpoints that survive a kill.
 
     OUT/metrics.jsonl has a row a step, OUT/checkpoints what a resume needs, OUT/model the finished model as a
-    Hugging Face folder. Ctrl-C finishes the step and saves. Next: longlode evaluate OUT.
+    Hugging Face folder. Ctrl-C and SIGTERM finish the step and save; --resume goes on bit for bit. Next:
+    longlode evaluate OUT.
     """
+    from longlode.cli.training import run_training
+    from longlode.train import Recipe
+
+    loaded = Recipe.load(recipe, set_ or [])
+    output_folder(out)
+    summary = run_training(loaded, out, resume=resume)
+    if summary.resumed_from is not None:
+        note(f"Resumed from step {summary.resumed_from:,}.")
+    rows = [
+        ("steps", summary.step),
+        ("tokens", summary.tokens),
+        ("seconds", summary.seconds),
+        ("training loss (nats a token)", summary.loss),
+        ("held-out loss (nats a token)", summary.eval_loss),
+        ("steps left out (not finite)", summary.skips),
+    ]
+    table(f"Run: {summary.status.replace('_', ' ')}", ("what", "figure"), rows)
+    if summary.model_folder is None:
+        note(f"Stopped and saved. Go on with: longlode train {recipe} -o {out} --resume (and the same --set)")
+        return
+    finish(
+        f"Model: {summary.model_folder}. Metrics: {out}/metrics.jsonl",
+        then=[f"longlode evaluate {out} -o eval", f'longlode generate {out} --prompt "Once"'],
+    )

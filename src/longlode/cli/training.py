@@ -1,0 +1,61 @@
+"""From a recipe and shards to a trained model: wires packing's batches to the training loop."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longlode.cli.console import progress
+from longlode.core.batch import Batch
+from longlode.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from longlode.train import Recipe, TrainSummary
+
+
+def run_training(
+    recipe: "Recipe", out: Path, *, resume: bool = False, label: str = "training"
+) -> "TrainSummary":
+    """Train by `recipe` on its shards into the run folder `out`, with a progress bar.
+
+    Raises: ConfigError when the recipe names no shards; what `train.train` and `packing.open_shards` raise.
+    """
+    from longlode.packing import batches, open_shards
+    from longlode.train import build_model, train
+
+    data = recipe.data
+    if not data.shards:
+        raise ConfigError(
+            "The recipe names no shards; make some with longlode pack, then add --set data.shards=FOLDER."
+        )
+    shards = open_shards(data.shards)
+
+    def stream(split: str, start_step: int = 0) -> Iterator[Batch]:
+        return batches(
+            shards,
+            length=data.length,
+            batch_size=data.batch_size,
+            seed=recipe.run.seed,
+            start_step=start_step,
+            packed=data.packed,
+            heldout_fraction=data.heldout_fraction,
+            split=split,
+        )
+
+    model = build_model(recipe, shards.vocab_size, eos_token_id=shards.eos_id)
+    with progress(label) as update:
+
+        def tell(row: dict[str, float]) -> None:
+            speed = f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s"
+            update(int(row["step"]), recipe.num_steps or 0, f"steps: {speed}")
+
+        return train(
+            model,
+            lambda step: stream("train", step),
+            recipe,
+            out,
+            data_fingerprint=shards.fingerprint,
+            resume=resume,
+            heldout=(lambda: stream("heldout")) if data.heldout_fraction else None,
+            tokenizer_folder=shards.tokenizer_folder,
+            on_step=tell,
+        )
