@@ -1,0 +1,43 @@
+"""mining: find the documents of a corpus that hold long-range dependency. Loads no torch.
+
+A scorer (any language model behind `Scorer`) reads segments of a document alone and after one another; an
+estimator turns the readings into a score; the engine does it for a corpus, in units that survive a kill;
+select keeps the best.
+
+May import: core, corpus.
+Start reading: `dependency.py` (the formulas), then `estimators/base.py` and `engine.py`.
+    scorer.py, segments.py, sampling.py   what is read: the model's three calls, segments, what chance decides
+    estimators/                           what the readings mean, one file each
+    baselines.py                          signals without a model
+    settings.py, reading.py, work.py      one unit: batches across documents, one row per document
+    parts.py, workers.py, summary.py      results on disk, processes, the record
+    select.py                             from scores to a smaller corpus
+"""
+
+from longlode.mining.engine import ScoreSummary, score
+from longlode.mining.estimators import (
+    ESTIMATORS,
+    DocumentScore,
+    Estimator,
+    PairPlan,
+    SegmentedDocument,
+    make_estimator,
+)
+from longlode.mining.scorer import Scorer
+from longlode.mining.select import SelectSummary, select
+from longlode.mining.settings import ScoreSettings
+
+__all__ = [
+    "ESTIMATORS",
+    "DocumentScore",
+    "Estimator",
+    "PairPlan",
+    "ScoreSettings",
+    "ScoreSummary",
+    "Scorer",
+    "SegmentedDocument",
+    "SelectSummary",
+    "make_estimator",
+    "score",
+    "select",
+]

@@ -1,0 +1,252 @@
+"""The engine: inputs -> units of work -> parts -> record.
+
+A unit's part is named by the fingerprint of what shapes it: the unit, the settings, the estimator, the
+scorer and the version of the formulas. A part that exists and verifies is done; nothing else is state. So a
+run that was killed goes on where it was, a torn part is made again, and any number of workers gives the same
+parts, byte for byte.
+
+Ids that occur twice are counted in the record and keep all their rows, because a unit must not depend on
+another; `select` keeps the first.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.fingerprints import fingerprint
+from longlode.core.records import write_record
+from longlode.corpus import Unit, plan
+from longlode.mining.dependency import FORMULAS_VERSION
+from longlode.mining.estimators import Estimator
+from longlode.mining.parts import PART_FORMAT, PARTS_FOLDER, PartInfo, part_path, read_info, remove_leftovers
+from longlode.mining.scorer import Scorer
+from longlode.mining.settings import ScoreSettings
+from longlode.mining.summary import summarize_parts
+from longlode.mining.workers import Outcome, Task, WorkerSpec, run_tasks
+
+Progress = Callable[[int, int, int, int], None]
+"""Called with done_units, total_units, documents_done, tokens_done (of the documents, done before
+included).
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSummary:
+    """What a run did; the same and more stands in `record.json`.
+
+    counts: rows by status. num_reused: units whose part was there already. failed_units: {unit, error} of the
+    units without a part, empty when the run is complete. cost: document_tokens; tokens_alone and
+    tokens_given, read by the model; tokens_read_per_token, their sum per document token.
+    """
+
+    out: Path
+    num_documents: int
+    counts: dict[str, int]
+    num_units: int
+    num_reused: int
+    failed_units: list[dict[str, Any]]
+    num_duplicate_ids: int
+    cost: dict[str, float]
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """True when every unit has its part."""
+        return not self.failed_units
+
+
+@dataclass(eq=False)
+class _Tally:
+    """What is done so far, in unit order at the end."""
+
+    total: int
+    infos: dict[str, PartInfo] = field(default_factory=dict)
+    failed: list[Outcome] = field(default_factory=list)
+    smallest_batch: int | None = None
+
+    def report(self, progress: Progress | None) -> None:
+        if progress is not None:
+            infos = self.infos.values()
+            documents = sum(info.num_rows for info in infos)
+            progress(
+                len(self.infos) + len(self.failed),
+                self.total,
+                documents,
+                sum(info.document_tokens for info in infos),
+            )
+
+
+def score(
+    inputs: str | Path | Iterable[str | Path],
+    out: Path,
+    *,
+    estimator: Estimator,
+    make_scorer: Callable[[], Scorer] | None = None,
+    scorer_fingerprint: str = "",
+    settings: ScoreSettings | None = None,
+    num_workers: int = 1,
+    progress: Progress | None = None,
+) -> ScoreSummary:
+    """Score every document of the inputs into `out/parts/*.parquet` and write `out/record.json`.
+
+    Args:
+      inputs: files, folders, globs or URLs, as `corpus.plan` takes them.
+      out: output folder; a run with the same arguments goes on there.
+      estimator: from `make_estimator`, or an Estimator of your own.
+      make_scorer, scorer_fingerprint: makes the scorer, once in each worker (a worker's thread count is set
+        before), and that scorer's fingerprint; picklable with more than one worker. Not needed for
+        estimators that read no model.
+      settings: defaults to ScoreSettings().
+      num_workers: processes; 1 works in this one. The parts do not depend on it.
+      progress: called after every unit.
+    Returns: a summary; `failed_units` is not empty when a unit failed as a whole, and a re-run tries just
+      those.
+    Raises: InputError for inputs that are not there or an `out` that cannot be used; ConfigError;
+      ScorerError when the scorer cannot be made.
+    """
+    started = time.monotonic()
+    settings = settings or ScoreSettings()
+    _check(estimator, make_scorer, scorer_fingerprint, num_workers)
+    listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    out = out.expanduser().absolute()
+    _prepare_folder(out, listed)
+    identity = _identity(estimator, settings, scorer_fingerprint)
+    tasks = [
+        Task(unit, _part_fingerprint(unit, identity))
+        for unit in plan(listed, rows_per_unit=settings.rows_per_unit)
+    ]
+
+    tally = _Tally(total=len(tasks))
+    pending = list(_take_done(tasks, out, tally))
+    num_reused = len(tally.infos)
+    tally.report(progress)
+    spec = WorkerSpec(out, estimator, settings, make_scorer, scorer_fingerprint)
+    for outcome in run_tasks(pending, spec, num_workers):
+        if outcome.info is None:
+            tally.failed.append(outcome)
+        else:
+            tally.infos[outcome.task.fingerprint] = outcome.info
+        if outcome.size is not None and outcome.size.segments < settings.batch_segments:
+            tally.smallest_batch = min(tally.smallest_batch or outcome.size.segments, outcome.size.segments)
+        tally.report(progress)
+    remove_leftovers(out)
+    return _conclude(out, listed, tasks, identity, tally, num_reused, started)
+
+
+def _check(
+    estimator: Estimator, make_scorer: Callable[[], Scorer] | None, scorer_fingerprint: str, num_workers: int
+) -> None:
+    if num_workers < 1:
+        raise ConfigError(f"num_workers is {num_workers}; expected at least 1.")
+    if estimator.needs_scorer and (make_scorer is None or not scorer_fingerprint):
+        raise ConfigError(
+            f"estimator {estimator.name!r} reads a model: pass make_scorer and scorer_fingerprint, or choose "
+            "one that reads none, such as 'gzip'."
+        )
+
+
+def _prepare_folder(out: Path, inputs: list[str | Path]) -> None:
+    """Make the output folder, and refuse one that a later run would read as input."""
+    for item in inputs:
+        folder = Path(item).expanduser().absolute()
+        if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"the output folder {out} lies inside the input folder {item}: the next run would read the "
+                "scores as documents. Choose a folder outside it."
+            )
+    try:
+        (out / PARTS_FOLDER).mkdir(parents=True, exist_ok=True)
+        probe = out / PARTS_FOLDER / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to the output folder {out}: {error.strerror or error}.") from None
+
+
+def _identity(estimator: Estimator, settings: ScoreSettings, scorer_fingerprint: str) -> dict[str, Any]:
+    """Everything but the unit that shapes a part."""
+    return {
+        "settings": settings.identity(),
+        "estimator": {"name": estimator.name, "version": estimator.version, "options": estimator.options()},
+        "scorer": scorer_fingerprint if estimator.needs_scorer else None,
+        "formulas_version": FORMULAS_VERSION,
+        "part_format": PART_FORMAT,
+    }
+
+
+def _part_fingerprint(unit: Unit, identity: dict[str, Any]) -> str:
+    return fingerprint({"unit": unit.fingerprint, **identity})
+
+
+def _take_done(tasks: list[Task], out: Path, tally: _Tally) -> Iterator[Task]:
+    """Put the units whose part verifies into the tally, and yield the others; torn parts are removed."""
+    for task in tasks:
+        path = part_path(out, task.fingerprint)
+        info = read_info(path)
+        if info is not None:
+            tally.infos[task.fingerprint] = info
+            continue
+        path.unlink(missing_ok=True)
+        yield task
+
+
+def _conclude(
+    out: Path,
+    inputs: list[str | Path],
+    tasks: list[Task],
+    identity: dict[str, Any],
+    tally: _Tally,
+    num_reused: int,
+    started: float,
+) -> ScoreSummary:
+    finished = [task for task in tasks if task.fingerprint in tally.infos]
+    done = [tally.infos[task.fingerprint] for task in finished]
+    paths = [part_path(out, task.fingerprint) for task in finished]
+    sums = summarize_parts(paths)
+    assert sums["num_documents"] == sum(info.num_rows for info in done), "counts must add up to the rows"
+    totals = {
+        name: sum(getattr(info, name) for info in done)
+        for name in ("document_tokens", "tokens_alone", "tokens_given")
+    }
+    read = totals["tokens_alone"] + totals["tokens_given"]
+    cost = totals | {
+        "tokens_read_per_token": read / totals["document_tokens"] if totals["document_tokens"] else 0.0
+    }
+    summary = ScoreSummary(
+        out=out,
+        num_documents=sums["num_documents"],
+        counts=sums["counts"],
+        num_units=len(tasks),
+        num_reused=num_reused,
+        failed_units=[{"unit": one.task.unit.to_json(), "error": one.error} for one in tally.failed],
+        num_duplicate_ids=sums["duplicates"]["num_ids"],
+        cost=cost,
+        seconds=time.monotonic() - started,
+    )
+    write_record(
+        out,
+        "scores",
+        inputs=[str(item) for item in inputs],
+        **identity,
+        **sums,
+        complete=summary.complete,
+        num_units=summary.num_units,
+        num_reused=num_reused,
+        failed_units=summary.failed_units,
+        parts=[
+            {"part": part_path(out, task.fingerprint).name, "unit": task.unit.to_json()} for task in finished
+        ],
+        num_other_parts=_count_other_parts(out, paths),
+        smallest_batch_segments=tally.smallest_batch,
+        cost=cost,
+        seconds=summary.seconds,
+    )
+    return summary
+
+
+def _count_other_parts(out: Path, paths: list[Path]) -> int:
+    """Parts of earlier settings or inputs; they are left where they are and belong to no record."""
+    return len(set((out / PARTS_FOLDER).glob("*.parquet")) - set(paths))

@@ -1,0 +1,164 @@
+"""What an estimator is: which segments and pairs to read, and what the readings say about the document.
+
+An estimator never sees the scorer. The engine asks it to `choose` segments and `plan` pairs for each
+document, reads the pairs of many documents together, and hands the readings back to `finish`.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from longlode.core.errors import ConfigError
+from longlode.corpus import Document
+from longlode.mining.sampling import sample_segments
+
+MAX_SEGMENTS = 256
+"""Segments read of one document at most: 32,768 tokens at 128 a segment, the release's window."""
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedDocument:
+    """One document as an estimator sees it. Letters: S segments that were chosen, L tokens each, F foreign
+    ones.
+
+    document: the corpus document with its `text` EMPTIED: a unit of work keeps tokens, not texts.
+    tokens: int64 `[S, L]`, the chosen segments in document order.
+    positions: int64 `[S]`, the place of each in the whole document, ascending.
+    num_total_segments: whole segments in the document, >= S.
+    all_tokens: int32 `[num_tokens]`, the whole document, the ragged tail included.
+    foreign: int64 `[F, L]`, segments of other documents of the unit, F <= the estimator's num_foreign. F is 0
+      when the unit holds no other document, so an estimator must cope with any F from 0.
+    repetition, gzip_ratio: the signals of `mining.baselines`; gzip_ratio is of the whole text.
+    """
+
+    document: Document
+    tokens: np.ndarray
+    positions: np.ndarray
+    num_total_segments: int
+    all_tokens: np.ndarray
+    foreign: np.ndarray
+    repetition: float | None
+    gzip_ratio: float | None
+
+    @property
+    def num_segments(self) -> int:
+        """S, the chosen segments."""
+        return len(self.tokens)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the whole document."""
+        return len(self.all_tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class PairPlan:
+    """The pairs to read: `targets[p]` is read after `sources[p]`. Both int32 `[P]`, row numbers of the
+    tokens.
+
+    A source of S or more means foreign segment `source - S`.
+    """
+
+    targets: np.ndarray
+    sources: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError when the two differ in length or are not vectors."""
+        if self.targets.ndim != 1 or self.targets.shape != self.sources.shape:
+            raise ConfigError(
+                f"a pair plan has shapes {self.targets.shape} and {self.sources.shape}; expected two "
+                "vectors of one length."
+            )
+
+    @classmethod
+    def empty(cls) -> "PairPlan":
+        """A plan that reads no pair."""
+        return cls(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int32))
+
+    def check(self, doc: SegmentedDocument) -> None:
+        """Raises: ConfigError when a pair names a segment that the document does not have."""
+        limits = (
+            ("target", self.targets, len(doc.tokens)),
+            ("source", self.sources, len(doc.tokens) + len(doc.foreign)),
+        )
+        for name, values, limit in limits:
+            if values.size and (values.min() < 0 or values.max() >= limit):
+                raise ConfigError(
+                    f"a pair plan names {name} {values.min()}..{values.max()}; expected 0..{limit - 1}."
+                )
+
+
+@dataclass(frozen=True)
+class DocumentScore:
+    """What an estimator says of one document. None becomes null in the result, and so does a score unless
+    "ok".
+
+    score: higher = more long-range dependency. num_pairs: pairs inside the document that were read.
+    strength_mean: mean DST over those pairs; strength_max_mean: mean over targets of their strongest pair.
+    gain_nats: what the estimator counts as gained, nats a token. specificity_mean: mean DSP over targets.
+    status: "ok" | "too_short" | "skipped" | "failed"; reason: why, also for an "ok" that the reader should
+      know of.
+    """
+
+    score: float | None
+    num_pairs: int | None = None
+    strength_mean: float | None = None
+    strength_max_mean: float | None = None
+    gain_nats: float | None = None
+    specificity_mean: float | None = None
+    status: str = "ok"
+    reason: str = ""
+
+
+class Estimator(ABC):
+    """Turns readings of a scorer into a document's score; pure numpy, picklable, without state between
+    documents.
+
+    name, version: part of every result's name; raise `version` when the numbers change.
+    num_foreign: foreign segments wanted with each document.
+    min_segments: a document with fewer whole segments is "too_short" and never reaches the estimator.
+    needs_scorer: False for estimators that read no tokens; their documents have S = 0.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    num_foreign: ClassVar[int] = 0
+    min_segments: ClassVar[int] = 2
+    needs_scorer: ClassVar[bool] = True
+
+    def __init__(self, *, pairs: int | None = 500, max_segments: int = MAX_SEGMENTS) -> None:
+        """Args: pairs, how many to read of a document, None for all; max_segments, how many segments at
+        most.
+        """
+        if pairs is not None and pairs < 1:
+            raise ConfigError(f"pairs is {pairs}; expected a number above 0, or None for all pairs.")
+        if max_segments < 2:
+            raise ConfigError(
+                f"max_segments is {max_segments}; expected at least 2, as a pair has two segments."
+            )
+        self.pairs = pairs
+        self.max_segments = max_segments
+
+    def options(self) -> dict[str, Any]:
+        """What shapes the numbers besides name and version, as JSON; part of every result's name."""
+        return {"pairs": self.pairs, "max_segments": self.max_segments}
+
+    def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
+        """Which of a document's `num_total` segments to keep, ascending: all, or `max_segments` at random."""
+        return sample_segments(num_total, self.max_segments, rng)
+
+    @abstractmethod
+    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
+        """Which pairs to read of this document."""
+
+    @abstractmethod
+    def finish(
+        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
+    ) -> DocumentScore:
+        """The score from the readings.
+
+        Args: alone float32 `[S + F, L - 1]`, nats of each segment's tokens (foreign ones last); given float32
+          `[P, L - 1]`, nats of each pair's target after its source. All finite: the engine has checked.
+        """

@@ -1,0 +1,33 @@
+"""`gzip`: how much gzip saves, a baseline that reads no model."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from longlode.mining.estimators.base import DocumentScore, Estimator, PairPlan, SegmentedDocument
+
+
+class GzipEstimator(Estimator):
+    """Score = 1 - compressed / raw bytes: higher = more of the text is foretold by the text before it.
+
+    gzip looks back 32 KiB, so its "long range" is about 60 segments; repetitive logs score highest.
+    """
+
+    name: ClassVar[str] = "gzip"
+    min_segments: ClassVar[int] = 0
+    needs_scorer: ClassVar[bool] = False
+
+    def options(self) -> dict[str, Any]:
+        """Nothing: neither pairs nor segments are read."""
+        return {}
+
+    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
+        """No pair."""
+        return PairPlan.empty()
+
+    def finish(
+        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
+    ) -> DocumentScore:
+        """1 - ratio; the engine never sends an empty text."""
+        assert doc.gzip_ratio is not None, "an empty text is too_short before it comes here"
+        return DocumentScore(score=1.0 - doc.gzip_ratio)

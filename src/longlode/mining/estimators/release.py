@@ -1,0 +1,66 @@
+"""`release`: the numbers of ProLong's released code on the same pairs, quirks included and said aloud.
+
+Checked against `prolong/run.py` and `run_batch_multi_process.py` of github.com/October2001/ProLong (2024).
+`mining/dependency.py` lists the quirks of its formulas (R1 to R6). The rest of them:
+
+    R7   A document with fewer pairs than the sample size scores exactly 0, as none of its pairs is read:
+         below 33 segments at 500 pairs, below 101 at the multi-process default of 5000. Kept, with a reason
+         on the row.
+    R8   Of a document with more segments than the window, as many segments as the window holds are drawn at
+         random from the whole document, and i - j counts drawn segments, not segments of the text. Kept.
+    R9   A segment's first token is never scored, not even after a source, where it has a context. Kept
+         (Scorer).
+    R10  The tail after the last whole segment is dropped. Kept (segments.py).
+    R11  Segments are read without BOS, so any context at all lowers the cold start's perplexity, and nothing
+         subtracts that: unrelated text has positive strength. Kept.
+
+What is not kept, because it is an accident of the program and no part of the score:
+
+    X1   fp16 logits, loss and exp: coarse steps of perplexity, infinity above 65,504. Here: the scorer's own
+         dtype, then float64.
+    X2   Any exception gives the score 0, and a document of no whole segment 0 or a crash. Here: a status and
+         a reason, and no score.
+    X3   The pairs come from a process-wide generator that a resumed or re-split run leaves elsewhere. Here: a
+         stream per document, so the draw differs from the release's for a given seed, the formulas do not.
+    X4   A record without a text takes the text of the record before it. Here: a status.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+
+from longlode.mining import dependency
+from longlode.mining.estimators.base import DocumentScore, PairPlan, SegmentedDocument
+from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator
+
+
+class ReleaseEstimator(PairwiseEstimator):
+    """ProLong as released. The window W of R1 is `max_segments`; all pairs (None) is its sample size -1."""
+
+    name: ClassVar[str] = "release"
+    specificity_floor: ClassVar[float] = dependency.RELEASE_FLOOR
+
+    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
+        """As the base, but no pair at all when there are fewer than asked for (R7)."""
+        if self.pairs is not None and _num_all_pairs(doc) < self.pairs:
+            return PairPlan.empty()
+        return super().plan(doc, rng)
+
+    def finish(
+        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
+    ) -> DocumentScore:
+        """As the base, but 0 with a reason when no pair was read (R7)."""
+        if len(plan.targets) == 0:
+            few = f"fewer pairs ({_num_all_pairs(doc)}) than the sample size ({self.pairs})"
+            reason = f"{few}: the release scores 0"
+            return DocumentScore(score=0.0, num_pairs=0, reason=reason)
+        return super().finish(doc, plan, alone, given)
+
+    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> float:
+        """LDS over the drawn segments (R1 to R6, R8)."""
+        distances = dependency.release_distance(pairs.targets, pairs.sources, self.max_segments)
+        return dependency.release_lds(pairs.strengths, distances, pairs.specificities)
+
+
+def _num_all_pairs(doc: SegmentedDocument) -> int:
+    return doc.num_segments * (doc.num_segments - 1) // 2

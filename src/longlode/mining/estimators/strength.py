@@ -1,0 +1,18 @@
+"""`strength`: mean dependency strength over the sampled pairs, a baseline that knows neither distance nor
+specificity.
+"""
+
+from typing import ClassVar
+
+from longlode.mining.estimators.base import SegmentedDocument
+from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator
+
+
+class StrengthEstimator(PairwiseEstimator):
+    """Score = mean DST; free of the length bias of a sum over pairs."""
+
+    name: ClassVar[str] = "strength"
+
+    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> float:
+        """Mean DST."""
+        return float(pairs.strengths.mean())

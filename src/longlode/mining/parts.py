@@ -1,0 +1,129 @@
+"""Parts: the results of one unit of work in one Parquet file, whole or not there.
+
+A part is named by the fingerprint of everything that shapes it, and carries that fingerprint, its row count
+and its cost in its metadata. "Done" means: the file of that name exists and verifies. Nothing else is state.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from longlode.core.records import atomic_path
+
+PARTS_FOLDER = "parts"
+PART_FORMAT = 1
+"""Part of every part's name: raise it when columns change."""
+
+SCORE_COLUMNS = (
+    "score",
+    "strength_mean",
+    "strength_max_mean",
+    "gain_nats",
+    "specificity_mean",
+    "repetition",
+    "gzip_ratio",
+)
+"""The float columns, null where there is nothing to say."""
+
+COLUMNS = pa.schema(
+    [
+        pa.field("id", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("file", pa.string()),
+        pa.field("row", pa.int64()),
+        *(pa.field(name, pa.int64()) for name in ("num_bytes", "num_tokens", "num_segments", "num_pairs")),
+        *(pa.field(name, pa.float64()) for name in SCORE_COLUMNS),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+"""The columns of a part, in order. num_segments counts the whole segments of the document, read or not."""
+
+PAIRS_FIELD = pa.field(
+    "pairs",
+    pa.list_(
+        pa.struct(
+            [
+                pa.field("i", pa.int32()),
+                pa.field("j", pa.int32()),
+                pa.field("nll_alone", pa.float32()),
+                pa.field("nll_given", pa.float32()),
+            ]
+        )
+    ),
+)
+"""With keep_pairs: places i > j in the document, mean nats a token of s_i alone and after s_j."""
+
+_METADATA_KEY = b"longlode"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartInfo:
+    """What a part says of itself.
+
+    fingerprint: its name. num_rows: one per input document. document_tokens: of the scored documents, whole.
+    tokens_alone, tokens_given: read by the model, segments alone and targets after a source.
+
+    Where the input lies is not in it, so that the same input elsewhere gives the same bytes.
+    """
+
+    fingerprint: str
+    num_rows: int
+    document_tokens: int
+    tokens_alone: int
+    tokens_given: int
+
+
+def part_path(out: Path, fingerprint: str) -> Path:
+    """Where the part of that fingerprint lies in the output folder."""
+    return out / PARTS_FOLDER / f"{fingerprint}.parquet"
+
+
+def write_part(path: Path, rows: Sequence[dict[str, Any]], info: PartInfo, *, keep_pairs: bool) -> None:
+    """Write a part: temporary name, fsync, rename. Equal arguments give equal bytes (same pyarrow)."""
+    schema = COLUMNS.append(PAIRS_FIELD) if keep_pairs else COLUMNS
+    about = orjson.dumps(info, option=orjson.OPT_SORT_KEYS)
+    table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata({_METADATA_KEY: about}))
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True, store_schema=True)
+
+
+def read_info(path: Path) -> PartInfo | None:
+    """What the part at `path` says of itself after a full read; None when it is missing, torn or another
+    thing.
+    """
+    try:
+        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        info = PartInfo(**orjson.loads(table.schema.metadata[_METADATA_KEY]))
+    except (OSError, pa.ArrowException, KeyError, TypeError, orjson.JSONDecodeError):
+        return None
+    if info.fingerprint != path.stem or info.num_rows != table.num_rows:
+        return None
+    return info
+
+
+def remove_leftovers(out: Path) -> int:
+    """Remove temporary files of writers that are gone (killed). Returns: how many."""
+    removed = 0
+    for leftover in (out / PARTS_FOLDER).glob(".*.parquet.*.tmp"):
+        owner = leftover.name.split(".")[-2]
+        if owner.isdigit() and not _is_running(int(owner)):
+            leftover.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,128 @@
+"""Reading segments and pairs with a scorer, in batches that fill across documents and bounded memory.
+
+The segments of many documents are laid end to end and read in blocks. A block's states are used for every
+pair
+whose source is in it and then dropped: a segment is read alone once, a source is never read twice, and no
+more states are held than one block has.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from longlode.core.errors import ScorerError
+from longlode.mining.scorer import Scorer
+
+_MEMORY_WORDS = ("out of memory", "allocate memory")
+
+
+@dataclass
+class BatchSize:
+    """How much goes into one call: `segments` of `alone`, `pairs` of `given`. Halved for good when memory
+    runs out.
+
+    It changes speed and memory, not results (beyond the rounding of the scorer).
+    """
+
+    segments: int = 256
+    pairs: int = 1024
+
+    def halve(self) -> bool:
+        """Halve both, down to 1. Returns: False when both are 1 already, so that there is nothing to
+        halve.
+        """
+        if self.segments == 1 and self.pairs == 1:
+            return False
+        self.segments = max(1, self.segments // 2)
+        self.pairs = max(1, self.pairs // 2)
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What to read for one document: segments int `[n, L]`, and pairs of rows of them, targets, sources
+    `[P]`.
+    """
+
+    segments: np.ndarray
+    targets: np.ndarray
+    sources: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """What was read for one job: alone float32 `[n, L - 1]`, given float32 `[P, L - 1]`, nats."""
+
+    alone: np.ndarray
+    given: np.ndarray
+
+
+def read_jobs(scorer: Scorer, jobs: Sequence[Job], size: BatchSize) -> list[Readings]:
+    """Read all jobs together.
+
+    Args: jobs, at least one, all of one L; size, halved in place when the scorer runs out of memory.
+    Returns: one Readings per job, in order.
+    Raises: whatever the scorer raises, out-of-memory errors once a batch of one does not fit; ScorerError
+      when a result has another shape than the protocol says.
+    """
+    segments = np.concatenate([job.segments for job in jobs]).astype(np.int64, copy=False)
+    firsts = np.cumsum([0, *(len(job.segments) for job in jobs)])
+    targets = np.concatenate([job.targets + first for job, first in zip(jobs, firsts[:-1], strict=True)])
+    sources = np.concatenate([job.sources + first for job, first in zip(jobs, firsts[:-1], strict=True)])
+    by_source = np.argsort(sources, kind="stable")
+
+    scored = segments.shape[1] - 1
+    alone = np.empty((len(segments), scored), dtype=np.float32)
+    given = np.empty((len(sources), scored), dtype=np.float32)
+    start = 0
+    while start < len(segments):
+        stop = min(start + size.segments, len(segments))
+        low, high = np.searchsorted(sources[by_source], [start, stop])
+        pairs = by_source[low:high]
+        try:
+            alone[start:stop], states = _checked_alone(scorer, segments[start:stop])
+            for first in range(0, len(pairs), size.pairs):
+                batch = pairs[first : first + size.pairs]
+                given[batch] = _checked_given(
+                    scorer, states, sources[batch] - start, segments[targets[batch]]
+                )
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not is_out_of_memory(error) or not size.halve():
+                raise
+            continue  # this block again, smaller; the failed call's tensors die with `error`
+        finally:
+            states = None  # before the next block asks for its own
+        start = stop
+
+    ends = np.cumsum([0, *(len(job.targets) for job in jobs)])
+    return [
+        Readings(alone[firsts[n] : firsts[n + 1]], given[ends[n] : ends[n + 1]]) for n in range(len(jobs))
+    ]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for MemoryError and for what torch and the operating system raise when memory runs out."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError | OSError) and any(words in text for words in _MEMORY_WORDS)
+
+
+def _checked_alone(scorer: Scorer, segments: np.ndarray) -> tuple[np.ndarray, Any]:
+    nll, states = scorer.alone(segments)
+    _check_shape("alone", nll, segments)
+    return nll, states
+
+
+def _checked_given(scorer: Scorer, states: Any, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    nll = scorer.given(states, sources, targets)
+    _check_shape("given", nll, targets)
+    return nll
+
+
+def _check_shape(call: str, nll: np.ndarray, segments: np.ndarray) -> None:
+    expected = (len(segments), segments.shape[1] - 1)
+    if nll.shape != expected:
+        raise ScorerError(f"the scorer's `{call}` gave shape {nll.shape}; expected {expected} (n, L - 1).")

@@ -1,0 +1,90 @@
+"""Chance, seeded per document: what is drawn for a document depends on that document alone.
+
+Each draw has its own Philox stream, keyed by the seed, the document's id, the hash of its text and what is
+drawn. So neighbours, the number of workers, the order of work and a resumed run change nothing.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from longlode.core.fingerprints import fingerprint
+
+
+def document_rng(seed: int, document_id: str, text_hash: str, purpose: str) -> np.random.Generator:
+    """A generator that is a function of its arguments. `purpose` keeps the draws for one document apart."""
+    key = int(fingerprint([seed, document_id, text_hash, purpose]), 16)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def sample_segments(num_total: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` of `num_total` segments, uniform without replacement, in document order; int64 `[count]`."""
+    if num_total <= count:
+        return np.arange(num_total)
+    return np.sort(rng.choice(num_total, size=count, replace=False))
+
+
+def sample_pairs(
+    num_segments: int, num_pairs: int | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (i, j) with j < i, uniform without replacement; all of them for None or when there are no more.
+
+    Returns: targets i, sources j, int32 `[P]`, ordered by (i, j).
+    """
+    targets, sources = np.tril_indices(num_segments, -1)
+    if num_pairs is not None and num_pairs < len(targets):
+        drawn = np.sort(rng.choice(len(targets), size=num_pairs, replace=False))
+        targets, sources = targets[drawn], sources[drawn]
+    return targets.astype(np.int32), sources.astype(np.int32)
+
+
+def sample_rows(
+    num_segments: int, num_pairs: int | None, row_pairs: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs in whole rows: targets at random, each with `row_pairs` sources (all it has, if it has fewer).
+
+    What is computed per target then rests on many values, where uniform pairs give each target about two.
+
+    Args: num_pairs, at most so many in all, at least one row even if that is cut short; None for all pairs
+      there are.
+    Returns: targets i, sources j, int32 `[P]`, ordered by (i, j).
+    """
+    if num_pairs is None:
+        return sample_pairs(num_segments, None, rng)
+    targets: list[np.ndarray] = []
+    sources: list[np.ndarray] = []
+    left = num_pairs
+    for target in rng.permutation(np.arange(1, num_segments)):
+        size = min(row_pairs, int(target), num_pairs)
+        if size > left:
+            break
+        targets.append(np.full(size, target))
+        sources.append(rng.choice(target, size=size, replace=False))
+        left -= size
+    all_targets, all_sources = np.concatenate(targets), np.concatenate(sources)
+    order = np.lexsort((all_sources, all_targets))
+    return all_targets[order].astype(np.int32), all_sources[order].astype(np.int32)
+
+
+def sample_foreign(others: Sequence[np.ndarray], count: int, rng: np.random.Generator) -> np.ndarray:
+    """Segments of other documents, spread over as many documents as possible.
+
+    Documents are visited in a random order, one new segment of each a round, until `count` are found: a long
+    document does not crowd out the short ones.
+
+    Args: others, the segments `[S_k, L]` of each other document, at least one document.
+    Returns: `[F, L]`, F <= count; less when the others have fewer segments in all.
+    """
+    order = rng.permutation(len(others))
+    shuffled: dict[int, np.ndarray] = {}
+    found: list[np.ndarray] = []
+    for round_number in range(count):
+        if len(found) == count:
+            break
+        for index in order:
+            if round_number >= len(others[index]) or len(found) == count:
+                continue
+            if index not in shuffled:
+                shuffled[index] = rng.permutation(len(others[index]))
+            found.append(others[index][shuffled[index][round_number]])
+    return np.stack(found)

@@ -1,0 +1,42 @@
+"""The scorer: the only thing that mining knows of a model."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Scorer(Protocol):
+    """A language model behind three calls; numpy at the boundary, so that mining needs no torch.
+
+    A scorer may split a call into batches of its own; it must not change what a row means, and a row of a
+    result depends on that row's arguments alone (up to rounding).
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of model, tokenizer and dtype together: two scorers of one fingerprint give the same
+        numbers.
+        """
+        ...
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        ...
+
+    def alone(self, segments: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Read every segment with nothing before it.
+
+        Args: segments int64 `[n, L]`.
+        Returns: nll float32 `[n, L - 1]`, nats of tokens 1..L-1 (the first is never scored); and the states
+          after each segment, opaque, good only for `given`.
+        """
+        ...
+
+    def given(self, states: Any, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Read every target after the source segment whose state is at hand: no source is read a second time.
+
+        Args: states from `alone`; sources int `[p]`, rows of that `alone` call; targets int64 `[p, L]`.
+        Returns: nll float32 `[p, L - 1]`, nats of the same tokens 1..L-1 as `alone` scores.
+        """
+        ...

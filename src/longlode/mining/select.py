@@ -1,0 +1,292 @@
+"""Select: from scores to a smaller corpus, fair across lengths and sources, with a reason for all that is
+dropped.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.records import atomic_path, read_record, versions, write_json
+from longlode.corpus import Document, Unit, check_output_path, read_unit, write_documents
+from longlode.mining.parts import PARTS_FOLDER, SCORE_COLUMNS
+
+BY = ("length", "source")
+"""What documents can be grouped by: `length` is the power of two at or below num_tokens (num_bytes without
+it).
+"""
+
+_NUMERIC = (*SCORE_COLUMNS, "num_bytes", "num_tokens", "num_segments", "num_pairs")
+_BUCKETS = {
+    "length": "floor(log2(greatest(coalesce(num_tokens, num_bytes), 1)))::VARCHAR",
+    "source": "source",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSummary:
+    """What was kept. dropped: first words of the reason -> rows. num_selected + the dropped =
+    num_documents.
+    """
+
+    out: Path
+    dropped_path: Path
+    num_documents: int
+    num_selected: int
+    num_groups: int
+    dropped: dict[str, int]
+    lowest_selected: float
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What is kept: the best `top` share of each group, or all of at least `min_score`, by `column`."""
+
+    top: float | None
+    min_score: float | None
+    by: tuple[str, ...]
+    column: str
+
+    def __post_init__(self) -> None:
+        if (self.top is None) == (self.min_score is None):
+            raise ConfigError("give either top (a share, such as 0.5) or min_score; got both or neither.")
+        if self.top is not None and not 0 < self.top <= 1:
+            raise ConfigError(
+                f"top is {self.top}; expected a share above 0 and up to 1, such as 0.5 for the best half."
+            )
+        unknown = [name for name in self.by if name not in BY]
+        if unknown:
+            raise ConfigError(f"cannot group by {unknown[0]!r}; expected {' or '.join(BY)}.")
+        if self.by and self.top is None:
+            raise ConfigError(
+                "grouping by length or source goes with top; min_score is one threshold for all."
+            )
+        if self.column not in _NUMERIC:
+            raise ConfigError(
+                f"there is no column {self.column!r} to select by; choose one of {', '.join(_NUMERIC)}."
+            )
+
+
+def select(
+    scores: Path,
+    out: Path,
+    *,
+    top: float | None = None,
+    min_score: float | None = None,
+    by: Sequence[str] = (),
+    column: str = "score",
+) -> SelectSummary:
+    """Write the best documents of a finished scoring run to `out`.
+
+    In each group (all documents, or one for each length bucket and source as `by` says) the best
+    max(1, floor(top * n + 0.5)) of its n scored documents are kept (so a group of one keeps it), higher
+    `column` first and ties by id. Of rows
+    with one id only the first is a candidate: scored ones before others, then in input order.
+
+    Writes: `out` (.jsonl, .jsonl.gz, .jsonl.zst, .parquet): the records in input order with all their fields
+      and `score`; `out.dropped.parquet`: every row left out, with its place, value, status and why;
+      `out.record.json`: kind "selection", the rule and the counts.
+    Args: scores, the output folder of `score`; out; top or min_score; by, of "length", "source"; column, a
+      numeric column of the parts.
+    Raises: InputError when the run is not finished, nothing is selected, an input has changed since, or
+      `out` lies over or inside what it comes from; ConfigError for a rule that makes no sense.
+    """
+    rule = _Rule(top, min_score, tuple(by), column)
+    scores, out = scores.expanduser().absolute(), out.expanduser().absolute()
+    record = read_record(scores, "scores")
+    check_output_path(out)
+    _check_finished(record, scores)
+    _check_place(record, scores, out)
+    dropped_path = out.with_name(out.name + ".dropped.parquet")
+    with duckdb.connect() as base:
+        _rank(base, record, scores, rule)
+        counts = _count_kinds(base)
+        num_selected = counts.pop("", 0)
+        if num_selected == 0:
+            raise InputError(_nothing(base, rule, counts))
+        num_written = write_documents(out, _selected_rows(base, record))
+        assert num_written == num_selected, "every selected row is written once"
+        _write_dropped(base, dropped_path)
+        lowest, num_groups = base.execute(
+            "SELECT min(value) FILTER (kind IS NULL), count(DISTINCT bucket) FILTER (rank IS NOT NULL) "
+            "FROM ranked"
+        ).fetchall()[0]
+    summary = SelectSummary(
+        out=out,
+        dropped_path=dropped_path,
+        num_documents=num_selected + sum(counts.values()),
+        num_selected=num_selected,
+        num_groups=num_groups,
+        dropped=counts,
+        lowest_selected=lowest,
+    )
+    _write_selection_record(summary, scores, record, rule)
+    return summary
+
+
+def _check_finished(record: dict[str, Any], scores: Path) -> None:
+    if not record.get("complete"):
+        failed = len(record.get("failed_units", []))
+        raise InputError(
+            f"the scoring run in {scores} is not complete: {failed} of {record.get('num_units')} units "
+            "failed. Run the same score command again; it does only what is missing."
+        )
+    missing = [
+        part["part"] for part in record["parts"] if not (scores / PARTS_FOLDER / part["part"]).is_file()
+    ]
+    if missing:
+        raise InputError(
+            f"{scores} lacks {len(missing)} of its parts, first {missing[0]}. Run the score command again."
+        )
+
+
+def _check_place(record: dict[str, Any], scores: Path, out: Path) -> None:
+    """Refuse an `out` that would overwrite an input, or that a later run would read as input."""
+    place = out.resolve()
+    if place.is_relative_to(scores.resolve()):
+        raise InputError(f"{out} lies inside the scores folder {scores}; write the selection outside it.")
+    for item in record["inputs"]:
+        folder = Path(item).expanduser().absolute()
+        if folder.is_dir() and place.is_relative_to(folder.resolve()):
+            raise InputError(f"{out} lies inside the input folder {item}; write the selection outside it.")
+    files = {file["path"] for part in record["parts"] for file in part["unit"]["files"]}
+    if (
+        str(out) in files
+        or str(place) in files
+        or any(place == Path(file).resolve() for file in files if "://" not in file)
+    ):
+        raise InputError(f"{out} is one of the inputs that were scored; choose another name.")
+
+
+def _rank(base: duckdb.DuckDBPyConnection, record: dict[str, Any], scores: Path, rule: _Rule) -> None:
+    """Make the table `ranked`: every row once, `kind` and `why` null where it is selected."""
+    names = [str(scores / PARTS_FOLDER / part["part"]) for part in record["parts"]]
+    groups = ", ".join(_BUCKETS[name] for name in rule.by)
+    base.execute(
+        "CREATE TABLE parts AS SELECT unnest(?) AS name, unnest(range(?)) AS part", [names, len(names)]
+    )
+    base.execute(
+        f"""
+        CREATE TABLE rows AS
+        SELECT part, file_row_number AS place, id, source, file, row, num_bytes, score, status, reason,
+               CASE WHEN status = 'ok' AND isfinite({rule.column}) THEN {rule.column} END AS value,
+               [{groups}]::VARCHAR[] AS bucket
+        FROM read_parquet(?, filename = true, file_row_number = true) JOIN parts ON name = filename
+        """,
+        [names],
+    )
+    keep = "rank <= greatest(1, floor(? * size + 0.5))" if rule.top is not None else "value >= ?"
+    limit = rule.top if rule.top is not None else rule.min_score
+    base.execute(
+        f"""
+        CREATE TABLE ranked AS
+        WITH named AS (
+          SELECT *, row_number() OVER once AS nth, first_value(file || '#' || row) OVER once AS first_place
+          FROM rows WINDOW once AS (PARTITION BY id ORDER BY value IS NULL, part, place)
+        ), candidates AS (
+          SELECT *, nth = 1 AND value IS NOT NULL AS candidate FROM named
+        ), placed AS (
+          SELECT *, row_number() OVER (PARTITION BY bucket, candidate ORDER BY value DESC, id) AS rank,
+                 count(*) OVER (PARTITION BY bucket, candidate) AS size
+          FROM candidates
+        ), judged AS (
+          SELECT *, CASE WHEN nth > 1 THEN 'duplicate id'
+                         WHEN status <> 'ok' THEN status
+                         WHEN value IS NULL THEN 'no value'
+                         WHEN NOT {keep} THEN 'below the cut' END AS kind
+          FROM placed
+        )
+        SELECT part, place, id, source, file, row, num_bytes, score, value, status, bucket, kind,
+               CASE WHEN candidate THEN rank END AS rank,
+               CASE kind WHEN 'duplicate id' THEN 'duplicate id of ' || first_place
+                         WHEN 'no value' THEN 'no value in the column selected by'
+                         WHEN 'below the cut' THEN format('rank {{}} of {{}} in its group', rank, size)
+                         ELSE reason END AS why
+        FROM judged
+        """,
+        [limit],
+    )
+
+
+def _count_kinds(base: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Rows by the kind of their reason, "" for what is selected."""
+    query = "SELECT coalesce(kind, ''), count(*) FROM ranked GROUP BY kind ORDER BY kind"
+    return dict(base.execute(query).fetchall())
+
+
+def _nothing(base: duckdb.DuckDBPyConnection, rule: _Rule, dropped: dict[str, int]) -> str:
+    """Why nothing is selected, with what would be."""
+    counted = ", ".join(f"{count} {kind}" for kind, count in dropped.items()) or "there are no rows"
+    best = base.execute("SELECT max(value) FROM ranked").fetchall()[0][0]
+    if best is None:
+        return f"nothing is selected: no document has a value in column {rule.column!r} ({counted})."
+    return f"nothing is selected: min_score is {rule.min_score}, the best document has {best:g} ({counted})."
+
+
+def _selected_rows(base: duckdb.DuckDBPyConnection, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Read the selected documents again, unit by unit, and yield their records with the score."""
+    units = [Unit.from_json(part["unit"]) for part in record["parts"]]
+    text_field = record["settings"]["text_field"]
+    parts = base.execute("SELECT DISTINCT part FROM ranked WHERE kind IS NULL ORDER BY part").fetchall()
+    for (part,) in parts:
+        found = base.execute(
+            "SELECT file, row, id, num_bytes, score FROM ranked WHERE kind IS NULL AND part = ?", [part]
+        ).fetchall()
+        wanted = {(file, row): (name, num_bytes, score) for file, row, name, num_bytes, score in found}
+        for item in read_unit(units[part], text_field=text_field):
+            expected = wanted.pop((item.file, item.row), None)
+            if expected is None:
+                continue
+            if not isinstance(item, Document) or (item.id, item.num_bytes) != expected[:2]:
+                raise InputError(_changed(units[part], f"row {item.row} of {item.file}"))
+            yield item.metadata | {
+                "id": item.id,
+                "source": item.source,
+                text_field: item.text,
+                "score": expected[2],
+            }
+        if wanted:
+            raise InputError(_changed(units[part], f"{len(wanted)} selected rows of {next(iter(wanted))[0]}"))
+
+
+def _changed(unit: Unit, what: str) -> str:
+    return (
+        f"{what} ({unit.files[0].path}) is not what was scored any more: the input was moved or changed. "
+        "Score it again, or put it back."
+    )
+
+
+def _write_dropped(base: duckdb.DuckDBPyConnection, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        quoted = str(temporary).replace("'", "''")
+        base.execute(
+            f"""COPY (SELECT id, source, file, row, num_bytes, score, value, status, kind, why FROM ranked
+                      WHERE kind IS NOT NULL ORDER BY part, place)
+                TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)"""
+        )
+
+
+def _write_selection_record(
+    summary: SelectSummary, scores: Path, record: dict[str, Any], rule: _Rule
+) -> None:
+    write_json(
+        summary.out.with_name(summary.out.name + ".record.json"),
+        {
+            "kind": "selection",
+            "made_with": versions(),
+            "scores": str(scores),
+            "out": str(summary.out),
+            "dropped_path": str(summary.dropped_path),
+            "rule": {"top": rule.top, "min_score": rule.min_score, "by": rule.by, "column": rule.column},
+            "estimator": record["estimator"],
+            "scorer": record["scorer"],
+            "num_documents": summary.num_documents,
+            "num_selected": summary.num_selected,
+            "num_groups": summary.num_groups,
+            "dropped": summary.dropped,
+            "lowest_selected": summary.lowest_selected,
+        },
+    )

@@ -1,0 +1,363 @@
+"""One unit of work: its documents in, one row per document out.
+
+Read, encode, keep tokens (not texts), draw foreign segments and pairs, read groups of
+documents together, finish. Every input document gives exactly one row; what goes wrong with one stays with
+that one.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from longlode.core.errors import ConfigError, InputError, ScorerError
+from longlode.core.fingerprints import text_fingerprint
+from longlode.corpus import Document, Unit, Unreadable, read_unit
+from longlode.corpus.units import FILES
+from longlode.mining.baselines import gzip_ratio, repetition
+from longlode.mining.estimators import DocumentScore, Estimator, PairPlan, SegmentedDocument
+from longlode.mining.parts import SCORE_COLUMNS
+from longlode.mining.reading import BatchSize, Job, Readings, read_jobs
+from longlode.mining.sampling import document_rng, sample_foreign
+from longlode.mining.scorer import Scorer
+from longlode.mining.segments import split_segments
+from longlode.mining.settings import ScoreSettings
+
+STATUSES = ("ok", "too_short", "skipped", "failed")
+
+_ENCODE_DOCUMENTS = 64
+_ENCODE_CHARACTERS = 4 << 20
+_GROUP_BLOCKS = 4
+"""Blocks of `batch_segments` that one group of documents fills: the ragged end of a group is a small share
+of it.
+"""
+_REASON_CHARACTERS = 500
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What a worker needs for any unit. scorer is None for estimators that need none; size shrinks on its
+    own.
+    """
+
+    estimator: Estimator
+    settings: ScoreSettings
+    scorer: Scorer | None
+    size: BatchSize
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """Rows in input order, and the cost: tokens of the documents read, and tokens that the model read for
+    them.
+    """
+
+    rows: list[dict[str, Any]]
+    document_tokens: int
+    tokens_alone: int
+    tokens_given: int
+
+
+@dataclass(eq=False)
+class _Entry:
+    """One input row on its way. `doc` is set while it can still be scored (tokens int32 until they are read).
+
+    was_read, scorer_failed: how reading it went, both False before. document_tokens, tokens_alone,
+    tokens_given: 0 until it has been read.
+    """
+
+    row: dict[str, Any]
+    doc: SegmentedDocument | None = None
+    text_hash: str = ""
+    was_read: bool = False
+    scorer_failed: bool = False
+    document_tokens: int = 0
+    tokens_alone: int = 0
+    tokens_given: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Planned:
+    """A document that is about to be read."""
+
+    entry: _Entry
+    doc: SegmentedDocument
+    plan: PairPlan
+
+
+def score_unit(unit: Unit, work: Work) -> UnitResult:
+    """Score one unit.
+
+    Raises: InputError when its records file has gone or changed since it was planned; ScorerError when the
+      scorer fails on every one of several documents, which is the scorer's fault (a lost device) and not
+      theirs. Either way there is no result, so that a later run tries again.
+    """
+    items = _check_source(unit, read_unit(unit, text_field=work.settings.text_field))
+    entries = list(_load(items, work))
+    _draw_foreign(entries, work)
+    for group in _groups(entries, work.settings.batch_segments * _GROUP_BLOCKS):
+        _score_group(group, work)
+    _check_scorer(entries)
+    return UnitResult(
+        rows=[entry.row for entry in entries],
+        document_tokens=sum(entry.document_tokens for entry in entries),
+        tokens_alone=sum(entry.tokens_alone for entry in entries),
+        tokens_given=sum(entry.tokens_given for entry in entries),
+    )
+
+
+def _check_source(unit: Unit, items: Iterable[Document | Unreadable]) -> Iterator[Document | Unreadable]:
+    """Tell a records file that cannot be read any more (one row for the file) from records that are bad."""
+    for item in items:
+        file = unit.files[0]
+        if (
+            unit.kind != FILES
+            and isinstance(item, Unreadable)
+            and (item.id, item.status) == (file.name, "failed")
+        ):
+            raise InputError(f"{file.path}: {item.reason}")
+        yield item
+
+
+def _check_scorer(entries: Sequence[_Entry]) -> None:
+    """A poison document fails alone; when all fail in the scorer, nothing is learnt about any of them."""
+    failed = [entry for entry in entries if entry.scorer_failed]
+    if len(failed) > 1 and not any(entry.was_read for entry in entries):
+        raise ScorerError(
+            f"the scorer failed on all of {len(failed)} documents; on the first: {failed[0].row['reason']}"
+        )
+
+
+def _load(items: Iterable[Document | Unreadable], work: Work) -> Iterator[_Entry]:
+    """Encode documents in batches and let go of their texts."""
+    batch: list[Document | Unreadable] = []
+    characters = 0
+    for item in items:
+        batch.append(item)
+        characters += len(item.text) if isinstance(item, Document) else 0
+        if len(batch) >= _ENCODE_DOCUMENTS or characters >= _ENCODE_CHARACTERS:
+            yield from _enter(batch, work)
+            batch, characters = [], 0
+    yield from _enter(batch, work)
+
+
+def _enter(batch: Sequence[Document | Unreadable], work: Work) -> list[_Entry]:
+    entries = [_Entry(_blank_row(item)) for item in batch]
+    readable = []
+    for entry, item in zip(entries, batch, strict=True):
+        if isinstance(item, Document) and item.text:
+            readable.append((entry, item))
+        elif isinstance(item, Document):
+            _close(entry, "too_short", "the text is empty")
+    for (entry, item), tokens in zip(readable, _encode(readable, work.scorer), strict=True):
+        if tokens is not None:
+            _attempt(entry, "segments", _cut, entry, item, tokens, work)
+    return entries
+
+
+def _encode(readable: Sequence[tuple[_Entry, Document]], scorer: Scorer | None) -> list[list[int] | None]:
+    """Tokens of each text, None where the entry failed; one text at a time when they cannot be done
+    together.
+    """
+    if scorer is None or not readable:
+        return [[] for _ in readable]
+    try:
+        return list(_encode_texts(scorer, [item.text for _, item in readable]))
+    except Exception:  # whose fault it is shows when each goes alone
+        alone = (_attempt(entry, "tokens", _encode_texts, scorer, [item.text]) for entry, item in readable)
+        return [None if tokens is None else tokens[0] for tokens in alone]
+
+
+def _encode_texts(scorer: Scorer, texts: list[str]) -> list[list[int]]:
+    tokens = scorer.encode(texts)
+    if len(tokens) != len(texts):
+        raise ScorerError(f"the scorer's `encode` gave {len(tokens)} token lists for {len(texts)} texts.")
+    return tokens
+
+
+def _cut(entry: _Entry, item: Document, tokens: list[int], work: Work) -> None:
+    """Cut into segments and choose those to read; after this the text is gone."""
+    segment, least = work.settings.segment, work.estimator.min_segments
+    all_tokens = np.asarray(tokens, dtype=np.int32)
+    segments = split_segments(all_tokens, segment)
+    entry.text_hash = text_fingerprint(item.text)
+    entry.row["gzip_ratio"] = gzip_ratio(item.text)
+    if work.scorer is not None:
+        entry.row["num_tokens"], entry.row["num_segments"] = len(tokens), len(segments)
+    if len(segments) < least:
+        _close(
+            entry,
+            "too_short",
+            f"{len(tokens)} tokens; needed {least * segment} ({least} segments of {segment})",
+        )
+        return
+    rng = document_rng(work.settings.seed, item.id, entry.text_hash, "segments")
+    positions = np.asarray(work.estimator.choose(len(segments), rng), dtype=np.int64)
+    kept = segments[positions]
+    entry.row["repetition"] = repetition(kept) if len(kept) else None
+    entry.doc = SegmentedDocument(
+        document=replace(item, text=""),
+        tokens=kept,
+        positions=positions,
+        num_total_segments=len(segments),
+        all_tokens=all_tokens,
+        foreign=kept[:0],
+        repetition=entry.row["repetition"],
+        gzip_ratio=entry.row["gzip_ratio"],
+    )
+
+
+def _draw_foreign(entries: Sequence[_Entry], work: Work) -> None:
+    """Give each document segments of the unit's others; a copy of the same text is no foreigner."""
+    wanted = work.estimator.num_foreign
+    pool = [
+        (entry.text_hash, entry.doc.tokens)
+        for entry in entries
+        if entry.doc is not None and len(entry.doc.tokens)
+    ]
+    for entry in entries if wanted else ():
+        others = [tokens for text_hash, tokens in pool if text_hash != entry.text_hash]
+        if entry.doc is not None and others:
+            rng = document_rng(work.settings.seed, entry.doc.document.id, entry.text_hash, "foreign")
+            entry.doc = replace(entry.doc, foreign=sample_foreign(others, wanted, rng))
+
+
+def _groups(entries: Sequence[_Entry], num_segments: int) -> Iterator[list[_Entry]]:
+    """Whole documents that can be scored, in order, until a group has at least `num_segments` segments."""
+    group: list[_Entry] = []
+    held = 0
+    for entry in entries:
+        if entry.doc is None:
+            continue
+        group.append(entry)
+        held += len(entry.doc.tokens) + len(entry.doc.foreign)
+        if held >= num_segments:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def _score_group(group: Sequence[_Entry], work: Work) -> None:
+    attempts = [_attempt(entry, "plan", _plan, entry, work) for entry in group]
+    planned = [one for one in attempts if one is not None]
+    for one, readings in zip(planned, _read(planned, work), strict=True):
+        one.entry.was_read, one.entry.scorer_failed = readings is not None, readings is None
+        if readings is not None:
+            one.entry.document_tokens = one.doc.num_tokens
+            one.entry.tokens_alone = len(readings.alone) * work.settings.segment
+            one.entry.tokens_given = len(readings.given) * work.settings.segment
+            _attempt(one.entry, "score", _finish, one, readings, work)
+    for entry in group:
+        entry.doc = None  # its segments are not needed again
+
+
+def _plan(entry: _Entry, work: Work) -> _Planned:
+    assert entry.doc is not None, "only documents that can be scored are planned"
+    doc = replace(
+        entry.doc, tokens=entry.doc.tokens.astype(np.int64), foreign=entry.doc.foreign.astype(np.int64)
+    )
+    plan = work.estimator.plan(
+        doc, document_rng(work.settings.seed, doc.document.id, entry.text_hash, "pairs")
+    )
+    plan.check(doc)
+    return _Planned(entry, doc, plan)
+
+
+def _read(planned: Sequence[_Planned], work: Work) -> list[Readings | None]:
+    """Readings of each document, None where it failed; one document at a time when they cannot be read
+    together.
+    """
+    if work.scorer is None:
+        nothing = np.zeros((0, work.settings.segment - 1), dtype=np.float32)
+        return [Readings(nothing, nothing) for _ in planned]
+    jobs = [
+        Job(np.concatenate([one.doc.tokens, one.doc.foreign]), one.plan.targets, one.plan.sources)
+        for one in planned
+    ]
+    if len(jobs) > 1:
+        with contextlib.suppress(Exception):  # a poison document: found by reading each alone
+            return list(read_jobs(work.scorer, jobs, work.size))
+    alone = [
+        _attempt(one.entry, "scorer", read_jobs, work.scorer, [job], work.size)
+        for one, job in zip(planned, jobs, strict=True)
+    ]
+    return [None if readings is None else readings[0] for readings in alone]
+
+
+def _finish(one: _Planned, readings: Readings, work: Work) -> None:
+    bad = sum(int((~np.isfinite(values)).sum()) for values in (readings.alone, readings.given))
+    if bad:
+        total = readings.alone.size + readings.given.size
+        _close(one.entry, "failed", f"scorer: {bad} of {total} values are not finite (NaN or infinite)")
+        return
+    result = work.estimator.finish(one.doc, one.plan, readings.alone, readings.given)
+    _check_result(result, work.estimator)
+    row: dict[str, Any] = {"num_pairs": result.num_pairs}
+    for name in ("strength_mean", "strength_max_mean", "gain_nats", "specificity_mean"):
+        value = getattr(result, name)
+        row[name] = float(value) if value is not None and np.isfinite(value) else None
+    row["score"] = float(result.score) if result.status == "ok" and result.score is not None else None
+    if work.settings.keep_pairs:
+        row["pairs"] = _pair_rows(one, readings)
+    one.entry.row |= row
+    _close(one.entry, result.status, result.reason)
+
+
+def _check_result(result: DocumentScore, estimator: Estimator) -> None:
+    if result.status not in STATUSES:
+        raise ConfigError(
+            f"estimator {estimator.name!r} gave status {result.status!r}; expected one of {STATUSES}."
+        )
+    if result.status == "ok" and (result.score is None or not np.isfinite(result.score)):
+        raise ConfigError(
+            f"estimator {estimator.name!r} gave score {result.score}; expected a finite number."
+        )
+
+
+def _pair_rows(one: _Planned, readings: Readings) -> list[dict[str, Any]]:
+    """The pairs inside the document; pairs with a foreign source have no place j to show."""
+    alone = readings.alone.mean(axis=1, dtype=np.float64)
+    given = readings.given.mean(axis=1, dtype=np.float64)
+    places = one.doc.positions
+    return [
+        {
+            "i": int(places[target]),
+            "j": int(places[source]),
+            "nll_alone": float(alone[target]),
+            "nll_given": float(given[pair]),
+        }
+        for pair, (target, source) in enumerate(zip(one.plan.targets, one.plan.sources, strict=True))
+        if target < len(places) and source < len(places)
+    ]
+
+
+def _blank_row(item: Document | Unreadable) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(item, name) for name in ("id", "source", "file", "row", "num_bytes")}
+    row |= dict.fromkeys(("num_tokens", "num_segments", "num_pairs", *SCORE_COLUMNS))
+    row |= {"status": "failed", "reason": "not scored"}
+    if isinstance(item, Unreadable):
+        row |= {"status": item.status, "reason": item.reason}
+    return row
+
+
+def _close(entry: _Entry, status: str, reason: str) -> None:
+    entry.row["status"] = status
+    text = " ".join(reason.split())[:_REASON_CHARACTERS]
+    entry.row["reason"] = text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _attempt(
+    entry: _Entry, stage: str, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+) -> _T | None:
+    """Run one step for one document; an exception becomes that document's status and goes no further."""
+    try:
+        return step(*args, **kwargs)
+    except Exception as error:  # anything a scorer, tokenizer or estimator raises belongs to this document
+        _close(entry, "failed", f"{stage}: {type(error).__name__}: {error}")
+        return None

@@ -1,0 +1,119 @@
+"""A language model in twenty lines of numpy, and ones that go wrong; importable by spawned workers."""
+
+import functools
+import os
+import signal
+
+import numpy as np
+
+from longlode.mining.sampling import document_rng
+
+VOCAB = 64
+POISON = 63
+"""The token that the faulty scorers choke on; `random_text` never draws it."""
+
+
+class CacheScorer:
+    """Tokens are the numbers in the text; a token is likelier the more often it stood before."""
+
+    fingerprint = "cache-model"
+
+    def __init__(self):
+        self.alone_sizes: list[int] = []
+        self.given_sizes: list[int] = []
+
+    def encode(self, texts):
+        return [[int(word) for word in text.split()] for text in texts]
+
+    def alone(self, segments):
+        self.alone_sizes.append(len(segments))
+        return self._nll(segments, np.zeros((len(segments), VOCAB))), self._counts(segments)
+
+    def given(self, states, sources, targets):
+        self.given_sizes.append(len(targets))
+        return self._nll(targets, states[sources])
+
+    @staticmethod
+    def _counts(segments):
+        return np.stack([np.bincount(row, minlength=VOCAB) for row in segments]).astype(np.float64)
+
+    @staticmethod
+    def _nll(segments, counts):
+        nll = np.empty((len(segments), segments.shape[1] - 1), dtype=np.float32)
+        rows = np.arange(len(segments))
+        counts = counts.copy()
+        for place in range(segments.shape[1]):
+            if place:
+                chance = (counts[rows, segments[:, place]] + 0.5) / (counts.sum(1) + 0.5 * VOCAB)
+                nll[:, place - 1] = -np.log(chance)
+            counts[rows, segments[:, place]] += 1
+        return nll
+
+
+class FaultyScorer(CacheScorer):
+    """Does `fault` when a segment holds POISON: "raise", "nan", "die" or "interrupt"."""
+
+    def __init__(self, fault):
+        super().__init__()
+        self.fault = fault
+
+    def alone(self, segments):
+        nll, states = super().alone(segments)
+        if (segments == POISON).any():
+            if self.fault == "raise":
+                raise ValueError("a token that\nthis model cannot read")
+            if self.fault == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            nll[(segments == POISON).any(axis=1), 0] = np.nan
+        return nll, states
+
+
+class SmallMemoryScorer(CacheScorer):
+    """Runs out of memory above `limit` rows in a call."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+
+    def _fit(self, count):
+        if count > self.limit:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    def alone(self, segments):
+        self._fit(len(segments))
+        return super().alone(segments)
+
+    def given(self, states, sources, targets):
+        self._fit(len(targets))
+        return super().given(states, sources, targets)
+
+
+class BrokenScorer(CacheScorer):
+    """A device that is gone: nothing works any more."""
+
+    def alone(self, segments):
+        raise RuntimeError("device lost")
+
+
+def make_scorer():
+    return CacheScorer()
+
+
+def make_faulty(fault):
+    return functools.partial(FaultyScorer, fault)
+
+
+def make_nothing():
+    raise OSError("no such model")
+
+
+def random_text(name, num_tokens, *, vocab=VOCAB - 1):
+    rng = document_rng(0, name, "", "test text")
+    return " ".join(map(str, rng.integers(0, vocab, num_tokens)))
+
+
+def records(count, *, num_tokens=120):
+    return [
+        {"id": f"doc-{n:03d}", "text": random_text(f"doc-{n:03d}", num_tokens + 7 * n), "lang": "xx", "n": n}
+        for n in range(count)
+    ]

@@ -1,0 +1,251 @@
+"""Select: counts add up, groups are fair, ties and duplicates are settled, inputs are never overwritten."""
+
+import math
+from dataclasses import replace
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+from mining_fakes import CacheScorer, make_scorer, random_text
+
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.records import read_json, read_jsonl, write_jsonl
+from longlode.corpus import read
+from longlode.mining import ScoreSettings, make_estimator, score, select
+
+SETTINGS = ScoreSettings(segment=8, rows_per_unit=5)
+LENGTHS = (40, 70, 150)
+
+
+def corpus_rows():
+    docs = []
+    for n in range(18):
+        name = f"doc-{n:02d}"
+        docs.append(
+            {
+                "id": name,
+                "source": "even" if n % 2 == 0 else "odd",
+                "text": random_text(name, LENGTHS[n % 3] + n),
+                "tags": {"n": n},
+            }
+        )
+    docs.append({"id": "tiny", "text": "1 2 3"})
+    docs.append(docs[4] | {"text": random_text("other", 60)})  # an id again
+    docs.append({"id": "mute"})
+    return docs
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("select")
+    docs = corpus_rows()
+    (folder / "in").mkdir()
+    write_jsonl(folder / "in/a.jsonl", docs[:9])
+    write_jsonl(folder / "in/b.jsonl", docs[9:])
+    run(folder / "in", folder / "scores")
+    return folder
+
+
+def run(inputs, out, **changes):
+    return score(
+        inputs,
+        out,
+        estimator=make_estimator("strength", pairs=20),
+        make_scorer=make_scorer,
+        scorer_fingerprint=CacheScorer.fingerprint,
+        settings=replace(SETTINGS, **changes),
+    )
+
+
+def all_rows(folder):
+    names = [part["part"] for part in read_json(folder / "scores/record.json")["parts"]]
+    return [row for name in names for row in pq.read_table(folder / "scores/parts" / name).to_pylist()]
+
+
+def best(rows, top):
+    ranked = sorted(rows, key=lambda row: (-row["score"], row["id"]))
+    return {row["id"] for row in ranked[: max(1, math.floor(top * len(rows) + 0.5))]}
+
+
+def candidates(folder):
+    seen, found = set(), []
+    for row in all_rows(folder):
+        if row["status"] == "ok" and row["id"] not in seen:
+            found.append(row)
+            seen.add(row["id"])
+    return found
+
+
+@pytest.mark.parametrize("top", [0.01, 0.3, 0.5, 1.0])
+def test_top_keeps_the_best_share_in_input_order_with_all_fields(scored, tmp_path, top):
+    summary = select(scored / "scores", tmp_path / "best.jsonl", top=top)
+    kept = read_jsonl(tmp_path / "best.jsonl")
+    assert {row["id"] for row in kept} == best(candidates(scored), top)
+    originals = {row["id"]: row for row in reversed(corpus_rows())}
+    scores = {row["id"]: row["score"] for row in reversed(all_rows(scored))}
+    for row in kept:
+        assert row == originals[row["id"]] | {"score": scores[row["id"]]}
+    order = [row["id"] for row in corpus_rows()]
+    assert [row["id"] for row in kept] == sorted((row["id"] for row in kept), key=order.index)
+    assert summary.num_selected == len(kept)
+    assert summary.num_documents == 21 == summary.num_selected + sum(summary.dropped.values())
+    assert summary.lowest_selected == min(row["score"] for row in kept)
+
+
+@pytest.mark.parametrize("by", [("length",), ("source",), ("length", "source")])
+def test_groups_are_cut_one_by_one(scored, tmp_path, by):
+    summary = select(scored / "scores", tmp_path / "best.jsonl", top=0.4, by=by)
+    kept = {row["id"] for row in read_jsonl(tmp_path / "best.jsonl")}
+    groups = {}
+    for row in candidates(scored):
+        keys = {"length": 2 ** int(math.log2(row["num_tokens"])), "source": row["source"]}
+        groups.setdefault(tuple(keys[name] for name in by), []).append(row)
+    assert len(groups) == summary.num_groups > 1
+    assert kept == set().union(*(best(group, 0.4) for group in groups.values()))
+    assert kept != best(candidates(scored), 0.4)
+
+
+def test_everything_dropped_has_its_reason(scored, tmp_path):
+    summary = select(scored / "scores", tmp_path / "best.parquet", top=0.5)
+    dropped = pq.read_table(summary.dropped_path).to_pylist()
+    assert len(dropped) == sum(summary.dropped.values())
+    assert summary.dropped == {"below the cut": 9, "duplicate id": 1, "failed": 1, "too_short": 1}
+    reasons = {(row["id"], row["kind"]): row["why"] for row in dropped}
+    assert reasons["tiny", "too_short"] == "3 tokens; needed 16 (2 segments of 8)"
+    assert reasons["doc-04", "duplicate id"] == "duplicate id of a.jsonl#4"
+    assert "no field 'text'" in reasons["mute", "failed"]
+    ranks = sorted(why for (_, kind), why in reasons.items() if kind == "below the cut")
+    assert "rank 10 of 18 in its group" in ranks
+    assert pq.read_table(tmp_path / "best.parquet").num_rows == summary.num_selected
+    record = read_json(tmp_path / "best.parquet.record.json")
+    assert record["kind"] == "selection"
+    assert record["rule"] == {"top": 0.5, "min_score": None, "by": [], "column": "score"}
+
+
+def test_min_score_and_another_column(scored, tmp_path):
+    threshold = sorted(row["gzip_ratio"] for row in candidates(scored))[-3]
+    summary = select(scored / "scores", tmp_path / "best.jsonl.zst", min_score=threshold, column="gzip_ratio")
+    expected = {row["id"] for row in candidates(scored) if row["gzip_ratio"] >= threshold}
+    assert {doc.id for doc in read(tmp_path / "best.jsonl.zst")} == expected
+    assert summary.lowest_selected == threshold
+
+
+def test_whole_numbers_can_be_selected_by(scored, tmp_path):
+    select(scored / "scores", tmp_path / "long.jsonl", top=0.3, column="num_tokens")
+    assert {row["id"] for row in read_jsonl(tmp_path / "long.jsonl")} == {
+        f"doc-{n:02d}" for n in (5, 8, 11, 14, 17)
+    }
+
+
+def test_the_same_selection_gives_the_same_bytes(scored, tmp_path):
+    for name in ("one", "two"):
+        select(scored / "scores", tmp_path / name / "best.jsonl", top=0.5)
+    for suffix in ("", ".dropped.parquet"):
+        one, two = (tmp_path / name / f"best.jsonl{suffix}" for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_ties_go_by_id(tmp_path):
+    texts = [random_text("same", 40)] * 6
+    write_jsonl(tmp_path / "in.jsonl", [{"id": f"d{9 - n}", "text": text} for n, text in enumerate(texts)])
+    score(tmp_path / "in.jsonl", tmp_path / "scores", estimator=make_estimator("gzip"), settings=SETTINGS)
+    select(tmp_path / "scores", tmp_path / "best.jsonl", top=0.5, by=("length",))
+    assert [row["id"] for row in read_jsonl(tmp_path / "best.jsonl")] == ["d6", "d5", "d4"]
+
+
+def test_a_duplicate_whose_first_failed_still_counts(tmp_path):
+    docs = [{"id": "a"}, {"id": "a", "text": random_text("a", 40)}, {"id": "b", "text": random_text("b", 40)}]
+    write_jsonl(tmp_path / "in.jsonl", docs)
+    run(tmp_path / "in.jsonl", tmp_path / "scores")
+    select(tmp_path / "scores", tmp_path / "best.jsonl", top=1.0)
+    assert [row["id"] for row in read_jsonl(tmp_path / "best.jsonl")] == ["a", "b"]
+
+
+def test_files_of_a_folder_can_be_selected(tmp_path):
+    for name in "abc":
+        path = tmp_path / f"in/{name}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(random_text(name, 50))
+    (tmp_path / "in/empty.txt").touch()
+    run(tmp_path / "in", tmp_path / "scores")
+    select(tmp_path / "scores", tmp_path / "out/best.jsonl", top=0.5, by=("length",))
+    kept = read_jsonl(tmp_path / "out/best.jsonl")
+    assert len(kept) == 2
+    assert all(row["text"] == random_text(row["id"][0], 50) for row in kept)
+
+
+def test_nothing_selected_says_why(scored, tmp_path):
+    with pytest.raises(
+        InputError, match=r"min_score is 99, the best document has .* \(18 below the cut, 1 dup"
+    ):
+        select(scored / "scores", tmp_path / "best.jsonl", min_score=99)
+    assert list(tmp_path.iterdir()) == []
+    write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": "1 2"}])
+    run(tmp_path / "in.jsonl", tmp_path / "scores")
+    with pytest.raises(InputError, match=r"no document has a value in column 'score' \(1 too_short\)"):
+        select(tmp_path / "scores", tmp_path / "best.jsonl", top=0.5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({}, "either top"),
+        ({"top": 0.5, "min_score": 1}, "either top"),
+        ({"top": 0}, "top is 0"),
+        ({"top": 50}, "top is 50"),
+        ({"top": 0.5, "by": ("file",)}, "cannot group by 'file'"),
+        ({"min_score": 1, "by": ("length",)}, "goes with top"),
+        ({"top": 0.5, "column": "score; DROP TABLE rows"}, "no column 'score; DROP"),
+    ],
+)
+def test_rules_without_sense_are_refused(scored, tmp_path, rule, message):
+    with pytest.raises(ConfigError, match=message):
+        select(scored / "scores", tmp_path / "best.jsonl", **rule)
+
+
+def test_out_never_lies_over_or_inside_what_it_comes_from(scored, tmp_path):
+    for out, message in (
+        ("scores/best.jsonl", "inside the scores folder"),
+        ("in/best.jsonl", "inside the input folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            select(scored / "scores", scored / out, top=0.5)
+    write_jsonl(tmp_path / "in.jsonl", corpus_rows())
+    run(tmp_path / "in.jsonl", tmp_path / "scores")
+    with pytest.raises(InputError, match="one of the inputs"):
+        select(tmp_path / "scores", tmp_path / "in.jsonl", top=0.5)
+    with pytest.raises(InputError, match="suffix must be one of"):
+        select(tmp_path / "scores", tmp_path / "best.csv", top=0.5)
+    with pytest.raises(InputError, match="not a longlode output folder"):
+        select(tmp_path, tmp_path / "best.jsonl", top=0.5)
+
+
+def test_an_input_that_changed_since_is_not_selected_from(tmp_path):
+    path = tmp_path / "in.jsonl"
+    write_jsonl(path, corpus_rows())
+    run(path, tmp_path / "scores")
+    text = path.read_bytes()
+    docs = corpus_rows()
+    docs[0], docs[3] = docs[3], docs[0]  # the same size in all, other rows
+    path.write_bytes(b"".join(orjson.dumps(doc) + b"\n" for doc in docs))
+    with pytest.raises(InputError, match="is not what was scored any more"):
+        select(tmp_path / "scores", tmp_path / "best.jsonl", top=1.0)
+    path.write_bytes(text + b"\n")
+    with pytest.raises(InputError, match="is not what was scored any more"):
+        select(tmp_path / "scores", tmp_path / "best.jsonl", top=1.0)
+    path.write_bytes(text)
+    assert not (tmp_path / "best.jsonl").exists()
+    assert select(tmp_path / "scores", tmp_path / "best.jsonl", top=1.0).num_selected == 18
+
+
+def test_an_unfinished_run_is_refused(tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", corpus_rows())
+    run(tmp_path / "in.jsonl", tmp_path / "scores")
+    part = next((tmp_path / "scores/parts").iterdir())
+    part.rename(tmp_path / "away")
+    with pytest.raises(InputError, match="lacks 1 of its parts"):
+        select(tmp_path / "scores", tmp_path / "best.jsonl", top=0.5)
+    record = read_json(tmp_path / "scores/record.json") | {"complete": False, "failed_units": [{}]}
+    (tmp_path / "scores/record.json").write_bytes(orjson.dumps(record))
+    with pytest.raises(InputError, match="is not complete: 1 of 5 units failed"):
+        select(tmp_path / "scores", tmp_path / "best.jsonl", top=0.5)
