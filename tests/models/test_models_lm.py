@@ -139,6 +139,12 @@ def test_loss_with_nothing_asked_is_zero():
     assert torch.autograd.grad(loss, hidden)[0].abs().max() == 0
 
 
+def test_second_derivatives_are_refused_not_wrong():
+    model, x = tiny("A").train(), tokens()
+    with pytest.raises(ConfigError, match="second derivative"):
+        torch.autograd.grad(model(x, labels=x).loss, model.lm_head.weight, create_graph=True)
+
+
 def test_gradient_checkpointing_changes_nothing():
     model, x = tiny(), tokens()
     model.train()
@@ -146,7 +152,7 @@ def test_gradient_checkpointing_changes_nothing():
     model.gradient_checkpointing_enable()
     assert model.is_gradient_checkpointing
     calls = []
-    model.model.layers[0].mlp.register_forward_hook(lambda *_: calls.append(1))
+    model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
     got = torch.autograd.grad(model(x, labels=x).loss, list(model.parameters()))
     assert len(calls) == 2, "the block should have run again in backward"
     for a, b in zip(got, wanted, strict=True):

@@ -49,8 +49,8 @@ def __getattr__(name: str) -> Any:
 class _Package(ModuleType):
     """This package, in which `load` is the function also after the module `load.py` has been imported.
 
-    Python binds a submodule to its package under its own name when it is first imported, from wherever; without
-    this, what `longlode.models.load` means would depend on who imported what before.
+    Python binds a submodule to its package under its own name when it is first imported, from wherever;
+    without this, what `longlode.models.load` means would depend on who imported what before.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

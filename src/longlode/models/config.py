@@ -110,7 +110,8 @@ class LonglodeConfig(PreTrainedConfig):
         if set(stack) & {"A", "S"}:
             if settings.num_heads % settings.num_kv_heads:
                 raise ConfigError(
-                    f"num_heads {settings.num_heads} is not a multiple of num_kv_heads {settings.num_kv_heads}."
+                    f"num_heads {settings.num_heads} is not a multiple of num_kv_heads "
+                    f"{settings.num_kv_heads}."
                 )
             if settings.head_dim % 2:
                 raise ConfigError(

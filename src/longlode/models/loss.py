@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from longlode.core.errors import ConfigError
 from longlode.mixers.norm import at_least_float32
 
 IGNORED = -100
@@ -29,12 +29,13 @@ class _HeadCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
-            logits = at_least_float32(hidden[part] @ compute.T)
-            total += functional.cross_entropy(logits, targets[part], reduction="sum")
+            log_probs = at_least_float32(hidden[part] @ compute.T).log_softmax(-1)
+            asked = (torch.arange(len(log_probs), device=log_probs.device), targets[part])
+            total -= log_probs[asked].sum()
             if grad_hidden is None and grad_weight is None:
                 continue
-            slope = logits.softmax(-1)
-            slope[torch.arange(len(slope), device=slope.device), targets[part]] -= 1
+            slope = log_probs.exp_()
+            slope[asked] -= 1
             slope = slope.to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ compute
@@ -44,9 +45,14 @@ class _HeadCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """Scale the gradients that forward made."""
+        if torch.is_grad_enabled():
+            # Only create_graph=True gets here; going on would pass off the gradients as constants.
+            raise ConfigError(
+                "A second derivative of the loss was asked for, which this block-wise loss cannot give; take "
+                "the loss from logits instead (call the model without labels)."
+            )
         of_hidden, of_weight = (None if g is None else g * grad_total.to(g.dtype) for g in ctx.saved_tensors)
         return of_hidden, of_weight, None
 
