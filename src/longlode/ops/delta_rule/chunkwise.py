@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
+from longlode.core.errors import BackendError
 from longlode.ops.delta_rule.layout import Mover, Plan, Tile, make_plan
 from longlode.ops.delta_rule.precision import state_dtype
 from longlode.ops.delta_rule.scratch import Scratch
@@ -126,8 +126,18 @@ class _DeltaRule(torch.autograd.Function):
         return o, call.callers_states(states)
 
     @staticmethod
-    @once_differentiable
     def backward(
+        ctx: Any, do: torch.Tensor | None, dfinal: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        with torch.no_grad():
+            grads = _DeltaRule._backward(ctx, do, dfinal)
+        if torch.is_grad_enabled():
+            # torch's once_differentiable drops the graph where `do` has none, and stays silent.
+            return _FirstOrderOnly.apply(len(grads), *grads, do, dfinal, *ctx.saved_tensors)
+        return grads
+
+    @staticmethod
+    def _backward(
         ctx: Any, do: torch.Tensor | None, dfinal: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         q, k, v, beta, g, *entering = ctx.saved_tensors
@@ -142,6 +152,21 @@ class _DeltaRule(torch.autograd.Function):
                 _tile_backward(call, S, call.tile_states(dstates, tile), do, tile, mover, grads)
             dstate = None if ctx.state_dtype is None else call.callers_states(dstates).to(ctx.state_dtype)
         return (*grads[:4], None if g is None else grads[4], dstate, None, None, None)
+
+
+class _FirstOrderOnly(torch.autograd.Function):
+    """Passes gradients through, tied to what they depend on; differentiating them raises."""
+
+    @staticmethod
+    def forward(ctx: Any, num: int, *tensors: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        return tensors[:num]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        raise BackendError(
+            "delta_rule backend 'chunkwise' has no second derivative, and one was asked for; "
+            "use backend='reference', which autograd differentiates as often as asked."
+        )
 
 
 @dataclass
@@ -371,5 +396,6 @@ def _decay_gradient(
     reads = (chunks.left_decayed * dleft_decayed).sum(-1).view(m, 2, C).sum(1)
     writes = (chunks.keys_decayed * dkeys_decayed).sum(-1)
     later_reads = reads.flip(-1).cumsum(-1).flip(-1)
-    earlier_writes = writes.cumsum(-1) - writes
+    # Shifted, not `cumsum - writes`: the newest write is not decayed and would swamp the others.
+    earlier_writes = torch.nn.functional.pad(writes[:, :-1].cumsum(-1), (1, 0))
     return spanning + later_reads + earlier_writes + dtotal[:, None]
