@@ -56,13 +56,13 @@ def find_files(inputs: Inputs) -> list[InputFile]:
 
 def _expand(given: str) -> list[InputFile]:
     path = stores.local_path(given)
-    if stores.is_url(path) and _GLOB_LETTERS & set(path):
+    if stores.is_url(path) and set("*[") & set(path):  # a question mark in a URL begins a query
         return _expand_glob(given, path)
     if not stores.is_url(path) and Path(path).is_dir():  # the root itself may be a link to a folder
         return _expand_folder(given, Entry(path, stores.FOLDER))
     entry = stores.describe(path)
     if entry is None:
-        if _GLOB_LETTERS & set(path):
+        if not stores.is_url(path) and _GLOB_LETTERS & set(path):
             return _expand_glob(given, path)
         raise InputError(
             f"{given} does not exist. Expected a file ({EXPECTED}), a folder of them, a quoted glob or a URL."
@@ -156,7 +156,7 @@ def _parent(path: str) -> str:
 
 def _relative(path: str, root: str) -> str:
     base = root.rstrip("/") + "/"
-    return path[len(base) :] if path.startswith(base) else path.rsplit("/", 1)[-1]
+    return path[len(base) :].lstrip("/") if path.startswith(base) else path.rsplit("/", 1)[-1]
 
 
 def _with_unique_names(files: list[InputFile]) -> list[InputFile]:

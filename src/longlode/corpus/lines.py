@@ -1,6 +1,7 @@
 """Lines of a file as bytes: never more than one bounded line in memory, and a row for what is wrong."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from longlode.corpus.streams import ByteStream, TornStreamError
 
 UTF8_MARK = b"\xef\xbb\xbf"
 _NEWLINE = 10
+_BLANK_LINES = re.compile(rb"\n+")
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,14 @@ class LineReader:
     ) -> Iterator[tuple[int, bytes | LongLine | TornEnd]]:
         """Yield (row, line without its newline) up to row `stop`, or to the end.
 
-        A line above `max_line_bytes` comes as a LongLine, and the place where the file goes bad as a last
-        TornEnd.
+        Lines without a byte are counted, not yielded. A line above `max_line_bytes` comes as a LongLine, the
+        place where the file goes bad as a last TornEnd.
         """
         while not self._ended and (stop is None or self.row < stop):
+            if blank := _BLANK_LINES.match(self._buffer, self._start):  # at once: there can be millions
+                num_blank = len(blank[0]) if stop is None else min(len(blank[0]), stop - self.row)
+                self.row, self._start = self.row + num_blank, self._start + num_blank
+                continue
             row = self.row
             item = self._next(max_line_bytes)
             if item is None:

@@ -47,7 +47,7 @@ class Tokenizer:
         self._config = config
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by way of the constructor: `encode_special_tokens` is lost by the inner object's own pickle."""
+        """Pickle by way of the constructor: the inner object's own pickle loses `encode_special_tokens`."""
         return Tokenizer, (self._inner, self._config)
 
     @classmethod

@@ -140,7 +140,7 @@ def _merged(schema: pa.Schema, other: pa.Schema, path: Path) -> pa.Schema:
 def _mixed(path: Path, name: str, error: BaseException) -> InputError:
     where = f"field {name!r}" if name else "a field"
     return InputError(
-        f"{path}: {where} holds values of several kinds, which a Parquet column cannot ({error}); write .jsonl."
+        f"{path}: {where} holds several kinds of value, as a Parquet column cannot ({error}); write .jsonl."
     )
 
 

@@ -49,7 +49,7 @@ def batches(
     if packer.num_rows < 1:
         raise InputError(
             f"{', '.join(map(str, shards.folders))}: the {len(documents):,} {split} documents have "
-            f"{packer.num_tokens:,} tokens; one row needs {length:,}. Pack more text, ask for a shorter length"
+            f"{packer.num_tokens:,} tokens; one row needs {length:,}. Pack more text, ask for shorter rows"
             + (" or another heldout_fraction." if heldout_fraction else ".")
         )
     rows = _endless_rows(packer.num_rows, start_step * batch_size, seed, shards.fingerprint)

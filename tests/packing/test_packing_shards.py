@@ -1,0 +1,240 @@
+"""Shards hold what the documents say, whole or not at all, and count every row."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.fingerprints import text_fingerprint
+from longlode.core.records import read_record
+from longlode.corpus import Document, Tokenizer, Unreadable, id_hash, in_heldout, read, train_bpe
+from longlode.packing import heldout_documents, open_shards, pack, writer
+
+SENTENCE = "the quick brown fox jumps over the lazy dog and runs away from 12 hounds"
+WORDS = SENTENCE.split()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe([" ".join(WORDS)] * 20, 300)
+
+
+def documents(num=40, prefix=""):
+    for i in range(num):
+        yield Document(f"{prefix}{i}", " ".join(WORDS[: 1 + i % len(WORDS)]) + f" {i}", "s", "f.jsonl", i)
+
+
+def test_tokens_documents_and_record(tmp_path, tokenizer):
+    given = list(documents())
+    summary = pack(iter(given), tokenizer, tmp_path / "out", length=32, shard_tokens=200)
+    shards = open_shards(tmp_path / "out", verify=True)
+    encoded = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode([document.text for document in given])]
+    assert [shards.tokens(i).tolist() for i in range(shards.num_documents)] == encoded
+    assert shards.tokens(5, 1, 3).tolist() == encoded[5][1:3]
+    assert shards.tokens(5, 1, 10**6).tolist() == encoded[5][1:]
+    assert shards.lengths.tolist() == [len(ids) for ids in encoded]
+    assert shards.num_tokens == summary["num_tokens"] == sum(map(len, encoded))
+    assert summary["num_documents"] == len(given)
+    assert summary["num_rows"] == shards.num_tokens // 32
+    assert summary["num_files"] == len(shards.files) == 3
+    assert all(file.num_tokens >= 200 for file in shards.files[:-1])
+    record = read_record(tmp_path / "out", "shards")
+    assert record["tokenizer_fingerprint"] == tokenizer.fingerprint == shards.tokenizer_fingerprint
+    assert (record["vocab_size"], record["eos_id"], record["length"]) == (tokenizer.vocab_size, 0, 32)
+    assert Tokenizer.load(shards.tokenizer_folder).fingerprint == tokenizer.fingerprint
+    table = pa.concat_tables(pq.ParquetFile(file.documents).read() for file in shards.files).to_pylist()
+    assert [row["id"] for row in table] == [document.id for document in given]
+    assert [row["content_hash"] for row in table] == [text_fingerprint(document.text) for document in given]
+    assert [row["id_hash"] for row in table] == [id_hash(document.id) for document in given]
+
+
+def test_files_on_disk_are_plain_little_endian(tmp_path, tokenizer):
+    pack(documents(), tokenizer, tmp_path / "out", length=8)
+    found = np.fromfile(tmp_path / "out" / "tokens-00000.bin", dtype="<u2")
+    first = tokenizer.encode([next(documents()).text])[0]
+    assert found[: len(first) + 1].tolist() == [*first, tokenizer.eos_id]
+
+
+class WideTokenizer:
+    """Stands in for a tokenizer with many ids: one id a character, shifted to the top of the vocabulary."""
+
+    eos_id = 0
+    fingerprint = "wide"
+
+    def __init__(self, vocab_size):
+        self.vocab_size = vocab_size
+
+    def encode(self, texts):
+        if any("poison" in text for text in texts):
+            raise TypeError("cannot take this")
+        return [[self.vocab_size - 1 - ord(character) % 64 for character in text] for text in texts]
+
+    def save(self, folder):
+        folder.mkdir()
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(1 << 16, "uint16"), ((1 << 16) + 1, "uint32")])
+def test_the_switch_from_16_to_32_bits(tmp_path, vocab_size, dtype):
+    wide = WideTokenizer(vocab_size)
+    summary = pack([Document("a", "@A@", "s", "f", 0)], wide, tmp_path / "out", length=2)
+    shards = open_shards(tmp_path / "out")
+    assert summary["dtype"] == dtype == shards.tokens(0).dtype.name
+    assert shards.tokens(0).tolist() == [vocab_size - 1, vocab_size - 2, vocab_size - 1, 0]
+
+
+def test_every_row_counts_once_and_poison_stays_alone(tmp_path):
+    rows = [
+        Document("a", "good", "s", "f", 0),
+        Unreadable("b", "s", "f", 1, "failed", "not UTF-8 at byte 3"),
+        Document("c", "poison here", "s", "f", 2),
+        Document("d", "", "s", "f", 3),
+        Unreadable("e", "s", "f", 4, "skipped", "binary"),
+        Document("g", "also good", "s", "f", 5),
+    ]
+    summary = pack(rows, WideTokenizer(300), tmp_path / "out", length=4)
+    assert [summary[f"num_{name}"] for name in ("documents", "too_short", "skipped", "failed")] == [
+        2,
+        1,
+        1,
+        2,
+    ]
+    assert open_shards(tmp_path / "out").lengths.tolist() == [5, 10]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "unreadable.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["row"], row["status"]) for row in lines] == [
+        ("b", 1, "failed"),
+        ("c", 2, "failed"),
+        ("d", 3, "too_short"),
+        ("e", 4, "skipped"),
+    ]
+    assert lines[1]["reason"] == "the tokenizer cannot take the text: TypeError: cannot take this"
+
+
+def test_from_files_with_a_bad_line(tmp_path, tokenizer):
+    (tmp_path / "a.jsonl").write_text('{"text": "the quick brown fox"}\n{broken\n{"text": "jumps over"}\n')
+    summary = pack(read(tmp_path / "a.jsonl"), tokenizer, tmp_path / "out", length=4)
+    assert (summary["num_documents"], summary["num_failed"]) == (2, 1)
+
+
+def test_fingerprint_names_content(tmp_path, tokenizer):
+    def name(folder, items, **options):
+        return pack(items, tokenizer, tmp_path / folder, length=8, **options)["fingerprint"]
+
+    first = name("a", documents())
+    assert name("b", documents(), shard_tokens=50) == first
+    assert open_shards(tmp_path / "b").fingerprint == first
+    assert name("c", documents(39)) != first
+    assert name("d", documents(prefix="x")) != first
+    other = train_bpe([" ".join(WORDS)] * 20, 280)
+    assert pack(documents(), other, tmp_path / "e", length=8)["fingerprint"] != first
+
+
+def test_several_folders_are_one(tmp_path, tokenizer):
+    pack(documents(10), tokenizer, tmp_path / "a", length=8, shard_tokens=30)
+    pack(documents(7, "y"), tokenizer, tmp_path / "b", length=8)
+    one, two, both = (
+        open_shards(folders)
+        for folders in (tmp_path / "a", [tmp_path / "b"], [tmp_path / "a", tmp_path / "b"])
+    )
+    assert (one.num_documents, two.num_documents, both.num_documents) == (10, 7, 17)
+    expected = [one.tokens(i).tolist() for i in range(10)] + [two.tokens(i).tolist() for i in range(7)]
+    assert [both.tokens(i).tolist() for i in range(17)] == expected
+    assert len({one.fingerprint, two.fingerprint, both.fingerprint}) == 3
+    other = train_bpe([" ".join(WORDS)] * 20, 280)
+    pack(documents(), other, tmp_path / "c", length=8)
+    with pytest.raises(InputError, match="different tokenizers"):
+        open_shards([tmp_path / "a", tmp_path / "c"])
+
+
+def test_held_out_documents(tmp_path, tokenizer):
+    pack(documents(60), tokenizer, tmp_path / "out", length=8, shard_tokens=100)
+    shards = open_shards(tmp_path / "out")
+    held = list(heldout_documents(shards, 0.3))
+    expected = [document for document in documents(60) if in_heldout(document.id, 0.3)]
+    assert 5 < len(expected) < 55
+    assert [document.id for document in held] == [document.id for document in expected]
+    for document, given in zip(held, expected, strict=True):
+        assert document.tokens.dtype == np.int64
+        assert tokenizer.decode(document.tokens[:-1]) == given.text
+    train, heldout = (set(shards.split(name, 0.3).tolist()) for name in ("train", "heldout"))
+    assert not train & heldout
+    assert train | heldout == set(range(60))
+    for arguments in (("test", 0.1), ("train", 1.0), ("heldout", 0.0), ("train", -0.1)):
+        with pytest.raises(ConfigError):
+            shards.split(*arguments)
+
+
+def test_too_little_text(tmp_path, tokenizer):
+    rows = [Document("a", "the quick", "s", "f", 0), Unreadable("b", "s", "f", 1, "failed", "no text")]
+    with pytest.raises(
+        InputError, match=r"1 documents have \d tokens; one row needs 1,000\. .*'failed': 1.*b: no text"
+    ):
+        pack(rows, tokenizer, tmp_path / "out", length=1000)
+    with pytest.raises(InputError, match="0 documents have 0 tokens"):
+        pack([], tokenizer, tmp_path / "out", length=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_nothing(tmp_path, tokenizer):
+    def failing():
+        yield from documents()
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError, match="the source broke"):
+        pack(failing(), tokenizer, tmp_path / "out", length=8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_use_is_not_touched(tmp_path, tokenizer):
+    out = tmp_path / "out"
+    out.mkdir()
+    first = pack(documents(), tokenizer, out, length=8)
+    with pytest.raises(InputError, match="already holds shards"):
+        pack(documents(20), tokenizer, out, length=8)
+    assert open_shards(out).fingerprint == first["fingerprint"]
+    second = pack(documents(20), tokenizer, out, length=8, overwrite=True)
+    assert open_shards(out, verify=True).fingerprint == second["fingerprint"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("dear")
+    for target in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt"):
+        with pytest.raises(InputError, match="something else than shards"):
+            pack(documents(), tokenizer, target, length=8, overwrite=True)
+    with pytest.raises(InputError, match="cannot be written"):
+        pack(documents(), tokenizer, tmp_path / "mine" / "thesis.txt" / "out", length=8)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear"
+
+
+def test_broken_folders_are_named(tmp_path, tokenizer):
+    with pytest.raises(InputError, match=r"it has no record\.json"):
+        open_shards(tmp_path)
+    pack(documents(), tokenizer, tmp_path / "out", length=8)
+    path = tmp_path / "out" / "tokens-00000.bin"
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + bytes([data[2] ^ 1]) + data[3:])
+    open_shards(tmp_path / "out")
+    with pytest.raises(InputError, match="is not what was packed"):
+        open_shards(tmp_path / "out", verify=True)
+    path.write_bytes(data[:-2])
+    with pytest.raises(InputError, match=r"has [\d,]+ bytes, expected [\d,]+; pack it again"):
+        open_shards(tmp_path / "out")
+    path.unlink()
+    with pytest.raises(InputError, match=r"lacks tokens-00000\.bin"):
+        open_shards(tmp_path / "out")
+
+
+def test_a_tokenizer_without_eos_is_refused(tmp_path):
+    wide = WideTokenizer(300)
+    wide.eos_id = None
+    with pytest.raises(InputError, match="names no eos_token"):
+        pack(documents(), wide, tmp_path / "out", length=8)
+
+
+def test_long_tables_are_written_in_parts(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(writer, "_TABLE_ROWS", 7)
+    calls = []
+    pack(documents(), tokenizer, tmp_path / "out", length=8, progress=lambda *counts: calls.append(counts))
+    assert open_shards(tmp_path / "out").num_documents == 40
+    assert calls[-1] == (40, open_shards(tmp_path / "out").num_tokens)
