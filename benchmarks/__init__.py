@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks.NAME`. Each checks correctness first, then measures side by side."""
