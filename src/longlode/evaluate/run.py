@@ -222,7 +222,7 @@ def position_curve(rows: Sequence[dict[str, Any]], column: str = "nats") -> list
 def _model_info(model: Any, limit: int | None) -> dict[str, Any]:
     return {
         "class": type(model).__name__,
-        "num_params": sum(parameter.numel() for parameter in model.parameters()),
+        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
         "device": str(model.device),
         "context_limit": limit,

@@ -1,0 +1,231 @@
+"""One self-contained HTML page from whatever records there are."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from longlode.core.records import atomic_path
+from longlode.report.charts import Bar, bars
+from longlode.report.facts import facts
+from longlode.report.maps import MapView, colour_tops, map_views
+from longlode.report.read import Found, Gathered, explained, gather, labels, rows_of, score_table
+from longlode.report.results import ResultsView, results_view
+from longlode.report.scores import QUANTILES, SHOWN_COLUMNS, ScoresView, scores_view
+from longlode.report.summary import (
+    comparison_sentences,
+    evaluation_sentences,
+    score_sentences,
+    selection_sentences,
+    tiles,
+    training_sentences,
+)
+from longlode.report.text import as_number, clipped, duration, shown
+from longlode.report.training import TrainingView, training_view
+
+_HERE = Path(__file__).parent
+_MAKERS = {
+    "scores": "longlode score INPUT -o scores",
+    "selection": "longlode select scores -o best.jsonl",
+    "shards": "longlode pack INPUT -o shards --tokenizer FOLDER --length 4096",
+    "run": "longlode train RECIPE.toml -o run",
+    "evaluation": "longlode evaluate MODEL -o eval",
+}
+
+
+def build(folders: list[Path], out: Path) -> None:
+    """Write the report of everything found in `folders` and three levels below to `out`, whole or not at all.
+
+    The page loads nothing: styles and script stand inside and are named by hash in its content security
+    policy. Texts from corpora and records are escaped, and characters that hide or reorder text are written
+    out.
+    Raises: InputError when a folder is missing or none holds a record.
+    """
+    page = render(gather([Path(folder) for folder in folders]))
+    with atomic_path(Path(out)) as temporary:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """Scores folders with their maps; explain_missing: names of those without explain.json."""
+
+    views: list[ScoresView]
+    maps: list[MapView]
+    tops: list[float]
+    explain_missing: list[str]
+
+
+def render(gathered: Gathered) -> str:
+    """The page of what was gathered."""
+    demos = [found.record for found in gathered.of("demo")]
+    runs, evaluations = gathered.of("run"), gathered.of("evaluation")
+    corpus = _corpus(gathered)
+    training = training_view([(found, rows_of(gathered, found, "metrics.jsonl")) for found in runs])
+    comparisons = _comparisons(demos)
+    results = results_view(
+        [(found, rows_of(gathered, found, "examples.jsonl")) for found in evaluations], comparisons
+    )
+    style, script = (Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    made = [
+        *score_sentences(corpus.views),
+        *selection_sentences(gathered.of("selection")),
+        *training_sentences(training),
+        *comparison_sentences(comparisons),
+        *evaluation_sentences(evaluations),
+    ]
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            style=style,
+            script=script,
+            policy=content_policy(str(style), str(script)),
+            names=gathered.names,
+            findings=_strings(demos, "findings"),
+            sentences=made,
+            tiles=tiles(corpus.views, training, evaluations),
+            stages=_stages(demos),
+            auc=_auc_chart(demos),
+            corpus=corpus,
+            training=training,
+            results=results,
+            selections=_fact_tables(gathered.of("selection")),
+            shards=_fact_tables(gathered.of("shards")),
+            provenance=_provenance(gathered.found),
+            missing=[(kind, how) for kind, how in _MAKERS.items() if not gathered.of(kind)],
+            problems=gathered.problems,
+            columns=SHOWN_COLUMNS,
+            quantile_names=[f"{100 * q:.0f} %" for q in QUANTILES],
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        finalize=shown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["duration"] = duration
+    return environment
+
+
+def content_policy(style: str, script: str) -> Markup:
+    """The page's content security policy: nothing but this style and this script, by their SHA-256."""
+    hashes = [
+        "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+        for text in (style, script)
+    ]
+    return Markup(
+        f"default-src 'none'; style-src {hashes[0]}; script-src {hashes[1]}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _corpus(gathered: Gathered) -> _Corpus:
+    marks = labels(gathered)
+    views, documents, missing = [], [], []
+    for index, found in enumerate(gathered.of("scores")):
+        texts = explained(gathered, found)
+        views.append(scores_view(found, score_table(gathered, found), marks, texts, f"scores{index}"))
+        documents.append((f"scores{index}", texts))
+        if not texts:
+            missing.append(found.name)
+    tops = colour_tops([one for _, texts in documents for one in texts])
+    maps = [view for key, texts in documents for view in map_views(texts, key, tops)]
+    return _Corpus(views, maps, tops, missing)
+
+
+def _strings(demos: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    return [one for demo in demos for one in _list(demo.get(name)) if isinstance(one, str)]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _comparisons(demos: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The demo's `compare`: one comparison, a list of them, or a mapping of names to them."""
+    found: list[Mapping[str, Any]] = []
+    for demo in demos:
+        given = demo.get("compare")
+        if isinstance(given, Mapping) and "rows" not in given:
+            given = list(given.values())
+        for one in given if isinstance(given, list) else [given]:
+            if isinstance(one, Mapping) and isinstance(one.get("rows"), list):
+                found.append(one)
+    return found
+
+
+def _stages(demos: Sequence[Mapping[str, Any]]) -> list[tuple[str, float | None, str, int]]:
+    """(name, seconds, what came of it, share of the longest stage in %) of each stage."""
+    stages = [stage for demo in demos for stage in _list(demo.get("stages")) if isinstance(stage, Mapping)]
+    seconds = [as_number(stage.get("seconds")) for stage in stages]
+    longest = max((value for value in seconds if value is not None), default=0.0)
+    return [
+        (
+            clipped(stage.get("name", ""), 60),
+            value,
+            clipped(_summary_text(stage.get("summary")), 300),
+            round(100 * (value or 0.0) / longest) if longest else 0,
+        )
+        for stage, value in zip(stages, seconds, strict=True)
+    ]
+
+
+def _summary_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {inner}" for name, inner in facts(value, depth=2))
+    return "" if value is None else str(value)
+
+
+def _auc_chart(demos: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """How well scores tell labelled documents apart.
+
+    The demo's `auc_intervals` {score: {value, low, high}}, else its `auc` {score: AUC or {control: AUC}}.
+    """
+    rows = [row for demo in demos for row in _auc_rows(demo)]
+    if not rows:
+        return None
+    return bars(rows, key="auc", title="AUC of each score", x_label="AUC", domain=(0.0, 1.0), reference=0.5)
+
+
+def _auc_rows(demo: Mapping[str, Any]) -> list[tuple[str, list[Bar]]]:
+    intervals, plain = demo.get("auc_intervals"), demo.get("auc")
+    entries: list[tuple[str, Any, Any, Any]] = []
+    if isinstance(intervals, Mapping):
+        for name, one in intervals.items():
+            if isinstance(one, Mapping):
+                entries.append((str(name), one.get("value"), one.get("low"), one.get("high")))
+    elif isinstance(plain, Mapping):
+        for name, inner in plain.items():
+            if isinstance(inner, Mapping):
+                entries += [(f"{name}, {control}", value, None, None) for control, value in inner.items()]
+            else:
+                entries.append((str(name), inner, None, None))
+    return [
+        (name, [Bar(name, auc, as_number(low), as_number(high), 0)])
+        for name, value, low, high in entries
+        if (auc := as_number(value)) is not None
+    ]
+
+
+def _fact_tables(found: Sequence[Found]) -> list[tuple[str, list[tuple[str, str]]]]:
+    return [(one.name, facts(one.record, skip=("kind", "made_with"), depth=2)) for one in found]
+
+
+def _provenance(found: Sequence[Found]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    skip = ("kind", "summary", "loss_by_position", "metrics", "findings", "compare")
+    return [(one.kind, one.name, facts(one.record, skip=skip)) for one in found]
+
+
+__all__ = ["ResultsView", "TrainingView", "build", "content_policy", "render"]

@@ -1,0 +1,200 @@
+"""What was found, in sentences made from the records; no effect is said as plainly as an effect."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from longlode.report.read import Found
+from longlode.report.results import curve, model_names, rows_in
+from longlode.report.scores import ScoresView
+from longlode.report.text import as_number, clipped, compact, number
+from longlode.report.training import TrainingView
+
+_HEADLINE_METRICS = {
+    "loss_by_position": ("nats",),
+    "passkey": ("hard", "gain"),
+    "repeated_list": ("smooth",),
+    "recall": ("hard", "gain"),
+}
+_METRIC_WORDS = {
+    ("loss_by_position", "nats"): "held-out loss",
+    ("passkey", "hard"): "passkeys recalled",
+    ("passkey", "gain"): "gain from the passkey's line",
+    ("repeated_list", "smooth"): "surprisal ratio of a repeated list",
+    ("recall", "hard"): "values looked up",
+    ("recall", "gain"): "gain from the asked line",
+}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A key figure: a number, what it counts, and a clause below it."""
+
+    value: str
+    name: str
+    note: str
+
+
+def score_sentences(views: Sequence[ScoresView]) -> list[str]:
+    """How many documents were read and scored, and how the groups differ."""
+    sentences = []
+    for view in views:
+        rest = ", ".join(
+            f"{count:,} {status.replace('_', ' ')}" for status, count, _, _ in view.statuses if status != "ok"
+        )
+        tail = f"; the others: {rest}" if rest else ", none was left out"
+        sentences.append(
+            f"{view.num_documents:,} documents were read, {view.num_scored:,} of them scored{tail}."
+        )
+        if not view.complete:
+            sentences.append(f"The scoring of {view.name} is not complete: some of its units of work failed.")
+        if len(view.quantiles) > 1:
+            medians = ", ".join(
+                f"{clipped(name, 40)} {number(values[len(values) // 2])}"
+                for name, _, values in sorted(view.quantiles, key=lambda row: -row[2][len(row[2]) // 2])
+            )
+            sentences.append(f"Median score by {view.grouped_by}: {medians}.")
+    return sentences
+
+
+def selection_sentences(selections: Sequence[Found]) -> list[str]:
+    """How much of the scored corpus each selection kept."""
+    sentences = []
+    for found in selections:
+        kept, num = (as_number(found.record.get(name)) for name in ("num_selected", "num_documents"))
+        if kept is not None and num:
+            name = clipped(found.name, 60)
+            sentences.append(f"{name}: {kept:,.0f} of {num:,.0f} documents were selected ({kept / num:.0%}).")
+    return sentences
+
+
+def training_sentences(view: TrainingView) -> list[str]:
+    """Where each run ended."""
+    ends = [
+        f"{clipped(row.name, 60)} at {number(row.loss)}"
+        + (f" ({number(row.eval_loss)} on held-out text)" if row.eval_loss is not None else "")
+        + (f" after {compact(row.tokens, 3)} tokens" if row.tokens else "")
+        for row in view.rows
+        if row.loss is not None
+    ]
+    unfinished = [
+        clipped(row.name, 60) for row in view.rows if row.status in ("running", "failed", "interrupted")
+    ]
+    sentences = [f"Training loss, in nats per token, ended for {'; for '.join(ends)}."] if ends else []
+    if unfinished:
+        sentences.append(f"Not finished: {', '.join(unfinished)}.")
+    return sentences
+
+
+def evaluation_sentences(evaluations: Sequence[Found]) -> list[str]:
+    """What each model does with its context: its loss curve, and the tasks at their greatest length."""
+    sentences = []
+    for name, found in zip(model_names(evaluations), evaluations, strict=True):
+        short = clipped(name, 60)
+        lengths = curve(found)
+        part = lengths[max(lengths)] if lengths else []
+        if len(part) > 1:
+            first, last = part[0], part[-1]
+            middle = part[len(part) // 2]
+            sentences.append(
+                f"{short} pays {number(first['nats'])} nats per token in its first {first['bucket_stop']} "
+                f"tokens, {number(middle['nats'])} around token {middle['bucket_start']:,} and "
+                f"{number(last['nats'])} beyond token {last['bucket_start']:,}."
+            )
+        rows = {
+            (row.get("task"), row.get("metric"), row["length"]): row
+            for row in rows_in(found.record.get("summary"), "mean", "length", "n")
+        }
+        tasks = {task: max(n for t, _, n in rows if t == task) for task, _, _ in rows}
+        sentences += [
+            sentence
+            for task, length in tasks.items()
+            if (sentence := _task_sentence(short, str(task), length, rows))
+        ]
+    return sentences
+
+
+def _task_sentence(name: str, task: str, length: int, rows: Mapping[Any, Mapping[str, Any]]) -> str:
+    hard, gain, smooth = (rows.get((task, metric, length)) for metric in ("hard", "gain", "smooth"))
+    if task in ("passkey", "recall") and hard and gain:
+        used = "" if _low(gain) > 0 else ", so no use of that line is shown"
+        return (
+            f"{name}, {task} at {length:,} tokens: {100 * hard['mean']:.0f} % of {hard['n']:,} right; "
+            f"the line with the answer gives {number(gain['mean'])} nats per token{_interval(gain)}{used}."
+        )
+    if task == "repeated_list" and smooth:
+        new = rows.get((task, "ratio_new", length))
+        control = f"; a list of other nouns {100 * new['mean']:.0f} %" if new else ""
+        return (
+            f"{name}, repeated list at {length:,} tokens: its second coming costs "
+            f"{100 * smooth['mean']:.0f} % of the surprisal of the first{control}."
+        )
+    return ""
+
+
+def comparison_sentences(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which model is better, by paired differences at the greatest length of each task, or that none is."""
+    sentences = []
+    for comparison in comparisons:
+        a, b = (clipped(comparison.get(side, side), 60) for side in ("a", "b"))
+        rows = rows_in(comparison.get("rows"), "difference", "length", "n")
+        for task, metrics in _HEADLINE_METRICS.items():
+            for metric in metrics:
+                part = [row for row in rows if (row.get("task"), row.get("metric")) == (task, metric)]
+                if part:
+                    row = max(part, key=lambda row: row["length"])
+                    sentences.append(_difference_sentence(a, b, _METRIC_WORDS[task, metric], row))
+    return sentences
+
+
+def _difference_sentence(a: str, b: str, what: str, row: Mapping[str, Any]) -> str:
+    favours = row.get("favours")
+    where = f"{what} at {row['length']:,} tokens"
+    interval = _interval(row)
+    if favours not in ("a", "b"):
+        return (
+            f"No difference between {a} and {b} is shown in {where}: {number(row['difference'])}{interval}."
+        )
+    winner, loser = (a, b) if favours == "a" else (b, a)
+    return (
+        f"{winner} is better than {loser} in {where}: difference {number(abs(row['difference']))}{interval}."
+    )
+
+
+def _low(row: Mapping[str, Any]) -> float:
+    low = as_number(row.get("low"))
+    return float("-inf") if low is None else low
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    low, high = as_number(row.get("low")), as_number(row.get("high"))
+    return "" if low is None or high is None else f" (95 % interval {number(low)} to {number(high)})"
+
+
+def tiles(scores: Sequence[ScoresView], training: TrainingView, evaluations: Sequence[Found]) -> list[Tile]:
+    """The key figures that the records hold."""
+    found = []
+    if scores:
+        num, scored = sum(view.num_documents for view in scores), sum(view.num_scored for view in scores)
+        found.append(Tile(f"{num:,}", "documents read", f"{scored:,} scored"))
+    tokens = [row.tokens for row in training.rows if row.tokens]
+    if tokens:
+        runs = len(training.rows)
+        found.append(Tile(compact(sum(tokens), 3), "tokens trained on", f"{runs} run{'s' * (runs > 1)}"))
+    losses = [(row.loss, row.name) for row in training.rows if row.loss is not None]
+    if losses:
+        loss, name = min(losses)
+        found.append(Tile(number(loss), "lowest training loss", clipped(name, 40)))
+    answers = sum(
+        int(row["n"])
+        for one in evaluations
+        for row in rows_in(one.record.get("summary"), "n")
+        if row.get("metric") == "hard"
+    )
+    if answers:
+        found.append(
+            Tile(
+                f"{answers:,}", "examples answered", f"{len(evaluations)} model{'s' * (len(evaluations) > 1)}"
+            )
+        )
+    return found
