@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import mining_fakes
 import numpy as np
 import orjson
 import pyarrow.parquet as pq
@@ -423,7 +424,11 @@ def test_an_input_that_changes_under_the_run_fails_its_unit(corpus, tmp_path):
     assert "changed since it was planned" in summary.failed_units[0]["error"]
 
 
-def test_a_scorer_that_cannot_be_made_stops_the_run_with_a_message(corpus, tmp_path):
+class Passing(CacheScorer):
+    """Can be found here, and not by a worker."""
+
+
+def test_a_scorer_that_cannot_be_made_stops_the_run_with_a_message(corpus, tmp_path, monkeypatch):
     for workers in (1, 2):
         with pytest.raises(ScorerError, match="could not be made: OSError: no such model"):
             run(corpus, tmp_path / "out", scorer=make_nothing, num_workers=workers)
@@ -437,6 +442,10 @@ def test_a_scorer_that_cannot_be_made_stops_the_run_with_a_message(corpus, tmp_p
         )
     with pytest.raises(ConfigError, match="cannot be sent to another process"):
         run(corpus, tmp_path / "out", scorer=lambda: CacheScorer(), num_workers=2)
+    monkeypatch.setattr(mining_fakes, "Passing", Passing, raising=False)
+    monkeypatch.setattr(Passing, "__module__", "mining_fakes")
+    with pytest.raises(ConfigError, match="a worker process cannot load"):
+        run(corpus, tmp_path / "out", scorer=Passing, num_workers=2)
     with pytest.raises(ConfigError, match="num_workers is 0"):
         run(corpus, tmp_path / "out", num_workers=0)
 

@@ -60,23 +60,24 @@ class ScoreSummary:
 
 @dataclass(eq=False)
 class _Tally:
-    """What is done so far, in unit order at the end."""
+    """What is done so far. infos: by part fingerprint."""
 
     total: int
     infos: dict[str, PartInfo] = field(default_factory=dict)
     failed: list[Outcome] = field(default_factory=list)
+    num_documents: int = 0
+    num_tokens: int = 0
     smallest_batch: int | None = None
+
+    def add(self, info: PartInfo) -> None:
+        self.infos[info.fingerprint] = info
+        self.num_documents += info.num_rows
+        self.num_tokens += info.document_tokens
 
     def report(self, progress: Progress | None) -> None:
         if progress is not None:
-            infos = self.infos.values()
-            documents = sum(info.num_rows for info in infos)
-            progress(
-                len(self.infos) + len(self.failed),
-                self.total,
-                documents,
-                sum(info.document_tokens for info in infos),
-            )
+            done = len(self.infos) + len(self.failed)
+            progress(done, self.total, self.num_documents, self.num_tokens)
 
 
 def score(
@@ -128,7 +129,7 @@ def score(
         if outcome.info is None:
             tally.failed.append(outcome)
         else:
-            tally.infos[outcome.task.fingerprint] = outcome.info
+            tally.add(outcome.info)
         if outcome.size is not None and outcome.size.segments < settings.batch_segments:
             tally.smallest_batch = min(tally.smallest_batch or outcome.size.segments, outcome.size.segments)
         tally.report(progress)
@@ -187,7 +188,7 @@ def _take_done(tasks: list[Task], out: Path, tally: _Tally) -> Iterator[Task]:
         path = part_path(out, task.fingerprint)
         info = read_info(path)
         if info is not None:
-            tally.infos[task.fingerprint] = info
+            tally.add(info)
             continue
         path.unlink(missing_ok=True)
         yield task

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from longlode.core.errors import ConfigError, LonglodeError, ScorerError
+from longlode.core.errors import BackendError, ConfigError, LonglodeError, ScorerError
 from longlode.corpus import Unit
 from longlode.mining.estimators import Estimator
 from longlode.mining.parts import PartInfo, part_path, read_info, write_part
@@ -110,7 +110,7 @@ def run_tasks(tasks: Sequence[Task], spec: WorkerSpec, num_workers: int) -> Iter
     """Do all tasks; outcomes come as they are done, in any order, one per task.
 
     With one worker everything happens in this process. Raises: ScorerError from making the scorer;
-    ConfigError when make_scorer cannot be sent to other processes.
+    BackendError when worker processes cannot start, ConfigError when they cannot load make_scorer.
     """
     if num_workers == 1 or len(tasks) <= 1:
         worker = Worker(spec)
@@ -146,10 +146,11 @@ def _run_pool(
         initargs=(threads, _pack(spec)),
     )
     try:
+        _greet(executor)
         while waiting or in_hand:
             while waiting and len(in_hand) < num_workers:
-                task = waiting.popleft()
-                in_hand[executor.submit(_run_task, task)] = task
+                in_hand[executor.submit(_run_task, waiting[0])] = waiting[0]
+                waiting.popleft()
             done, _ = wait(in_hand, return_when=FIRST_COMPLETED)
             for future in done:
                 outcome = future.result()
@@ -192,14 +193,41 @@ _worker: Worker | None = None
 """The worker of this spawned process."""
 
 
+_packed = b""
+"""What it is made of, until its first task."""
+
+
 def _start_worker(threads: int, packed: bytes) -> None:
-    global _worker
+    """Runs first in a worker. It must not fail: that would look like a death in every unit."""
+    global _packed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
     threading.Thread(target=_die_with_parent, daemon=True).start()
     for name in _THREAD_VARIABLES:
         given = os.environ.get(name, "")
         os.environ[name] = str(min(threads, int(given)) if given.isdigit() and int(given) else threads)
-    _worker = Worker(pickle.loads(packed))
+    _packed = packed
+
+
+def _greet(executor: ProcessPoolExecutor) -> None:
+    """Raises: BackendError when workers cannot start at all, ConfigError when they cannot load the spec."""
+    try:
+        executor.submit(_hello).result()
+    except BrokenProcessPool:
+        raise BackendError(
+            "worker processes cannot start (what they said stands above). In a script, make the call under "
+            "`if __name__ == '__main__':`; or use one worker."
+        ) from None
+
+
+def _hello() -> None:
+    global _worker
+    try:
+        _worker = Worker(pickle.loads(_packed))
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"a worker process cannot load make_scorer or the estimator ({error}); define it in a module that "
+            "can be imported, or use one worker."
+        ) from None
 
 
 def _die_with_parent() -> None:
@@ -211,5 +239,7 @@ def _die_with_parent() -> None:
 
 
 def _run_task(task: Task) -> Outcome:
-    assert _worker is not None, "the pool starts its workers with _start_worker"
+    if _worker is None:
+        _hello()
+    assert _worker is not None, "_hello makes it or raises"
     return _worker.run(task)
