@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainingArguments,
+)
 
 from longlode.core.errors import ConfigError
 from longlode.models import LonglodeCache, LonglodeConfig, LonglodeForCausalLM, LonglodeModel
@@ -198,6 +205,21 @@ def test_training_keeps_no_cache_unless_asked():
     assert model(x, use_cache=False).past_key_values is None
 
 
+def test_trainer_trains_and_evaluates(tmp_path):
+    model = tiny("DS").float()
+    rows = [{"input_ids": row, "labels": row} for row in tokens(8)]
+    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2}
+    arguments = TrainingArguments(
+        tmp_path, max_steps=4, use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True, **options
+    )
+    trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=rows)
+    before = trainer.evaluate()["eval_loss"]
+    assert before == pytest.approx(model.eval()(tokens(8), labels=tokens(8)).loss.item(), rel=1e-5)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before
+    assert trainer.predict(rows).predictions.shape == (8, 13, 40)
+
+
 def test_contradictory_inputs_are_refused():
     model, x = tiny("DA"), tokens()
     offsets = torch.tensor([0, 13])
@@ -211,3 +233,5 @@ def test_contradictory_inputs_are_refused():
     }.items():
         with pytest.raises(ConfigError, match=said):
             model(**inputs)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'token_type_ids'"):
+        model(x, token_type_ids=x)

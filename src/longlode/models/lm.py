@@ -5,7 +5,7 @@
 Parameters carry the names of fla's `delta_net` checkpoints.
 """
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -168,6 +168,17 @@ class LonglodeModel(LonglodePreTrainedModel):
         )
 
 
+class LossOptions(TypedDict, total=False):
+    """What else the loss may be told.
+
+    Keywords of their own in `LonglodeForCausalLM.forward` would not do: transformers' Trainer takes every parameter
+    whose name has "label" in it for a column of the data, and then finds no loss in an evaluation.
+    """
+
+    shift_labels: Tensor | None
+    num_items_in_batch: Tensor | int | None
+
+
 class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
     """The language model: backbone and head. `generate`, `save_pretrained` and the rest are transformers'."""
 
@@ -202,12 +213,11 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         past_key_values: LonglodeCache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        shift_labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         cu_seqlens: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
+        **options: Unpack[LossOptions],
     ) -> CausalLMOutputWithPast:
         """Predict the next token at each position; what is not named here is as in `LonglodeModel.forward`.
 
@@ -220,6 +230,10 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         Returns: logits `[B, kept, V]`; while training with labels they are None, since the loss is
           taken block by block and never holds them; loss, the mean in nats, when labels are given.
         """
+        if unknown := set(options) - LossOptions.__optional_keys__:
+            raise TypeError(
+                f"LonglodeForCausalLM.forward() got an unexpected keyword argument {min(unknown)!r}"
+            )
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -230,15 +244,15 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             cu_seqlens=cu_seqlens,
         )
         hidden = outputs.last_hidden_state
+        shift_labels = options.get("shift_labels")
         if labels is not None:
             if shift_labels is not None:
                 raise ConfigError("The model got both labels and shift_labels; pass one of them.")
             shift_labels = _shift(labels, cu_seqlens)
         loss = None
         if shift_labels is not None:
-            loss = next_token_loss(
-                hidden, self.lm_head.weight, shift_labels.to(hidden.device), num_items_in_batch
-            )
+            targets, num_items = shift_labels.to(hidden.device), options.get("num_items_in_batch")
+            loss = next_token_loss(hidden, self.lm_head.weight, targets, num_items)
         logits = None
         if loss is None or not self.training:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
