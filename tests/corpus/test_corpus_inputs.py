@@ -29,7 +29,7 @@ def test_a_folder_is_walked_in_order_and_every_file_accounted_for(tmp_path):
     root = make(
         tmp_path / "in",
         *("b.txt", "a/z.py", "a/b.md", "README", "photo.png", "data.bin", "noend", ".hidden", ".git/config"),
-        *("__pycache__/x.pyc", "a/c.JSONL", "records.json", "t.tar.gz"),
+        *("__pycache__/x.pyc", "a/c.JSONL", "records.json", "value.json.gz", "t.tar.gz"),
     )
     files = find_files(root)
     assert names(files) == sorted(names(files))
@@ -43,6 +43,7 @@ def test_a_folder_is_walked_in_order_and_every_file_accounted_for(tmp_path):
         "noend",
         "photo.png",
         "records.json",
+        "value.json.gz",
         "t.tar.gz",
     }
     assert {status for status, _ in reasons.values()} == {"skipped"}

@@ -355,6 +355,7 @@ def test_json_is_not_json_lines(tmp_path):
     assert row.status == "skipped"
     assert "write its records as .jsonl" in row.reason
     assert texts(read(write(tmp_path / "a.json.gz", gzip.compress(GOOD)))) == ["one", "two"]
+    assert texts(read(tmp_path / "*.json.gz")) == ["one", "two"]
 
 
 class DeniedFileSystem(MemoryFileSystem):

@@ -22,6 +22,9 @@ makefile dockerfile rakefile gemfile jenkinsfile
 TEXT_SUFFIXES = frozenset("." + word for word in f"{_PROSE} {_CODE}".split())
 TEXT_NAMES = frozenset(_NAMES.split())
 _JSON_REASON = "a .json file is one value, not one record a line; write its records as .jsonl"
+_PACKED_JSON_REASON = (
+    "compressed .json may be one value; name it, or a glob of such files, if it holds JSON lines"
+)
 
 
 @dataclass(frozen=True)
@@ -44,19 +47,19 @@ def stem(name: str) -> str:
 def classify(name: str, *, explicit: bool) -> Format:
     """Tell a file's format by its name.
 
-    A file that the user named (`explicit`) is read as text when its suffix says nothing; in a folder it is
-    left out. Compressed `.json.gz` and `.json.zst` hold JSON lines, as published corpora name them; a bare
-    `.json` does not.
+    A file that the user named (`explicit`, alone or by a glob) is read as text when its suffix says nothing, and
+    as JSON lines when it is `.json.gz` or `.json.zst`, as published corpora name them; in a folder such files are
+    left out, and a bare `.json` always is.
     """
     path = PurePosixPath(name)
     compression = COMPRESSIONS.get(path.suffix.lower(), "")
     if compression:
         path = path.with_suffix("")
     suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson") or (suffix == ".json" and compression):
+    if suffix in (".jsonl", ".ndjson") or (suffix == ".json" and compression and explicit):
         return Format(LINES, compression)
     if suffix == ".json":
-        return Format("", reason=_JSON_REASON)
+        return Format("", reason=_PACKED_JSON_REASON if compression else _JSON_REASON)
     if suffix == ".parquet" and not compression:
         return Format(PARQUET)
     if explicit or suffix in TEXT_SUFFIXES or path.name.lower() in TEXT_NAMES:

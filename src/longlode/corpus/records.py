@@ -109,11 +109,11 @@ def make_document(record: Any, place: Place, options: ReadOptions) -> Document |
         return place.unreadable(FAILED, reason, id=name)
     if not text:
         return place.unreadable(TOO_SHORT, "the text is empty", id=name)
-    if lone := _SURROGATE.search(text):
-        if options.errors == "strict":
-            reason = f"lone surrogate U+{ord(lone[0]):04X} at character {lone.start()} of the text"
-            return place.unreadable(FAILED, reason, id=name)
-        text = _clean(text)
+    where = _lone_surrogate(text)
+    if where is not None and options.errors == "strict":
+        reason = f"lone surrogate U+{ord(text[where]):04X} at character {where} of the text"
+        return place.unreadable(FAILED, reason, id=name)
+    text = text if where is None else _clean(text)
     known = {options.text_field, "id" if has_id else "", "source" if source == given_source else ""}
     metadata = {key: value for key, value in record.items() if key not in known}
     return Document(name, text, source, place.file, place.row, metadata)
@@ -124,6 +124,16 @@ def missing_field(field: str, names: list[str]) -> str:
     shown = ", ".join(repr(name[:80]) for name in names[:_MAX_NAMES]) or "none"
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return f"no field {field!r}; the record has: {shown}{more}"
+
+
+def _lone_surrogate(text: str) -> int | None:
+    if text.isascii():
+        return None
+    try:
+        text.encode("utf-8")  # ten times as fast as a search for them
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def _clean(text: str) -> str:
