@@ -13,10 +13,10 @@ from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator
 from longlode.mining.order import information, order_contrast
 from longlode.mining.sampling import sample_rows
 
-NEAR_TOKENS = 256
-"""What a model of any kind gets right from close by: types that stand there are not counted."""
+NEAR_TOKENS = (128, 192)
+"""What a model of any kind gets right from close by: types that stand there are not counted. Least and most."""
 SPAN_TOKENS = 1024
-"""The past that is put to the test, and the size of the windows it is compared with."""
+"""The past that is put to the test, and the size of the windows it is compared with. At most."""
 ROW_PAIRS = 16
 """Pairs of one target, so that specificity rests on so many values."""
 PAIRS_PER_SEGMENT = 0.5
@@ -24,12 +24,14 @@ PAIRS_PER_SEGMENT = 0.5
 
 
 def spans(num_tokens: int) -> tuple[int, int]:
-    """(near, span) in tokens for a document of `num_tokens`: the full ones from 5,376 tokens on, shorter below.
+    """(near, span) in tokens for a document of `num_tokens`; the full ones from 15,360 tokens on.
 
-    A short document keeps a fifth of itself for the past and at least two fifths for the control windows.
+    A span is at most a tenth of the document, so that there are windows enough to compare with; a longer document can
+    afford a wider near context, which keeps its counts free of what any language model knows (docs/experiments.md).
     """
-    near = min(NEAR_TOKENS, num_tokens // 16)
-    return near, max(1, min(SPAN_TOKENS, (num_tokens - near) // 5))
+    least, most = NEAR_TOKENS
+    near = min(max(least, num_tokens // 80), most, num_tokens // 16)
+    return near, max(1, min(SPAN_TOKENS, num_tokens // 10))
 
 
 class DefaultEstimator(PairwiseEstimator):
@@ -46,7 +48,7 @@ class DefaultEstimator(PairwiseEstimator):
     def options(self) -> dict[str, Any]:
         """The pair budget as of every estimator, and the sizes of this one."""
         sizes = {
-            "near": NEAR_TOKENS,
+            "near": list(NEAR_TOKENS),
             "span": SPAN_TOKENS,
             "row": ROW_PAIRS,
             "pairs_per_segment": PAIRS_PER_SEGMENT,
