@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from longlode.mining.estimators.base import DocumentScore, PairPlan, SegmentedDocument
+from longlode.mining.estimators.base import PairPlan, SegmentedDocument
 from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator
 from longlode.mining.order import information, order_contrast
 from longlode.mining.sampling import sample_rows
