@@ -74,7 +74,8 @@ def renamed(text: str, *, rng: random.Random, piece_chars: int = 500) -> str:
     pieces = []
     for piece in re.findall(rf"(?s).{{1,{piece_chars}}}(?:\s|$)|.{{{piece_chars}}}", text):
         new = {name: "".join(rng.choice("aeioulnrst") for _ in range(len(name))).title() for name in names}
-        pieces.append(re.sub(r"[A-Z][a-z]{2,}", lambda m, new=new: new.get(m.group(), m.group()), piece))
+        words = re.split(r"([A-Z][a-z]{2,})", piece)
+        pieces.append("".join(new.get(word, word) for word in words))
     return "".join(pieces)
 
 
