@@ -1,15 +1,17 @@
 """Load a causal language model and its tokenizer from a folder or the Hugging Face hub, ours or anyone's."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import CONFIG_NAME, cached_file
 
-from longlode.core.errors import ConfigError, InputError, ScorerError
-from longlode.models.lm import register
+from longlode.core.errors import ConfigError, InputError, LonglodeError, ScorerError
+from longlode.core.records import read_json
+from longlode.models.convert import FLA_MODEL_TYPE, config_from_fla
+from longlode.models.lm import LonglodeForCausalLM, register
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _DTYPES = {"float64", "float32", "bfloat16", "float16"}
@@ -19,6 +21,8 @@ def load(
     path_or_hub_id: str | Path, *, dtype: torch.dtype | str | None = None, device: str | torch.device = "cpu"
 ) -> tuple[Any, Any]:
     """Load a model in evaluation mode, and its tokenizer. Code that comes with a model is never run.
+
+    fla's `delta_net` checkpoints become longlode models and need neither fla nor Triton.
 
     Args:
       path_or_hub_id: a folder with config.json, safetensors and tokenizer; or a hub id ("org/name").
@@ -32,9 +36,9 @@ def load(
     chosen = _dtype(dtype)
     register()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            where, dtype=chosen, trust_remote_code=False, use_safetensors=True
-        )
+        model = _model(where, chosen)
+    except LonglodeError:
+        raise
     # transformers raises many kinds here (OSError, ValueError, KeyError, SafetensorError, RuntimeError on
     # shapes); each means the same to the user, and its text is passed on.
     except Exception as error:
@@ -58,21 +62,26 @@ def starter_folder() -> Path:
     return folder
 
 
+def _model(where: str, dtype: torch.dtype | str) -> Any:
+    fields = read_json(Path(str(cached_file(where, CONFIG_NAME))))
+    if fields.get("model_type") == FLA_MODEL_TYPE:
+        config = config_from_fla(fields)
+        return LonglodeForCausalLM.from_pretrained(where, config=config, dtype=dtype, use_safetensors=True)
+    return AutoModelForCausalLM.from_pretrained(
+        where, dtype=dtype, trust_remote_code=False, use_safetensors=True
+    )
+
+
 def _source(path_or_hub_id: str | Path) -> str:
     """The folder as text if it looks like a model, or the hub id; an error otherwise."""
     text = str(path_or_hub_id)
     path = Path(text).expanduser()
     if path.is_dir():
-        config = path / "config.json"
-        if not config.is_file():
+        if not (path / CONFIG_NAME).is_file():
             raise InputError(
                 f"{path} is not a model: it has no config.json. Expected a folder as `save_pretrained` "
                 "writes it (of a training run of longlode: RUN/model), or a hub id."
             )
-        try:
-            json.loads(config.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{config} is not valid JSON ({error}); the folder is not a model.") from None
         return str(path)
     if path.exists():
         raise InputError(f"{path} is a file; expected the folder of a model (with config.json), or a hub id.")

@@ -1,0 +1,178 @@
+"""fla `delta_net` checkpoints, read and written; and the paper's presets."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from longlode.core.errors import ConfigError
+from longlode.models import LonglodeConfig, LonglodeForCausalLM, load
+from longlode.models.convert import config_from_fla, config_to_fla, save_for_fla
+from longlode.models.presets import PRESETS, preset
+
+# The fields of the config.json of fla-hub/delta_net-1.3B-100B, which is older than some of fla's present fields.
+RELEASED = {
+    "architectures": ["DeltaNetForCausalLM"],
+    "attn": None,
+    "attn_mode": "chunk",
+    "bos_token_id": 1,
+    "conv_size": 4,
+    "eos_token_id": 2,
+    "expand_k": 1,
+    "expand_v": 1,
+    "fuse_cross_entropy": True,
+    "fuse_norm": True,
+    "hidden_act": "swish",
+    "hidden_ratio": 4,
+    "hidden_size": 2048,
+    "initializer_range": 0.02,
+    "intermediate_size": None,
+    "max_position_embeddings": 2048,
+    "model_type": "delta_net",
+    "norm_eps": 1e-06,
+    "norm_first": False,
+    "num_heads": 16,
+    "num_hidden_layers": 24,
+    "pad_token_id": 2,
+    "qk_activation": "silu",
+    "qk_norm": "l2",
+    "share_conv_kernel": False,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.48.2",
+    "use_beta": True,
+    "use_cache": True,
+    "use_gate": False,
+    "use_output_norm": True,
+    "use_short_conv": True,
+    "vocab_size": 32000,
+}
+SMALL = RELEASED | {
+    "hidden_size": 24,
+    "num_heads": 4,
+    "num_hidden_layers": 3,
+    "vocab_size": 40,
+    "torch_dtype": "float32",
+}
+
+
+def fla_tensors(fields, attention_layers=()):
+    """Tensors as fla's modules name and shape them, drawn at random."""
+    D, heads, width = fields["hidden_size"], fields["num_heads"], 256
+    shapes = {"model.embeddings": (40, D), "model.norm": (D,), "lm_head": (40, D)}
+    for n in range(fields["num_hidden_layers"]):
+        layer = f"model.layers.{n}"
+        shapes |= {f"{layer}.attn_norm": (D,), f"{layer}.mlp_norm": (D,)}
+        shapes |= {f"{layer}.mlp.{x}_proj": (width, D) for x in ("gate", "up")} | {
+            f"{layer}.mlp.down_proj": (D, width)
+        }
+        shapes |= {f"{layer}.attn.{x}_proj": (D, D) for x in "qkvo"}
+        if n in attention_layers:
+            shapes |= {f"{layer}.attn.{x}_proj": (D // 2, D) for x in "kv"}
+        else:
+            shapes |= {f"{layer}.attn.{x}_conv1d": (D, 1, 4) for x in "qkv"}
+            shapes |= {f"{layer}.attn.b_proj": (heads, D), f"{layer}.attn.o_norm": (D // heads,)}
+    generator = torch.Generator().manual_seed(0)
+    return {f"{name}.weight": torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def write_fla(folder, fields, tensors):
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(fields))
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_read_and_written_back_bit_for_bit(tmp_path, hybrid):
+    spec = {
+        "layers": [1],
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "window_size": 7,
+        "qkv_bias": False,
+        "rope_theta": 500.0,
+    }
+    fields = SMALL | ({"attn": spec} if hybrid else {})
+    tensors = fla_tensors(fields, attention_layers=[1] if hybrid else ())
+    model, _ = load(write_fla(tmp_path / "fla", fields, tensors))
+    assert type(model) is LonglodeForCausalLM
+    assert model.config.stack == ("DSD" if hybrid else "DDD")
+    if hybrid:
+        settings = model.config.mixer_settings()
+        assert (settings.window, settings.num_kv_heads, settings.rope_theta) == (7, 2, 500.0)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, tensors[name]), name
+    save_for_fla(model, tmp_path / "back")
+    written = load_file(tmp_path / "back" / "model.safetensors")
+    assert written.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert torch.equal(written[name], value), name
+    again = config_from_fla(json.loads((tmp_path / "back" / "config.json").read_text()))
+    where_from = {"architectures", "_name_or_path", "transformers_version"}
+    want, got = model.config.to_dict(), again.to_dict()
+    assert {k: v for k, v in got.items() if k not in where_from} == {
+        k: want[k] for k in got.keys() - where_from
+    }
+
+
+def test_released_config():
+    config = config_from_fla(RELEASED)
+    assert config.num_params == 1_365_677_056
+    assert (config.stack, config.head_dim, config.intermediate_size) == ("D" * 24, 128, 5632)
+    assert (config.pad_token_id, config.dtype) == (2, torch.bfloat16)
+    again = config_to_fla(config)
+    for name in RELEASED.keys() & again.keys() - {"intermediate_size"}:
+        assert again[name] == RELEASED[name], name
+
+
+def test_what_fla_leaves_out_is_flas_default():
+    config = config_from_fla({"model_type": "delta_net"})
+    assert (config.hidden_size, config.num_heads, config.vocab_size) == (2048, 16, 32000)
+    assert (config.bos_token_id, config.eos_token_id) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"use_short_conv": False}, "use_short_conv = False"),
+        ({"expand_v": 2.0}, r"expand_v = 2.0; a longlode model has 1.0"),
+        ({"qk_norm": "sum"}, "qk_norm = 'sum'"),
+        ({"attn": {"layers": [1], "num_heads": 8}}, "4 heads in DeltaNet and 8 in attention"),
+        ({"attn": {"layers": [1], "num_heads": 4, "qkv_bias": True}}, "attn has qkv_bias = True"),
+        (
+            {"attn": [{"layers": [i], "num_heads": 4, "window_size": w} for i, w in ((0, 5), (1, 6))]},
+            "differ in window_size",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_refused(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        config_from_fla(SMALL | changes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"), [({"mixers": "DG"}, "this model is 'DG'"), ({"head_dim": 4}, "4 heads of 4")]
+)
+def test_what_fla_has_no_place_for_is_refused(fields, said):
+    config = LonglodeConfig(**{"hidden_size": 24, "num_heads": 4, "mixers": "D", "vocab_size": 9} | fields)
+    with pytest.raises(ConfigError, match=said):
+        config_to_fla(config)
+
+
+def test_presets():
+    millions = {name: round(preset(name).num_params / 1e6, 1) for name in PRESETS}
+    assert (millions["delta_net-340m"], millions["delta_net-1.3b"]) == (374.4, 1365.7)
+    assert preset("delta_net-global-340m").stack == "DADDDDDDDDDADDDDDDDDDDDD"
+    assert preset("delta_net-swa-1.3b").stack == "DS" * 12
+    for name in PRESETS:
+        assert preset(name).num_hidden_layers == 24
+        assert preset(name).head_dim == 128
+    with pytest.raises(ConfigError, match="expected one of delta_net-340m"):
+        preset("huge")
