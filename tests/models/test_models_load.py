@@ -106,6 +106,14 @@ def test_weights_missing_torn_or_without_tokenizer(tmp_path, folder):
         load(tmp_path)
 
 
+def test_weights_without_a_head_are_refused(tmp_path, folder):
+    model, tokenizer = load(folder)
+    model.model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ScorerError, match=r"lack 1 of the model's parameters, among them lm_head\.weight"):
+        load(tmp_path)
+
+
 def test_pickled_weights_are_refused(tmp_path, folder):
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     model, _ = load(folder)

@@ -47,8 +47,7 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except Exception as error:
         raise ScorerError(_advice(where, "tokenizer", error)) from error
-    model = model.to(device)  # type: ignore[arg-type]
-    return model.eval(), tokenizer
+    return model.to(device).eval(), tokenizer
 
 
 def starter_folder() -> Path:
@@ -63,13 +62,19 @@ def starter_folder() -> Path:
 
 
 def _model(where: str, dtype: torch.dtype | str) -> Any:
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     fields = read_json(Path(str(cached_file(where, CONFIG_NAME))))
+    kind: Any = AutoModelForCausalLM
     if fields.get("model_type") == FLA_MODEL_TYPE:
-        config = config_from_fla(fields)
-        return LonglodeForCausalLM.from_pretrained(where, config=config, dtype=dtype, use_safetensors=True)
-    return AutoModelForCausalLM.from_pretrained(
-        where, dtype=dtype, trust_remote_code=False, use_safetensors=True
-    )
+        kind, options["config"] = LonglodeForCausalLM, config_from_fla(fields)
+    model, info = kind.from_pretrained(where, trust_remote_code=False, **options)
+    # transformers draws what a checkpoint lacks at random and goes on.
+    if missing := sorted(info["missing_keys"]):
+        raise ScorerError(
+            f"The weights of {where!r} lack {len(missing)} of the model's parameters, among them {missing[0]}; "
+            "expected all. Is it the backbone without its head, or another architecture than config.json says?"
+        )
+    return model
 
 
 def _source(path_or_hub_id: str | Path) -> str:
