@@ -107,7 +107,7 @@ def test_no_tokenizer(folder):
 def test_a_backbone_without_head_is_no_scorer(tmp_path):
     build("llama").model.save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ScorerError, match=r"no weights for the LM head \(lm_head\.weight\)"):
+    with pytest.raises(ScorerError, match=r"lack 1 of the model's parameters, among them lm_head\.weight"):
         LMScorer.load(tmp_path)
 
 

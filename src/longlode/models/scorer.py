@@ -36,7 +36,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
+# On a CPU larger batches are slower: blocks over 32 MB are fetched from the system anew by every operation.
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
 _LOGIT_BYTES = {
     "cpu": 16 << 20,
     "cuda": 256 << 20,
@@ -54,7 +55,7 @@ class LMScorer:
       model: any transformers causal LM that returns a cache it can continue from exactly, or one of ours.
       tokenizer: its fast tokenizer.
       segment: L, tokens a segment; the model must be able to read 2 L.
-      batch_tokens: tokens a forward pass reads at most (default 8,192 on a CPU, 65,536 on a GPU). Halved for
+      batch_tokens: tokens a forward pass reads at most (default 2,048 on a CPU, 65,536 on a GPU). Halved for
         good when a GPU runs out of memory; the log says so.
       state_bytes: memory for the states of one `alone` call (default 4 GiB on a CPU, half of what is free on
         a GPU). An attention model keeps 2 x layers x KV heads x head_dim numbers a token: 256 segments of 128

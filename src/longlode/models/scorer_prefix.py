@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer
 
 
 @dataclass(frozen=True)
@@ -40,24 +40,25 @@ class _GatheredLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def __init__(self, stored: DynamicLayer, rows: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stored, self.rows = stored, rows
-        self.is_sliding = stored.is_sliding
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Prefix and new keys and values together; signature and layout are those of transformers."""
-        layer = copy.copy(self.stored)
-        layer.reorder_cache(self.rows)  # type: ignore[arg-type]
-        return layer.update(key_states, value_states, *args, **kwargs)
+        return self._joined(self.stored.keys, key_states), self._joined(self.stored.values, value_states)
+
+    def _joined(self, prefix: Any, new: torch.Tensor) -> torch.Tensor:
+        """The chosen rows of `prefix [n, H, Tp, K]` in front of `new [r, H, T, K]`, written once."""
+        length = prefix.shape[-2]
+        joined = new.new_empty(*new.shape[:-2], length + new.shape[-2], new.shape[-1])
+        torch.index_select(prefix, 0, self.rows, out=joined[..., :length, :])
+        joined[..., length:, :] = new
+        return joined
 
     def get_seq_length(self) -> int:
         """Tokens of the prefix."""
         return self.stored.get_seq_length()
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the mask, as the stored layer says."""
-        return self.stored.get_mask_sizes(query_length)
 
 
 def select(cache: Any, rows: torch.Tensor) -> Any:
@@ -87,7 +88,7 @@ def cache_bytes(cache: Any) -> int:
 
 
 def _select_layer(layer: Any, rows: torch.Tensor) -> Any:
-    if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
+    if type(layer) is DynamicLayer:
         return _GatheredLayer(layer, rows)
     chosen = copy.copy(layer)
     for name, value in vars(layer).items():

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from longlode.core.errors import BackendError, InputError, ScorerError
 from longlode.core.fingerprints import fingerprint
@@ -33,12 +32,9 @@ def load_scorer_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -
     if (folder / "config.json").is_file():
         _check_weights(folder)
     try:
-        model, tokenizer = load(path_or_id, dtype=dtype, device=where)
+        return load(path_or_id, dtype=dtype, device=where)
     except InputError as error:
         raise ScorerError(f"No scorer: {error}") from None
-    if folder.is_dir():
-        _check_head(folder, model)
-    return model, tokenizer
 
 
 def scorer_fingerprint(model: Any, encoder: Any) -> str:
@@ -95,20 +91,4 @@ def _check_weights(folder: Path) -> None:
         'model.safetensors. If you trust it, convert it once: python -c "from transformers import '
         f"AutoModelForCausalLM as M; M.from_pretrained('{folder}', use_safetensors=False)"
         f".save_pretrained('{folder}')\""
-    )
-
-
-def _check_head(folder: Path, model: Any) -> None:
-    """transformers fills in weights that a folder lacks at random; a random head would score in earnest."""
-    head = model.get_output_embeddings()
-    if head is None or head.weight is model.get_input_embeddings().weight:
-        return
-    name = next(name for name, module in model.named_modules() if module is head) + ".weight"
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as stored:
-            if any(key.endswith(name) for key in stored.keys()):  # noqa: SIM118 - safe_open is no dict
-                return
-    raise ScorerError(
-        f"{folder} has no weights for the LM head ({name}), so it is no causal language model, perhaps an "
-        "encoder or a bare backbone. Use a folder saved from a ...ForCausalLM class."
     )
