@@ -1,6 +1,6 @@
 """Make the starter scorer from text: tokenizer, shards, training by `starter.toml`, and a folder with a model card.
 
-    python -m recipes.make_starter INPUT... --work runs/starter-work -o FOLDER [--set run.steps=100]... [--resume]
+    python -m recipes.make_starter INPUT... --work WORK -o FOLDER [--about FILE] [--set run.steps=100]... [--resume]
 
 FOLDER loads with `longlode score --scorer FOLDER` and with transformers' Auto classes. Weights are stored in bfloat16.
 Every step leaves its result in `--work`, and a rerun goes on where the last one stopped (`--resume` for the training).
@@ -48,6 +48,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders or globs of text")
     parser.add_argument("--work", type=Path, required=True, help="folder for tokenizer, shards and the run")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the finished scorer")
+    parser.add_argument("--about", type=Path, help="text for the model card: what the corpus is, whose it is")
     parser.add_argument("--set", action="append", default=[], help="SECTION.KEY=VALUE, as in longlode train")
     parser.add_argument("--resume", action="store_true", help="go on with a stopped training run")
     return parser.parse_args()
@@ -119,12 +120,8 @@ def model_card(
 ) -> str:
     """What the scorer was trained on, how well it does, and what it is not good for."""
     fraction = recipe.data.heldout_fraction
-    kept: Counter[str] = Counter()
-    left: Counter[str] = Counter()
-    for item in read(arguments.inputs):
-        if isinstance(item, Document):
-            (left if in_heldout(item.id, fraction) else kept)[item.source] += 1
-    rows = "\n".join(f"| {name} | {kept[name]} | {left[name]} |" for name in sorted(kept | left))
+    rows = "\n".join(input_row(name, fraction) for name in arguments.inputs)
+    about = arguments.about.read_text(encoding="utf-8").strip() if arguments.about else "Not described."
     num_tokens = read_record(shards_folder, "shards").get("num_tokens", "?")
     return CARD.format(
         mixers=recipe.model.mixers,
@@ -138,8 +135,15 @@ def model_card(
         hours=f"{summary.seconds / 3600:.1f}",
         fraction=fraction,
         rows=rows,
+        about=about,
         corpus_tokens=f"{num_tokens:,}" if isinstance(num_tokens, int) else num_tokens,
     )
+
+
+def input_row(name: str, fraction: float) -> str:
+    """A line of the card's table: documents of one input on both sides of the split."""
+    sides = Counter(in_heldout(item.id, fraction) for item in read([name]) if isinstance(item, Document))
+    return f"| {Path(name).name} | {sides[False]} | {sides[True]} |"
 
 
 CARD = """---
@@ -156,13 +160,14 @@ bfloat16 weights) that `longlode score` uses when no other scorer is named. Made
 
 {steps} steps, {tokens} tokens in sequences of {length} (no document is cut shorter), {hours} hours on one CPU thread.
 Loss on held-out documents: {loss} nats a token. The corpus has {corpus_tokens} tokens, both sides of the split counted.
-English prose (novels out of copyright), Python source, technical specifications, LaTeX textbooks, meeting transcripts,
-encyclopedia articles and one legal report. Documents whose id hashes below {fraction} (`longlode.corpus.in_heldout`)
+Documents whose id hashes below {fraction} (`longlode.corpus.in_heldout`)
 were left out of the tokenizer and the training; benchmarks score only those.
 
-| source | trained on | left out |
+| input | documents trained on | left out |
 |---|---|---|
 {rows}
+
+{about}
 
 ## What it is good for
 
@@ -172,10 +177,10 @@ segment) and always there.
 ## What it is not good for
 
 - Generating text, answering questions, or any judgement of content: it has read about as much as a child's bookshelf.
-- Languages other than English, programming languages other than Python, tables, mathematics outside LaTeX: it reads
-  them as bytes it hardly knows. Take another scorer (`--scorer FOLDER` or a hub id), or rerun the recipe on your text.
+- Languages and kinds of text that are not in the table above: it reads them as bytes it hardly knows. Take another
+  scorer (`--scorer FOLDER` or a hub id), or rerun the recipe on your text.
 - Absolute statements: perplexities of this model are far above those of a model of useful size.
-- It repeats the biases of its texts, many of them from the 19th century.
+- It repeats the biases of its texts.
 """
 
 
