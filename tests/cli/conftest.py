@@ -46,13 +46,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, sources: list[Path]) -> Pat
     """A folder of short whole-file documents."""
     folder = tmp_path_factory.mktemp("corpus")
     for path in sources:
-        (folder / path.name).write_text(path.read_text(encoding="utf-8")[:3000], encoding="utf-8")
+        (folder / path.name).write_text(path.read_text(encoding="utf-8")[:1200], encoding="utf-8")
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run() -> Callable[..., str]:
-    """Run `longlode ARGS` and check its exit status; whatever happens, no traceback may show. Gives its output."""
+    """Run `longlode ARGS` and check its exit status; no traceback may ever show. Gives its output."""
 
     def _run(*arguments: object, status: int = 0) -> str:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])

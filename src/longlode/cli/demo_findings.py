@@ -38,17 +38,17 @@ def auc(intact: Sequence[float], spliced: Sequence[float], seed: int = 0) -> Auc
 
 
 def findings(
-    separation: Auc | None, halves: dict[str, dict[str, int]], comparison: dict[str, Any]
+    separation: dict[str, Auc], halves: dict[str, dict[str, int]], comparison: dict[str, Any]
 ) -> list[str]:
     """One sentence a finding.
 
     Args:
-      separation: of intact from spliced documents by the score.
+      separation: of intact from spliced documents, by "score" and by baselines.
       halves: "selected" and "random" -> source -> documents.
       comparison: what `evaluate.compare` gave, a = random half, b = selected half.
     """
     rows = {(row["task"], row["metric"]): row for row in comparison["rows"]}
-    sentences = [about_score(separation), about_halves(halves)]
+    sentences = [about_score(separation.get("score")), *about_baselines(separation), about_halves(halves)]
     if loss := rows.get(("loss_by_position", "nats")):
         sentences.append(about_loss(loss))
     if far := _far(comparison["loss_by_position"]):
@@ -76,6 +76,12 @@ def about_score(separation: Auc | None) -> str:
     )
 
 
+def about_baselines(separation: dict[str, Auc]) -> list[str]:
+    """What simpler signals reach on the same documents."""
+    others = [f"{name} {one.value:.3f}" for name, one in separation.items() if name != "score"]
+    return [f"On the same files simpler signals reach an AUC of: {', '.join(others)}."] if others else []
+
+
 def about_halves(halves: dict[str, dict[str, int]]) -> str:
     """What the two halves are made of."""
     shares = [
@@ -100,7 +106,11 @@ def about_far(row: dict[str, Any]) -> str:
     """The same where the context is longest."""
     sign = 0 if row["low"] is None or row["low"] <= 0 <= row["high"] else row["difference"]
     verdict = (
-        "the selected half is ahead" if sign < 0 else "the random half is ahead" if sign > 0 else "neither is"
+        "the selected half is ahead"
+        if sign < 0
+        else "the random half is ahead"
+        if sign > 0
+        else "neither half is ahead"
     )
     where = f"{row['bucket_start']} to {row['bucket_stop']} tokens"
     return f"After {where} of context, {verdict} ({_difference(row)} nats a token)."

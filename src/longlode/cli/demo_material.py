@@ -13,8 +13,8 @@ from longlode.core.errors import InputError
 
 INTACT = "intact"
 SPLICED = "spliced"
-MIN_CHARS = 6_000
-MAX_CHARS = 16_000
+MIN_CHARS = 8_000
+MAX_CHARS = 24_000
 _LEFT_OUT = {
     "test",
     "tests",

@@ -38,7 +38,7 @@ NUM_STAGES = 7
 _LENGTH, _BATCH_SIZE = 512, 4
 _TASKS = ("loss_by_position", "passkey", "repeated_list")
 _EVAL_LENGTHS = (512,)
-_NUM_EXAMPLES = 40
+_NUM_EXAMPLES = 64
 _ROWS_PER_UNIT = 8
 _EXPLAIN_SEGMENTS = 24
 _PROBE_DOCUMENTS, _PROBE_STEPS = 2, 3
@@ -79,14 +79,14 @@ class Stages:
 def run_demo(settings: DemoSettings) -> list[str]:
     """Run all stages into `settings.out`; returns the findings. Raises: what the rooms raise."""
     out, stages = settings.out, Stages()
-    _clear(out)
+    clear(out)
     with stages("gather", "reading Python's own library and splicing controls") as facts:
         material = gather(settings.seed)
         rows = _write_corpus(settings, material)
         facts |= {**Counter(row["source"] for row in rows), "held_out": len(material.heldout)}
     with stages("score", f"scoring {len(rows)} documents") as facts:
         separation = _score(settings, [str(out / "corpus")], out / "scores", _EXPLAIN_SEGMENTS)
-        facts |= {f"AUC_{name}": found["value"] for name, found in separation.items()}
+        facts |= {f"AUC_{name}": one.value for name, one in separation.items()}
     with stages("select", "taking the best half, and a random half") as facts:
         halves = _select(settings, rows)
         facts |= {f"{name}_intact": counts[INTACT] for name, counts in halves.items()}
@@ -97,11 +97,11 @@ def run_demo(settings: DemoSettings) -> list[str]:
     with stages("evaluate", "evaluating both on held-out files") as facts:
         comparison = _evaluate(settings, material)
         facts |= {"examples": _num_examples(comparison)}
-    found = findings(Auc(**separation["score"]) if "score" in separation else None, halves, comparison)
+    found = findings(separation, halves, comparison)
     record = {
         "settings": asdict(settings) | {"out": str(out)},
-        "auc": {name: {SPLICED: one["value"]} for name, one in separation.items()},
-        "auc_intervals": separation,
+        "auc": {name: {SPLICED: one.value} for name, one in separation.items()},
+        "auc_intervals": {name: asdict(one) for name, one in separation.items()},
         "halves": halves,
         "compare": comparison,
         "findings": found,
@@ -117,7 +117,7 @@ def run_demo(settings: DemoSettings) -> list[str]:
     return found
 
 
-def _clear(out: Path) -> None:
+def clear(out: Path) -> None:
     """Make `out` ready: new, empty, or an earlier demo's, whose pieces are removed."""
     if out.exists() and any(out.iterdir()):
         if not (out / RECORD_NAME).is_file() or read_record(out).get("kind") != "demo":
@@ -145,10 +145,8 @@ def _write_corpus(settings: DemoSettings, material: Material) -> list[dict[str, 
     return rows
 
 
-def _score(
-    settings: DemoSettings, inputs: list[str], out: Path, explain_segments: int
-) -> dict[str, dict[str, Any]]:
-    """Score `inputs`; returns the AUC of the score, and of two cheap baselines, of intact against spliced."""
+def _score(settings: DemoSettings, inputs: list[str], out: Path, explain_segments: int) -> dict[str, Auc]:
+    """Score `inputs`; returns the AUC, intact against spliced, of the score and of two baselines."""
     from longlode.mining import ScoreSettings, make_estimator
 
     run_scoring(
@@ -165,7 +163,7 @@ def _score(
         values = signal_by_source(out, expression)
         one = auc(values.get(INTACT, []), values.get(SPLICED, []))
         if one is not None:
-            found[name] = asdict(one)
+            found[name] = one
     return found
 
 
@@ -220,7 +218,7 @@ def _recipe(settings: DemoSettings, half: str, num_steps: int) -> "Recipe":
 
     return Recipe.parse(
         {
-            "model": {"mixers": "D*4", "hidden_size": 128, "num_heads": 2, "tie_word_embeddings": True},
+            "model": {"mixers": "D*2", "hidden_size": 128, "num_heads": 2, "tie_word_embeddings": True},
             "data": {
                 "shards": str(settings.out / "shards" / half),
                 "length": _LENGTH,

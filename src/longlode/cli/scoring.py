@@ -34,7 +34,9 @@ def run_scoring(
     from longlode.mining import score
 
     find_files(inputs)  # a slip in a name should not wait for the scorer to load
-    model, make_scorer = _load(scorer, settings.segment, workers) if estimator.needs_scorer else (None, None)
+    model, make_scorer = (
+        load_scorer(scorer, settings.segment, workers) if estimator.needs_scorer else (None, None)
+    )
     with progress("scoring") as update:
 
         def tell(units: int, total: int, documents: int, tokens: int) -> None:
@@ -58,7 +60,7 @@ def run_scoring(
     return summary
 
 
-def _load(scorer: str, segment: int, workers: int) -> "tuple[LMScorer, Callable[[], LMScorer]]":
+def load_scorer(scorer: str, segment: int, workers: int) -> "tuple[LMScorer, Callable[[], LMScorer]]":
     """The scorer, and how workers get theirs: this very one, or in other processes one of their own."""
     from longlode.models.scorer import ScorerSpec
 

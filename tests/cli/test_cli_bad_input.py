@@ -1,0 +1,166 @@
+"""Bad input, each kind: a clear message or a row with its status, no traceback, no other document lost."""
+
+import functools
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from longlode.core.records import read_record
+
+SEGMENT = 16
+
+
+@pytest.fixture
+def score(run, model_folder):
+    """Run `longlode score` with the tiny model; gives its output and id -> (status, reason)."""
+
+    def _score(out: Path, *inputs: object, status: int = 0) -> tuple[str, dict[str, tuple[str, str]]]:
+        options = ("--scorer", model_folder, "--estimator", "strength", "--segment", SEGMENT, "--no-explain")
+        shown = run("score", *inputs, "-o", out, *options, status=status)
+        rows = [row for part in (out / "parts").glob("*.parquet") for row in pq.read_table(part).to_pylist()]
+        return shown, {row["id"]: (row["status"], row["reason"]) for row in rows}
+
+    return _score
+
+
+@pytest.fixture
+def good(sources) -> str:
+    return sources[0].read_text(encoding="utf-8")[:1500]
+
+
+def test_bad_files_become_rows_and_lose_no_other(score, tmp_path, good):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "good.txt").write_text(good)
+    (folder / "empty.txt").write_text("")
+    (folder / "one_token.txt").write_text("a")
+    (folder / "bad_bytes.txt").write_bytes(good.encode() + b"\xff\xfe rest")
+    (folder / "fake.parquet").write_text("this is no parquet file")
+    shown, rows = score(tmp_path / "out", folder)
+    assert {name: status for name, (status, _) in rows.items()} == {
+        "good.txt": "ok",
+        "empty.txt": "too_short",
+        "one_token.txt": "too_short",
+        "bad_bytes.txt": "failed",
+        "fake.parquet": "failed",
+    }
+    assert all(reason for name, (_, reason) in rows.items() if name != "good.txt")
+    assert "UTF-8" in rows["bad_bytes.txt"][1]
+    record = read_record(tmp_path / "out", "scores")
+    assert record["counts"] == {"ok": 1, "too_short": 2, "failed": 2}
+    assert record["num_documents"] == 5
+    assert "all input documents 5" in shown
+
+
+def test_bad_records_become_rows_and_lose_no_other(score, tmp_path, good):
+    records = tmp_path / "records.jsonl"
+    lines = [json.dumps({"id": "first", "text": good}), '{"id": "broken", "text": ']
+    lines += [json.dumps({"id": "no-text", "body": good}), json.dumps({"id": "last", "text": good})]
+    records.write_text("\n".join(lines) + "\n")
+    _, rows = score(tmp_path / "out", records)
+    assert len(rows) == 4
+    assert rows["first"][0] == rows["last"][0] == "ok"
+    assert rows["no-text"][0] == "failed"
+    assert "text" in rows["no-text"][1]
+    (broken,) = set(rows) - {"first", "last", "no-text"}
+    assert rows[broken][0] == "failed"
+    assert "JSON" in rows[broken][1]
+
+
+def test_an_over_long_line_becomes_a_row(score, tmp_path, good, monkeypatch):
+    from longlode.corpus import read_unit
+    from longlode.mining import work
+
+    monkeypatch.setattr(work, "read_unit", functools.partial(read_unit, max_line_bytes=5000))
+    records = tmp_path / "records.jsonl"
+    lines = [
+        {"id": "first", "text": good},
+        {"id": "long", "text": "x" * 20_000},
+        {"id": "last", "text": good},
+    ]
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, rows = score(tmp_path / "out", records)
+    assert len(rows) == 3
+    assert rows["first"][0] == rows["last"][0] == "ok"
+    (status, reason) = next(rows[name] for name in rows if name not in ("first", "last"))
+    assert status == "failed"
+    assert "longer than 5,000 bytes" in reason
+
+
+def test_nothing_scored_is_said_with_the_reasons(score, tmp_path):
+    fake = tmp_path / "fake.parquet"
+    fake.write_text("this is no parquet file")
+    shown, rows = score(tmp_path / "out", fake, status=1)
+    assert "No document could be scored" in shown
+    assert rows["fake.parquet"][0] == "failed"
+    assert "1 failed:" in shown
+
+
+def test_missing_input(score, tmp_path):
+    shown, _ = score(tmp_path / "out", tmp_path / "nowhere", status=2)
+    assert "nowhere does not exist" in shown.replace("- ", "")
+
+
+def test_output_that_cannot_be_written(score, tmp_path, good):
+    (tmp_path / "good.txt").write_text(good)
+    shown, _ = score(tmp_path / "good.txt" / "out", tmp_path / "good.txt", status=2)
+    assert "cannot be used as an output folder" in shown
+
+
+def test_a_scorer_that_is_no_model(run, tmp_path, corpus, model_folder):
+    (tmp_path / "empty").mkdir()
+    options = ("-o", tmp_path / "out", "--estimator", "strength")
+    shown = run("score", corpus, *options, "--scorer", tmp_path / "empty", status=2)
+    assert "no config.json" in shown
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"model_type": "no-such-model"}')
+    assert "no weights" in run("score", corpus, *options, "--scorer", broken, status=2)
+    shutil.copy(model_folder / "model.safetensors", broken)
+    assert "no-such-model" in run("score", corpus, *options, "--scorer", broken, status=2)
+    assert not list((tmp_path / "out").glob("parts/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--estimator", "nonsense"), "no estimator 'nonsense'"),
+        (("--pairs", "many"), "--pairs got 'many'"),
+        (("--pairs", "0"), "--pairs got '0'"),
+    ],
+)
+def test_settings_that_make_no_sense(run, tmp_path, corpus, arguments, expected):
+    assert expected in run("score", corpus, "-o", tmp_path / "out", *arguments, status=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("select", "{tmp}", "-o", "{tmp}/kept.jsonl"), "give either --top"),
+        (("select", "{tmp}", "-o", "{tmp}/kept.jsonl", "--top", "0.5", "--min-score", "1"), "got two"),
+        (("select", "{tmp}", "-o", "{tmp}/kept.jsonl", "--top", "0.5"), "not a longlode output folder"),
+        (("pack", "{tmp}/nowhere", "-o", "{tmp}/shards", "--tokenizer", "{model}"), "does not exist"),
+        (("pack", "{corpus}", "-o", "{tmp}/shards", "--tokenizer", "{tmp}"), "no tokenizer"),
+        (("train", "{tmp}/nowhere.toml", "-o", "{tmp}/run"), "cannot be read"),
+        (("evaluate", "{tmp}/nowhere", "-o", "{tmp}/eval"), "does not exist"),
+        (("evaluate", "{model}", "-o", "{tmp}/eval", "--tasks", "nonsense"), "expected all, or some of"),
+        (("evaluate", "{model}", "-o", "{tmp}/eval", "--lengths", "long"), "--lengths got 'long'"),
+        (("evaluate", "{model}", "-o", "{tmp}/eval", "--texts", "{tmp}/nowhere"), "does not exist"),
+        (("evaluate", "{model}", "-o", "{tmp}/eval", "--device", "warp"), "cannot be used"),
+        (("generate", "{model}"), "needs one prompt"),
+        (("generate", "{model}", "--prompt", ""), "prompt is empty"),
+        (("generate", "{model}", "--prompt-file", "{tmp}/nowhere"), "cannot be read"),
+        (("generate", "{tmp}", "--prompt", "x"), "no config.json"),
+        (("report", "{tmp}/nowhere"), "is no folder"),
+        (("report", "{tmp}", "-o", "{tmp}/report.html"), "no record.json"),
+        (("demo", "-o", "{tmp}/demo", "--minutes", "0"), "--minutes got 0"),
+        (("demo", "-o", "{corpus}"), "something else than a demo"),
+    ],
+)
+def test_every_command_says_what_is_wrong(run, tmp_path, corpus, model_folder, arguments, expected):
+    places = {"tmp": tmp_path, "corpus": corpus, "model": model_folder}
+    shown = run(*(argument.format(**places) for argument in arguments), status=2)
+    assert expected in shown

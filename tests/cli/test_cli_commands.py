@@ -1,0 +1,184 @@
+"""Each command alone, in the order of work, on a tiny untrained model."""
+
+import json
+import pickle
+
+import pytest
+
+from longlode import __version__
+from longlode.cli.console import plain
+from longlode.cli.scoring import load_scorer
+from longlode.core.records import read_json, read_jsonl, read_record
+
+RECIPE = """
+[model]
+mixers = "D*2"
+hidden_size = 32
+num_heads = 2
+[data]
+length = 64
+batch_size = 2
+[run]
+steps = 3
+checkpoint_every = 2
+device = "cpu"
+"""
+
+
+@pytest.fixture(scope="module")
+def score(run, corpus, model_folder):
+    """Run `longlode score` on the corpus with every pair kept."""
+    options = (
+        "--scorer",
+        model_folder,
+        "--estimator",
+        "paper",
+        "--segment",
+        32,
+        "--pairs",
+        "all",
+        "--keep-pairs",
+    )
+    return lambda out: run("score", corpus, "-o", out, *options)
+
+
+@pytest.fixture(scope="module")
+def scores(score, tmp_path_factory):
+    out = tmp_path_factory.mktemp("scored") / "scores"
+    assert "Next: longlode select" in score(out)
+    return out
+
+
+def test_version(run):
+    assert run("--version") == f"longlode {__version__}"
+
+
+def test_help_lists_the_commands(run):
+    shown = run("--help")
+    for name in ("score", "select", "pack", "train", "evaluate", "generate", "report", "demo", "doctor"):
+        assert name in shown
+
+
+@pytest.mark.parametrize(
+    "name", ["score", "select", "pack", "train", "evaluate", "generate", "report", "demo", "doctor"]
+)
+def test_help_teaches_by_examples(run, name):
+    shown = run(name, "--help")
+    assert "Examples" in shown
+    assert shown.count(f"longlode {name}") >= 2
+
+
+def test_score_again_reuses_its_parts(score, scores):
+    before = sorted(path.name for path in (scores / "parts").iterdir())
+    score(scores)
+    assert sorted(path.name for path in (scores / "parts").iterdir()) == before
+    assert read_record(scores, "scores")["num_reused"] == len(before)
+
+
+def test_explain_maps_the_ends_of_the_ranking(scores):
+    maps = read_json(scores / "explain.json")
+    assert [one["label"] for one in maps] == ["best", "best", "worst", "worst"]
+    assert maps[0]["score"] >= maps[1]["score"] > maps[-1]["score"]
+    for one in maps:
+        num_segments = len(one["segments"])
+        assert len(one["pairs"]) == num_segments * (num_segments - 1) // 2
+        assert all(j < i < num_segments for i, j, _, _ in one["pairs"])
+
+
+def test_explain_agrees_with_the_stored_pairs(scores):
+    import pyarrow.parquet as pq
+
+    rows = [row for part in (scores / "parts").glob("*.parquet") for row in pq.read_table(part).to_pylist()]
+    stored = {row["id"]: row for row in rows}
+    for one in read_json(scores / "explain.json"):
+        gains = {(i, j): gain for i, j, _, gain in one["pairs"]}
+        for pair in stored[one["id"]]["pairs"]:
+            expected = pair["nll_alone"] - pair["nll_given"]
+            assert gains[pair["i"], pair["j"]] == pytest.approx(expected, abs=2e-4)
+
+
+def test_work_in_order(run, scores, tmp_path, model_folder, corpus):
+    kept, shards, run_folder = tmp_path / "kept.jsonl", tmp_path / "shards", tmp_path / "run"
+    shown = run("select", scores, "-o", kept, "--top", 0.5)
+    assert "Next: longlode pack" in shown
+    assert len(read_jsonl(kept)) == read_json(tmp_path / "kept.jsonl.record.json")["num_selected"]
+
+    run("pack", kept, "-o", shards, "--tokenizer", model_folder, "--length", 64)
+    run("pack", kept, "-o", shards, "--tokenizer", model_folder, "--length", 64, status=2)
+    run("pack", kept, "-o", shards, "--tokenizer", model_folder, "--length", 64, "--overwrite")
+
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    train = ("train", tmp_path / "recipe.toml", "-o", run_folder, "--set", f"data.shards={shards}")
+    run(*train[:-2], status=2)
+    assert "finished" in run(*train)
+    assert len(read_jsonl(run_folder / "metrics.jsonl")) == 3
+    run(*train, status=2)
+    assert "Resumed from step 3" in run(*train, "--set", "run.steps=4", "--resume")
+
+    evaluation = ("evaluate", run_folder, "-o", tmp_path / "eval", "--lengths", 128, "--num-examples", 3)
+    assert "nats/token" in run(*evaluation, "--tasks", "loss_by_position", "--texts", corpus)
+    assert read_record(tmp_path / "eval", "evaluation")["model"] == str(run_folder)
+    run("report", scores, tmp_path, "-o", tmp_path / "report.html")
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_evaluate_without_texts_says_what_it_leaves_out(run, tmp_path, model_folder):
+    shown = run("evaluate", model_folder, "-o", tmp_path / "eval", "--lengths", 256, "--num-examples", 2)
+    assert "loss_by_position is left out" in shown
+    tasks = {row["task"] for row in read_jsonl(tmp_path / "eval" / "examples.jsonl")}
+    assert tasks == {"passkey", "repeated_list", "recall"}
+
+
+def test_generate_writes_what_the_model_would(run, model_folder):
+    from longlode.models import load
+
+    model, tokenizer = load(model_folder)
+    prompt = tokenizer("def main(", return_tensors="pt", return_token_type_ids=False)
+    expected = model.generate(**prompt, max_new_tokens=8, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    shown = run("generate", model_folder, "--prompt", "def main(", "--max-new-tokens", 8)
+    assert " ".join(plain(tokenizer.decode(expected)).split()) in shown
+    first = run(
+        "generate", model_folder, "--prompt", "x", "--temperature", 1, "--seed", 3, "--max-new-tokens", 12
+    )
+    again = run(
+        "generate", model_folder, "--prompt", "x", "--temperature", 1, "--seed", 3, "--max-new-tokens", 12
+    )
+    assert first.partition(" tokens after")[0] == again.partition(" tokens after")[0]
+
+
+def test_generate_reads_the_prompt_from_a_file(run, model_folder, tmp_path):
+    (tmp_path / "prompt.txt").write_text("def main(")
+    run("generate", model_folder, "--prompt-file", tmp_path / "prompt.txt", "--max-new-tokens", 2)
+
+
+def test_a_field_of_another_name(run, tmp_path, model_folder, sources):
+    records = tmp_path / "records.jsonl"
+    text = sources[0].read_text(encoding="utf-8")[:1500]
+    records.write_text(json.dumps({"id": "a", "content": text}) + "\n")
+    options = ("--scorer", model_folder, "--estimator", "gzip", "--text-field", "content")
+    run("score", records, "-o", tmp_path / "scores", *options)
+    assert read_record(tmp_path / "scores", "scores")["counts"] == {"ok": 1}
+
+
+def test_two_workers_give_the_parts_of_one(run, tmp_path, corpus):
+    for workers in (1, 2):
+        options = ("--estimator", "gzip", "--rows-per-unit", 2, "--workers", workers)
+        run("score", corpus, "-o", tmp_path / str(workers), *options)
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "parts").iterdir()} for name in "12"
+    )
+    assert one == two
+    assert len(one) > 1
+
+
+def test_workers_get_a_scorer_of_their_own(model_folder):
+    here, make_scorer = load_scorer(str(model_folder), 32, workers=2)
+    assert pickle.loads(pickle.dumps(make_scorer))().fingerprint == here.fingerprint
+    alone, make_scorer = load_scorer(str(model_folder), 32, workers=1)
+    assert make_scorer() is alone
+
+
+def test_doctor(run):
+    shown = run("doctor")
+    assert "chunkwise usable" in shown
+    assert "bfloat16 on the CPU" in shown
