@@ -3,7 +3,8 @@ means.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,28 +60,15 @@ def evaluate(
     limit = context_limit(model)
     _check(tasks, lengths, num_examples, limit)
     started = time.perf_counter()
-    encode = make_encode(tokenizer)
+    made = [TASKS[task](make_encode(tokenizer), texts) for task in tasks]
+    plan = [
+        _Part(task, length, task.num_available(length, num_examples)) for task in made for length in lengths
+    ]
+    for part in plan:
+        if part.num == 0:
+            part.task.make(part.length, 0)  # says why there is nothing of this length
     reader = Reader(model, batch_tokens=batch_tokens)
-    made = [(TASKS[task](encode, texts), length) for task in tasks for length in lengths]
-    plan = [(task, length, task.num_available(length, num_examples)) for task, length in made]
-    for task, length, num in plan:
-        if num == 0:
-            task.make(length, 0)  # says why there is nothing of this length
-    total, done = sum(num for _, _, num in plan), 0
-    rows: list[dict[str, Any]] = []
-    names: list[str] = []
-    for task, length, num in plan:
-        for start in range(0, num, _BLOCK):
-            block = [
-                task.make(length, seed * _SEED_STRIDE + k) for k in range(start, min(start + _BLOCK, num))
-            ]
-            names += [
-                text_fingerprint(side.text) for example in block for side in example.conditions().values()
-            ]
-            rows += _ask(reader, task, block, length, start)
-            done += len(block)
-            if progress is not None:
-                progress(done, total, task.name)
+    rows, examples_fingerprint = _ask_all(reader, plan, seed, progress)
     write_jsonl(out / EXAMPLES_NAME, rows)
     fields = {
         "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
@@ -88,7 +76,7 @@ def evaluate(
         "tasks": list(tasks),
         "lengths": list(lengths),
         "settings": {"num_examples": num_examples, "seed": seed, "num_texts": len(texts)},
-        "examples_fingerprint": fingerprint(names),
+        "examples_fingerprint": examples_fingerprint,
         "metrics": {task: [vars(metric) for metric in TASKS[task].metrics] for task in tasks},
         "summary": summarise(rows),
         "loss_by_position": position_curve(rows),
@@ -96,6 +84,39 @@ def evaluate(
     }
     write_record(out, "evaluation", **fields)
     return fields
+
+
+@dataclass(frozen=True)
+class _Part:
+    """`num` examples of one task at one length."""
+
+    task: Task
+    length: int
+    num: int
+
+
+def _blocks(plan: Sequence[_Part], seed: int) -> Iterator[tuple[_Part, int, list[Example]]]:
+    """All examples in blocks, each with its part and the number of its first example."""
+    for part in plan:
+        for start in range(0, part.num, _BLOCK):
+            numbers = range(start, min(start + _BLOCK, part.num))
+            yield part, start, [part.task.make(part.length, seed * _SEED_STRIDE + k) for k in numbers]
+
+
+def _ask_all(
+    reader: Reader, plan: Sequence[_Part], seed: int, progress: Progress | None
+) -> tuple[list[dict[str, Any]], str]:
+    """The rows of all examples, and a name for exactly these examples."""
+    rows: list[dict[str, Any]] = []
+    names: list[str] = []
+    done = 0
+    for part, start, block in _blocks(plan, seed):
+        names += [text_fingerprint(side.text) for example in block for side in example.conditions().values()]
+        rows += _ask(reader, part.task, block, part.length, start)
+        done += len(block)
+        if progress is not None:
+            progress(done, sum(part.num for part in plan), part.task.name)
+    return rows, fingerprint(names)
 
 
 def _check(tasks: Sequence[str], lengths: Sequence[int], num_examples: int, limit: int | None) -> None:

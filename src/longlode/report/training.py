@@ -89,10 +89,9 @@ def _series(name: str, x: np.ndarray, y: np.ndarray) -> Series:
     """The running mean of a loss curve and the curve itself, both thinned to what a chart can show."""
     window = max(1, round(len(y) * _WINDOW_SHARE))
     total = np.cumsum(np.concatenate([[0.0], y]))
-    reach = np.minimum(
-        window // 2, np.minimum(np.arange(len(y)), np.arange(len(y))[::-1])
-    )  # shrinks at the ends
-    start, stop = np.arange(len(y)) - reach, np.arange(len(y)) + reach + 1
+    half = window // 2
+    start = np.maximum(np.arange(len(y)) - half, 0)
+    stop = np.minimum(np.arange(len(y)) + half + 1, len(y))
     smooth = (total[stop] - total[start]) / (stop - start)
     kept = np.unique(np.linspace(0, len(y) - 1, min(len(y), _MAX_POINTS)).round().astype(int))
     return Series(name, x[kept].tolist(), smooth[kept].tolist(), raw=y[kept].tolist())
