@@ -3,7 +3,8 @@
 Letters as in `README.md`, which derives every line. Per chunk, with L = [scale Q; beta K] (2C rows):
     [P; A] = mask * (L K^T),  T = (I + A)^-1,  R = T (beta V - e^G beta K S),  O = e^G scale Q S + P R,
     S' = e^{G_C} S + (e^{G_C - G} K)^T R.
-The backward keeps the inputs and one state a tile, recomputes the tile, and scans in reverse.
+The backward keeps the inputs, T where it is small, and one state a tile; it recomputes the rest of a tile and scans
+in reverse.
 """
 
 from dataclasses import dataclass
@@ -107,19 +108,22 @@ class _DeltaRule(torch.autograd.Function):
         call = _Call(q, k, v, beta, g, scale, plan)
         states = call.sorted_states(state)
         o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
-        entering = []
+        # T is no larger than K then, and the dearest thing to compute again.
+        keep_inverse = differentiate and call.C <= call.K
+        kept: list[torch.Tensor | None] = []
         for tile in plan.tiles:
             S = call.tile_states(states, tile)
-            if differentiate:
-                entering.append(S.clone())
             mover = Mover(plan, tile, q.device)
-            chunks = _chunks_of(call, tile, mover)
+            inverse = S.new_empty(tile.num_chunks * call.H, call.C, call.C) if keep_inverse else None
+            chunks = _chunks_of(call, tile, mover, store=inverse)
+            if differentiate:
+                kept += [S.clone(), inverse]
             reads = call.scratch.take("reads", *chunks.X.shape)
             R = _scan(call, chunks, S, tile, reads=reads)
             reads.baddbmm_(chunks.scores[:, : call.C], R)
             mover.push(reads.view(-1, call.H, call.C, call.V), o)
         if differentiate:
-            ctx.save_for_backward(q, k, v, beta, g, *entering)
+            ctx.save_for_backward(q, k, v, beta, g, *kept)
             ctx.scale, ctx.plan = scale, plan
             ctx.state_dtype = None if state is None else state.dtype
             ctx.set_materialize_grads(False)
@@ -140,16 +144,21 @@ class _DeltaRule(torch.autograd.Function):
     def _backward(
         ctx: Any, do: torch.Tensor | None, dfinal: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, beta, g, *entering = ctx.saved_tensors
+        q, k, v, beta, g, *kept = ctx.saved_tensors
         plan: Plan = ctx.plan
         with torch.autocast(q.device.type, enabled=False):
             call = _Call(q, k, v, beta, g, ctx.scale, plan)
             dstates = call.sorted_states(dfinal)
             inputs = (q, k, v, beta) if g is None else (q, k, v, beta, g)
             grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs]
-            for tile, S in zip(reversed(plan.tiles), reversed(entering), strict=True):
+            entering, inverses = kept[0::2], kept[1::2]
+            for i in reversed(range(len(plan.tiles))):
+                tile = plan.tiles[i]
                 mover = Mover(plan, tile, q.device)
-                _tile_backward(call, S, call.tile_states(dstates, tile), do, tile, mover, grads)
+                chunks = _chunks_of(call, tile, mover, inverse=inverses[i])
+                _tile_backward(
+                    call, chunks, entering[i], call.tile_states(dstates, tile), do, tile, mover, grads
+                )
             dstate = None if ctx.state_dtype is None else call.callers_states(dstates).to(ctx.state_dtype)
         return (*grads[:4], None if g is None else grads[4], dstate, None, None, None)
 
@@ -206,8 +215,18 @@ class _Chunks:
         return None if self.decay is None else self.decay.total
 
 
-def _chunks_of(call: _Call, tile: Tile, mover: Mover) -> _Chunks:
-    """Bring a tile into chunks and compute all that needs no state."""
+def _chunks_of(
+    call: _Call,
+    tile: Tile,
+    mover: Mover,
+    *,
+    inverse: torch.Tensor | None = None,
+    store: torch.Tensor | None = None,
+) -> _Chunks:
+    """Bring a tile into chunks and compute all that needs no state.
+
+    inverse: T `[m, C, C]` if known already.  store: where to put it if not; None is a buffer of the call.
+    """
     H, K, V, C, take = call.H, call.K, call.V, call.C, call.scratch.take
     num = tile.num_chunks
     m = num * H
@@ -227,7 +246,9 @@ def _chunks_of(call: _Call, tile: Tile, mover: Mover) -> _Chunks:
         left_decayed = halves.view(m, 2 * C, K)
         keys_decayed = torch.mul(keys, decay.columns, out=take("keys_decayed", m, C, K))
     scores.mul_(mask)
-    inverse = unit_lower_inverse(scores[:, C:], out=take("inverse", m, C, C))
+    if inverse is None:
+        out = take("inverse", m, C, C) if store is None else store
+        inverse = unit_lower_inverse(scores[:, C:], out=out)
     return _Chunks(left, left_decayed, keys, keys_decayed, X, beta, decay, mask, scores, inverse)
 
 
@@ -296,6 +317,7 @@ class _Steps:
 
 def _tile_backward(
     call: _Call,
+    chunks: _Chunks,
     S: torch.Tensor,
     dS: torch.Tensor,
     do: torch.Tensor | None,
@@ -310,7 +332,6 @@ def _tile_backward(
     """
     H, K, V, C, take = call.H, call.K, call.V, call.C, call.scratch.take
     m = tile.num_chunks * H
-    chunks = _chunks_of(call, tile, mover)
     states = take("states", m, K, V)
     R = _scan(call, chunks, take("S", *S.shape).copy_(S), tile, states=states)
     N = take("N", m, 2 * C, V)

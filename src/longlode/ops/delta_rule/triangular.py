@@ -2,13 +2,13 @@
 
 import torch
 
-BASE_BLOCK = 16
+BASE_BLOCK = 8
 
 
 def unit_lower_inverse(A: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Fill `out` with the inverse of `I + A` for strictly lower triangular `A` `[X, C, C]`, C a power of two.
 
-    Diagonal blocks of 16 are inverted by forward substitution, vectorised over all of them; pairs of blocks
+    Diagonal blocks of 8 are inverted by forward substitution, vectorised over all of them; pairs of blocks
     are then merged by [[L1, 0], [B, L2]]^-1 = [[T1, 0], [-T2 B T1, T2]] until one is left. No step forms a
     power of A, so no number in it is larger than those of the result: with equal keys the powers reach 3^C
     and cancel, and a method that sums them (nilpotent doubling) loses all digits.
