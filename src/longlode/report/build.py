@@ -38,6 +38,13 @@ _MAKERS = {
 }
 
 
+_FOLDED = (
+    *("kind", "made_with", "format", "files", "dtype", "fingerprint", "tokenizer_fingerprint", "eos_id"),
+    *("scores", "out", "dropped_path", "estimator", "scorer"),
+)
+"""Fields of selections and shards that only the provenance shows."""
+
+
 def build(folders: list[Path], out: Path) -> None:
     """Write the report of everything found in `folders` and three levels below to `out`, whole or not at all.
 
@@ -220,7 +227,7 @@ def _auc_rows(demo: Mapping[str, Any]) -> list[tuple[str, list[Bar]]]:
 
 
 def _fact_tables(found: Sequence[Found]) -> list[tuple[str, list[tuple[str, str]]]]:
-    return [(one.name, facts(one.record, skip=("kind", "made_with"), depth=2)) for one in found]
+    return [(one.name, facts(one.record, skip=_FOLDED, depth=2)) for one in found]
 
 
 def _provenance(found: Sequence[Found]) -> list[tuple[str, str, list[tuple[str, str]]]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from longlode.report.text import clipped, number
+from longlode.report.text import clipped
 
 _MAX_ROWS = 120
 _MAX_CHARS = 240
@@ -38,7 +38,7 @@ def plain(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return number(value, 4)
+        return f"{value:.4g}".replace("-", "\u2212")
     if value is None:
         return "\u2013"
     if isinstance(value, list):

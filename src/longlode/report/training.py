@@ -21,9 +21,9 @@ class RunRow:
 
     name: str
     status: str
-    num_parameters: float | None
-    steps: float | None
-    tokens: float | None
+    num_parameters: int | None
+    steps: int | None
+    tokens: int | None
     loss: float | None
     eval_loss: float | None
     tokens_per_second: float | None
@@ -108,6 +108,11 @@ def _cut(drawn: Sequence[Series]) -> float | None:
     return limit if limit < highest else None
 
 
+def _count(value: Any) -> int | None:
+    found = as_number(value)
+    return None if found is None else round(found)
+
+
 def _run_row(found: Found, rows: Sequence[Mapping[str, Any]]) -> RunRow:
     _, loss = _columns(rows, "loss")
     _, held_out = _columns(rows, "eval_loss")
@@ -117,9 +122,9 @@ def _run_row(found: Found, rows: Sequence[Mapping[str, Any]]) -> RunRow:
     return RunRow(
         name=found.name,
         status=str(record.get("status") or ""),
-        num_parameters=as_number(record.get("num_parameters")),
-        steps=as_number(record.get("steps")),
-        tokens=as_number(record.get("tokens")),
+        num_parameters=_count(record.get("num_parameters")),
+        steps=_count(record.get("steps")),
+        tokens=_count(record.get("tokens")),
         loss=float(loss[-last:].mean()) if len(loss) else as_number(record.get("loss")),
         eval_loss=float(held_out[-1]) if len(held_out) else as_number(record.get("eval_loss")),
         tokens_per_second=float(np.median(speed)) if len(speed) else None,
