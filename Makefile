@@ -54,15 +54,17 @@ $(STAMP): pyproject.toml constraints-cpu.txt
 	"$$python" -m venv "$(VENV)" || { \
 	  echo "python -m venv failed. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 	@echo "[2/3] packages with pip (torch: $(TORCH)); full log in $(VENV)/install.log"
-	@if [ "$(TORCH)" = cpu ] && [ "$$(uname -s)" = Linux ] && \
-	    ! $(BIN)/pip config list | grep -qE 'extra-index-url|index-url|find-links'; then \
-	  echo "      Tip: PyPI's Linux torch brings CUDA (gigabytes). Small CPU build: stop (Ctrl-C) and run"; \
-	  echo "      PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make $(or $(MAKECMDGOALS),install)"; \
-	fi
+	@pip_settings="$$($(BIN)/pip config list)"; \
+	case "$(TORCH) $$(uname -s) $$pip_settings" in \
+	  *index-url*|*find-links*|*no-index*) ;; \
+	  cpu\ Linux*) \
+	    echo "      Tip: PyPI's Linux torch brings CUDA (gigabytes). Small CPU build: stop (Ctrl-C) and run"; \
+	    echo "      PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make $(or $(MAKECMDGOALS),install)" ;; \
+	esac
 	@rm -f "$(VENV)"/.longlode-* "$(VENV)/install.log"
 	@$(BIN)/pip install --log "$(VENV)/install.log" $(CONSTRAINTS) -e '.[dev]' 2>&1 | while IFS= read -r line; do \
 	  case "$$line" in \
-	    Collecting\ *) set -- $$line; echo "      $$2" ;; \
+	    Collecting\ *|Processing\ *) set -- $$line; echo "      $${2##*/}" ;; \
 	    *Downloading\ *MB\)*|*Downloading\ *GB\)*) set -- $$line; echo "        downloading $${2##*/} $${*: -2}" ;; \
 	    Installing\ collected*) echo "      unpacking" ;; \
 	    ERROR*) echo "      $$line" ;; \

@@ -20,7 +20,7 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A run folder, a model folder, a hub id, or: starter.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     tasks: Annotated[
-        str, typer.Option(help="Of: loss_by_position, passkey, repeated_list (comma-separated); or: all.")
+        str, typer.Option(help="Of loss_by_position, passkey, repeated_list, recall; or: all.")
     ] = "all",
     lengths: Annotated[
         str, typer.Option(help="Context lengths in tokens, comma-separated.")
@@ -39,16 +39,12 @@ def evaluate(
     the means with 95 % intervals. Two models evaluated with one tokenizer, seed and lengths get the same
     questions. Next: longlode report OUT.
     """
-    from longlode.evaluate import TASKS
     from longlode.evaluate import evaluate as run_evaluation
     from longlode.models import load
     from longlode.train.build import pick_device
 
-    chosen = _names(tasks, list(TASKS))
     documents = _read(texts or [], text_field)
-    if not documents and tasks == "all":
-        chosen = [name for name in chosen if not TASKS[name].needs_texts]
-        note("No --texts given: loss_by_position is left out.")
+    chosen = _task_names(tasks, has_texts=bool(documents))
     sizes = _integers(lengths)
     source = model_source(model)
     output_folder(out)
@@ -66,31 +62,26 @@ def evaluate(
             name=model,
             progress=update,
         )
-    rows = [
-        (
-            row["task"],
-            row["length"],
-            row["metric"],
-            row["mean"],
-            row["low"],
-            row["high"],
-            row["n"],
-            row["unit"],
-        )
-        for row in summary["summary"]
-    ]
-    table(f"Evaluation of {model}", ("task", "length", "metric", "mean", "low", "high", "n", "unit"), rows)
+    columns = ("task", "length", "metric", "mean", "low", "high", "n", "unit")
+    rows = [[row[column] for column in columns] for row in summary["summary"]]
+    table(f"Evaluation of {model}", columns, rows)
     finish(f"Results: {out}", then=[f"longlode report {out} -o report.html"])
 
 
-def _names(given: str, known: list[str]) -> list[str]:
+def _task_names(given: str, *, has_texts: bool) -> list[str]:
+    """The tasks asked for; "all" leaves out, and says so, those that need texts when there are none."""
+    from longlode.evaluate import TASKS
+
     if given == "all":
-        return known
+        left_out = [name for name, task in TASKS.items() if task.needs_texts and not has_texts]
+        if left_out:
+            note(f"No --texts given: {', '.join(left_out)} is left out.")
+        return [name for name in TASKS if name not in left_out]
     names = [name.strip() for name in given.split(",") if name.strip()]
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in TASKS]
     if unknown or not names:
         raise ConfigError(
-            f"--tasks got {given!r}; expected all, or some of {', '.join(known)} (comma-separated)."
+            f"--tasks got {given!r}; expected all, or some of {', '.join(TASKS)} (comma-separated)."
         )
     return names
 

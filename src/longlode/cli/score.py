@@ -1,13 +1,16 @@
 """longlode score: how much long-range dependency is in each document?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from longlode.cli.console import finish, note, output_folder
 from longlode.cli.guard import EXIT_UNEXPECTED
 from longlode.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from longlode.mining import ScoreSummary
 
 EXPLAIN_SEGMENTS = 48
 EXAMPLES = (
@@ -43,7 +46,7 @@ def score(
     row an input document: score, the figures behind it, status (ok, too_short, skipped, failed) and reason.
     Text is not copied. A run that was stopped goes on where it was. Next: longlode select OUT.
     """
-    from longlode.cli.score_table import first_reasons, show_scores
+    from longlode.cli.score_table import show_scores
     from longlode.cli.scoring import run_scoring
     from longlode.mining import ScoreSettings, make_estimator
 
@@ -62,22 +65,27 @@ def score(
         explain_segments=EXPLAIN_SEGMENTS if explain else 0,
     )
     show_scores(out)
-    for unit in summary.failed_units:
-        note(f"A piece of work failed as a whole: {unit['error']} ({unit['unit']['files'][0]['name']} ...)")
-    if not summary.counts.get("ok"):
-        note(
-            f"No document could be scored. The reasons stand in the column 'reason' of {out}/parts/*.parquet."
-        )
-        for reason in first_reasons(out):
-            note(f"  {reason}")
-        raise typer.Exit(EXIT_UNEXPECTED)
-    if summary.failed_units:
-        note("Run the same command again: it tries only what failed.")
-        raise typer.Exit(EXIT_UNEXPECTED)
+    _stop_if_incomplete(summary, out)
     finish(
         f"Scores: {out}/parts/*.parquet, summary: {out}/record.json",
         then=[f"longlode select {out} -o kept.jsonl --top 0.5", f"longlode report {out} -o report.html"],
     )
+
+
+def _stop_if_incomplete(summary: "ScoreSummary", out: Path) -> None:
+    """Exit with 1 when work failed as a whole, or when there is no score at all; say why."""
+    from longlode.cli.score_table import first_reasons
+
+    for unit in summary.failed_units:
+        note(f"A piece of work failed as a whole: {unit['error']} ({unit['unit']['files'][0]['name']} ...)")
+    if summary.failed_units:
+        note("Run the same command again: it tries only what failed.")
+        raise typer.Exit(EXIT_UNEXPECTED)
+    if not summary.counts.get("ok"):
+        note(f"No document could be scored. Reasons, also in the column 'reason' of {out}/parts/*.parquet:")
+        for reason in first_reasons(out):
+            note(f"  {reason}")
+        raise typer.Exit(EXIT_UNEXPECTED)
 
 
 def _number_of_pairs(given: str) -> int | None:
