@@ -36,7 +36,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-# On a CPU larger batches are slower: blocks over 32 MB are fetched from the system anew by every operation.
+# On a CPU passes of 1,024 to 8,192 tokens run within a tenth of each other; small ones need less memory.
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
 _LOGIT_BYTES = {
     "cpu": 16 << 20,
