@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 VENV ?= .venv
 TORCH ?= cpu
 OUT ?= demo-out
-BENCH ?= $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
+BENCH ?= $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
 SUPPORTED := (3, 11) <= sys.version_info[:2] <= (3, 13)
 
 ifeq ($(TORCH),cpu)
@@ -89,8 +89,10 @@ lint: $(STAMP)
 	@echo "Lint is clean. Next: make test"
 
 bench: $(STAMP)
-	@if [ -z "$(strip $(BENCH))" ]; then echo "No benchmarks found in benchmarks/."; exit 1; fi
-	@for name in $(BENCH); do echo "== benchmarks.$$name"; $(BIN)/python -m "benchmarks.$$name"; done
+	@failed=; for name in $(BENCH); do \
+	  echo "== benchmarks.$$name"; $(BIN)/python -m "benchmarks.$$name" || failed="$$failed $$name"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Not finished:$$failed (see above)."; exit 1; fi
 	@echo "Benchmarks done. Dated results: benchmarks/results/"
 
 clean:

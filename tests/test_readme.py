@@ -113,12 +113,13 @@ def test_the_first_python_of_the_readme_runs():
     assert tuple(names["state"].shape) == (1, 4, 64, 64)
 
 
-def test_files_that_the_readme_links_exist():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = set(re.findall(r"\]\(([^)#]+)\)", text))
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_the_page_links_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = {link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link}
     if "<!-- demo-output -->" in text:  # the picture comes with the output of a real run
         links = {link for link in links if not link.endswith(".png")}
-    assert sorted(link for link in links if not (ROOT / link).exists()) == []
+    assert sorted(link for link in links if not ((ROOT / page).parent / link).exists()) == []
 
 
 def test_the_five_files_to_read_exist():
