@@ -113,7 +113,7 @@ class _DeltaRule(torch.autograd.Function):
         kept: list[torch.Tensor | None] = []
         for tile in plan.tiles:
             S = call.tile_states(states, tile)
-            mover = Mover(plan, tile, q.device)
+            mover = Mover(plan, tile)
             inverse = S.new_empty(tile.num_chunks * call.H, call.C, call.C) if keep_inverse else None
             chunks = _chunks_of(call, tile, mover, store=inverse)
             if differentiate:
@@ -154,7 +154,7 @@ class _DeltaRule(torch.autograd.Function):
             entering, inverses = kept[0::2], kept[1::2]
             for i in reversed(range(len(plan.tiles))):
                 tile = plan.tiles[i]
-                mover = Mover(plan, tile, q.device)
+                mover = Mover(plan, tile)
                 chunks = _chunks_of(call, tile, mover, inverse=inverses[i])
                 _tile_backward(
                     call, chunks, entering[i], call.tile_states(dstates, tile), do, tile, mover, grads

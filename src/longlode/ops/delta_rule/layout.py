@@ -7,9 +7,9 @@ No chunk spans two documents.
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 
@@ -103,22 +103,40 @@ def _group_tiles(row: int, num_steps: list[int], budget: int) -> list[Tile]:
     return tiles
 
 
+@dataclass(frozen=True)
+class _Run:
+    """Chunks of a tile whose tokens lie evenly in memory: some steps of one document, or of rows of equal length.
+
+    first, steps, count: chunks `first` on, `steps` steps of `count` chunks each.  rows: which of the `count`.
+    source, tokens: rows and tokens of `[B, T, H, ...]`.  width: tokens in each chunk, C or fewer.
+    """
+
+    first: int
+    steps: int
+    count: int
+    rows: slice
+    source: slice
+    tokens: slice
+    width: int
+
+    def of_chunks(self, chunks: torch.Tensor) -> torch.Tensor:
+        """View `[steps, rows, H, C, ...]` of `[num_chunks, H, C, ...]`."""
+        stretch = chunks[self.first : self.first + self.steps * self.count]
+        return stretch.unflatten(0, (self.steps, self.count))[:, self.rows]
+
+    def of_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """View `[steps, rows, H, width, ...]` of `[B, T, H, ...]`."""
+        span = tokens[self.source, self.tokens].unflatten(1, (self.steps, self.width))
+        return span.transpose(0, 1).transpose(2, 3)
+
+
 class Mover:
     """Moves a tile's tokens between tensors `[B, T, H, ...]` and chunks `[num_chunks, H, C, ...]`."""
 
-    def __init__(self, plan: Plan, tile: Tile, device: torch.device) -> None:
-        """Work out where the tile's tokens lie; for packed documents this builds an index on `device`."""
+    def __init__(self, plan: Plan, tile: Tile) -> None:
+        """Work out where the tile's tokens lie."""
         self._chunk = plan.chunk
-        self._shape = (len(tile.counts), tile.counts[0])
-        start = tile.first_chunk * plan.chunk
-        if plan.packed:
-            self._index, self._padding = _packed_index(plan, tile, device)
-            self._keep = None if self._padding is None else (~self._padding).nonzero()[:, 0]
-        else:
-            rows = slice(plan.order[tile.rows], plan.order[tile.rows] + tile.counts[0])
-            end = min(start + len(tile.counts) * plan.chunk, plan.lengths[tile.rows])
-            self._rows, self._tokens, self._ragged = rows, slice(start, end), (end - start) % plan.chunk
-        self._packed = plan.packed
+        self._runs = list(_runs(plan, tile))
 
     def pull(
         self, source: torch.Tensor, chunks: torch.Tensor, factor: torch.Tensor | None = None
@@ -127,53 +145,23 @@ class Mover:
 
         factor: `[num_chunks, H, C, 1]`, multiplied in on the way; None is 1.
         """
-        if self._packed:
-            tokens = source[0].index_select(0, self._index)
-            if self._padding is not None:
-                tokens[self._padding] = 0
-            _move(tokens.unflatten(0, (-1, self._chunk)).transpose(1, 2), factor, chunks)
-            return chunks
-        factors = self._chunk_parts(factor)
-        views = zip(self._chunk_parts(chunks), self._token_parts(source), factors, strict=True)
-        for part, tokens, part_factor in views:
-            _move(tokens, part_factor, part)
-        if self._ragged:
-            chunks.unflatten(0, self._shape)[-1, :, :, self._ragged :].zero_()
+        for run in self._runs:
+            part = run.of_chunks(chunks)
+            if run.width < self._chunk:
+                part[:, :, :, run.width :].zero_()
+                part = part[:, :, :, : run.width]
+            _move(run.of_tokens(source), self._factor(run, factor), part)
         return chunks
 
     def push(self, chunks: torch.Tensor, target: torch.Tensor, factor: torch.Tensor | None = None) -> None:
         """Write `chunks`, times `factor`, into the tile's tokens of `target`; padding is dropped."""
-        if self._packed:
-            scaled, index = chunks if factor is None else chunks * factor, self._index
-            tokens = scaled.transpose(1, 2).flatten(0, 1)
-            if self._keep is not None:
-                tokens, index = tokens[self._keep], index[self._keep]
-            target[0].index_copy_(0, index, tokens.to(target.dtype))
-            return
-        factors = self._chunk_parts(factor)
-        views = zip(self._chunk_parts(chunks), self._token_parts(target), factors, strict=True)
-        for part, tokens, part_factor in views:
-            _move(part, part_factor, tokens)
+        for run in self._runs:
+            part = run.of_chunks(chunks)[:, :, :, : run.width]
+            _move(part, self._factor(run, factor), run.of_tokens(target))
 
-    def _chunk_parts(self, chunks: torch.Tensor | None) -> list[Any]:
-        """Views `[steps, rows, H, C, ...]`: full chunks, then the ragged last one; Nones for None."""
-        full, ragged = self._shape[0] - bool(self._ragged), self._ragged
-        if chunks is None:
-            return [None] * (bool(full) + bool(ragged))
-        steps = chunks.unflatten(0, self._shape)
-        return ([steps[:full]] if full else []) + ([steps[-1][:, :, :ragged]] if ragged else [])
-
-    def _token_parts(self, tokens: torch.Tensor) -> list[torch.Tensor]:
-        """The same parts of `[B, T, H, ...]`, as views of the same shapes."""
-        span = tokens[self._rows, self._tokens]
-        split = span.shape[1] - self._ragged
-        parts = []
-        if split:
-            # [rows, steps, C, H, ...] -> [steps, rows, H, C, ...]
-            parts.append(span[:, :split].unflatten(1, (-1, self._chunk)).transpose(0, 1).transpose(2, 3))
-        if self._ragged:
-            parts.append(span[:, split:].transpose(1, 2))
-        return parts
+    @staticmethod
+    def _factor(run: _Run, factor: torch.Tensor | None) -> torch.Tensor | None:
+        return None if factor is None else run.of_chunks(factor)[:, :, :, : run.width]
 
 
 def _move(source: torch.Tensor, factor: torch.Tensor | None, target: torch.Tensor) -> None:
@@ -183,13 +171,31 @@ def _move(source: torch.Tensor, factor: torch.Tensor | None, target: torch.Tenso
         torch.mul(source, factor, out=target)
 
 
-def _packed_index(plan: Plan, tile: Tile, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Token of each chunk slot of the tile, and which slots are padding (None when none is)."""
-    rows = slice(tile.rows, tile.rows + tile.counts[0])
-    lengths, starts = torch.tensor(plan.lengths[rows]), torch.tensor(plan.starts[rows])
-    document = torch.cat([torch.arange(count) for count in tile.counts])
-    step = torch.repeat_interleave(torch.arange(len(tile.counts)), torch.tensor(tile.counts))
-    token = ((tile.first_chunk + step) * plan.chunk)[:, None] + torch.arange(plan.chunk)
-    inside = token < lengths[document, None]
-    index = (starts[document, None] + token.minimum(lengths[document, None] - 1)).flatten().to(device)
-    return index, None if bool(inside.all()) else (~inside).flatten().to(device)
+def _runs(plan: Plan, tile: Tile) -> Iterator[_Run]:
+    """The tile as runs: whole chunks, then the ragged last one; per document when packed, else all rows together."""
+    num_rows = tile.counts[0]
+    if plan.packed:
+        groups = [(slice(row, row + 1), slice(0, 1), row) for row in range(num_rows)]
+    else:
+        first_row = plan.order[tile.rows]
+        groups = [(slice(0, num_rows), slice(first_row, first_row + num_rows), 0)]
+    first, step = 0, 0
+    for count, same in itertools.groupby(tile.counts):
+        num_steps = len(list(same))
+        for rows, source, row in groups:
+            if row >= count:
+                break
+            document = tile.rows + row
+            start = (tile.first_chunk + step) * plan.chunk
+            end = min(start + num_steps * plan.chunk, plan.lengths[document])
+            full, ragged = divmod(end - start, plan.chunk)
+            offset = plan.starts[document]
+            middle = start + full * plan.chunk
+            if full:
+                tokens = slice(offset + start, offset + middle)
+                yield _Run(first, full, count, rows, source, tokens, plan.chunk)
+            if ragged:
+                tokens = slice(offset + middle, offset + end)
+                yield _Run(first + full * count, 1, count, rows, source, tokens, ragged)
+        first += num_steps * count
+        step += num_steps
