@@ -14,7 +14,6 @@ import json
 import platform
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +21,12 @@ import pyarrow.parquet as pq
 
 from benchmarks.labelled import COHERENT, Labelled, labelled_set
 from longlode.core.records import versions
-from longlode.corpus import write_documents
-from longlode.mining.engine import score
-from longlode.mining.estimators import make_estimator
-from longlode.mining.settings import ScoreSettings
+from longlode.corpus import Document, write_documents
+from longlode.mining import Estimator, PairPlan, ScoreSettings, SegmentedDocument, make_estimator, score
 
 RESULTS = Path(__file__).with_name("results")
 ESTIMATORS = "default,paper,release,strength,gzip"
+SAME_PAIRS = ("paper", "release", "strength")
 NUM_RESAMPLES = 1000
 
 
@@ -45,11 +43,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "labelled.jsonl"
         write_documents(source, ({"id": d.id, "source": d.domain, "text": d.text} for d in documents))
+        lengths = np.array([len(item.text.encode()) for item in documents])
         for name in arguments.estimators.split(","):
-            began = time.monotonic()
-            scores, lengths, tokens_read = run(name, source, Path(folder) / name, arguments)
-            row = tabulate(scores, lengths, labels, arguments.seed)
-            row |= {"estimator": name, "tokens_read": tokens_read, "seconds": time.monotonic() - began}
+            scores, cost = run(name, source, Path(folder), arguments)
+            row = {"estimator": name} | tabulate(scores, lengths, labels, arguments.seed) | cost
             row["by_domain"] = by_domain(scores, labels, domains)
             rows.append(row)
             show(row)
@@ -73,34 +70,65 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(
-    name: str, source: Path, out: Path, arguments: argparse.Namespace
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Score the set with one estimator; returns scores (nan where none) and lengths in the set's order, and cost."""
+def run(name: str, source: Path, folder: Path, arguments: argparse.Namespace) -> tuple[np.ndarray, dict]:
+    """Score the set with one estimator; returns scores in the set's order (nan where none) and what it cost.
+
+    paper, release and strength read the same pairs, so they are read once, by paper, and the others finish from what it
+    kept; their cost is that of the reading.
+    """
+    reader = "paper" if name in SAME_PAIRS else name
+    out = folder / reader
+    if not out.exists():
+        read_set(reader, source, out, arguments)
+    record = json.loads((out / "record.json").read_text())
+    cost = {"tokens_read": record["cost"]["tokens_read_per_token"], "seconds": record["seconds"]}
+    rows = pq.read_table(sorted((out / "parts").glob("*.parquet"))).sort_by("row").to_pylist()
+    if name == reader:
+        return np.array([np.nan if row["score"] is None else row["score"] for row in rows]), cost
+    estimator = make_estimator(name, pairs=arguments.pairs)
+    return np.array([finish_from_pairs(estimator, row) for row in rows]), cost
+
+
+def read_set(name: str, source: Path, out: Path, arguments: argparse.Namespace) -> None:
+    """Score the set into `out`, keeping the pairs."""
     from longlode.models import starter_folder
     from longlode.models.scorer import ScorerSpec
 
-    estimator = make_estimator(name, pairs=arguments.pairs)
     spec = ScorerSpec(str(starter_folder()) if arguments.scorer == "starter" else arguments.scorer)
     scorer = spec(arguments.threads)
     score(
         source,
         out,
-        estimator=estimator,
+        estimator=make_estimator(name, pairs=arguments.pairs),
         make_scorer=lambda: scorer,
         scorer_fingerprint=scorer.fingerprint,
-        settings=ScoreSettings(seed=arguments.seed),
+        settings=ScoreSettings(seed=arguments.seed, keep_pairs=True),
     )
-    columns = ["row", "score", "num_bytes"]
-    table = pq.read_table(sorted((out / "parts").glob("*.parquet")), columns=columns).sort_by("row")
-    scores = np.array([np.nan if x is None else x for x in table["score"].to_pylist()], dtype=float)
-    record = json.loads((out / "record.json").read_text())
-    return scores, np.array(table["num_bytes"]), tokens_per_token(record)
 
 
-def tokens_per_token(record: dict) -> float:
-    """Tokens that the model read for each token of the documents."""
-    return float(record["cost"]["tokens_read_per_token"])
+def finish_from_pairs(estimator: Estimator, row: dict) -> float:
+    """An estimator's score from the mean nats of the pairs that a row kept; nan where there is none."""
+    if row["status"] != "ok":
+        return np.nan
+    columns = {
+        name: np.array([pair[name] for pair in row["pairs"]]) for name in ("i", "j", "nll_alone", "nll_given")
+    }
+    num_segments = row["num_segments"]
+    alone = np.zeros((num_segments, 1))
+    alone[columns["i"], 0] = columns["nll_alone"]
+    doc = SegmentedDocument(
+        document=Document(row["id"], "", row["source"], row["file"], row["row"]),
+        tokens=np.zeros((num_segments, 2), dtype=np.int64),
+        positions=np.arange(num_segments),
+        num_total_segments=num_segments,
+        all_tokens=np.zeros(0, dtype=np.int32),
+        foreign=np.zeros((0, 2), dtype=np.int64),
+        repetition=row["repetition"],
+        gzip_ratio=row["gzip_ratio"],
+    )
+    plan = PairPlan(columns["i"].astype(np.int32), columns["j"].astype(np.int32))
+    found = estimator.finish(doc, plan, alone, columns["nll_given"][:, None]).score
+    return np.nan if found is None else found
 
 
 def tabulate(scores: np.ndarray, lengths: np.ndarray, labels: np.ndarray, seed: int) -> dict:
