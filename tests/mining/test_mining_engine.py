@@ -40,7 +40,7 @@ COLUMNS = [
         "repetition",
         "gzip_ratio",
     ),
-    *("status", "reason"),
+    *("status", "reason", "score_se"),
 ]
 
 
@@ -146,6 +146,7 @@ def test_a_score_does_not_depend_on_the_neighbours(corpus, tmp_path, name):
         k: v for k, v in alone.items() if k not in places
     }
     assert together["score"] != 0
+    assert (together["score_se"] is not None) == (name == "default")
 
 
 def test_workers_resume_and_repair_give_the_same_bytes(corpus, tmp_path):

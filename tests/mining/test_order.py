@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from longlode.mining.order import information, order_contrast
+from longlode.mining.order import information, mean_and_error, order_contrast
 
 
 def by_definition(tokens, near, span):
@@ -80,3 +80,41 @@ def test_too_short_counts_nothing(n):
     got = order_contrast(np.arange(n), near=2, span=4)
     assert got.contrast.shape == (n,)
     assert not got.counted.any()
+
+
+def drifting_error(tokens, near=16, span=100):
+    got = order_contrast(tokens, near=near, span=span)
+    values = got.contrast * information(tokens)
+    return values, got.counted, *mean_and_error(values, got.counted, span)
+
+
+def test_the_standard_error_is_the_spread_over_documents_made_alike_and_of_a_block_bootstrap():
+    documents = [drifting_error(drifting(np.random.default_rng(seed))) for seed in range(40)]
+    values, counted, mean, error = documents[0]
+    assert mean == values[counted].mean()
+    spread = np.std([document[2] for document in documents], ddof=1)
+    assert np.mean([document[3] for document in documents]) == pytest.approx(spread, rel=0.3)
+    rng, chosen = np.random.default_rng(1), values[counted]
+    blocks = chosen[: len(chosen) // 100 * 100].reshape(-1, 100).mean(axis=1)
+    bootstrap = np.std([rng.choice(blocks, len(blocks)).mean() for _ in range(1000)])
+    assert error == pytest.approx(bootstrap, rel=0.3)
+
+
+def test_the_standard_error_knows_that_neighbours_say_the_same():
+    rng = np.random.default_rng(0)
+    everywhere = np.ones(20_000, dtype=bool)
+    drawn = [np.repeat(rng.normal(size=800), 25) for _ in range(100)]
+    found = np.mean([mean_and_error(values, everywhere, 200)[1] for values in drawn])
+    truth = 1 / np.sqrt(800)
+    assert found == pytest.approx(truth, rel=0.1)
+    assert drawn[0].std() / np.sqrt(20_000) < 0.3 * truth  # as if all tokens were independent
+
+
+def test_the_standard_error_shrinks_with_length_and_needs_two_blocks():
+    short, long = (drifting_error(drifting(np.random.default_rng(2), num_topics=n))[3] for n in (20, 180))
+    assert long == pytest.approx(short / 3, rel=0.3)
+    values = np.arange(10.0)
+    counted = values >= 4
+    assert mean_and_error(values, counted, 6) == (6.5, None)
+    assert mean_and_error(values, counted, 3)[1] > 0
+    assert mean_and_error(values, np.zeros(10, dtype=bool), 3) == (0.0, None)

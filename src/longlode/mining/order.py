@@ -39,12 +39,12 @@ class _Occurrences:
     def __init__(self, tokens: np.ndarray) -> None:
         self.num_tokens = num_tokens = len(tokens)
         self.position = np.argsort(tokens, kind="stable").astype(np.int64)
-        kind = np.unique(tokens, return_inverse=True)[1].reshape(-1)[self.position].astype(np.int64)
-        self._base = kind * (num_tokens + 1)
-        self._key = self._base + self.position
-        is_first = np.r_[True, kind[1:] != kind[:-1]]
+        in_order = tokens[self.position]
+        is_first = np.r_[True, in_order[1:] != in_order[:-1]]
         firsts = np.flatnonzero(is_first)
         group = np.cumsum(is_first) - 1
+        self._base = group * (num_tokens + 1)
+        self._key = self._base + self.position
         self.previous = np.where(is_first, -1, np.r_[-1, self.position[:-1]])
         self._group_start = firsts[group]
         self._group_stop = np.r_[firsts[1:], num_tokens][group]
@@ -100,6 +100,32 @@ def order_contrast(tokens: np.ndarray, *, near: int, span: int) -> OrderContrast
     result = OrderContrast(np.empty(num_tokens), np.empty(num_tokens, dtype=bool))
     result.contrast[at], result.counted[at] = contrast, counted
     return result
+
+
+def mean_and_error(values: np.ndarray, counted: np.ndarray, span: int) -> tuple[float, float | None]:
+    """Mean of the counted values, and its standard error by leaving out one block of `span` tokens at a time.
+
+    What neighbouring tokens say is no independent evidence: a topic lasts for many of them. Blocks as long as a
+    window are nearly independent, and the jackknife weighs them by what they count.
+
+        se^2 = (B - 1) / B * sum_b (mean without block b - mean of those)^2       B blocks that count anything
+
+    Args: values float, counted bool `[n]`; span in tokens.
+    Returns: the mean (0 if nothing is counted); None for the error with fewer than two blocks.
+    """
+    places = np.flatnonzero(counted)
+    if not len(places):
+        return 0.0, None
+    chosen = values[places]
+    block = (places - places[0]) // span
+    sizes = np.bincount(block).astype(np.float64)
+    sums = np.bincount(block, weights=chosen)[sizes > 0]
+    sizes = sizes[sizes > 0]
+    if len(sizes) < 2:
+        return float(chosen.mean()), None
+    without = (sums.sum() - sums) / (sizes.sum() - sizes)
+    spread = np.sum((without - without.mean()) ** 2)
+    return float(chosen.mean()), float(np.sqrt((len(sizes) - 1) / len(sizes) * spread))
 
 
 def information(tokens: np.ndarray) -> np.ndarray:

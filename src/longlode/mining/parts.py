@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from longlode.core.records import atomic_path
 
 PARTS_FOLDER = "parts"
-PART_FORMAT = 1
+PART_FORMAT = 2
 """Part of every part's name: raise it when columns change."""
 
 SCORE_COLUMNS = (
@@ -41,9 +41,12 @@ COLUMNS = pa.schema(
         *(pa.field(name, pa.float64()) for name in SCORE_COLUMNS),
         pa.field("status", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
+        pa.field("score_se", pa.float64()),
     ]
 )
-"""The columns of a part, in order. num_segments counts the whole segments of the document, read or not."""
+"""The columns of a part, in order. num_segments counts the whole segments of the document, read or not.
+score_se is the last, so that the columns before it stay where readers of older parts expect them.
+"""
 
 PAIRS_FIELD = pa.field(
     "pairs",

@@ -299,7 +299,7 @@ def _finish(one: _Planned, readings: Readings, work: Work) -> None:
     result = work.estimator.finish(one.doc, one.plan, readings.alone, readings.given)
     _check_result(result, work.estimator)
     row: dict[str, Any] = {"num_pairs": result.num_pairs}
-    for name in ("strength_mean", "strength_max_mean", "gain_nats", "specificity_mean"):
+    for name in ("strength_mean", "strength_max_mean", "gain_nats", "specificity_mean", "score_se"):
         value = getattr(result, name)
         row[name] = float(value) if value is not None and np.isfinite(value) else None
     row["score"] = float(result.score) if result.status == "ok" and result.score is not None else None
@@ -339,7 +339,7 @@ def _pair_rows(one: _Planned, readings: Readings) -> list[dict[str, Any]]:
 
 def _blank_row(item: Document | Unreadable) -> dict[str, Any]:
     row: dict[str, Any] = {name: getattr(item, name) for name in ("id", "source", "file", "row", "num_bytes")}
-    row |= dict.fromkeys(("num_tokens", "num_segments", "num_pairs", *SCORE_COLUMNS))
+    row |= dict.fromkeys(("num_tokens", "num_segments", "num_pairs", *SCORE_COLUMNS, "score_se"))
     row |= {"status": "failed", "reason": "not scored"}
     if isinstance(item, Unreadable):
         row |= {"status": item.status, "reason": item.reason}

@@ -98,6 +98,7 @@ class DocumentScore:
     score: higher = more long-range dependency. num_pairs: pairs inside the document that were read.
     strength_mean: mean DST over those pairs; strength_max_mean: mean over targets of their strongest pair.
     gain_nats: what the estimator counts as gained, nats a token. specificity_mean: mean DSP over targets.
+    score_se: standard error of the score, in its units, where the estimator knows one.
     status: "ok" | "too_short" | "skipped" | "failed"; reason: why, also for an "ok" that the reader should
       know of.
     """
@@ -108,6 +109,7 @@ class DocumentScore:
     strength_max_mean: float | None = None
     gain_nats: float | None = None
     specificity_mean: float | None = None
+    score_se: float | None = None
     status: str = "ok"
     reason: str = ""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from longlode.mining.estimators.base import PairPlan, SegmentedDocument
 from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator
-from longlode.mining.order import information, order_contrast
+from longlode.mining.order import information, mean_and_error, order_contrast
 from longlode.mining.sampling import sample_rows
 
 NEAR_TOKENS = (128, 192)
@@ -62,9 +62,8 @@ class DefaultEstimator(PairwiseEstimator):
             budget = min(self.pairs, max(ROW_PAIRS, int(doc.num_segments * PAIRS_PER_SEGMENT)))
         return PairPlan(*sample_rows(doc.num_segments, budget, ROW_PAIRS, rng))
 
-    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> float:
-        """The order contrast; the pairs have no part in it."""
+    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
+        """The order contrast and its standard error; the pairs have no part in it."""
         near, span = spans(len(doc.all_tokens))
         result = order_contrast(doc.all_tokens, near=near, span=span)
-        weighted = result.contrast * information(doc.all_tokens)
-        return float(weighted[result.counted].mean()) if result.counted.any() else 0.0
+        return mean_and_error(result.contrast * information(doc.all_tokens), result.counted, span)

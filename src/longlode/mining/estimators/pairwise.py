@@ -32,8 +32,8 @@ class PairwiseEstimator(Estimator):
     specificity_floor: ClassVar[float] = 0.0
 
     @abstractmethod
-    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> float:
-        """The score from the measured pairs; there is at least one."""
+    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
+        """The score from the measured pairs, of which there is at least one; and its standard error, or None."""
 
     def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
         """`pairs` pairs, uniform without replacement; all there are when there are fewer."""
@@ -52,8 +52,10 @@ class PairwiseEstimator(Estimator):
         # log PPL is the mean nats a token, so this is the gain without reading the tokens again.
         gains = np.log(ppl_alone) - np.log(ppl_given)
         pairs = MeasuredPairs(plan.targets, plan.sources, strengths, gains, rows[plan.targets])
+        score, score_se = self.score(doc, pairs)
         return DocumentScore(
-            score=self.score(doc, pairs),
+            score=score,
+            score_se=score_se,
             num_pairs=len(strengths),
             strength_mean=float(strengths.mean()),
             strength_max_mean=dependency.strength_max_mean(plan.targets, strengths),

@@ -17,9 +17,9 @@ class PaperEstimator(PairwiseEstimator):
 
     name: ClassVar[str] = "paper"
 
-    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> float:
+    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
         """LDS with places in the whole document."""
         distances = dependency.distance(
             doc.positions[pairs.targets], doc.positions[pairs.sources], doc.num_total_segments
         )
-        return dependency.lds(pairs.strengths, distances, pairs.specificities)
+        return dependency.lds(pairs.strengths, distances, pairs.specificities), None

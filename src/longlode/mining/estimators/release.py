@@ -56,10 +56,10 @@ class ReleaseEstimator(PairwiseEstimator):
             return DocumentScore(score=0.0, num_pairs=0, reason=reason)
         return super().finish(doc, plan, alone, given)
 
-    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> float:
+    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
         """LDS over the drawn segments (R1 to R6, R8)."""
         distances = dependency.release_distance(pairs.targets, pairs.sources, self.max_segments)
-        return dependency.release_lds(pairs.strengths, distances, pairs.specificities)
+        return dependency.release_lds(pairs.strengths, distances, pairs.specificities), None
 
 
 def _num_all_pairs(doc: SegmentedDocument) -> int:

@@ -13,6 +13,6 @@ class StrengthEstimator(PairwiseEstimator):
 
     name: ClassVar[str] = "strength"
 
-    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> float:
+    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
         """Mean DST."""
-        return float(pairs.strengths.mean())
+        return float(pairs.strengths.mean()), None
