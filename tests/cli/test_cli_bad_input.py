@@ -154,6 +154,13 @@ def test_settings_that_make_no_sense(run, tmp_path, corpus, arguments, expected)
         (("generate", "{model}", "--prompt", ""), "prompt is empty"),
         (("generate", "{model}", "--prompt-file", "{tmp}/nowhere"), "cannot be read"),
         (("generate", "{tmp}", "--prompt", "x"), "no config.json"),
+        (("generate", "{model}", "--prompt", "x", "--max-new-tokens", "0"), "got 0"),
+        (("generate", "{model}", "--prompt", "x", "--state", "{tmp}/nowhere"), "cannot be read"),
+        (
+            ("generate", "{model}", "--prompt", "x", "--state", "{model}/model.safetensors"),
+            "without the state",
+        ),
+        (("generate", "{model}", "--prompt", "x", "--save-state", "{model}"), "is a folder"),
         (("report", "{tmp}/nowhere"), "is no folder"),
         (("report", "{tmp}", "-o", "{tmp}/report.html"), "no record.json"),
         (("demo", "-o", "{tmp}/demo", "--minutes", "0"), "--minutes got 0"),

@@ -151,6 +151,27 @@ def test_generate_reads_the_prompt_from_a_file(run, model_folder, tmp_path):
     run("generate", model_folder, "--prompt-file", tmp_path / "prompt.txt", "--max-new-tokens", 2)
 
 
+def test_generate_goes_on_from_a_saved_state(run, model_folder, sources, tmp_path):
+    text = sources[0].read_text(encoding="utf-8")[:4000]
+    cut = text.index("\n", 3000)
+    (tmp_path / "whole.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "start.txt").write_text(text[:cut], encoding="utf-8")
+    state, command = tmp_path / "start.state", ("generate", model_folder, "--max-new-tokens")
+    read = ("--prompt-file", tmp_path / "start.txt", "--save-state", state)
+    assert "State after" in run(*command, 0, *read)
+    first = state.read_bytes()
+    written = run(*command, 12, *read).partition("State after")[2]
+    assert state.read_bytes() == first
+    assert written
+    resumed = run(*command, 12, "--state", state, "--prompt", text[cut:])
+    whole = run(*command, 12, "--prompt-file", tmp_path / "whole.txt")
+    story = resumed.partition(str(state))[2].strip().rpartition(" tokens read in")[0]
+    assert story.rpartition(" ")[0] == whole.rpartition(" tokens read in")[0].rpartition(" ")[0]
+    again = tmp_path / "again.state"
+    run(*command, 0, "--state", state, "--prompt", text[cut:], "--save-state", again)
+    assert again.stat().st_size == state.stat().st_size
+
+
 def test_a_field_of_another_name(run, tmp_path, model_folder, sources):
     records = tmp_path / "records.jsonl"
     text = sources[0].read_text(encoding="utf-8")[:1500]

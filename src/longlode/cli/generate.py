@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from longlode.cli.console import note, plain
+from longlode.cli.console import note, output_file, plain
+from longlode.cli.reading import read_prompt
 from longlode.cli.sources import model_source
 from longlode.core.errors import ConfigError, InputError
 
 EXAMPLES = (
     'longlode generate runs/small --prompt "def main(" --max-new-tokens 200',
     "longlode generate starter --prompt-file chapter.txt --temperature 0.8 --seed 7",
+    "longlode generate runs/small --prompt-file book.txt --save-state book.state --max-new-tokens 0",
+    'longlode generate runs/small --state book.state --prompt "The end of it was"',
     "cat notes.txt | longlode generate runs/small --prompt-file -",
 )
 
@@ -24,7 +27,15 @@ def generate(
     prompt_file: Annotated[
         Path | None, typer.Option(help="A file with the text; - reads standard input.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write at most.")] = 128,
+    state: Annotated[
+        Path | None, typer.Option(help="Go on from this state: the prompt follows the text it has read.")
+    ] = None,
+    save_state: Annotated[
+        Path | None, typer.Option(help="Write the state after the prompt to this file.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens to write at most; 0 only reads, for --save-state.")
+    ] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
@@ -32,30 +43,39 @@ def generate(
     """Continue a text with a model and print it as it is written.
 
     The continuation goes to standard output, the speed to standard error. A DeltaNet keeps a state of
-    constant size: a long prompt costs time to read but no memory to remember.
+    constant size: a long prompt costs time to read but no memory to remember. With --save-state that state
+    is kept in a file, and a long text read once can be asked about many times with --state.
     """
     if (prompt is None) == (prompt_file is None):
         raise ConfigError("generate needs one prompt: give either --prompt TEXT or --prompt-file FILE.")
+    if not max_new_tokens and save_state is None:
+        raise ConfigError("--max-new-tokens got 0; expected at least 1, or --save-state FILE as well.")
     text = prompt if prompt is not None else _read(prompt_file or Path("-"))
     if not text:
         raise InputError("The prompt is empty; expected some text to continue.")
+    if save_state is not None:
+        output_file(save_state)
     import torch
 
     from longlode.models import load
 
-    source = model_source(model)
-    network, tokenizer = load(source, device=_device(device))
+    network, tokenizer = load(model_source(model), device=_device(device))
     torch.manual_seed(seed)
-    tokens = tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(network.device)
+    # What goes on from a state is the middle of a text: nothing may be put in front of it.
+    encoded = tokenizer(text, return_tensors="pt", add_special_tokens=state is None)
+    tokens = encoded["input_ids"].to(network.device)
+    started = time.perf_counter()
+    inputs = read_prompt(network, tokens, state=state, save_state=save_state)
+    reading = f"{tokens.shape[1]:,} tokens read in {time.perf_counter() - started:.1f} s"
+    if not max_new_tokens:
+        note(reading)
+        return
     sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
     started = time.perf_counter()
-    written = network.generate(
-        **tokens, max_new_tokens=max_new_tokens, streamer=_streamer(tokenizer), use_cache=True, **sampling
-    )
-    seconds = time.perf_counter() - started
-    num_read = tokens["input_ids"].shape[1]
-    num_new = written.shape[1] - num_read
-    note(f"{num_new} tokens after {num_read:,} in {seconds:.1f} s ({num_new / seconds:.1f} tokens/s)")
+    options = {"max_new_tokens": max_new_tokens, "streamer": _streamer(tokenizer), "use_cache": True}
+    written = network.generate(**inputs, **options, **sampling)
+    seconds, num_new = time.perf_counter() - started, written.shape[1] - inputs["input_ids"].shape[1]
+    note(f"{reading}; {num_new} tokens after them in {seconds:.1f} s ({num_new / seconds:.1f} tokens/s)")
 
 
 def _read(path: Path) -> str:

@@ -1,11 +1,16 @@
 """What a longlode model remembers of the text it has read, in the shape that `generate` expects."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
 from longlode.core.errors import ConfigError
 from longlode.mixers import State
+from longlode.models.fingerprint import model_fingerprint
+from longlode.models.state_file import read_state, write_state
 
 
 class LayerMemory:
@@ -78,6 +83,40 @@ class LonglodeCache(Cache):
     def num_bytes(self) -> int:
         """Bytes held for all rows and layers."""
         return sum(layer.num_bytes() for layer in self.layers)
+
+    def save(self, path: str | Path, *, model: Any) -> None:
+        """Write the states to one safetensors file, to go on from later.
+
+        Its size is that of the states: constant for stacks without A layers, however long the text was.
+
+        Args: model: the LonglodeForCausalLM that read the text; its fingerprint goes into the file's header.
+        Raises: ConfigError when nothing has been read yet; InputError when the file cannot be written.
+        """
+        if self.batch_size < 0:
+            raise ConfigError("An empty cache was to be saved; read some text with it first.")
+        states = [layer.state for layer in self.layers]
+        write_state(Path(path), states, num_tokens=self.num_positions, model=model_fingerprint(model))
+
+    @classmethod
+    def load(cls, path: str | Path, *, model: Any) -> "LonglodeCache":
+        """Read what `save` wrote, onto the device of `model`.
+
+        Args: model: a LonglodeForCausalLM with the weights and the dtype of the one that read the text.
+        Raises: InputError when the file is missing, is no state, or is that of another model.
+        """
+        cache = cls(0)
+        states, cache.num_positions = read_state(
+            Path(path), model=model_fingerprint(model), device=model.device
+        )
+        cache.layers = [LayerMemory(state) for state in states]
+        return cache
+
+    def copy(self) -> "LonglodeCache":
+        """A cache that goes its own way from here; it shares the states, which are never written into."""
+        other = LonglodeCache(0)
+        other.layers = [LayerMemory(layer.state) for layer in self.layers]
+        other.num_positions = self.num_positions
+        return other
 
     def select(self, indices: Tensor) -> "LonglodeCache":
         """A new cache whose row r is a copy of row `indices[r]` of this one; rows may repeat or be left out.

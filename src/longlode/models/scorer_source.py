@@ -1,6 +1,5 @@
 """Where a scorer comes from, what can be wrong with it, and the name of its content."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,7 @@ import torch
 from longlode.core.errors import BackendError, InputError, ScorerError
 from longlode.core.fingerprints import fingerprint
 from longlode.models import load
-
-# These say where a config came from and how it is stored, not what the model computes.
-_CONFIG_NOISE = {
-    "transformers_version",
-    "_name_or_path",
-    "dtype",
-    "torch_dtype",
-    "use_cache",
-    "architectures",
-}
+from longlode.models.fingerprint import model_identity
 
 
 def load_scorer_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
@@ -39,29 +29,7 @@ def load_scorer_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -
 
 def scorer_fingerprint(model: Any, encoder: Any) -> str:
     """Name what decides a score: weights, config, tokenizer, dtype. `encoder` is a `tokenizers.Tokenizer`."""
-    config = {k: v for k, v in model.config.to_diff_dict().items() if k not in _CONFIG_NOISE}
-    return fingerprint(
-        {
-            "weights": weights_sha256(model),
-            "config": repr(sorted(config.items())),
-            "tokenizer": encoder.to_str(),
-            "dtype": str(model.dtype),
-        }
-    )
-
-
-def weights_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all weights, tied ones once, however sharded."""
-    digest = hashlib.sha256()
-    seen: set[tuple[int, int]] = set()
-    for name, tensor in sorted(model.state_dict().items()):
-        place = (tensor.data_ptr(), tensor.nbytes)
-        if tensor.nbytes and place in seen:
-            continue
-        seen.add(place)
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return fingerprint({**model_identity(model), "tokenizer": encoder.to_str()})
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,55 @@
+"""Read a prompt into a model's memory piece by piece, from and to a state file."""
+
+from pathlib import Path
+from typing import Any
+
+from longlode.cli.console import note, progress
+from longlode.core.errors import ConfigError
+
+_PIECE_TOKENS = 2048
+
+
+def read_prompt(network: Any, tokens: Any, *, state: Path | None, save_state: Path | None) -> dict[str, Any]:
+    """Read all but the last token of `tokens [1, T]`, after the text of `state`; what `generate` goes on from.
+
+    The last token stays unread, since `generate` has to ask for what follows it. The state that is saved has
+    read it.
+    Returns: the keywords for `network.generate`.
+    Raises: ConfigError for a model without such a memory; InputError on a state file that does not fit.
+    """
+    import torch
+
+    from longlode.models import LonglodeCache, LonglodeForCausalLM
+
+    if not isinstance(network, LonglodeForCausalLM):
+        if state is not None or save_state is not None:
+            raise ConfigError(
+                f"--state and --save-state got a {type(network).__name__}; expected a longlode model, whose "
+                "memory is small enough to keep. Leave them out for this one."
+            )
+        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    if state is not None:
+        cache = LonglodeCache.load(state, model=network)
+        note(f"Going on after {cache.num_positions:,} tokens from {state}")
+    else:
+        cache = LonglodeCache(len(network.model.layers))
+    _read(network, tokens[:, :-1], cache)
+    if save_state is not None:
+        whole = cache.copy()
+        _read(network, tokens[:, -1:], whole)
+        whole.save(save_state, model=network)
+        note(
+            f"State after {whole.num_positions:,} tokens: {save_state} ({save_state.stat().st_size:,} bytes)"
+        )
+    mask = torch.ones(1, cache.num_positions + 1, dtype=torch.int64, device=tokens.device)
+    return {"input_ids": tokens[:, -1:], "attention_mask": mask, "past_key_values": cache}
+
+
+def _read(network: Any, tokens: Any, cache: Any) -> None:
+    import torch
+
+    total = tokens.shape[1]
+    with torch.inference_mode(), progress("reading") as update:
+        for start in range(0, total, _PIECE_TOKENS):
+            network.model(tokens[:, start : start + _PIECE_TOKENS], past_key_values=cache, use_cache=True)
+            update(min(start + _PIECE_TOKENS, total), total, "tokens")

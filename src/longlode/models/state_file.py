@@ -1,0 +1,77 @@
+"""A cache on disk: one safetensors file, tensors named `layers.N.name`, and what it is in the file's header."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from longlode.core.errors import InputError
+from longlode.core.records import atomic_path
+
+_HEADER = "longlode_state"
+_VERSION = 1
+
+LayerStates = list[dict[str, torch.Tensor] | None]
+
+
+def write_state(path: Path, states: LayerStates, *, num_tokens: int, model: str) -> None:
+    """Write the states of all layers, whole or not at all.
+
+    Args: num_tokens: positions read. model: fingerprint of the model that read them.
+    Raises: InputError when `path` cannot be written.
+    """
+    # Copies: a state may be a view of something larger, or two names of one tensor.
+    tensors = {
+        f"layers.{layer}.{name}": value.detach().clone(memory_format=torch.contiguous_format)
+        for layer, state in enumerate(states)
+        for name, value in (state or {}).items()
+    }
+    about = {"version": _VERSION, "model": model, "num_tokens": num_tokens, "num_layers": len(states)}
+    try:
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={_HEADER: orjson.dumps(about).decode()})
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"The state file {path} cannot be written: {error}.") from None
+
+
+def read_state(path: Path, *, model: str, device: torch.device) -> tuple[LayerStates, int]:
+    """Read what `write_state` wrote: the states of all layers on `device`, and the positions read.
+
+    Raises: InputError when the file is missing, no state, of a later version, or another model's.
+    """
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            about = _about(path, file.metadata() or {}, model)
+            states: LayerStates = [None] * about["num_layers"]
+            for key in file.keys():  # noqa: SIM118 - no mapping
+                _, layer, name = key.split(".")
+                state = states[int(layer)] or {}
+                states[int(layer)] = {**state, name: file.get_tensor(key)}
+    # The last three: a header that says it is ours and is not.
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"The state file {path} cannot be read: {type(error).__name__}: {error}.") from None
+    return states, about["num_tokens"]
+
+
+def _about(path: Path, metadata: dict[str, str], model: str) -> dict[str, Any]:
+    """Check the header before any tensor is read."""
+    if _HEADER not in metadata:
+        raise InputError(
+            f"{path} is a safetensors file without the state of a longlode model; expected what "
+            "LonglodeCache.save or `longlode generate --save-state` wrote."
+        )
+    about: dict[str, Any] = orjson.loads(metadata[_HEADER])
+    if about["version"] != _VERSION:
+        raise InputError(
+            f"{path} has version {about['version']} of the state format; this longlode reads version "
+            f"{_VERSION}. Read the text again, or use the longlode that wrote it."
+        )
+    if about["model"] != model:
+        raise InputError(
+            f"{path} is the state of another model (fingerprint {about['model']}); this one is {model}. "
+            "Use the model, in the dtype, that read the text, or read the text again."
+        )
+    return about
