@@ -55,12 +55,24 @@ def test_version(run):
 
 def test_help_lists_the_commands(run):
     shown = run("--help")
-    for name in ("score", "select", "pack", "train", "evaluate", "generate", "report", "demo", "doctor"):
+    for name in (
+        "score",
+        "select",
+        "pack",
+        "train",
+        "evaluate",
+        "generate",
+        "explain",
+        "report",
+        "demo",
+        "doctor",
+    ):
         assert name in shown
 
 
 @pytest.mark.parametrize(
-    "name", ["score", "select", "pack", "train", "evaluate", "generate", "report", "demo", "doctor"]
+    "name",
+    ["score", "select", "pack", "train", "evaluate", "generate", "explain", "report", "demo", "doctor"],
 )
 def test_help_teaches_by_examples(run, name):
     shown = run(name, "--help")

@@ -11,12 +11,12 @@ import typer
 from rich.markup import escape
 
 from longlode import __version__
-from longlode.cli import demo, doctor, evaluate, generate, pack, report, score, select, train
+from longlode.cli import demo, doctor, evaluate, explain, generate, pack, report, score, select, train
 from longlode.cli.guard import guarded
 
 _PANELS = {
     "The order of work": (score, select, pack, train, evaluate, generate),
-    "Look and check": (report, demo, doctor),
+    "Look and check": (explain, report, demo, doctor),
 }
 
 app = typer.Typer(

@@ -1,81 +1,66 @@
-"""The dependency map of a few documents: which segment makes which later segment less surprising?"""
+"""longlode explain: which passages and words of a document need each other?"""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-import numpy as np
+import orjson
+import typer
 
-from longlode.cli.score_table import score_rows
-from longlode.core.errors import InputError
-from longlode.core.records import read_record
+from longlode.cli.console import finish, note
+from longlode.core.errors import ConfigError
 
-if TYPE_CHECKING:
-    from longlode.mining import ScoreSettings
-    from longlode.models.scorer import LMScorer
-
-EXPLAIN_NAME = "explain.json"
-NUM_EXPLAINED = 2
+EXAMPLES = (
+    "longlode explain book.txt",
+    "longlode explain papers.jsonl.zst --row 17 --top 10",
+    "longlode explain corpus/ --id chapter1.md --scorer facebook/opt-350m --segments 16",
+    "longlode explain notes.txt --json",
+)
 
 
 def explain(
-    out: Path, scorer: "LMScorer", settings: "ScoreSettings", *, max_segments: int
-) -> list[dict[str, Any]]:
-    """Maps of the best and the worst documents of a scores folder, each of its first `max_segments` segments.
+    document: Annotated[
+        str,
+        typer.Argument(metavar="DOC", help="A file, or an input of several documents with --row or --id."),
+    ],
+    row: Annotated[
+        int | None, typer.Option(min=0, help="The row of the document in its file, from 0.")
+    ] = None,
+    document_id: Annotated[str | None, typer.Option("--id", help="The id of the document.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Pairs and words to show.")] = 5,
+    scorer: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
+    segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
+    start: Annotated[int, typer.Option(min=0, help="The first segment to read in pairs.")] = 0,
+    segments: Annotated[
+        int, typer.Option(min=2, help="Segments to read from there, each after every earlier one.")
+    ] = 48,
+    text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead, all of it.")] = False,
+) -> None:
+    """Show what a document's score is made of: announced words, and the pairs of passages that help most.
 
-    Returns: [{id, file, row, score, label, segments: [text], pairs: [[i, j, strength, gain_nats]]}] for all
-      j < i; strength as in `mining.dependency`, gain_nats the mean nats a token that s_j takes off s_i.
+    Words: those that add most to the default score. Each stood in the thousand tokens before its near context,
+    more often than any other part of the document would have it; both places are shown. "expected" is the share
+    of other places where it would have stood too.
+
+    Pairs: the later segment is read alone and after the earlier one; highlighted are the tokens that gained most.
+    A pair may help by its format only; the words tell what depends on the order. Next: longlode score.
     """
-    best = score_rows(out, order="best", limit=NUM_EXPLAINED)
-    taken = {(row["file"], row["row"]) for row in best}
-    worst = [
-        row
-        for row in score_rows(out, order="worst", limit=2 * NUM_EXPLAINED)
-        if (row["file"], row["row"]) not in taken
-    ][:NUM_EXPLAINED]
-    units = {entry["part"]: entry["unit"] for entry in read_record(out, "scores")["parts"]}
-    labelled = [*((row, "best") for row in best), *((row, "worst") for row in worst)]
-    maps = []
-    for row, label in labelled:
-        text = _text(row, units[Path(row["part"]).name], settings.text_field)
-        maps.append(_map(row, label, text, scorer, settings.segment, max_segments))
-    return maps
+    from longlode.cli.explain_view import show_explanation
+    from longlode.cli.explanation import explain_document
+    from longlode.cli.pick_document import pick_document
+    from longlode.cli.scoring import load_scorer
 
-
-def _map(
-    row: dict[str, Any], label: str, text: str, scorer: "LMScorer", segment: int, max_segments: int
-) -> dict[str, Any]:
-    from longlode.mining.segments import split_segments
-
-    tokens = scorer.encode([text])[0]
-    segments = split_segments(np.asarray(tokens[: max_segments * segment]), segment)
-    return {
-        **{name: row[name] for name in ("id", "file", "row", "score")},
-        "label": label,
-        "segments": [scorer.tokenizer.decode(segment) for segment in segments],
-        "pairs": dependency_pairs(segments, scorer),
-    }
-
-
-def dependency_pairs(segments: np.ndarray, scorer: "LMScorer") -> list[list[float]]:
-    """[i, j, strength, gain in nats a token] of every pair j < i. Args: segments int `[S, L]`."""
-    from longlode.mining.dependency import perplexity, strength
-
-    targets, sources = np.tril_indices(len(segments), -1)
-    if not len(targets):
-        return []
-    alone, states = scorer.alone(segments.astype(np.int64))
-    given = scorer.given(states, sources, segments[targets].astype(np.int64))
-    strengths = strength(perplexity(alone)[targets], perplexity(given))
-    gains = alone[targets].mean(axis=1) - given.mean(axis=1)
-    rows = zip(targets.tolist(), sources.tolist(), strengths.tolist(), gains.tolist(), strict=True)
-    return [[i, j, round(s, 4), round(g, 4)] for i, j, s, g in rows]
-
-
-def _text(row: dict[str, Any], unit: dict[str, Any], text_field: str) -> str:
-    """The text of a scored row, from the unit of input that its part was made of."""
-    from longlode.corpus import Document, Unit, read_unit
-
-    for item in read_unit(Unit.from_json(unit), text_field=text_field):
-        if isinstance(item, Document) and (item.file, item.row) == (row["file"], row["row"]):
-            return item.text
-    raise InputError(f"{row['file']}, row {row['row']}, has changed since it was scored. Score it again.")
+    if row is not None and document_id is not None:
+        raise ConfigError("explain got --row and --id; expected one of them.")
+    picked = pick_document(document, row=row, document_id=document_id, text_field=text_field)
+    model, _ = load_scorer(scorer, segment, workers=1)
+    num_pairs = segments * (segments - 1) // 2
+    note(f"reading up to {num_pairs:,} pairs of segments")
+    found = explain_document(picked, model, start=start, num_segments=segments, top=top)
+    if as_json:
+        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode("utf-8"))
+        return
+    show_explanation(found)
+    finish(
+        f"{picked.id} explained.",
+        then=[f"longlode score {document} -o scores", f"longlode explain {document} --json"],
+    )

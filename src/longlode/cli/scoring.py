@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longlode.cli.console import note, progress
-from longlode.cli.explain import EXPLAIN_NAME, explain
+from longlode.cli.dependency_maps import EXPLAIN_NAME, map_ends
 from longlode.cli.sources import model_source
 from longlode.core.records import write_json
 
@@ -56,7 +56,7 @@ def run_scoring(
     explain_path.unlink(missing_ok=True)  # of an earlier run, perhaps of other documents
     if model and explain_segments and summary.counts.get("ok"):
         note("mapping the best and the worst documents")
-        write_json(explain_path, explain(out, model, settings, max_segments=explain_segments))
+        write_json(explain_path, map_ends(out, model, settings, max_segments=explain_segments))
     return summary
 
 

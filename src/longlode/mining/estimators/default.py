@@ -34,6 +34,13 @@ def spans(num_tokens: int) -> tuple[int, int]:
     return near, max(1, min(SPAN_TOKENS, num_tokens // 10))
 
 
+def order_score(tokens: np.ndarray) -> tuple[float, float | None]:
+    """The default score of a document's tokens int `[n]`, nats a token, and its standard error if it has one."""
+    near, span = spans(len(tokens))
+    result = order_contrast(tokens, near=near, span=span)
+    return mean_and_error(result.contrast * information(tokens), result.counted, span)
+
+
 class DefaultEstimator(PairwiseEstimator):
     """Score = mean over counted tokens of information x contrast, nats a token (`mining.order`).
 
@@ -64,6 +71,4 @@ class DefaultEstimator(PairwiseEstimator):
 
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
         """The order contrast and its standard error; the pairs have no part in it."""
-        near, span = spans(len(doc.all_tokens))
-        result = order_contrast(doc.all_tokens, near=near, span=span)
-        return mean_and_error(result.contrast * information(doc.all_tokens), result.counted, span)
+        return order_score(doc.all_tokens)

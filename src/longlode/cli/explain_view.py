@@ -1,0 +1,100 @@
+"""An explanation on the terminal: announced words in their two places, strong pairs with both texts."""
+
+import re
+from typing import Any
+
+from rich.panel import Panel
+from rich.text import Text
+
+from longlode.cli.console import plain, say, stdout, table
+
+HIGHLIGHT = "bold yellow"
+NUM_HIGHLIGHTED = 8
+"""Tokens of a pair that are highlighted and named."""
+
+
+def show_explanation(found: dict[str, Any]) -> None:
+    """Print what `explain_document` gave."""
+    rows = [
+        ("document", found["id"]),
+        ("tokens", f"{found['num_tokens']:,} ({found['num_segments']:,} segments of {found['segment']})"),
+        ("default score", _score(found)),
+    ]
+    table("Document", ("what", ""), rows)
+    if found["score"] is not None:
+        _show_words(found)
+    first, stop = found["segments_read"]
+    if not found["pairs"]:
+        say(f"No pair of segments: the document has {found['num_segments']} of {found['segment']} tokens.")
+        return
+    say(
+        f"[bold]Strongest pairs[/] among segments {first} to {stop - 1}: what an earlier text takes off a later one"
+    )
+    for pair in found["pairs"]:
+        _show_pair(pair)
+
+
+def _score(found: dict[str, Any]) -> str:
+    if found["score"] is None:
+        return f"none: {found['reason']}"
+    error = "" if found["score_se"] is None else f" +- {found['score_se']:.4f} (standard error)"
+    return f"{found['score']:.4f}{error} nats a token; 0 if the order of the text did not matter"
+
+
+def _show_words(found: dict[str, Any]) -> None:
+    words = found["announcements"]
+    if not words:
+        say("No word is announced more often than any other part of the document would announce it.")
+        return
+    rows = [
+        (
+            one["word"].strip() or repr(one["word"]),
+            one["contribution_nats"],
+            f"{one['num_announced']} of {one['num_uses']}",
+            f"{one['expected']:.0%}",
+            one["used"]["token"] - one["announced"]["token"],
+        )
+        for one in words
+    ]
+    columns = ("word", "adds nats", "uses announced", "expected", "tokens back")
+    near, span = found["near"], found["span"]
+    table(f"Words announced in the {span:,} tokens before the last {near}", columns, rows)
+    console = stdout()
+    for one in words:
+        for name in ("announced", "used"):
+            console.print(_in_context(name, one[name]), soft_wrap=True)
+        console.print()
+
+
+def _in_context(label: str, place: dict[str, Any]) -> Text:
+    """One line: the token highlighted between the words around it."""
+    line = Text(f"{label:>9} at {place['token']:>9,}  ...", style="dim")
+    before, word, after = (re.sub(r"\s+", " ", plain(place[part])) for part in ("before", "text", "after"))
+    line.append(before.lstrip(), style="not dim")
+    line.append(word, style=f"not dim {HIGHLIGHT}")
+    line.append(after.rstrip(), style="not dim")
+    return line.append("...")
+
+
+def _show_pair(pair: dict[str, Any]) -> None:
+    order = sorted(
+        (piece for piece in pair["target_tokens"] if piece[1] is not None), key=lambda piece: -piece[1]
+    )
+    best = [piece for piece in order[:NUM_HIGHLIGHTED] if piece[1] > 0]
+    least = best[-1][1] if best else float("inf")
+    target = Text()
+    for text, gain in pair["target_tokens"]:
+        target.append(plain(text), style=HIGHLIGHT if gain is not None and gain >= least else "")
+    source = Text(plain("".join(text for text, _ in pair["source_tokens"])))
+    figures = f"strength {pair['strength']:.2f}, {pair['gain_nats']:.2f} nats a token"
+    console = stdout()
+    console.print(Panel(source, title=f"segment {pair['source']}", title_align="left", border_style="dim"))
+    console.print(
+        Panel(
+            target,
+            title=f"segment {pair['target']}, after segment {pair['source']}: {figures}",
+            title_align="left",
+        )
+    )
+    named = ", ".join(f"{plain(text).strip() or repr(text)} {gain:.1f}" for text, gain in best)
+    console.print(Text(f"gained most (nats): {named}\n", style="dim"), soft_wrap=True)
