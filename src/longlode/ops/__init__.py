@@ -1,8 +1,9 @@
 """ops: the mathematics that the models are made of, as functions of tensors. No parameters, no modules.
 
-Holds three rooms, each a function of its own name: `delta_rule` (the recurrence of DeltaNet and Gated
-DeltaNet), `short_conv` (depthwise causal convolution), `attention` (causal and sliding-window). May import:
-core and torch. Import a function from its room (`from longlode.ops.delta_rule import delta_rule`); it is not
-repeated here, where it would hide the room. Start reading: `delta_rule/reference.py` (the equations), then
+Holds four rooms, each a function of its own name: `delta_rule` (the recurrence of DeltaNet and Gated
+DeltaNet), `linear_attention` (without the delta rule; no decay, one a head, one a channel), `short_conv`
+(depthwise causal convolution), `attention` (causal and sliding-window). May import: core and torch.
+Import a function from its room (`from longlode.ops.delta_rule import delta_rule`); it is not repeated here,
+where it would hide the room. Start reading: `delta_rule/reference.py` (the equations), then
 `delta_rule/README.md`.
 """

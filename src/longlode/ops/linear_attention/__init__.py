@@ -1,0 +1,99 @@
+"""linear_attention: the recurrence behind linear attention, Mamba-2 and GLA: no decay, one a head, one a channel.
+
+May import: core, torch, and what `ops.delta_rule` has for cutting text into chunks. Start reading:
+`reference.py` (the recurrence), then `chunkwise.py` (matrix products, derived at its top).
+"""
+
+import torch
+
+from longlode.core.errors import ConfigError
+from longlode.core.shapes import check_shape
+from longlode.ops.dtypes import check_dtypes
+from longlode.ops.linear_attention.chunkwise import linear_attention_chunkwise
+from longlode.ops.linear_attention.reference import advance, linear_attention_reference
+from longlode.ops.packed import document_offsets
+
+__all__ = ["linear_attention", "linear_attention_step"]
+
+_CHUNK_SIZES = (4, 8, 16, 32, 64, 128, 256)
+_BACKENDS = ("auto", "chunkwise", "reference")
+
+
+def linear_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    g: torch.Tensor | None = None,
+    scale: float | None = None,
+    state: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    chunk_size: int | None = None,
+    backend: str = "auto",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Linear attention: S_t = diag(e^{g_t}) S_{t-1} + k_t v_t^T;  o_t = scale * S_t^T q_t.
+
+    Args:
+      q, k: `[B, T, H, K]`; float64, 32, 16 or bfloat16.
+      v: `[B, T, H, V]`, dtype of q.
+      g: log-decay in nats a token, <= 0 (-inf clears): `[B, T, H]` for one number a head, `[B, T, H, K]` for
+        one a key channel, None for no decay.
+      scale: factor on the output; None is K ** -0.5.
+      state: `[N, H, K, V]`, the state before the first token of each document; None is zero.
+      cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
+      chunk_size: tokens a chunk of the chunkwise backend, a power of two from 4 to 256; None picks it.
+      backend: "auto" (chunkwise, on every device), "chunkwise" or "reference".
+    Returns: o `[B, T, H, V]` in q.dtype, and the state after the last token of each document `[N, H, K, V]`,
+      float32 (float64 for float64 inputs). Gradients flow to every tensor argument, from o and from the state.
+    Raises: ConfigError (a ValueError) on shapes, dtypes, devices, offsets, chunk sizes or backends.
+    Cost: O(T (K V + C (K + V))) time, with a decay a channel O(T C K) more; T / C sequential steps.
+    Source: arXiv 2006.16236 (no decay), 2405.21060 sections 6-7 (a head), 2312.06635 section 4 (a channel).
+    """
+    sizes: dict[str, int] = {}
+    for name, tensor, letters in (("q", q, "B T H K"), ("k", k, "B T H K"), ("v", v, "B T H V")):
+        check_shape(name, tensor, letters, sizes)
+    if 0 in sizes.values():
+        raise ConfigError(f"q has shape {list(q.shape)} and v {list(v.shape)}; expected no size of 0.")
+    if g is not None:
+        check_shape("g", g, "B T H K" if g.dim() == 4 else "B T H", sizes)
+    check_dtypes({"q": q, "k": k, "v": v}, {"g": g, "state": state})
+    offsets = None if cu_seqlens is None else document_offsets(cu_seqlens, sizes["B"], sizes["T"])
+    sizes["N"] = sizes["B"] if offsets is None else len(offsets) - 1
+    if state is not None:
+        check_shape("state", state, "N H K V", sizes)
+    if chunk_size is not None and chunk_size not in _CHUNK_SIZES:
+        raise ConfigError(f"chunk_size is {chunk_size}; expected None or one of {_CHUNK_SIZES}.")
+    if backend not in _BACKENDS:
+        raise ConfigError(f"backend is {backend!r}; expected one of {_BACKENDS}.")
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    with torch.autocast(q.device.type, enabled=False):
+        if backend == "reference":
+            return linear_attention_reference(q, k, v, g, scale, state, offsets)
+        return linear_attention_chunkwise(q, k, v, g, scale, state, offsets, chunk_size)
+
+
+def linear_attention_step(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    g: torch.Tensor | None = None,
+    scale: float | None = None,
+    state: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token of `linear_attention`, for decoding.
+
+    Args: q, k `[B, H, K]`, v `[B, H, V]`, g `[B, H]` or `[B, H, K]`, state `[B, H, K, V]`.
+    Returns: o `[B, H, V]` in q.dtype and the new state (a new tensor). Raises: ConfigError on shapes, dtypes.
+    Cost: O(K V) a head, whatever came before.
+    """
+    sizes: dict[str, int] = {}
+    named = (("q", q, "B H K"), ("k", k, "B H K"), ("v", v, "B H V"), ("state", state, "B H K V"))
+    for name, tensor, letters in named:
+        check_shape(name, tensor, letters, sizes)
+    if g is not None:
+        check_shape("g", g, "B H K" if g.dim() == 3 else "B H", sizes)
+    check_dtypes({"q": q, "k": k, "v": v}, {"g": g, "state": state})
+    with torch.autocast(q.device.type, enabled=False):
+        o, new_state = advance(q, k, v, g, q.shape[-1] ** -0.5 if scale is None else scale, state)
+    return o.to(q.dtype), new_state
