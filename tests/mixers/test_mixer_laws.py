@@ -21,6 +21,9 @@ VARIANTS = {
     "S": ("S", SETTINGS),
     "S, window of one": ("S", replace(SETTINGS, window=1)),
     "A": ("A", SETTINGS),
+    "L": ("L", SETTINGS),
+    "C": ("C", SETTINGS),
+    "M": ("M", SETTINGS),
 }
 T = 19
 TIGHT = {"rtol": 0, "atol": 1e-12}
@@ -138,7 +141,7 @@ def test_padding_leaves_finite_gradients(variant):
         assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("letter", ["D", "G"])
+@pytest.mark.parametrize("letter", ["D", "G", "L", "C", "M"])
 def test_packed_documents_continue_from_their_own_states(letter):
     mixer, x, offsets = build(MIXERS[letter], SETTINGS), inputs(1), [0, 6, 7, T]
     _, states = mixer(inputs(3, 4, seed=7))
@@ -163,6 +166,10 @@ def test_closed_forms_equal_the_built_mixer(variant):
     for tokens in (1, 5, 50):
         if letter in "DG":
             mixing = 2 * 3 * inner * settings.conv_size + 6 * inner * settings.head_dim
+        elif letter in "LCM":
+            convolved = inner + 2 * settings.head_dim if letter == "M" else 0
+            keys = settings.head_dim // 2 if letter == "C" else settings.head_dim
+            mixing = 2 * convolved * settings.conv_size + 4 * inner * keys
         else:
             window = settings.window if letter == "S" else tokens
             mixing = sum(4 * inner * min(t, window) for t in range(1, tokens + 1)) / tokens

@@ -96,3 +96,81 @@ def test_attention_layers(letter):
             output[t, part] = shares @ v[first : t + 1]
     y, _ = mixer(x[None])
     torch.testing.assert_close(y[0], output @ mixer.o_proj.weight.T, rtol=0, atol=1e-12)
+
+
+def conv(x, taps):
+    """SiLU of a causal depthwise convolution of x `[T, D]`, taps `[D, 1, W]`, newest last."""
+    rows = []
+    for t in range(len(x)):
+        total = torch.zeros_like(x[0])
+        for back in range(min(t + 1, taps.shape[2])):
+            total += taps[:, 0, taps.shape[2] - 1 - back] * x[t - back]
+        rows.append(silu(total))
+    return torch.stack(rows)
+
+
+def rms(u, weight, eps):
+    return u / math.sqrt(float(u @ u) / len(u) + eps) * weight
+
+
+def test_linear_attention_divides_by_its_normaliser_or_not():
+    """With the normaliser of arXiv 2006.16236 in front of the RMSNorm nothing changes but the size of eps."""
+    mixer, x = build("L", SETTINGS)
+    weights = {name: parameter.detach() for name, parameter in mixer.named_parameters()}
+    K = SETTINGS.head_dim
+    q, k, v = (x @ weights[f"{name}_proj.weight"].T for name in "qkv")
+    q, k = (torch.where(u > 0, u + 1, u.exp()) for u in (q, k))
+    for normalised in (False, True):
+        output = torch.zeros_like(v)
+        for head in range(SETTINGS.num_heads):
+            part = slice(head * K, (head + 1) * K)
+            for t in range(T):
+                shares = torch.stack([q[t, part] @ k[s, part] for s in range(t + 1)]) / math.sqrt(K)
+                o = shares @ v[: t + 1, part]
+                o, eps = (o / shares.sum(), 0.0) if normalised else (o, SETTINGS.norm_eps)
+                output[t, part] = rms(o, weights["o_norm.weight"], eps)
+        want = output @ weights["o_proj.weight"].T
+        atol = 1e-4 if normalised else 1e-12
+        torch.testing.assert_close(mixer(x[None])[0][0], want, rtol=0, atol=atol)
+
+
+def test_gated_linear_attention():
+    mixer, x = build("C", SETTINGS)
+    weights = {name: parameter.detach() for name, parameter in mixer.named_parameters()}
+    V, K = SETTINGS.head_dim, SETTINGS.head_dim // 2
+    q, k, v = (x @ weights[f"{name}_proj.weight"].T for name in "qkv")
+    logits = x @ weights["gk_proj.0.weight"].T @ weights["gk_proj.1.weight"].T + weights["gk_proj.1.bias"]
+    fades = (1 / (1 + torch.exp(-logits))) ** (1 / 16)
+    gate = silu(x @ weights["g_proj.weight"].T)
+    output = torch.zeros_like(v)
+    for head in range(SETTINGS.num_heads):
+        S = torch.zeros(K, V, dtype=torch.float64)
+        keys, values = slice(head * K, (head + 1) * K), slice(head * V, (head + 1) * V)
+        for t in range(T):
+            S = torch.diag(fades[t, keys]) @ S + torch.outer(k[t, keys], v[t, values])
+            o = rms(S.T @ q[t, keys] / math.sqrt(K), weights["o_norm.weight"], SETTINGS.norm_eps)
+            output[t, values] = o * gate[t, values]
+    y, _ = mixer(x[None])
+    torch.testing.assert_close(y[0], output @ weights["o_proj.weight"].T, rtol=0, atol=1e-12)
+
+
+def test_mamba2():
+    mixer, x = build("M", SETTINGS)
+    weights = {name: parameter.detach() for name, parameter in mixer.named_parameters()}
+    K = SETTINGS.head_dim
+    inner = conv(x @ weights["x_proj.weight"].T, weights["x_conv1d.weight"])
+    bc = conv(x @ weights["bc_proj.weight"].T, weights["bc_conv1d.weight"])
+    B, C = bc[:, :K], bc[:, K:]
+    output = torch.zeros_like(inner)
+    for head in range(SETTINGS.num_heads):
+        S, part = torch.zeros(K, K, dtype=torch.float64), slice(head * K, (head + 1) * K)
+        for t in range(T):
+            raw = float(x[t] @ weights["dt_proj.weight"][head] + weights["dt_bias"][head])
+            dt = math.log1p(math.exp(raw))
+            S = math.exp(-math.exp(float(weights["A_log"][head])) * dt) * S
+            S = S + dt * torch.outer(B[t], inner[t, part])
+            output[t, part] = S.T @ C[t] + weights["skip"][head] * inner[t, part]
+    gated = output * silu(x @ weights["z_proj.weight"].T)
+    normed = torch.stack([rms(u, weights["o_norm.weight"], SETTINGS.norm_eps) for u in gated])
+    y, _ = mixer(x[None])
+    torch.testing.assert_close(y[0], normed @ weights["o_proj.weight"].T, rtol=0, atol=1e-12)

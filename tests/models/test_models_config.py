@@ -8,7 +8,7 @@ from longlode.models import LonglodeConfig, LonglodeForCausalLM
 
 CONFIGS = {
     "paper, small": {"mixers": "D*3"},
-    "all mixers, tied": {"mixers": "DGSA", "num_kv_heads": 2, "window": 6, "tie_word_embeddings": True},
+    "all mixers, tied": {"mixers": "DGSALCM", "num_kv_heads": 2, "window": 6, "tie_word_embeddings": True},
     "gates and widths": {
         "mixers": "GD",
         "use_output_gate": True,

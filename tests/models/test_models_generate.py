@@ -7,7 +7,7 @@ from transformers import DynamicCache
 from longlode.core.errors import ConfigError
 from longlode.models import LonglodeCache, LonglodeConfig, LonglodeForCausalLM
 
-STACKS = ["DD", "GD", "DS", "DA", "SA"]
+STACKS = ["DD", "GD", "DS", "DA", "SA", "LC", "MD"]
 EXACT = {"rtol": 0, "atol": 1e-11}
 
 

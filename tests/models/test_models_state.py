@@ -22,7 +22,7 @@ def tokens(rows, length, seed=1):
     return torch.randint(1, 40, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("stack", ["DD", "GS", "SA", "DAG"])
+@pytest.mark.parametrize("stack", ["DD", "GS", "SA", "DAG", "LCM"])
 def test_resumed_is_one_shot_token_by_token(stack, tmp_path):
     model, x = tiny(stack), tokens(2, 60)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def test_generate_goes_on_from_the_new_tokens_alone(tmp_path):
 
 
 def test_the_file_does_not_grow_with_the_text(tmp_path):
-    for stack, grows in (("DGS", False), ("DA", True)):
+    for stack, grows in (("DGSLCM", False), ("DA", True)):
         model, sizes = tiny(stack), []
         for length in (100, 200):
             cache = model(tokens(1, length)).past_key_values

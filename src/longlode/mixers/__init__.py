@@ -7,6 +7,9 @@ Start reading: `base.py` (the interface and its laws), then `delta_net.py`; `sta
 from longlode.mixers.attention import FullAttention, SlidingWindowAttention
 from longlode.mixers.base import Mixer, MixerSettings, State
 from longlode.mixers.delta_net import DeltaNet, GatedDeltaNet
+from longlode.mixers.gated_linear_attention import GatedLinearAttention
+from longlode.mixers.linear_attention import LinearAttention
+from longlode.mixers.mamba2 import Mamba2
 from longlode.mixers.norm import RMSNorm
 from longlode.mixers.stack import MIXERS, parse_stack
 
@@ -15,6 +18,9 @@ __all__ = [
     "DeltaNet",
     "FullAttention",
     "GatedDeltaNet",
+    "GatedLinearAttention",
+    "LinearAttention",
+    "Mamba2",
     "Mixer",
     "MixerSettings",
     "RMSNorm",

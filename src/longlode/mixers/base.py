@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from longlode.core.errors import ConfigError
+
 State = dict[str, Tensor]
 """What a mixer carries from one piece of a sequence to the next: named tensors, batch row first in each."""
 
@@ -19,13 +21,13 @@ class MixerSettings:
     hidden_size: int
     """D, width of the residual stream."""
     num_heads: int
-    """H, query heads (attention) or state heads (delta rule)."""
+    """H, query heads (attention) or state heads (recurrent mixers)."""
     num_kv_heads: int
-    """Key and value heads of attention; divides num_heads. The delta rule has one key and value a head."""
+    """Key and value heads of attention; divides num_heads. Recurrent mixers do not read it."""
     head_dim: int
-    """K = V, numbers in a head."""
+    """K = V, numbers in a head (C: K is half of it)."""
     conv_size: int = 4
-    """W, tokens that the short convolution before q, k and v sees."""
+    """W, tokens that the short convolutions of D, G and M see."""
     allow_neg_eigval: bool = False
     """Double beta, so that a write may flip the sign of what stood under its key (arXiv 2411.12537)."""
     use_output_gate: bool = False
@@ -110,6 +112,12 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def count_state_bytes(cls, settings: MixerSettings, num_tokens: int, dtype: torch.dtype) -> int:
         """Bytes of the state of one row after `num_tokens` tokens, without building it."""
+
+
+def refuse_padded_packing(cu_seqlens: Tensor | None, mask: Tensor | None) -> None:
+    """Raise ConfigError when both are given: recurrent mixers take one or the other."""
+    if cu_seqlens is not None and mask is not None:
+        raise ConfigError("A padding mask was given together with cu_seqlens; packed rows hold no padding.")
 
 
 def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -8,40 +8,17 @@ token. The memory is a K x V matrix a head and the last W - 1 inputs of each
 convolution, however long the text.
 """
 
-import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from longlode.core.errors import ConfigError
-from longlode.mixers.base import Mixer, MixerSettings, State, zero_padding
+from longlode.mixers.base import Mixer, MixerSettings, State, refuse_padded_packing, zero_padding
+from longlode.mixers.decay import initial_decay
 from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
+from longlode.mixers.short_conv import ShortConv
 from longlode.ops.delta_rule import delta_rule, delta_rule_step
-from longlode.ops.short_conv import short_conv, short_conv_step
-
-_DECAY_RATES = (1.0, 16.0)
-_DECAY_STEPS = (1e-3, 1e-1)
-
-
-class ShortConv(nn.Module):
-    """Depthwise causal convolution over the last W tokens, then SiLU; weight `[D, 1, W]`, as in fla."""
-
-    def __init__(self, dim: int, conv_size: int) -> None:
-        """Filters of `conv_size` taps for `dim` channels."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(dim, 1, conv_size))
-
-    def forward(
-        self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """x `[B, T, D]` -> (y `[B, T, D]`, the last W - 1 inputs of each document `[N, D, W - 1]`)."""
-        weight = self.weight[:, 0].to(x.dtype)
-        if x.shape[1] == 1 and state is not None and cu_seqlens is None:
-            y_t, state = short_conv_step(x[:, 0], weight, state=state)
-            return y_t[:, None], state
-        return short_conv(x, weight, state=state, cu_seqlens=cu_seqlens)
 
 
 class _DeltaRuleMixer(Mixer):
@@ -77,10 +54,7 @@ class _DeltaRuleMixer(Mixer):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """See `Mixer.forward`. State: conv_q, conv_k, conv_v `[N, H K, W - 1]`, memory `[N, H, K, V]`."""
-        if cu_seqlens is not None and mask is not None:
-            raise ConfigError(
-                "A padding mask was given together with cu_seqlens; packed rows hold no padding."
-            )
+        refuse_padded_packing(cu_seqlens, mask)
         before: State = state or {}
         # Padding must be zero before the convolution, or it reaches the first real tokens through it.
         x = zero_padding(x, mask)
@@ -118,14 +92,8 @@ class _DeltaRuleMixer(Mixer):
         return beta, g
 
     def initial_values(self) -> dict[str, Tensor]:
-        """Decays as Mamba-2 draws them: rates in [1, 16], steps log-uniform in [1e-3, 0.1]."""
-        if not self.gated:
-            return {}
-        rate = torch.empty_like(self.A_log).uniform_(*_DECAY_RATES)
-        low, high = (math.log(step) for step in _DECAY_STEPS)
-        step = torch.empty_like(self.dt_bias).uniform_(low, high).exp()
-        # The inverse of softplus, so that softplus(dt_bias) is the drawn step.
-        return {"A_log": rate.log(), "dt_bias": step + torch.log(-torch.expm1(-step))}
+        """Decays as Mamba-2 draws them."""
+        return initial_decay(self.A_log, self.dt_bias) if self.gated else {}
 
     @classmethod
     def count_params(cls, settings: MixerSettings) -> int:

@@ -4,9 +4,21 @@ from longlode.core.errors import ConfigError
 from longlode.mixers.attention import FullAttention, SlidingWindowAttention
 from longlode.mixers.base import Mixer
 from longlode.mixers.delta_net import DeltaNet, GatedDeltaNet
+from longlode.mixers.gated_linear_attention import GatedLinearAttention
+from longlode.mixers.linear_attention import LinearAttention
+from longlode.mixers.mamba2 import Mamba2
 
 MIXERS: dict[str, type[Mixer]] = {
-    kind.letter: kind for kind in (DeltaNet, GatedDeltaNet, SlidingWindowAttention, FullAttention)
+    kind.letter: kind
+    for kind in (
+        DeltaNet,
+        GatedDeltaNet,
+        SlidingWindowAttention,
+        FullAttention,
+        LinearAttention,
+        GatedLinearAttention,
+        Mamba2,
+    )
 }
 """Letter -> mixer. A new mixer is one file and one entry here."""
 

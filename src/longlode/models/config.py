@@ -17,16 +17,17 @@ class LonglodeConfig(PreTrainedConfig):
     Args (all by keyword):
       vocab_size: rows of the embedding.
       hidden_size: D, width of the residual stream.
-      mixers: the stack, one letter a layer: D delta_net, G gated delta_net, S sliding-window attention,
-        A full attention; "*n" repeats the letters before it, a space starts a new group ("D*24", "DS*12",
+      mixers: the stack, one letter a layer: D DeltaNet, G Gated DeltaNet, S sliding-window attention,
+        A full attention, and to compare with L linear attention, C gated linear attention (GLA, a decay a
+        Channel), M Mamba-2; "*n" repeats the letters before it, a space starts a new group ("D*24", "DS*12",
         "D A D*22").
       num_heads: heads of every mixer. num_kv_heads: key and value heads of attention (default: num_heads).
       head_dim: numbers in a head (default: hidden_size / num_heads).
       intermediate_size: width of the SwiGLU (default: 8/3 of hidden_size, rounded up to a multiple of 256).
       window: tokens that S layers see, the current one included.
-      conv_size: tokens that the short convolutions of D and G layers see.
+      conv_size: tokens that the short convolutions of D, G and M layers see.
       allow_neg_eigval: beta in (0, 2) instead of (0, 1) in D and G layers.
-      use_output_gate: gate the output of D and G layers.
+      use_output_gate: gate the output of D and G layers (C and M always do, L, S and A never).
       rope_theta: base of the rotary frequencies of S and A layers.
       norm_eps, initializer_range, tie_word_embeddings, use_cache, bos/eos/pad_token_id: as in transformers.
     `layer_types` and `num_hidden_layers` follow from the stack.
@@ -107,6 +108,10 @@ class LonglodeConfig(PreTrainedConfig):
         settings = self.mixer_settings()
         if settings.conv_size < 2:
             raise ConfigError(f"conv_size is {settings.conv_size}; expected at least 2 (the paper has 4).")
+        if "C" in stack and settings.head_dim % 2:
+            raise ConfigError(
+                f"head_dim is {settings.head_dim}; C layers, whose keys are half a head wide, need an even one."
+            )
         if set(stack) & {"A", "S"}:
             if settings.num_heads % settings.num_kv_heads:
                 raise ConfigError(

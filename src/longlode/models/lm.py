@@ -25,7 +25,7 @@ from transformers.utils import can_return_tuple
 
 from longlode.core.errors import ConfigError
 from longlode.mixers import MIXERS, Mixer, RMSNorm
-from longlode.mixers.delta_net import ShortConv
+from longlode.mixers.short_conv import ShortConv
 from longlode.models.cache import LayerMemory, LonglodeCache
 from longlode.models.config import LonglodeConfig
 from longlode.models.loss import IGNORED, next_token_loss
