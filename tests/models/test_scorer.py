@@ -227,3 +227,70 @@ def test_encode_any_length(tokenizer, monkeypatch):
     assert tokenizer.decode(scorer.encode([unbroken])[0]) == unbroken
     assert tokenizer.decode(scorer.encode(["a\ud800b"])[0]) == "a?b"
     assert scorer.encode([]) == []
+
+
+PIECE = 16
+"""Tokens of a segment in the chains below: four fit the shortest context of the stand-ins."""
+
+
+def read_chain(scorer, segments, orders):
+    """Read rows of segments one after the other, each `continued` from the last. Gives nll of all but the first."""
+    _, states = scorer.alone(segments[orders[0]])
+    found = []
+    for step in orders[1:]:
+        nll, states = scorer.continued(states, np.arange(len(step)), segments[step])
+        found.append(nll)
+    return np.stack(found, axis=1), states
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("state_bytes", [None, 0])
+def test_continuing_equals_reading_the_whole_afresh(name, state_bytes, tokenizer, pairs):
+    scorer = LMScorer(build(name), tokenizer, segment=LENGTH, batch_tokens=3 * PIECE, state_bytes=state_bytes)
+    segments = pairs[0][:, :PIECE]
+    rng = np.random.default_rng(3)
+    orders = rng.integers(0, NUM_SEGMENTS, (4, 5))
+    found, _ = read_chain(scorer, segments, orders)
+    whole = np.concatenate([segments[order] for order in orders], axis=1)
+    fresh = read_afresh(scorer.model, whole, 1).reshape(5, -1)
+    expected = np.stack([fresh[:, n * PIECE : (n + 1) * PIECE - 1] for n in (1, 2, 3)], axis=1)
+    assert np.abs(found - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["opt", "mistral-window", "lfm2-hybrid", "DA"])
+def test_states_that_were_continued_can_be_used_in_any_order_and_stay_as_they_were(name, tokenizer, pairs):
+    scorer = LMScorer(build(name), tokenizer, segment=LENGTH, batch_tokens=3 * PIECE)
+    segments = pairs[0][:, :PIECE]
+    _, first = scorer.alone(segments)
+    sources, nexts = np.array([7, 0, 7, 11, 3]), np.array([1, 2, 3, 4, 5])
+    _, second = scorer.continued(first, sources, segments[nexts])
+    whole = np.concatenate([segments[sources], segments[nexts]], axis=1)
+    use, targets = np.array([4, 0, 0, 2]), np.array([6, 8, 9, 10])
+    fresh = read_afresh(scorer.model, np.concatenate([whole[use], segments[targets]], 1), whole.shape[1] + 1)
+    for _ in range(2):
+        given = scorer.given(second, use, segments[targets])
+        assert np.abs(given - fresh).max() <= 1e-4
+        assert np.abs(scorer.continued(second, use, segments[targets])[0] - fresh).max() <= 1e-4
+    again = scorer.given(first, sources, segments[nexts])
+    pair = read_afresh(scorer.model, whole, PIECE + 1)
+    assert np.abs(again - pair).max() <= 1e-4
+
+
+def test_broken_twin_a_chain_that_takes_its_neighbours_state(tokenizer, pairs, monkeypatch):
+    scorer = LMScorer(build("llama"), tokenizer, segment=LENGTH)
+    segments, orders = pairs[0][:, :PIECE], np.arange(12).reshape(4, 3)
+    right, _ = read_chain(scorer, segments, orders)
+    select = scorer_module.select
+    monkeypatch.setattr(
+        scorer_module, "select", lambda cache, rows, **keep: select(cache, (rows + 1) % 3, **keep)
+    )
+    wrong, _ = read_chain(scorer, segments, orders)
+    assert np.abs(wrong - right).max(axis=(0, 2)).min() > 1e-2
+
+
+def test_more_than_the_context_is_refused(tokenizer, pairs):
+    scorer = LMScorer(build("opt"), tokenizer, segment=LENGTH)
+    _, states = read_chain(scorer, pairs[0], np.arange(4).reshape(2, 2))
+    for call in (scorer.continued, scorer.given):
+        with pytest.raises(ScorerError, match="at most 64 tokens; 48 were read and 24 are to follow"):
+            call(states, np.arange(2), pairs[0][:2])

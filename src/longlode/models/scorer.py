@@ -75,6 +75,7 @@ class LMScorer:
         batch_tokens: int | None = None,
         state_bytes: int | None = None,
     ) -> None:
+        """Prepare and check the model; what the arguments mean stands above."""
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.segment = segment
@@ -156,38 +157,77 @@ class LMScorer:
         Raises: ConfigError on a shape or token out of range.
         """
         tokens = self._as_tokens("segments", segments)
+        return self._read_and_keep(tokens, tokens, [len(tokens)], lambda first, stop: None)
+
+    @torch.inference_mode()
+    def continued(
+        self, states: SegmentStates, sources: np.ndarray, segments: np.ndarray
+    ) -> tuple[np.ndarray, SegmentStates]:
+        """Read each segment after everything that its state has read, and keep the new state.
+
+        Args: states, from `alone` or `continued`; sources int `[n]`, rows of that call; segments int64 `[n, L]`.
+        Returns: as `alone`; `given` and `continued` go on from the new states in the same way.
+        Raises: ConfigError on a shape, token or source out of range; ScorerError when the text so far and the
+          segment are more than the model can read.
+        """
+        tokens = self._as_tokens("segments", segments)
+        rows = self._as_rows(states, sources, tokens)
+        blocks = np.searchsorted(states.starts, rows, side="right") - 1
+        edges = [*(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(tokens)]  # runs of one block of states
+        held: dict[int, Any] = {}
+
+        def prefix(first: int, stop: int) -> Any:
+            block = int(blocks[first])
+            if block not in held:
+                held.clear()
+                held[block] = self._stored(states, block)
+            chosen = torch.from_numpy(rows[first:stop] - states.starts[block]).to(self.device)
+            return select(held[block], chosen, keep=True)
+
+        history = states.tokens[torch.from_numpy(rows).to(self.device)]
+        return self._read_and_keep(tokens, torch.cat([history, tokens], dim=1), edges, prefix)
+
+    def _read_and_keep(
+        self,
+        tokens: torch.Tensor,
+        history: torch.Tensor,
+        edges: Sequence[int],
+        prefix: Callable[[int, int], Any],
+    ) -> tuple[np.ndarray, SegmentStates]:
+        """Read whole segments, in batches none of which crosses an edge, and keep what they leave behind.
+
+        Args: tokens `[n, L]`; history `[n, L']`, all that each state will have read; prefix, the cache that the
+          rows [first, stop) start from.
+        """
         nll, caches, starts, spent = [], [], [0], 0
-        while starts[-1] < len(tokens):
-            block = tokens[starts[-1] :][: self._next_rows(len(tokens) - starts[-1], tokens.shape[1])]
-            outcome = self._read(block, block[:, 1:], lambda: None)
-            if outcome is None:
-                continue
-            nll.append(outcome[0])
-            spent += cache_bytes(outcome[1])
-            caches.append(outcome[1] if spent <= self.state_bytes else None)
-            starts.append(starts[-1] + len(block))
+        for edge in edges:
+            while starts[-1] < edge:
+                first = starts[-1]
+                stop = first + self._next_rows(edge - first, tokens.shape[1])
+                block = tokens[first:stop]
+                outcome = self._read(block, block[:, 1:], partial(prefix, first, stop))
+                if outcome is None:
+                    continue
+                nll.append(outcome[0])
+                spent += cache_bytes(outcome[1])
+                caches.append(outcome[1] if spent <= self.state_bytes else None)
+                starts.append(stop)
         if None in caches:
             logger.info(
                 "%d of %d state blocks exceed state_bytes and are read again", caches.count(None), len(caches)
             )
-        return _joined(nll, tokens.shape[1]), SegmentStates(np.array(starts), tokens, caches)
+        return _joined(nll, tokens.shape[1]), SegmentStates(np.array(starts), history, caches)
 
     @torch.inference_mode()
     def given(self, states: SegmentStates, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Read each target after the segment whose state it starts from.
+        """Read each target after what the state that it starts from has read.
 
-        Args: states, from `alone`; sources int `[p]`, rows of that call; targets int64 `[p, L]`.
+        Args: states, from `alone` or `continued`; sources int `[p]`, rows of that call; targets int64 `[p, L]`.
         Returns: nll `[p, L - 1]` nats of tokens 1 to L - 1 of each target; dtype as from `alone`.
         Raises: ConfigError on a shape, token or source out of range.
         """
         tokens = self._as_tokens("targets", targets)
-        rows = np.asarray(sources, dtype=np.int64)
-        most = int(states.starts[-1]) - 1
-        if rows.shape != (len(tokens),) or (rows.size and not 0 <= rows.min() <= rows.max() <= most):
-            raise ConfigError(
-                f"sources has shape {list(rows.shape)}; expected [{len(tokens)}], one a target, each from "
-                f"0 to {most}, a row of the `alone` call that made the states."
-            )
+        rows = self._as_rows(states, sources, tokens)
         # Sorted by source, the pairs of a block of states come together: a dropped block is read again once.
         order = np.argsort(rows, kind="stable")
         edges = np.searchsorted(rows[order], states.starts)
@@ -202,10 +242,8 @@ class LMScorer:
         self, states: SegmentStates, block: int, sources: np.ndarray, tokens: torch.Tensor, pairs: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (pair numbers, nll) of the pairs whose sources lie in one block of states."""
-        first, stop = states.starts[block], states.starts[block + 1]
-        stored = states.caches[block]
-        if stored is None:
-            stored = self._forward(states.tokens[first:stop], None)[1]
+        first = states.starts[block]
+        stored = self._stored(states, block)
         while len(pairs):
             batch = pairs[: self._next_rows(len(pairs), tokens.shape[1])]
             prefix = torch.from_numpy(sources[batch] - first).to(self.device)
@@ -214,6 +252,14 @@ class LMScorer:
             if outcome is not None:
                 yield batch, outcome[0]
                 pairs = pairs[len(batch) :]
+
+    def _stored(self, states: SegmentStates, block: int) -> Any:
+        """The cache of a block of states; one that was dropped is read again."""
+        stored = states.caches[block]
+        if stored is None:
+            text = states.tokens[states.starts[block] : states.starts[block + 1]]
+            stored = self._forward(text, None)[1]
+        return stored
 
     def _read(
         self, inputs: torch.Tensor, labels: torch.Tensor, make_cache: Callable[[], Any]
@@ -269,6 +315,24 @@ class LMScorer:
                 f"{self._num_tokens - 1}."
             )
         return torch.from_numpy(array).to(self.device)
+
+    def _as_rows(self, states: SegmentStates, sources: np.ndarray, tokens: torch.Tensor) -> np.ndarray:
+        """Check that there is one source a row of `tokens`, and room for both in the model's context."""
+        rows = np.asarray(sources, dtype=np.int64)
+        most = int(states.starts[-1]) - 1
+        if rows.shape != (len(tokens),) or (rows.size and not 0 <= rows.min() <= rows.max() <= most):
+            raise ConfigError(
+                f"sources has shape {list(rows.shape)}; expected [{len(tokens)}], one a target, each from "
+                f"0 to {most}, a row of the call that made the states."
+            )
+        num_tokens = states.tokens.shape[1] + tokens.shape[1]
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if context is not None and num_tokens > context:
+            raise ScorerError(
+                f"The scorer reads at most {context} tokens; {states.tokens.shape[1]} were read and "
+                f"{tokens.shape[1]} are to follow. Use shorter segments or a scorer with a longer context."
+            )
+        return rows
 
     @torch.inference_mode()
     def _probe(self) -> None:

@@ -14,10 +14,10 @@ from transformers.cache_utils import DynamicLayer
 
 @dataclass(frozen=True)
 class SegmentStates:
-    """Prefix states of the segments of one `LMScorer.alone` call, in blocks of rows; opaque to its users.
+    """Prefix states of the rows of one call of `LMScorer.alone` or `continued`, in blocks; opaque to its users.
 
-    starts: int64 `[num_blocks + 1]`; block b holds segments `starts[b]` to `starts[b + 1] - 1`.
-    tokens: int64 `[n, L]` on the model's device, to read again a block that was not kept.
+    starts: int64 `[num_blocks + 1]`; block b holds rows `starts[b]` to `starts[b + 1] - 1`.
+    tokens: int64 `[n, T]` on the model's device, all that was read, to read again a block that was not kept.
     caches: one a block; None where the state budget was used up.
     """
 
@@ -61,12 +61,15 @@ class _GatheredLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return self.stored.get_seq_length()
 
 
-def select(cache: Any, rows: torch.Tensor) -> Any:
-    """The states of `rows` (int64, repeats allowed) as a cache for one pass; `cache` stays as it is."""
+def select(cache: Any, rows: torch.Tensor, *, keep: bool = False) -> Any:
+    """The states of `rows` (int64, repeats allowed) as a cache for one pass; `cache` stays as it is.
+
+    keep: the cache must hold what the pass adds, for another pass to go on from; it then owns a copy of the rows.
+    """
     if hasattr(cache, "select"):
         return cache.select(rows)
     chosen = copy.copy(cache)
-    chosen.layers = [_select_layer(layer, rows) for layer in cache.layers]
+    chosen.layers = [_select_layer(layer, rows, keep) for layer in cache.layers]
     return chosen
 
 
@@ -87,8 +90,8 @@ def cache_bytes(cache: Any) -> int:
     return sum(sizes.values())
 
 
-def _select_layer(layer: Any, rows: torch.Tensor) -> Any:
-    if type(layer) is DynamicLayer:
+def _select_layer(layer: Any, rows: torch.Tensor, keep: bool) -> Any:
+    if type(layer) is DynamicLayer and not keep:
         return _GatheredLayer(layer, rows)
     chosen = copy.copy(layer)
     for name, value in vars(layer).items():
