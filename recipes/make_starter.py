@@ -102,13 +102,13 @@ def run_training(
 
 def export(recipe: Recipe, summary: TrainSummary, shards_folder: Path, arguments: argparse.Namespace) -> None:
     """Write the finished folder: bfloat16 weights, tokenizer, model card."""
-    from longlode.models.load import load
+    from longlode.models import load
 
     if summary.model_folder is None:
         raise SystemExit(f"The training run stopped early ({summary.status}); run again with --resume.")
-    model, tokenizer = load(summary.model_folder)
+    model, _ = load(summary.model_folder)
     model.to(torch.bfloat16).save_pretrained(arguments.out)
-    tokenizer.save_pretrained(arguments.out)
+    Tokenizer.load(arguments.work / "tokenizer").save(arguments.out)
     (arguments.out / "README.md").write_text(model_card(recipe, summary, shards_folder, arguments))
     print(
         f"The scorer is in {arguments.out}; use it with: longlode score INPUT -o OUT --scorer {arguments.out}"
@@ -160,8 +160,8 @@ bfloat16 weights) that `longlode score` uses when no other scorer is named. Made
 
 {steps} steps, {tokens} tokens in sequences of {length} (no document is cut shorter), {hours} hours on one CPU thread.
 Loss on held-out documents: {loss} nats a token. The corpus has {corpus_tokens} tokens, both sides of the split counted.
-Documents whose id hashes below {fraction} (`longlode.corpus.in_heldout`)
-were left out of the tokenizer and the training; benchmarks score only those.
+Documents whose id hashes below {fraction} (`longlode.corpus.in_heldout`) were left out of the tokenizer and the
+training; benchmarks score only those.
 
 | input | documents trained on | left out |
 |---|---|---|
