@@ -72,7 +72,19 @@ def test_help_lists_the_commands(run):
 
 @pytest.mark.parametrize(
     "name",
-    ["score", "select", "pack", "train", "evaluate", "generate", "explain", "report", "demo", "doctor"],
+    [
+        "score",
+        "select",
+        "pack",
+        "train",
+        "evaluate",
+        "generate",
+        "convert",
+        "explain",
+        "report",
+        "demo",
+        "doctor",
+    ],
 )
 def test_help_teaches_by_examples(run, name):
     shown = run(name, "--help")
@@ -182,6 +194,23 @@ def test_generate_goes_on_from_a_saved_state(run, model_folder, sources, tmp_pat
     again = tmp_path / "again.state"
     run(*command, 0, "--state", state, "--prompt", text[cut:], "--save-state", again)
     assert again.stat().st_size == state.stat().st_size
+
+
+def test_convert_to_fla_and_back(run, model_folder, tmp_path):
+    from longlode.models import load
+
+    there, back = tmp_path / "fla", tmp_path / "back"
+    assert "parameters in torch.float32" in run("convert", model_folder, there, "--to", "fla")
+    assert read_json(there / "config.json")["model_type"] == "delta_net"
+    run("convert", there, back, "--to", "longlode")
+    assert read_json(back / "config.json")["model_type"] == "longlode"
+    (want, tokenizer), (got, same) = load(model_folder), load(back)
+    assert tokenizer("def main(")["input_ids"] == same("def main(")["input_ids"]
+    for name, value in want.state_dict().items():
+        assert (got.state_dict()[name] == value).all(), name
+    (there / "tokenizer.json").unlink()
+    (there / "tokenizer_config.json").unlink()
+    assert "No tokenizer was written" in run("convert", there, tmp_path / "bare", "--to", "longlode")
 
 
 def test_a_field_of_another_name(run, tmp_path, model_folder, sources):

@@ -18,6 +18,7 @@ VARIANTS = {
         replace(SETTINGS, allow_neg_eigval=True, use_output_gate=True, conv_size=3),
     ),
     "G": ("G", SETTINGS),
+    "G, wide values, gated output": ("G", replace(SETTINGS, expand_v=1.5, use_output_gate=True)),
     "S": ("S", SETTINGS),
     "S, window of one": ("S", replace(SETTINGS, window=1)),
     "A": ("A", SETTINGS),
@@ -165,7 +166,8 @@ def test_closed_forms_equal_the_built_mixer(variant):
     inner = settings.num_heads * settings.head_dim
     for tokens in (1, 5, 50):
         if letter in "DG":
-            mixing = 2 * 3 * inner * settings.conv_size + 6 * inner * settings.head_dim
+            convolved = 2 * inner + settings.num_heads * settings.value_dim
+            mixing = 2 * convolved * settings.conv_size + 6 * inner * settings.value_dim
         elif letter in "LCM":
             convolved = inner + 2 * settings.head_dim if letter == "M" else 0
             keys = settings.head_dim // 2 if letter == "C" else settings.head_dim

@@ -27,7 +27,7 @@ def silu(x):
 
 def delta_layer(mixer, x, settings, gated):
     weights = {name: parameter.detach() for name, parameter in mixer.named_parameters()}
-    K = settings.head_dim
+    K, V = settings.head_dim, settings.value_dim
     streams = {}
     for name in "qkv":
         projected = x @ weights[f"{name}_proj.weight"].T
@@ -42,9 +42,10 @@ def delta_layer(mixer, x, settings, gated):
         streams[name] = torch.stack(rows)
     output = torch.zeros_like(streams["v"])
     for head in range(settings.num_heads):
-        S, part = torch.zeros(K, K, dtype=torch.float64), slice(head * K, (head + 1) * K)
+        S, part = torch.zeros(K, V, dtype=torch.float64), slice(head * K, (head + 1) * K)
+        values = slice(head * V, (head + 1) * V)
         for t in range(T):
-            q, k, v = (streams[name][t, part] for name in "qkv")
+            q, k, v = streams["q"][t, part], streams["k"][t, part], streams["v"][t, values]
             q, k = (u / math.sqrt(float(u @ u) + 1e-6) for u in (q, k))
             beta = 1 / (1 + math.exp(-float(x[t] @ weights["b_proj.weight"][head])))
             beta *= 2 if settings.allow_neg_eigval else 1
@@ -53,17 +54,19 @@ def delta_layer(mixer, x, settings, gated):
                 S = S * math.exp(-math.exp(float(weights["A_log"][head])) * math.log1p(math.exp(a)))
             S = S + beta * torch.outer(k, v - S.T @ k)
             o = S.T @ q / math.sqrt(K)
-            o = o / math.sqrt(float(o @ o) / K + settings.norm_eps) * weights["o_norm.weight"]
+            o = o / math.sqrt(float(o @ o) / V + settings.norm_eps) * weights["o_norm.weight"]
             if settings.use_output_gate:
-                o = o * silu(x[t] @ weights["g_proj.weight"].T)[part]
-            output[t, part] = o
+                o = o * silu(x[t] @ weights["g_proj.weight"].T)[values]
+            output[t, values] = o
     return output @ weights["o_proj.weight"].T
 
 
 @pytest.mark.parametrize("letter", ["D", "G"])
 @pytest.mark.parametrize("extras", [False, True])
 def test_delta_rule_layers(letter, extras):
-    settings = replace(SETTINGS, allow_neg_eigval=extras, use_output_gate=extras)
+    settings = replace(
+        SETTINGS, allow_neg_eigval=extras, use_output_gate=extras, expand_v=1.5 if extras else 1.0
+    )
     mixer, x = build(letter, settings)
     y, _ = mixer(x[None])
     torch.testing.assert_close(y[0], delta_layer(mixer, x, settings, letter == "G"), rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""fla `delta_net` checkpoints, read and written; and the paper's presets."""
+"""fla `delta_net` and `gated_deltanet` checkpoints, read and written; and the paper's presets."""
 
 import json
 
@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from longlode.core.errors import ConfigError
+from longlode.core.errors import ConfigError, ScorerError
 from longlode.models import LonglodeConfig, LonglodeForCausalLM, load
 from longlode.models.convert import config_from_fla, config_to_fla, save_for_fla
 from longlode.models.presets import PRESETS, preset
@@ -57,6 +57,37 @@ SMALL = RELEASED | {
     "vocab_size": 40,
     "torch_dtype": "float32",
 }
+
+
+# Sizes of fla's own default in small: keys narrower than the model, values twice as wide as keys.
+GATED = {
+    "model_type": "gated_deltanet",
+    "hidden_size": 24,
+    "num_heads": 3,
+    "head_dim": 6,
+    "num_hidden_layers": 2,
+    "vocab_size": 40,
+}
+
+
+def gated_tensors(fields):
+    """Tensors as fla's GatedDeltaNet names and shapes them (fla/layers/gated_deltanet.py), drawn at random."""
+    D, heads, K = fields["hidden_size"], fields["num_heads"], fields["head_dim"]
+    V = int(K * fields.get("expand_v", 2.0))
+    wide = {"q_proj": heads * K, "k_proj": heads * K, "v_proj": heads * V, "a_proj": heads, "b_proj": heads}
+    if fields.get("use_gate", True):
+        wide["g_proj"] = heads * V
+    shapes = {"model.embeddings.weight": (40, D), "model.norm.weight": (D,), "lm_head.weight": (40, D)}
+    for n in range(fields["num_hidden_layers"]):
+        layer, attn = f"model.layers.{n}", f"model.layers.{n}.attn"
+        shapes |= {f"{layer}.{norm}.weight": (D,) for norm in ("attn_norm", "mlp_norm")}
+        shapes |= {f"{layer}.mlp.{x}_proj.weight": (256, D) for x in ("gate", "up")}
+        shapes |= {f"{layer}.mlp.down_proj.weight": (D, 256), f"{attn}.o_proj.weight": (D, heads * V)}
+        shapes |= {f"{attn}.{name}.weight": (width, D) for name, width in wide.items()}
+        shapes |= {f"{attn}.{x}_conv1d.weight": (heads * (V if x == "v" else K), 1, 4) for x in "qkv"}
+        shapes |= {f"{attn}.A_log": (heads,), f"{attn}.dt_bias": (heads,), f"{attn}.o_norm.weight": (V,)}
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
 def fla_tensors(fields, attention_layers=()):
@@ -122,6 +153,71 @@ def test_read_and_written_back_bit_for_bit(tmp_path, hybrid):
     }
 
 
+@pytest.mark.parametrize("changes", [{}, {"use_gate": False, "expand_v": 1.0}])
+def test_gated_read_and_written_back_bit_for_bit(tmp_path, changes):
+    fields = GATED | changes
+    tensors = gated_tensors(fields)
+    model, _ = load(write_fla(tmp_path / "fla", fields, tensors))
+    assert (model.config.stack, model.config.head_dim) == ("GG", 6)
+    assert (model.config.use_output_gate, model.config.expand_v) == (
+        fields.get("use_gate", True),
+        fields.get("expand_v", 2.0),
+    )
+    save_for_fla(model, tmp_path / "back")
+    written = load_file(tmp_path / "back" / "model.safetensors")
+    assert written.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert torch.equal(written[name], value), name
+    again = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert again["model_type"] == "gated_deltanet"
+    for name, value in fields.items():
+        assert again[name] == value, name
+    assert config_from_fla(again).num_params == sum(value.numel() for value in tensors.values())
+
+
+def test_the_default_gated_config_of_fla_has_the_size_it_states():
+    """Its docstring: about 6 D^2 parameters a layer in the mixer."""
+    config = config_from_fla({"model_type": "gated_deltanet"})
+    assert (config.stack, config.num_heads, config.head_dim, config.expand_v) == ("G" * 21, 6, 256, 2.0)
+    mixer = (config.num_params - 2 * 32000 * 2048) / 21 - 3 * 2048 * config.intermediate_size
+    assert mixer / 2048**2 == pytest.approx(6, rel=0.01)
+
+
+@pytest.mark.parametrize("model_type", ["delta_net", "gated_deltanet"])
+def test_names_and_shapes_are_those_of_flas_own_module(model_type):
+    fla = pytest.importorskip("fla.models", reason="flash-linear-attention is not installed")
+    name = {"delta_net": "DeltaNet", "gated_deltanet": "GatedDeltaNet"}[model_type]
+    fields = (SMALL if model_type == "delta_net" else GATED) | {"model_type": model_type}
+    theirs = getattr(fla, f"{name}Config")(**{k: v for k, v in fields.items() if k != "model_type"})
+    with torch.device("meta"):
+        want = getattr(fla, f"{name}ForCausalLM")(theirs).state_dict()
+        got = LonglodeForCausalLM(config_from_fla(theirs.to_dict())).state_dict()
+    assert {k: v.shape for k, v in got.items()} == {k: v.shape for k, v in want.items()}
+    back = getattr(fla, f"{name}Config")(**config_to_fla(config_from_fla(theirs.to_dict())))
+    with torch.device("meta"):
+        again = getattr(fla, f"{name}ForCausalLM")(back).state_dict()
+    assert {k: v.shape for k, v in again.items()} == {k: v.shape for k, v in want.items()}
+
+
+def test_parameters_that_we_lack_are_not_dropped(tmp_path):
+    tensors = gated_tensors(GATED) | {"model.layers.0.attn.D": torch.zeros(3)}
+    with pytest.raises(ScorerError, match=r"1 parameters that a longlode model lacks, among them .*attn.D"):
+        load(write_fla(tmp_path / "fla", GATED, tensors))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_v_heads": 6}, "num_v_heads = 6"),
+        ({"attn": {"layers": [1], "num_heads": 3}}, "one size of heads"),
+        ({"use_short_conv": False}, "use_short_conv = False"),
+    ],
+)
+def test_gated_checkpoints_that_cannot_be_read_are_refused(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        config_from_fla(GATED | changes)
+
+
 def test_released_config():
     config = config_from_fla(RELEASED)
     assert config.num_params == 1_365_677_056
@@ -142,7 +238,8 @@ def test_what_fla_leaves_out_is_flas_default():
     ("changes", "said"),
     [
         ({"use_short_conv": False}, "use_short_conv = False"),
-        ({"expand_v": 2.0}, r"expand_v = 2.0; a longlode model has 1.0"),
+        ({"expand_k": 2.0}, r"expand_k = 2.0; a longlode model has 1.0"),
+        ({"model_type": "gla"}, "model_type is 'gla'; expected fla's delta_net or gated_deltanet"),
         ({"qk_norm": "sum"}, "qk_norm = 'sum'"),
         ({"attn": {"layers": [1], "num_heads": 8}}, "4 heads in DeltaNet and 8 in attention"),
         ({"attn": {"layers": [1], "num_heads": 4, "qkv_bias": True}}, "attn has qkv_bias = True"),
@@ -158,7 +255,15 @@ def test_what_cannot_be_read_is_refused(changes, said):
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"), [({"mixers": "DG"}, "this model is 'DG'"), ({"head_dim": 4}, "4 heads of 4")]
+    ("fields", "said"),
+    [
+        ({"mixers": "DG"}, "this model is 'DG'"),
+        ({"mixers": "A"}, "this model is 'A'"),
+        ({"mixers": "DM"}, "this model is 'DM'"),
+        ({"head_dim": 4}, "4 heads of 4"),
+        ({"mixers": "GA", "head_dim": 4}, "4 heads of 4"),
+        ({"mixers": "GAS"}, "one kind of attention"),
+    ],
 )
 def test_what_fla_has_no_place_for_is_refused(fields, said):
     config = LonglodeConfig(**{"hidden_size": 24, "num_heads": 4, "mixers": "D", "vocab_size": 9} | fields)

@@ -11,11 +11,23 @@ import typer
 from rich.markup import escape
 
 from longlode import __version__
-from longlode.cli import demo, doctor, evaluate, explain, generate, pack, report, score, select, train
+from longlode.cli import (
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    generate,
+    pack,
+    report,
+    score,
+    select,
+    train,
+)
 from longlode.cli.guard import guarded
 
 _PANELS = {
-    "The order of work": (score, select, pack, train, evaluate, generate),
+    "The order of work": (score, select, pack, train, evaluate, generate, convert),
     "Look and check": (explain, report, demo, doctor),
 }
 

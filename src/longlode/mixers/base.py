@@ -25,7 +25,9 @@ class MixerSettings:
     num_kv_heads: int
     """Key and value heads of attention; divides num_heads. Recurrent mixers do not read it."""
     head_dim: int
-    """K = V, numbers in a head (C: K is half of it)."""
+    """K = V, numbers in a head (C: K is half of it; D and G: see expand_v)."""
+    expand_v: float = 1.0
+    """V / K in the delta rule's heads (D and G)."""
     conv_size: int = 4
     """W, tokens that the short convolutions of D, G and M see."""
     allow_neg_eigval: bool = False
@@ -38,6 +40,11 @@ class MixerSettings:
     """Base of the rotary frequencies of attention."""
     norm_eps: float = 1e-6
     """Added to the mean square in every RMSNorm."""
+
+    @property
+    def value_dim(self) -> int:
+        """V of the delta rule's heads."""
+        return round(self.head_dim * self.expand_v)
 
 
 class Mixer(nn.Module, ABC):

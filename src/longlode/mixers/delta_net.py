@@ -29,22 +29,23 @@ class _DeltaRuleMixer(Mixer):
 
     def __init__(self, settings: MixerSettings) -> None:
         super().__init__(settings)
-        dim, inner = settings.hidden_size, settings.num_heads * settings.head_dim
-        self.q_proj = nn.Linear(dim, inner, bias=False)
-        self.k_proj = nn.Linear(dim, inner, bias=False)
-        self.v_proj = nn.Linear(dim, inner, bias=False)
+        dim, inner_k = settings.hidden_size, settings.num_heads * settings.head_dim
+        inner_v = settings.num_heads * settings.value_dim
+        self.q_proj = nn.Linear(dim, inner_k, bias=False)
+        self.k_proj = nn.Linear(dim, inner_k, bias=False)
+        self.v_proj = nn.Linear(dim, inner_v, bias=False)
         self.b_proj = nn.Linear(dim, settings.num_heads, bias=False)
-        self.q_conv1d = ShortConv(inner, settings.conv_size)
-        self.k_conv1d = ShortConv(inner, settings.conv_size)
-        self.v_conv1d = ShortConv(inner, settings.conv_size)
+        self.q_conv1d = ShortConv(inner_k, settings.conv_size)
+        self.k_conv1d = ShortConv(inner_k, settings.conv_size)
+        self.v_conv1d = ShortConv(inner_v, settings.conv_size)
         if self.gated:
             self.a_proj = nn.Linear(dim, settings.num_heads, bias=False)
             self.A_log = nn.Parameter(torch.empty(settings.num_heads))
             self.dt_bias = nn.Parameter(torch.empty(settings.num_heads))
         if settings.use_output_gate:
-            self.g_proj = nn.Linear(dim, inner, bias=False)
-        self.o_norm = RMSNorm(settings.head_dim, settings.norm_eps)
-        self.o_proj = nn.Linear(inner, dim, bias=False)
+            self.g_proj = nn.Linear(dim, inner_v, bias=False)
+        self.o_norm = RMSNorm(settings.value_dim, settings.norm_eps)
+        self.o_proj = nn.Linear(inner_v, dim, bias=False)
 
     def forward(
         self,
@@ -53,7 +54,10 @@ class _DeltaRuleMixer(Mixer):
         cu_seqlens: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """See `Mixer.forward`. State: conv_q, conv_k, conv_v `[N, H K, W - 1]`, memory `[N, H, K, V]`."""
+        """See `Mixer.forward`.
+
+        State: conv_q, conv_k `[N, H K, W - 1]`, conv_v `[N, H V, W - 1]`, memory `[N, H, K, V]`.
+        """
         refuse_padded_packing(cu_seqlens, mask)
         before: State = state or {}
         # Padding must be zero before the convolution, or it reaches the first real tokens through it.
@@ -61,7 +65,7 @@ class _DeltaRuleMixer(Mixer):
         q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), cu_seqlens)
         k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), cu_seqlens)
         v, conv_v = self.v_conv1d(self.v_proj(x), before.get("conv_v"), cu_seqlens)
-        shape = (*x.shape[:2], self.settings.num_heads, self.settings.head_dim)
+        shape = (*x.shape[:2], self.settings.num_heads, -1)
         q, k, v = l2_norm(q.view(shape)), l2_norm(k.view(shape)), v.view(shape)
         beta, g = self._strength_and_decay(x, mask)
         memory = before.get("memory")
@@ -98,30 +102,33 @@ class _DeltaRuleMixer(Mixer):
     @classmethod
     def count_params(cls, settings: MixerSettings) -> int:
         """See `Mixer.count_params`."""
-        heads, inner = settings.num_heads, settings.num_heads * settings.head_dim
-        convs, norm, decay = 3 * inner * settings.conv_size, settings.head_dim, 2 * heads if cls.gated else 0
-        return cls._projection_params(settings) + convs + norm + decay
+        convs, decay = cls._conv_channels(settings) * settings.conv_size, 2 * settings.num_heads
+        return cls._projection_params(settings) + convs + settings.value_dim + (decay if cls.gated else 0)
 
     @classmethod
     def count_flops_per_token(cls, settings: MixerSettings, num_tokens: int) -> float:
         """See `Mixer.count_flops_per_token`: read old, write, read make 6 K V a head, at any length."""
-        inner = settings.num_heads * settings.head_dim
-        conv = 2 * 3 * inner * settings.conv_size
-        return 2 * cls._projection_params(settings) + conv + 6 * inner * settings.head_dim
+        conv = 2 * cls._conv_channels(settings) * settings.conv_size
+        memory = settings.num_heads * settings.head_dim * settings.value_dim
+        return 2 * cls._projection_params(settings) + conv + 6 * memory
 
     @classmethod
     def count_state_bytes(cls, settings: MixerSettings, num_tokens: int, dtype: torch.dtype) -> int:
         """See `Mixer.count_state_bytes`: the same at every length; the memory is float32 at least."""
-        inner = settings.num_heads * settings.head_dim
         memory_dtype = torch.promote_types(dtype, torch.float32)
-        conv = 3 * inner * (settings.conv_size - 1) * dtype.itemsize
-        return conv + inner * settings.head_dim * memory_dtype.itemsize
+        conv = cls._conv_channels(settings) * (settings.conv_size - 1) * dtype.itemsize
+        memory = settings.num_heads * settings.head_dim * settings.value_dim
+        return conv + memory * memory_dtype.itemsize
 
     @classmethod
     def _projection_params(cls, settings: MixerSettings) -> int:
-        wide = 5 if settings.use_output_gate else 4
-        narrow = 2 if cls.gated else 1
-        return settings.hidden_size * settings.num_heads * (wide * settings.head_dim + narrow)
+        num_values, narrow = 3 if settings.use_output_gate else 2, 2 if cls.gated else 1
+        wide = 2 * settings.head_dim + num_values * settings.value_dim
+        return settings.hidden_size * settings.num_heads * (wide + narrow)
+
+    @staticmethod
+    def _conv_channels(settings: MixerSettings) -> int:
+        return settings.num_heads * (2 * settings.head_dim + settings.value_dim)
 
 
 class DeltaNet(_DeltaRuleMixer):

@@ -23,6 +23,7 @@ class LonglodeConfig(PreTrainedConfig):
         "D A D*22").
       num_heads: heads of every mixer. num_kv_heads: key and value heads of attention (default: num_heads).
       head_dim: numbers in a head (default: hidden_size / num_heads).
+      expand_v: width of a value in D and G layers, over that of a key (head_dim).
       intermediate_size: width of the SwiGLU (default: 8/3 of hidden_size, rounded up to a multiple of 256).
       window: tokens that S layers see, the current one included.
       conv_size: tokens that the short convolutions of D, G and M layers see.
@@ -49,6 +50,7 @@ class LonglodeConfig(PreTrainedConfig):
     num_heads: int = 8
     num_kv_heads: int | None = None
     head_dim: int | None = None
+    expand_v: float = 1.0
     intermediate_size: int | None = None
     window: int = 2048
     conv_size: int = 4
@@ -108,6 +110,12 @@ class LonglodeConfig(PreTrainedConfig):
         settings = self.mixer_settings()
         if settings.conv_size < 2:
             raise ConfigError(f"conv_size is {settings.conv_size}; expected at least 2 (the paper has 4).")
+        if not isinstance(self.expand_v, int | float) or self.expand_v <= 0:
+            raise ConfigError(f"expand_v is {self.expand_v!r}; expected a number above 0.")
+        if settings.value_dim != settings.head_dim * settings.expand_v:
+            raise ConfigError(
+                f"expand_v {settings.expand_v} times head_dim {settings.head_dim} is no whole number."
+            )
         if "C" in stack and settings.head_dim % 2:
             raise ConfigError(
                 f"head_dim is {settings.head_dim}; C layers, whose keys are half a head wide, need an even one."
@@ -135,6 +143,7 @@ class LonglodeConfig(PreTrainedConfig):
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads,  # type: ignore[arg-type]
             head_dim=self.head_dim,  # type: ignore[arg-type]
+            expand_v=self.expand_v,
             conv_size=self.conv_size,
             allow_neg_eigval=self.allow_neg_eigval,
             use_output_gate=self.use_output_gate,

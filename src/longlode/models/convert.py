@@ -1,9 +1,10 @@
-"""Move DeltaNet checkpoints from and to flash-linear-attention ("fla", model_type `delta_net`).
+"""Move checkpoints from and to flash-linear-attention ("fla": model types `delta_net` and `gated_deltanet`).
 
 The parameter names are the same, so the weights pass as they are, bit for bit; this file translates configurations and
 refuses what a longlode model cannot be. Hybrids with fla's `attn` become S or A layers.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,73 @@ from longlode.core.records import write_json
 from longlode.models.config import LonglodeConfig
 from longlode.models.lm import LonglodeForCausalLM
 
-FLA_MODEL_TYPE = "delta_net"
 
-_REQUIRED = {
-    "use_beta": True,
-    "use_short_conv": True,
-    "conv_bias": False,
-    "qk_norm": "l2",
-    "qk_activation": "silu",
-    "hidden_act": "swish",
-    "expand_k": 1.0,
-    "expand_v": 1.0,
-    "attnres_block_size": None,
-}
+@dataclass(frozen=True)
+class _Layout:
+    """One of fla's architectures.
+
+    letter: our mixer. required: fields that must have these values. defaults: what fla assumes where its
+    config.json is silent. own_head_dim: whether heads have a field of their own, or are hidden_size / num_heads.
+    """
+
+    model_type: str
+    architecture: str
+    letter: str
+    required: dict[str, Any]
+    defaults: dict[str, Any]
+    own_head_dim: bool
+
+
+_BOTH_REQUIRED = {"use_short_conv": True, "conv_bias": False, "hidden_act": "swish"}
+_LAYOUTS = (
+    _Layout(
+        model_type="delta_net",
+        architecture="DeltaNetForCausalLM",
+        letter="D",
+        required={
+            **_BOTH_REQUIRED,
+            "use_beta": True,
+            "qk_norm": "l2",
+            "qk_activation": "silu",
+            "expand_k": 1.0,
+            "attnres_block_size": None,
+        },
+        defaults={
+            "hidden_size": 2048,
+            "num_heads": 16,
+            "num_hidden_layers": 24,
+            "expand_v": 1.0,
+            "use_gate": False,
+        },
+        own_head_dim=False,
+    ),
+    _Layout(
+        model_type="gated_deltanet",
+        architecture="GatedDeltaNetForCausalLM",
+        letter="G",
+        required=_BOTH_REQUIRED,
+        defaults={
+            "hidden_size": 2048,
+            "num_heads": 6,
+            "head_dim": 256,
+            "num_hidden_layers": 21,
+            "expand_v": 2.0,
+            "use_gate": True,
+        },
+        own_head_dim=True,
+    ),
+)
+_BOTH_DEFAULTS = {"bos_token_id": 1, "eos_token_id": 2}
+
+FLA_MODEL_TYPES: tuple[str, ...] = tuple(layout.model_type for layout in _LAYOUTS)
+"""The model types of fla that can be read and written."""
+
 _ATTENTION_REQUIRED = {"qkv_bias": False, "qk_norm": False}
 _SAME_NAME = (
     "vocab_size",
     "hidden_size",
     "num_heads",
+    "expand_v",
     "conv_size",
     "allow_neg_eigval",
     "norm_eps",
@@ -42,19 +92,45 @@ _SAME_NAME = (
     "eos_token_id",
     "pad_token_id",
 )
-# What fla assumes where its config.json is silent.
-_FLA_DEFAULTS: dict[str, Any] = {"hidden_size": 2048, "num_heads": 16, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def config_from_fla(fields: dict[str, Any]) -> LonglodeConfig:
-    """The longlode configuration of an fla `delta_net` config.json.
+    """The longlode configuration of an fla `delta_net` or `gated_deltanet` config.json.
 
     Args: fields: the parsed JSON.
     Raises: ConfigError naming the field, what it is and what a longlode model has there.
     """
-    _require(fields, _REQUIRED, "config")
-    fields = _FLA_DEFAULTS | fields
-    stack = ["D"] * fields.get("num_hidden_layers", 24)
+    layout = next((one for one in _LAYOUTS if one.model_type == fields.get("model_type")), None)
+    if layout is None:
+        raise ConfigError(
+            f"The model_type is {fields.get('model_type')!r}; expected fla's {' or '.join(FLA_MODEL_TYPES)}."
+        )
+    _require(fields, layout.required, "config")
+    fields = _BOTH_DEFAULTS | layout.defaults | fields
+    head_dim = fields["head_dim"] if layout.own_head_dim else None
+    if fields.get("num_v_heads") not in (None, fields["num_heads"]):
+        raise ConfigError(
+            f"The fla config has num_v_heads = {fields['num_v_heads']} and num_heads = {fields['num_heads']}; a "
+            "longlode model has as many value heads as key heads. This checkpoint cannot be read."
+        )
+    stack, attention = _attention_from_fla(fields, layout.letter, head_dim)
+    given: dict[str, Any] = {name: fields[name] for name in _SAME_NAME if name in fields}
+    return LonglodeConfig(
+        **given,
+        **attention,
+        mixers=stack,
+        head_dim=head_dim,
+        use_output_gate=bool(fields["use_gate"]),
+        intermediate_size=fields.get("intermediate_size") or _fla_width(fields),
+        dtype=fields.get("dtype") or fields.get("torch_dtype"),
+    )
+
+
+def _attention_from_fla(
+    fields: dict[str, Any], letter: str, head_dim: int | None
+) -> tuple[str, dict[str, Any]]:
+    """The stack of an fla config, and the settings of its attention layers."""
+    stack = [letter] * fields["num_hidden_layers"]
     attention = fields.get("attn") or []
     specs = [attention] if isinstance(attention, dict) else list(attention)
     windows, grouped, bases = set(), set(), set()
@@ -64,6 +140,11 @@ def config_from_fla(fields: dict[str, Any]) -> LonglodeConfig:
             raise ConfigError(
                 f"The fla config has {fields['num_heads']} heads in DeltaNet and {spec['num_heads']} in attention "
                 "layers; a longlode model has one number of heads."
+            )
+        if head_dim is not None and head_dim * fields["num_heads"] != fields["hidden_size"]:
+            raise ConfigError(
+                f"The fla config has heads of {head_dim} in DeltaNet and of hidden_size / num_heads in attention "
+                "layers; a longlode model has one size of heads."
             )
         window = spec.get("window_size")
         for layer in spec["layers"]:
@@ -76,34 +157,27 @@ def config_from_fla(fields: dict[str, Any]) -> LonglodeConfig:
             "The fla config has attention layers that differ in window_size, num_kv_heads or rope_theta; "
             "a longlode model has one of each."
         )
-    given: dict[str, Any] = {name: fields[name] for name in _SAME_NAME if name in fields}
-    if specs:
-        given |= {"num_kv_heads": grouped.pop(), "rope_theta": bases.pop()}
-    if windows:
-        given["window"] = windows.pop()
-    return LonglodeConfig(
-        **given,
-        mixers="".join(stack),
-        use_output_gate=bool(fields.get("use_gate", False)),
-        intermediate_size=fields.get("intermediate_size") or _fla_width(fields),
-        dtype=fields.get("dtype") or fields.get("torch_dtype"),
-    )
+    named = {"num_kv_heads": grouped, "rope_theta": bases, "window": windows}
+    return "".join(stack), {name: values.pop() for name, values in named.items() if values}
 
 
 def config_to_fla(config: LonglodeConfig) -> dict[str, Any]:
-    """The fla `delta_net` config.json of a longlode configuration of D layers, with S and A layers among them.
+    """The fla config.json of a longlode configuration of D or of G layers, with S and A layers among them.
 
-    Raises: ConfigError when the stack or the head size has no place in fla's `delta_net`.
+    Raises: ConfigError when the stack or the head size has no place in fla's `delta_net` or `gated_deltanet`.
     """
-    stack = config.stack
-    if "D" not in stack or "G" in stack:
+    stack, head_dim = config.stack, config.mixer_settings().head_dim
+    layout = next((one for one in _LAYOUTS if one.letter in stack), None)
+    if layout is None or set(stack) - {layout.letter, "S", "A"}:
         raise ConfigError(
-            f"fla's delta_net has D layers, and S and A among them; this model is {config.mixers!r}."
+            "fla's delta_net has D layers, its gated_deltanet G layers, and S and A among them; this model is "
+            f"{config.mixers!r}."
         )
-    if config.num_heads * config.mixer_settings().head_dim != config.hidden_size:
+    natural = config.num_heads * head_dim == config.hidden_size
+    if not natural and (not layout.own_head_dim or set(stack) & {"S", "A"}):
         raise ConfigError(
-            f"fla's delta_net has heads of hidden_size / num_heads; this model has {config.num_heads} heads of "
-            f"{config.head_dim} for a hidden size of {config.hidden_size}."
+            f"fla's heads have hidden_size / num_heads numbers here; this model has {config.num_heads} heads of "
+            f"{head_dim} for a hidden size of {config.hidden_size}."
         )
     attention = [
         {
@@ -117,11 +191,16 @@ def config_to_fla(config: LonglodeConfig) -> dict[str, Any]:
         for letter in ("S", "A")
         if letter in stack
     ]
+    if len(attention) > 1 and layout.own_head_dim:
+        raise ConfigError(
+            f"fla's {layout.model_type} has one kind of attention layers; this model is {config.mixers!r}."
+        )
     return {
-        "model_type": FLA_MODEL_TYPE,
-        "architectures": ["DeltaNetForCausalLM"],
+        "model_type": layout.model_type,
+        "architectures": [layout.architecture],
         **{name: getattr(config, name) for name in _SAME_NAME},
-        **_REQUIRED,
+        **layout.required,
+        **({"head_dim": head_dim, "num_v_heads": config.num_heads} if layout.own_head_dim else {}),
         "use_gate": config.use_output_gate,
         "num_hidden_layers": len(stack),
         "intermediate_size": config.intermediate_size,
@@ -131,7 +210,7 @@ def config_to_fla(config: LonglodeConfig) -> dict[str, Any]:
 
 
 def save_for_fla(model: LonglodeForCausalLM, folder: Path) -> None:
-    """Write `model` as an fla `delta_net` checkpoint: config.json and model.safetensors, the weights as they are.
+    """Write `model` as an fla checkpoint: config.json and model.safetensors, the weights as they are.
 
     Raises: ConfigError as `config_to_fla`.
     """

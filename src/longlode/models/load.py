@@ -10,7 +10,7 @@ from transformers.utils import CONFIG_NAME, cached_file
 
 from longlode.core.errors import ConfigError, InputError, LonglodeError, ScorerError
 from longlode.core.records import read_json
-from longlode.models.convert import FLA_MODEL_TYPE, config_from_fla
+from longlode.models.convert import FLA_MODEL_TYPES, config_from_fla
 from longlode.models.lm import LonglodeForCausalLM, register
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -22,7 +22,7 @@ def load(
 ) -> tuple[Any, Any]:
     """Load a model in evaluation mode, and its tokenizer. Code that comes with a model is never run.
 
-    fla's `delta_net` checkpoints become longlode models and need neither fla nor Triton.
+    fla's `delta_net` and `gated_deltanet` checkpoints become longlode models and need neither fla nor Triton.
 
     Args:
       path_or_hub_id: a folder with config.json, safetensors and tokenizer; or a hub id ("org/name").
@@ -32,22 +32,32 @@ def load(
     Raises: InputError when there is no such folder or it holds no model; ScorerError when the model or its
       tokenizer cannot be loaded; ConfigError on an unknown dtype.
     """
+    model = load_model(path_or_hub_id, dtype=dtype)
+    return model.to(device), load_tokenizer(path_or_hub_id)
+
+
+def load_model(path_or_hub_id: str | Path, *, dtype: torch.dtype | str | None = None) -> Any:
+    """The model of `load` alone, on the CPU; it needs no tokenizer beside it. Raises as `load`."""
     where = _source(path_or_hub_id)
     chosen = _dtype(dtype)
     register()
     try:
-        model = _model(where, chosen)
+        return _model(where, chosen).eval()
     except LonglodeError:
         raise
     # transformers raises many kinds here (OSError, ValueError, KeyError, SafetensorError, RuntimeError on
     # shapes); each means the same to the user, and its text is passed on.
     except Exception as error:
         raise ScorerError(_advice(where, "model", error)) from error
+
+
+def load_tokenizer(path_or_hub_id: str | Path) -> Any:
+    """The tokenizer of `load` alone. Raises as `load`."""
+    where = _source(path_or_hub_id)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except Exception as error:
         raise ScorerError(_advice(where, "tokenizer", error)) from error
-    return model.to(device).eval(), tokenizer
 
 
 def starter_folder() -> Path:
@@ -65,7 +75,8 @@ def _model(where: str, dtype: torch.dtype | str) -> Any:
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     fields = read_json(Path(str(cached_file(where, CONFIG_NAME))))
     kind: Any = AutoModelForCausalLM
-    if fields.get("model_type") == FLA_MODEL_TYPE:
+    from_fla = fields.get("model_type") in FLA_MODEL_TYPES
+    if from_fla:
         kind, options["config"] = LonglodeForCausalLM, config_from_fla(fields)
     model, info = kind.from_pretrained(where, trust_remote_code=False, **options)
     # transformers draws what a checkpoint lacks at random and goes on.
@@ -73,6 +84,12 @@ def _model(where: str, dtype: torch.dtype | str) -> Any:
         raise ScorerError(
             f"The weights of {where!r} lack {len(missing)} of the model's parameters, among them {missing[0]}; "
             "expected all. Is it the backbone without its head, or another architecture than config.json says?"
+        )
+    if from_fla and (unused := sorted(info["unexpected_keys"])):
+        # A part that a longlode model does not have: without it the model would compute something else.
+        raise ScorerError(
+            f"The weights of {where!r} have {len(unused)} parameters that a longlode model lacks, among them "
+            f"{unused[0]}. This checkpoint cannot be read."
         )
     return model
 

@@ -1,0 +1,51 @@
+"""longlode convert: move a checkpoint from and to flash-linear-attention."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from longlode.cli.console import finish, note, output_folder
+from longlode.cli.sources import model_source
+from longlode.core.errors import ConfigError, InputError, ScorerError
+
+EXAMPLES = (
+    "longlode convert fla-hub/delta_net-1.3B-100B delta-net-1.3b --to longlode",
+    "longlode convert runs/small small-for-fla --to fla",
+)
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="A run folder, a model folder, a hub id, or: starter.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
+    to: Annotated[str, typer.Option(help="fla or longlode.")],
+) -> None:
+    """Write a DeltaNet or Gated DeltaNet checkpoint in the layout of fla, or of longlode.
+
+    The weights pass as they are, in the dtype they have; the tokenizer goes along. Evaluating, scoring and
+    generating need no conversion: they read both layouts.
+    """
+    if to not in ("fla", "longlode"):
+        raise ConfigError(f"--to got {to!r}; expected fla or longlode.")
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; expected a new folder, so that no other model is mixed in.")
+    from longlode.models import LonglodeForCausalLM
+    from longlode.models.convert import save_for_fla
+    from longlode.models.load import load_model, load_tokenizer
+
+    where = model_source(source)
+    model = load_model(where)
+    if not isinstance(model, LonglodeForCausalLM):
+        raise ConfigError(
+            f"{source} is a {type(model).__name__}; expected a longlode model, or fla's delta_net or gated_deltanet."
+        )
+    output_folder(out)
+    if to == "fla":
+        save_for_fla(model, out)
+    else:
+        model.save_pretrained(out)
+    try:
+        load_tokenizer(where).save_pretrained(out)
+    except ScorerError as error:
+        note(f"No tokenizer was written: {error}")
+    finish(f"{model.config.num_params / 1e6:,.1f}M parameters in {model.dtype}: {out}")
