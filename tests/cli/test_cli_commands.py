@@ -222,6 +222,15 @@ def test_a_field_of_another_name(run, tmp_path, model_folder, sources):
     assert read_record(tmp_path / "scores", "scores")["counts"] == {"ok": 1}
 
 
+@pytest.mark.parametrize("name", ["default", "release", "strength", "context_gain", "overlap"])
+def test_every_estimator_works_with_a_real_model(run, tmp_path, corpus, model_folder, name):
+    options = ("--scorer", model_folder, "--estimator", name, "--segment", 32, "--pairs", 10, "--no-explain")
+    run("score", corpus, "-o", tmp_path / "scores", *options)
+    record = read_record(tmp_path / "scores", "scores")
+    assert record["counts"] == {"ok": record["num_documents"]}
+    assert (record["cost"]["tokens_read_per_token"] == 0) == (name == "overlap")
+
+
 def test_two_workers_give_the_parts_of_one(run, tmp_path, corpus):
     for workers in (1, 2):
         options = ("--estimator", "gzip", "--rows-per-unit", 2, "--workers", workers)

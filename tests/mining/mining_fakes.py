@@ -50,6 +50,13 @@ class CacheScorer:
         return nll
 
 
+class ReadingOnScorer(CacheScorer):
+    """Also reads on: its state is the counts of all that it has read."""
+
+    def continued(self, states, sources, segments):
+        return self._nll(segments, states[sources]), states[sources] + self._counts(segments)
+
+
 class FaultyScorer(CacheScorer):
     """Does `fault` when a segment holds POISON: "raise", "nan", "die" or "interrupt"."""
 
@@ -68,7 +75,7 @@ class FaultyScorer(CacheScorer):
         return nll, states
 
 
-class SmallMemoryScorer(CacheScorer):
+class SmallMemoryScorer(ReadingOnScorer):
     """Runs out of memory above `limit` rows in a call."""
 
     def __init__(self, limit):
@@ -86,6 +93,10 @@ class SmallMemoryScorer(CacheScorer):
     def given(self, states, sources, targets):
         self._fit(len(targets))
         return super().given(states, sources, targets)
+
+    def continued(self, states, sources, segments):
+        self._fit(len(segments))
+        return super().continued(states, sources, segments)
 
 
 class BrokenScorer(CacheScorer):

@@ -26,7 +26,12 @@ def score(
         Path, typer.Option("--out", "-o", help="Folder to write; the same command goes on there.")
     ],
     scorer: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
-    estimator: Annotated[str, typer.Option(help="default, paper, release, strength or gzip.")] = "default",
+    estimator: Annotated[
+        str,
+        typer.Option(
+            help="default; or, to compare with: paper, release, strength, context_gain, overlap or gzip."
+        ),
+    ] = "default",
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
     pairs: Annotated[str, typer.Option(help="Pairs of segments to read in a document, or: all.")] = "500",
     text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",

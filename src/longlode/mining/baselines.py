@@ -38,11 +38,14 @@ def repetition(segments: np.ndarray) -> float:
     return 1.0 - len(np.unique(names)) / names.size
 
 
-def far_overlap(segments: np.ndarray, min_distance: int, num_tokens: int = 4) -> float:
+def far_overlap(
+    segments: np.ndarray, min_distance: int, num_tokens: int = 4, max_segments: float = np.inf
+) -> float:
     """Share of n-token windows that occur at least `min_distance` segments earlier, wherever else they occur.
 
-    Counted over the segments that have so many before them; 0 if none has.
-    Args: segments int `[S, L]`, in document order; min_distance in segments, >= 1; num_tokens, n.
+    Counted over the segments that have so many before them; 0 if none has, or nothing is rare.
+    Args: segments int `[S, L]`, in document order; min_distance in segments, >= 1; num_tokens, n; max_segments,
+      count only the windows that stand in so many different segments at most.
     """
     names = _window_names(segments, num_tokens)
     num_segments, per_segment = names.shape
@@ -50,9 +53,20 @@ def far_overlap(segments: np.ndarray, min_distance: int, num_tokens: int = 4) ->
         return 0.0
     # np.unique gives the first place of each window, and places run in document order.
     _, first, which = np.unique(names.ravel(), return_index=True, return_inverse=True)
-    first_segment = (first // per_segment)[which.ravel()].reshape(names.shape)
-    ages = np.arange(num_segments)[:, None] - first_segment
-    return float((ages[min_distance:] >= min_distance).mean())
+    which = which.reshape(names.shape)
+    first_segment = (first // per_segment)[which]
+    is_far = np.arange(num_segments)[:, None] - first_segment >= min_distance
+    is_rare = _spread(which)[which] <= max_segments
+    num_rare = int(is_rare[min_distance:].sum())
+    return float((is_far & is_rare)[min_distance:].sum() / num_rare) if num_rare else 0.0
+
+
+def _spread(which: np.ndarray) -> np.ndarray:
+    """In how many rows each number stands. Args: which int `[S, W]`, every number from 0 up. Returns: int `[n]`."""
+    in_order = np.sort(which, axis=1)
+    is_new = np.ones(in_order.shape, dtype=bool)
+    is_new[:, 1:] = in_order[:, 1:] != in_order[:, :-1]
+    return np.bincount(in_order[is_new])
 
 
 def _window_names(segments: np.ndarray, num_tokens: int) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Reading segments and pairs with a scorer, in batches that fill across documents and bounded memory.
 
 The segments of many documents are laid end to end and read in blocks. A block's states are used for every
-pair
-whose source is in it and then dropped: a segment is read alone once, a source is never read twice, and no
-more states are held than one block has.
+pair whose source is in it and then dropped: a segment is read alone once, a source is never read twice, and no
+more states are held than one block has. Only chains (pairs that continue one another) begin with a segment that
+is read again; the chains of all documents go forward together, a segment a step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,21 +42,32 @@ class BatchSize:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What to read for one document: segments int `[n, L]`, and pairs of rows of them, targets, sources
-    `[P]`.
+    """What to read for one document: segments int `[n, L]`, and pairs of rows of them, targets, sources `[P]`;
+    continues bool `[P]` as in a `PairPlan`.
     """
 
     segments: np.ndarray
     targets: np.ndarray
     sources: np.ndarray
+    continues: np.ndarray | None = None
+
+    def chains(self) -> list[np.ndarray]:
+        """Pair numbers of each chain, in reading order: a pair that starts from its source, and what continues it."""
+        if self.continues is None or not self.continues.any():
+            return []
+        runs = np.split(np.arange(len(self.targets)), np.flatnonzero(~self.continues))
+        return [run for run in runs if len(run) > 1]
 
 
 @dataclass(frozen=True, eq=False)
 class Readings:
-    """What was read for one job: alone float32 `[n, L - 1]`, given float32 `[P, L - 1]`, nats."""
+    """What was read for one job: alone float32 `[n, L - 1]`, given float32 `[P, L - 1]`, nats; num_reread,
+    segments that were read once more because a chain begins with them.
+    """
 
     alone: np.ndarray
     given: np.ndarray
+    num_reread: int = 0
 
 
 def read_jobs(scorer: Scorer, jobs: Sequence[Job], size: BatchSize) -> list[Readings]:
@@ -71,7 +82,12 @@ def read_jobs(scorer: Scorer, jobs: Sequence[Job], size: BatchSize) -> list[Read
     firsts = np.cumsum([0, *(len(job.segments) for job in jobs)])
     targets = np.concatenate([job.targets + first for job, first in zip(jobs, firsts[:-1], strict=True)])
     sources = np.concatenate([job.sources + first for job, first in zip(jobs, firsts[:-1], strict=True)])
-    by_source = np.argsort(sources, kind="stable")
+    ends = np.cumsum([0, *(len(job.targets) for job in jobs)])
+    chains = [chain + end for job, end in zip(jobs, ends[:-1], strict=True) for chain in job.chains()]
+    in_chain = np.zeros(len(targets), dtype=bool)
+    in_chain[np.concatenate([*chains, np.zeros(0, dtype=np.int64)])] = True
+    single = np.flatnonzero(~in_chain)
+    by_source = single[np.argsort(sources[single], kind="stable")]
 
     scored = segments.shape[1] - 1
     alone = np.empty((len(segments), scored), dtype=np.float32)
@@ -95,11 +111,47 @@ def read_jobs(scorer: Scorer, jobs: Sequence[Job], size: BatchSize) -> list[Read
         finally:
             states = None  # before the next block asks for its own
         start = stop
-
-    ends = np.cumsum([0, *(len(job.targets) for job in jobs)])
+    _read_chains(scorer, chains, segments[sources], segments[targets], given, size)
     return [
-        Readings(alone[firsts[n] : firsts[n + 1]], given[ends[n] : ends[n + 1]]) for n in range(len(jobs))
+        Readings(alone[firsts[n] : firsts[n + 1]], given[ends[n] : ends[n + 1]], len(job.chains()))
+        for n, job in enumerate(jobs)
     ]
+
+
+def _read_chains(
+    scorer: Scorer,
+    chains: Sequence[np.ndarray],
+    sources: np.ndarray,
+    targets: np.ndarray,
+    given: np.ndarray,
+    size: BatchSize,
+) -> None:
+    """Fill the rows of `given` that belong to chains. Args: sources, targets `[P, L]`, the tokens of each pair."""
+    if not chains:
+        return
+    read_on = getattr(scorer, "continued", None)
+    if read_on is None:
+        raise ScorerError(
+            f"the scorer {type(scorer).__name__} has no `continued`, which this estimator needs to read several "
+            "segments in a row. Use another estimator, or a scorer that answers `ContinuingScorer`."
+        )
+    waiting = sorted(chains, key=len, reverse=True)  # those that still go on come first
+    while waiting:
+        batch = waiting[: size.segments]
+        try:
+            _, states = _checked_alone(scorer, sources[[chain[0] for chain in batch]])
+            for step in range(len(batch[0])):
+                pairs = np.array([chain[step] for chain in batch if len(chain) > step])
+                given[pairs], states = _checked_continued(
+                    read_on, states, np.arange(len(pairs)), targets[pairs]
+                )
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not is_out_of_memory(error) or not size.halve():
+                raise
+            continue
+        finally:
+            states = None
+        waiting = waiting[len(batch) :]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -120,6 +172,17 @@ def _checked_given(scorer: Scorer, states: Any, sources: np.ndarray, targets: np
     nll = scorer.given(states, sources, targets)
     _check_shape("given", nll, targets)
     return nll
+
+
+def _checked_continued(
+    read_on: Callable[[Any, np.ndarray, np.ndarray], tuple[np.ndarray, Any]],
+    states: Any,
+    sources: np.ndarray,
+    segments: np.ndarray,
+) -> tuple[np.ndarray, Any]:
+    nll, after = read_on(states, sources, segments)
+    _check_shape("continued", nll, segments)
+    return nll, after
 
 
 def _check_shape(call: str, nll: np.ndarray, segments: np.ndarray) -> None:

@@ -40,3 +40,15 @@ class Scorer(Protocol):
         Returns: nll float32 `[p, L - 1]`, nats of the same tokens 1..L-1 as `alone` scores.
         """
         ...
+
+
+class ContinuingScorer(Scorer, Protocol):
+    """A scorer that also reads on, segment after segment; only plans with `continues` ask for it."""
+
+    def continued(self, states: Any, sources: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Read every segment after all that its state has read.
+
+        Args: states from `alone` or `continued`; sources int `[n]`, rows of that call; segments int64 `[n, L]`.
+        Returns: as `alone`; row r of the new states has read what state `sources[r]` had and then `segments[r]`.
+        """
+        ...

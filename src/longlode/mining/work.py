@@ -250,7 +250,7 @@ def _score_group(group: Sequence[_Entry], work: Work) -> None:
         one.entry.was_read, one.entry.scorer_failed = readings is not None, readings is None
         if readings is not None:
             one.entry.document_tokens = one.doc.num_tokens
-            one.entry.tokens_alone = len(readings.alone) * work.settings.segment
+            one.entry.tokens_alone = (len(readings.alone) + readings.num_reread) * work.settings.segment
             one.entry.tokens_given = len(readings.given) * work.settings.segment
             _attempt(one.entry, "score", _finish, one, readings, work)
     for entry in group:
@@ -273,11 +273,16 @@ def _read(planned: Sequence[_Planned], work: Work) -> list[Readings | None]:
     """Readings of each document, None where it failed; one document at a time when they cannot be read
     together.
     """
-    if work.scorer is None:
+    if work.scorer is None or not work.estimator.needs_readings:
         nothing = np.zeros((0, work.settings.segment - 1), dtype=np.float32)
         return [Readings(nothing, nothing) for _ in planned]
     jobs = [
-        Job(np.concatenate([one.doc.tokens, one.doc.foreign]), one.plan.targets, one.plan.sources)
+        Job(
+            np.concatenate([one.doc.tokens, one.doc.foreign]),
+            one.plan.targets,
+            one.plan.sources,
+            one.plan.continues,
+        )
         for one in planned
     ]
     if len(jobs) > 1:
@@ -321,10 +326,11 @@ def _check_result(result: DocumentScore, estimator: Estimator) -> None:
 
 
 def _pair_rows(one: _Planned, readings: Readings) -> list[dict[str, Any]]:
-    """The pairs inside the document; pairs with a foreign source have no place j to show."""
+    """The pairs inside the document; pairs with a foreign source, or with more than one, have no place j to show."""
     alone = readings.alone.mean(axis=1, dtype=np.float64)
     given = readings.given.mean(axis=1, dtype=np.float64)
     places = one.doc.positions
+    continues = one.plan.continues
     return [
         {
             "i": int(places[target]),
@@ -333,7 +339,7 @@ def _pair_rows(one: _Planned, readings: Readings) -> list[dict[str, Any]]:
             "nll_given": float(given[pair]),
         }
         for pair, (target, source) in enumerate(zip(one.plan.targets, one.plan.sources, strict=True))
-        if target < len(places) and source < len(places)
+        if target < len(places) and source < len(places) and (continues is None or not continues[pair])
     ]
 
 

@@ -12,15 +12,25 @@ from longlode.mining.estimators.base import (
     PairPlan,
     SegmentedDocument,
 )
+from longlode.mining.estimators.context_gain import ContextGainEstimator
 from longlode.mining.estimators.default import DefaultEstimator
 from longlode.mining.estimators.gzip import GzipEstimator
+from longlode.mining.estimators.overlap import OverlapEstimator
 from longlode.mining.estimators.paper import PaperEstimator
 from longlode.mining.estimators.release import ReleaseEstimator
 from longlode.mining.estimators.strength import StrengthEstimator
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     kind.name: kind
-    for kind in (DefaultEstimator, PaperEstimator, ReleaseEstimator, StrengthEstimator, GzipEstimator)
+    for kind in (
+        DefaultEstimator,
+        PaperEstimator,
+        ReleaseEstimator,
+        StrengthEstimator,
+        ContextGainEstimator,
+        OverlapEstimator,
+        GzipEstimator,
+    )
 }
 """Estimators by name, as `--estimator` takes them."""
 

@@ -59,17 +59,23 @@ class PairPlan:
     tokens.
 
     A source of S or more means foreign segment `source - S`.
+
+    continues: bool `[P]`, or None for nowhere. Where it is True the target is read after all that the pair before
+    it in the plan has read, that pair's target included, not after its source alone. So pairs (1|0), (2|1), (3|2)
+    of which the last two continue give s_3 after s_0 s_1 s_2. The source is then the target of the pair before.
     """
 
     targets: np.ndarray
     sources: np.ndarray
+    continues: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        """Raises: ConfigError when the two differ in length or are not vectors."""
-        if self.targets.ndim != 1 or self.targets.shape != self.sources.shape:
+        """Raises: ConfigError when they differ in length or are not vectors."""
+        shapes = {self.sources.shape, *([] if self.continues is None else [self.continues.shape])}
+        if self.targets.ndim != 1 or shapes != {self.targets.shape}:
             raise ConfigError(
-                f"a pair plan has shapes {self.targets.shape} and {self.sources.shape}; expected two "
-                "vectors of one length."
+                f"a pair plan has targets of shape {self.targets.shape}, and sources and continues of "
+                f"{sorted(shapes)}; expected vectors of one length."
             )
 
     @classmethod
@@ -88,6 +94,14 @@ class PairPlan:
                 raise ConfigError(
                     f"a pair plan names {name} {values.min()}..{values.max()}; expected 0..{limit - 1}."
                 )
+        if self.continues is None:
+            return
+        later = np.flatnonzero(self.continues)
+        if (later == 0).any() or (self.sources[later] != self.targets[later - 1]).any():
+            raise ConfigError(
+                "a pair plan continues a pair from something else than the one before; expected its source to be "
+                "the target of that one."
+            )
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,7 @@ class Estimator(ABC):
     num_foreign: foreign segments wanted with each document.
     min_segments: a document with fewer whole segments is "too_short" and never reaches the estimator.
     needs_scorer: False for estimators that read no tokens; their documents have S = 0.
+    needs_readings: False for those that want the scorer's tokens but no pass of its model.
     """
 
     name: ClassVar[str]
@@ -129,6 +144,7 @@ class Estimator(ABC):
     num_foreign: ClassVar[int] = 0
     min_segments: ClassVar[int] = 2
     needs_scorer: ClassVar[bool] = True
+    needs_readings: ClassVar[bool] = True
 
     def __init__(self, *, pairs: int | None = 500, max_segments: int = MAX_SEGMENTS) -> None:
         """Args: pairs, how many to read of a document, None for all; max_segments, how many segments at
@@ -162,5 +178,6 @@ class Estimator(ABC):
         """The score from the readings.
 
         Args: alone float32 `[S + F, L - 1]`, nats of each segment's tokens (foreign ones last); given float32
-          `[P, L - 1]`, nats of each pair's target after its source. All finite: the engine has checked.
+          `[P, L - 1]`, nats of each pair's target after its source. All finite: the engine has checked. Both
+          have no rows if the estimator needs no readings.
         """
