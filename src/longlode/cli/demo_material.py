@@ -6,7 +6,9 @@ held-out files for the evaluation.
 
 import random
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from longlode.core.errors import InputError
@@ -15,6 +17,7 @@ INTACT = "intact"
 SPLICED = "spliced"
 MIN_CHARS = 8_000
 MAX_CHARS = 24_000
+PIECE_CHARS = 450
 _LEFT_OUT = {
     "test",
     "tests",
@@ -83,14 +86,36 @@ def _cut(text: str) -> str:
 
 
 def corpus_rows(material: Material, num_pairs: int, seed: int) -> list[dict[str, str]]:
-    """`num_pairs` intact documents and as many controls of equal lengths, in an order that tells nothing."""
-    from longlode.corpus.controls import spliced
-
+    """`num_pairs` intact documents and as many spliced controls, in an order that tells nothing."""
     rng = random.Random(seed + 1)
-    rows = []
-    for number, (name, text) in enumerate(material.intact[:num_pairs]):
-        control = spliced(material.lenders, num_chars=len(text), rng=rng)
-        rows.append({"id": name, "text": text, "source": INTACT})
-        rows.append({"id": f"spliced-{number:03d}", "text": control, "source": SPLICED})
+    controls = splice(material.lenders[:num_pairs], rng)
+    rows = [{"id": name, "text": text, "source": INTACT} for name, text in material.intact[:num_pairs]]
+    rows += [{"id": f"spliced-{n:03d}", "text": text, "source": SPLICED} for n, text in enumerate(controls)]
     rng.shuffle(rows)
     return rows
+
+
+def splice(texts: Sequence[str], rng: random.Random) -> list[str]:
+    """Deal the pieces of `texts` out anew, into as many texts of as many pieces.
+
+    Every piece is used once, so the controls hold the very text of their lenders: as many files, the same words.
+    Only what belongs together no longer stands together, and a difference between the halves cannot come from more
+    varied text.
+    """
+    pieces = [_pieces(text) for text in texts]
+    pool = [piece for row in pieces for piece in row]
+    rng.shuffle(pool)
+    dealt = iter(pool)
+    return ["".join(islice(dealt, len(row))) for row in pieces]
+
+
+def _pieces(text: str) -> list[str]:
+    """Whole lines of about PIECE_CHARS characters together: about as long as a segment of the scorer."""
+    pieces, size = [""], 0
+    for line in text.splitlines(keepends=True):
+        if size >= PIECE_CHARS:
+            pieces.append("")
+            size = 0
+        pieces[-1] += line
+        size += len(line)
+    return pieces

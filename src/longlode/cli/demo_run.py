@@ -27,6 +27,7 @@ from longlode.core.errors import InputError
 from longlode.core.records import RECORD_NAME, read_record, write_record
 
 if TYPE_CHECKING:
+    from longlode.mining import ScoreSummary
     from longlode.train import Recipe
 
 SELECTED, RANDOM = "selected", "random"
@@ -40,6 +41,7 @@ _TASKS = ("loss_by_position", "passkey", "repeated_list")
 _EVAL_LENGTHS = (512,)
 _NUM_EXAMPLES = 64
 _ROWS_PER_UNIT = 8
+_SIGNALS = {"score": "score", "mean strength": "strength_mean", "gzip": "1 - gzip_ratio"}
 _EXPLAIN_SEGMENTS = 24
 _PROBE_DOCUMENTS, _PROBE_STEPS = 2, 3
 _MADE = ("probe", "corpus", "scores", "halves", "shards", "runs", "eval", "report.html", RECORD_NAME)
@@ -85,7 +87,8 @@ def run_demo(settings: DemoSettings) -> list[str]:
         rows = _write_corpus(settings, material)
         facts |= {**Counter(row["source"] for row in rows), "held_out": len(material.heldout)}
     with stages("score", f"scoring {len(rows)} documents") as facts:
-        separation = _score(settings, [str(out / "corpus")], out / "scores", _EXPLAIN_SEGMENTS)
+        _score(settings, [str(out / "corpus")], out / "scores", _EXPLAIN_SEGMENTS)
+        separation = _separation(out / "scores")
         facts |= {f"AUC_{name}": one.value for name, one in separation.items()}
     with stages("select", "taking the best half, and a random half") as facts:
         halves = _select(settings, rows)
@@ -134,9 +137,8 @@ def _write_corpus(settings: DemoSettings, material: Material) -> list[dict[str, 
 
     probe = settings.out / "probe"
     write_documents(probe / "corpus.jsonl", corpus_rows(material, _PROBE_DOCUMENTS, settings.seed))
-    started = time.monotonic()
-    _score(settings, [str(probe / "corpus.jsonl")], probe / "scores", 0)
-    seconds = (time.monotonic() - started) / (2 * _PROBE_DOCUMENTS)
+    summary = _score(settings, [str(probe / "corpus.jsonl")], probe / "scores", 0)
+    seconds = summary.seconds / summary.num_documents
     shutil.rmtree(probe)
     affordable = int(SCORE_SHARE * 60 * settings.minutes / (2 * seconds))
     num_pairs = min(max(affordable, MIN_PAIRS), MAX_PAIRS, len(material.intact))
@@ -145,11 +147,10 @@ def _write_corpus(settings: DemoSettings, material: Material) -> list[dict[str, 
     return rows
 
 
-def _score(settings: DemoSettings, inputs: list[str], out: Path, explain_segments: int) -> dict[str, Auc]:
-    """Score `inputs`; returns the AUC, intact against spliced, of the score and of two baselines."""
+def _score(settings: DemoSettings, inputs: list[str], out: Path, explain_segments: int) -> "ScoreSummary":
     from longlode.mining import ScoreSettings, make_estimator
 
-    run_scoring(
+    return run_scoring(
         inputs,
         out,
         scorer=settings.scorer,
@@ -157,10 +158,13 @@ def _score(settings: DemoSettings, inputs: list[str], out: Path, explain_segment
         settings=ScoreSettings(seed=settings.seed, rows_per_unit=_ROWS_PER_UNIT),
         explain_segments=explain_segments,
     )
-    signals = {"score": "score", "mean strength": "strength_mean", "gzip": "1 - gzip_ratio"}
+
+
+def _separation(scores: Path) -> dict[str, Auc]:
+    """AUC, intact against spliced, of the score and of two baselines."""
     found = {}
-    for name, expression in signals.items():
-        values = signal_by_source(out, expression)
+    for name, expression in _SIGNALS.items():
+        values = signal_by_source(scores, expression)
         one = auc(values.get(INTACT, []), values.get(SPLICED, []))
         if one is not None:
             found[name] = one
