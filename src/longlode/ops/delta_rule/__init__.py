@@ -1,7 +1,7 @@
 """delta_rule: the one recurrence behind DeltaNet (`g=None`) and Gated DeltaNet (`g` given).
 
 May import: core and torch. Start reading: `reference.py` (the recurrence), `README.md` (the chunk form,
-derived), `chunkwise.py` (the chunk form, in the README's letters).
+derived), `chunkwise.py` (the chunk form, in the README's letters); `triton.py` and `TRITON.md` for the GPU.
 """
 
 import logging
@@ -11,6 +11,7 @@ import torch
 
 from longlode.core.errors import BackendError, ConfigError
 from longlode.core.shapes import check_shape
+from longlode.ops.delta_rule.backends import check_triton_device, pick_for_device, why_no_triton
 from longlode.ops.delta_rule.chunkwise import delta_rule_chunkwise
 from longlode.ops.delta_rule.reference import delta_rule_reference
 from longlode.ops.delta_rule.step import fused_step
@@ -47,10 +48,12 @@ def delta_rule(
       scale: factor on the output; None is K ** -0.5.
       state: `[N, H, K, V]`, the state before the first token of each document; None is zero.
       cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
-      chunk_size: tokens a chunk of the chunkwise backend, a power of two from 4 to 256; None picks it.
-      backend: "auto" (by `q.device`), or a name from `available_backends()`.
+      chunk_size: tokens a chunk, a power of two from 4 to 256 (triton: 16, 32, 64); None picks it.
+      backend: "auto" (by `q.device`: on CUDA the Triton kernels, once they agreed there with the chunkwise
+        path; else, with a warning, and on every other device, chunkwise), or one of `available_backends()`.
     Returns: o `[B, T, H, V]` in q.dtype, and the state after the last token of each document `[N, H, K, V]`,
-      float32 (float64 for float64 inputs). Arithmetic runs in the state's dtype. Gradients flow to every
+      float32 (float64 for float64 inputs). Arithmetic runs in the state's dtype (triton: products of bfloat16
+      inputs on bfloat16 operands). Gradients flow to every
       tensor argument, from o and from the state. The same inputs give bitwise the same results.
     Raises: ConfigError (a ValueError) on shapes, dtypes, devices, offsets or chunk sizes that do not fit;
       BackendError on a backend that is not here.
@@ -61,10 +64,17 @@ def delta_rule(
     if chunk_size is not None and chunk_size not in _CHUNK_SIZES:
         raise ConfigError(f"chunk_size is {chunk_size}; expected None or one of {_CHUNK_SIZES}.")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    name = _pick_backend(backend, q.device.type)
+    name = pick_for_device(q, v, g is not None, chunk_size) if backend == "auto" else _check_backend(backend)
+    _log_once(name, q.device.type)
     with torch.autocast(q.device.type, enabled=False):
         if name == "reference":
             return delta_rule_reference(q, k, v, beta, g, scale, state, offsets)
+        if name == "triton":
+            check_triton_device(q.device)
+            # Here, not above: the backend is optional, and triton takes a second to import.
+            from longlode.ops.delta_rule.triton import delta_rule_triton
+
+            return delta_rule_triton(q, k, v, beta, g, scale, state, offsets, chunk_size)
         return delta_rule_chunkwise(q, k, v, beta, g, scale, state, offsets, chunk_size)
 
 
@@ -99,24 +109,15 @@ def delta_rule_step(
 
 def available_backends() -> dict[str, str]:
     """Backends of `delta_rule`: name -> "" if it can be used here, else why not and what to do."""
-    return {
-        "reference": "",
-        "chunkwise": "",
-        "triton": "this version of longlode has no Triton kernels yet; use backend='auto' or 'chunkwise'",
-    }
+    return {"reference": "", "chunkwise": "", "triton": why_no_triton()}
 
 
-def _pick_backend(backend: str, device: str) -> str:
-    if backend == "auto":
-        name = "chunkwise"
-    else:
-        backends = available_backends()
-        if backend not in backends:
-            raise ConfigError(f"backend is {backend!r}; expected 'auto' or one of {sorted(backends)}.")
-        if backends[backend]:
-            raise BackendError(f"delta_rule backend {backend!r} is not available: {backends[backend]}.")
-        name = backend
-    _log_once(name, device)
+def _check_backend(name: str) -> str:
+    backends = available_backends()
+    if name not in backends:
+        raise ConfigError(f"backend is {name!r}; expected 'auto' or one of {sorted(backends)}.")
+    if backends[name]:
+        raise BackendError(f"delta_rule backend {name!r} is not available: {backends[name]}.")
     return name
 
 

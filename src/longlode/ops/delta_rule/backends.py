@@ -1,0 +1,135 @@
+"""Which backend of the delta rule can be used where, and whether the Triton kernels are right on this device.
+
+Nothing here imports triton before it is asked for. Compilers have miscompiled kernels of exactly this kind on Hopper,
+silently and for months, so "auto" takes the Triton kernels only after they agreed with the chunkwise path on the
+device at hand; `longlode doctor --ops` compares every backend with the float64 recurrence.
+"""
+
+import importlib.util
+import logging
+import os
+from functools import cache
+
+import torch
+
+from longlode.core.errors import BackendError
+from longlode.ops.delta_rule.chunkwise import delta_rule_chunkwise
+
+_log = logging.getLogger(__name__)
+
+_INTERPRET = "or set TRITON_INTERPRET=1 before Python starts to run it, very slowly, on the CPU"
+# Relative error (L2) against the chunkwise path in float32, far above rounding, far below a wrong gradient.
+_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+_TOKENS, _HEADS = 600, 2  # more chunks than lie between two kept states, and a last one that is not full
+
+
+@cache
+def why_no_triton() -> str:
+    """ "" if the Triton backend can run in this process on some device, else why not and what to do."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed (pip install triton, on Linux); use backend='auto' or 'chunkwise'"
+    if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"it needs a CUDA device and torch sees none; use backend='auto' or 'chunkwise', {_INTERPRET}"
+    try:
+        import longlode.ops.delta_rule.triton  # noqa: F401
+    except ImportError as error:
+        return f"importing its kernels failed ({error}); use backend='auto' or 'chunkwise'"
+    return ""
+
+
+def check_triton_device(device: torch.device) -> None:
+    """Raise BackendError if the (usable) Triton backend cannot take tensors of `device`."""
+    from longlode.ops.delta_rule.triton_kernels.tiles import INTERPRETED
+
+    if device.type != "cuda" and not (device.type == "cpu" and INTERPRETED):
+        raise BackendError(
+            f"delta_rule backend 'triton' got tensors on {device}; expected a CUDA device. "
+            f"Use backend='auto' or 'chunkwise' there, {_INTERPRET}."
+        )
+
+
+def pick_for_device(q: torch.Tensor, v: torch.Tensor, gated: bool, chunk_size: int | None) -> str:
+    """The backend that "auto" means for these tensors: "triton" or "chunkwise".
+
+    On a CUDA device that is "triton" where the kernels can run the call and passed the self-check on the device for
+    its sizes and dtype, once a process; where not, "chunkwise", and one warning in the log says why.
+    """
+    if q.device.type != "cuda":
+        return "chunkwise"
+    reason = why_no_triton() or _unsupported(q, v, chunk_size)
+    reason = reason or triton_fault(q.device, q.shape[-1], v.shape[-1], q.dtype, gated)
+    if reason:
+        _warn_once(reason)
+        return "chunkwise"
+    return "triton"
+
+
+@cache
+def triton_fault(device: torch.device, K: int, V: int, dtype: torch.dtype, gated: bool) -> str:
+    """Compare kernels and chunkwise path on `device`, once; "" if they agree, else what was wrong.
+
+    Half of the keys are random with beta to 2, half are equal with beta = 1; output, state and all gradients count.
+    """
+    from longlode.ops.delta_rule.triton import delta_rule_triton
+
+    inputs = _check_inputs(device, K, V, dtype, gated)
+    wide = {name: x.float() for name, x in inputs.items()}
+    try:
+        found = _results(delta_rule_triton, inputs)
+    except Exception as error:  # a compiler or driver fault of any kind must not take the user's run down
+        return f"the Triton kernels failed their self-check on {device} with {type(error).__name__}: {error}"
+    expected = _results(delta_rule_chunkwise, wide)
+    for name in expected:
+        difference = (found[name].float() - expected[name]).norm() / expected[name].norm()
+        if not float(difference) <= _LIMITS[dtype]:
+            return (
+                f"the Triton kernels failed their self-check on {device}: {name} is off by {float(difference):.1e} "
+                f"(limit {_LIMITS[dtype]:.0e}) at K = {K}, V = {V}, {dtype}"
+            )
+    return ""
+
+
+def _unsupported(q: torch.Tensor, v: torch.Tensor, chunk_size: int | None) -> str:
+    from longlode.ops.delta_rule.triton import unsupported
+
+    return unsupported(q.dtype, q.shape[-1], v.shape[-1], chunk_size)
+
+
+def _check_inputs(
+    device: torch.device, K: int, V: int, dtype: torch.dtype, gated: bool
+) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, _TOKENS, _HEADS, K, generator=rng) for _ in range(2))
+    k[:, _TOKENS // 2 :] = k[:, :1]
+    beta = 2 * torch.rand(1, _TOKENS, _HEADS, generator=rng)
+    beta[:, _TOKENS // 2 :] = 1.0
+    inputs = {
+        "q": q,
+        "k": k / k.norm(dim=-1, keepdim=True),
+        "v": torch.randn(1, _TOKENS, _HEADS, V, generator=rng),
+        "beta": beta,
+        "state": torch.randn(1, _HEADS, K, V, generator=rng),
+    }
+    if gated:
+        inputs["g"] = -0.1 * torch.rand(1, _TOKENS, _HEADS, generator=rng)
+    return {name: x.to(dtype).to(device) for name, x in inputs.items()}
+
+
+def _results(run: object, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Output, final state and gradients of one backend's function."""
+    assert callable(run)
+    with torch.inference_mode(False), torch.enable_grad():
+        x = {name: tensor.clone().requires_grad_() for name, tensor in inputs.items()}
+        scale = inputs["q"].shape[-1] ** -0.5
+        o, final = run(*(x["q"], x["k"], x["v"], x["beta"], x.get("g"), scale, x["state"], None, None))
+        weights = [
+            torch.linspace(-1, 1, y.numel(), device=y.device).view_as(y).to(y.dtype) for y in (o, final)
+        ]
+        grads = torch.autograd.grad((o, final), list(x.values()), weights)
+    named = {f"the gradient of {name}": grad for name, grad in zip(x, grads, strict=True)}
+    return {"the output": o.detach(), "the final state": final.detach(), **named}
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    _log.warning("delta_rule with backend='auto' uses 'chunkwise' on CUDA, not 'triton': %s", reason)
