@@ -61,6 +61,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--scorer", default="starter", help="starter, a folder, or a hub id")
     parser.add_argument("--estimators", default=ESTIMATORS, help="names, with commas between")
+    parser.add_argument(
+        "--dtype", default="float32", help="of the scorer; bfloat16 is faster where it is native"
+    )
     parser.add_argument("--chars", type=int, default=60_000, help="characters of each document")
     parser.add_argument("--pairs", type=int, default=500, help="pairs of each document")
     parser.add_argument("--extra", action="store_true", help="also the harder negatives")
@@ -94,7 +97,8 @@ def read_set(name: str, source: Path, out: Path, arguments: argparse.Namespace) 
     from longlode.models import starter_folder
     from longlode.models.scorer import ScorerSpec
 
-    spec = ScorerSpec(str(starter_folder()) if arguments.scorer == "starter" else arguments.scorer)
+    source_name = str(starter_folder()) if arguments.scorer == "starter" else arguments.scorer
+    spec = ScorerSpec(source_name, dtype=arguments.dtype)
     scorer = spec(arguments.threads)
     score(
         source,
