@@ -93,6 +93,19 @@ def test_batches_and_a_small_memory_change_nothing(corpus, tmp_path):
     assert scores("alone", settings=alone) == usual
 
 
+def test_chains_hold_no_more_than_a_block_of_segments(corpus, tmp_path):
+    class Watched(ReadingOnScorer):
+        largest = 0
+
+        def continued(self, states, sources, segments):
+            # its state counts tokens, so this is what all rows together have read before
+            Watched.largest = max(Watched.largest, int(states[sources].sum()))
+            return super().continued(states, sources, segments)
+
+    run(corpus, tmp_path / "out", "context_gain", scorer=Watched())
+    assert 0 < Watched.largest <= SETTINGS.batch_segments * LENGTH
+
+
 def test_a_long_document_gives_one_contiguous_stretch(tmp_path):
     write_jsonl(tmp_path / "in.jsonl", [{"id": "long", "text": random_text("long", 100 * LENGTH)}])
     (row,) = run(tmp_path / "in.jsonl", tmp_path / "out", "context_gain", max_segments=20)
@@ -152,7 +165,7 @@ def test_overlap_equals_its_definition_and_runs_no_model(corpus, tmp_path):
     record = records(6, num_tokens=200)[5]
     tokens = np.array(record["text"].split(), dtype=int)
     segments = tokens[: len(tokens) // LENGTH * LENGTH].reshape(-1, LENGTH)
-    windows = [[tuple(row[k : k + 3]) for k in range(LENGTH - 2)] for row in segments]
+    windows = [[tuple(row[k : k + 2]) for k in range(LENGTH - 1)] for row in segments]
     rare, far = 0, 0
     for number, row in enumerate(windows[2:], 2):
         for window in row:

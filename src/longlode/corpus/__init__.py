@@ -8,6 +8,7 @@ Start reading: `document.py` (what comes out), `read.py` (how), `units.py` (how 
     inputs.py, stores.py, formats.py   from names, folders, globs and URLs to files
     streams.py, lines.py, parquet.py   bytes, lines and rows, bounded and torn-proof
     records.py                         one record to one document, or why not
+    controls.py, planted.py            documents made on purpose: without dependency, and with known ones
 """
 
 from longlode.corpus.document import Document, Unreadable, id_hash, in_heldout

@@ -137,7 +137,8 @@ def _read_chains(
         )
     waiting = sorted(chains, key=len, reverse=True)  # those that still go on come first
     while waiting:
-        batch = waiting[: size.segments]
+        # What a chain has read stays in its state: so many chains hold as much as one block of segments.
+        batch = waiting[: max(1, size.segments // len(waiting[0]))]
         try:
             _, states = _checked_alone(scorer, sources[[chain[0] for chain in batch]])
             for step in range(len(batch[0])):

@@ -200,10 +200,12 @@ class LMScorer:
           rows [first, stop) start from.
         """
         nll, caches, starts, spent = [], [], [0], 0
+        # The cache of an attention model grows with the text: fewer rows at a time once it is four segments long.
+        length = max(tokens.shape[1], history.shape[1] // 4)
         for edge in edges:
             while starts[-1] < edge:
                 first = starts[-1]
-                stop = first + self._next_rows(edge - first, tokens.shape[1])
+                stop = first + self._next_rows(edge - first, length)
                 block = tokens[first:stop]
                 outcome = self._read(block, block[:, 1:], partial(prefix, first, stop))
                 if outcome is None:

@@ -7,8 +7,8 @@ import numpy as np
 from longlode.mining.baselines import far_overlap
 from longlode.mining.estimators.base import DocumentScore, Estimator, PairPlan, SegmentedDocument
 
-NUM_TOKENS = 3
-"""Tokens of a window: names of several tokens and terms of two words."""
+NUM_TOKENS = 2
+"""Tokens of a window; of 2, 3 and 4 the best on the labelled set (docs/experiments.md)."""
 MIN_DISTANCE = 2
 """Segments back at least: one that stands further away than the neighbour."""
 RARE_SHARE = 0.1
