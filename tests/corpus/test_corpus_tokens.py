@@ -80,6 +80,7 @@ def test_transformers_loads_it(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     other = AutoTokenizer.from_pretrained(tmp_path)
     assert other.eos_token_id == other.bos_token_id == other.pad_token_id == tokenizer.eos_id
+    assert set(other("a text")) == {"input_ids", "attention_mask"}
     for text in TEXTS:
         (ids,) = tokenizer.encode([text])
         assert other(text)["input_ids"] == ids

@@ -18,6 +18,8 @@ END_OF_TEXT = "<|endoftext|>"
 
 _END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
 _NUM_BYTES = 256
+# Where a config is silent, transformers gives token types as well, which `generate` refuses.
+_MODEL_INPUTS = ["input_ids", "attention_mask"]
 
 # What a token may span, first match first. Every character falls into exactly one piece, so nothing is lost.
 _PIECES = "|".join(
@@ -76,7 +78,7 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / TOKENIZER_NAME) as temporary:
             temporary.write_text(self._inner.to_str(pretty=True), encoding="utf-8")
-        write_json(folder / CONFIG_NAME, self._config)
+        write_json(folder / CONFIG_NAME, {"model_input_names": _MODEL_INPUTS, **self._config})
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text; no special tokens are added, and none is made of a text that spells one."""
