@@ -150,6 +150,7 @@ def test_settings_that_make_no_sense(run, tmp_path, corpus, arguments, expected)
         (("evaluate", "{model}", "-o", "{tmp}/eval", "--lengths", "long"), "--lengths got 'long'"),
         (("evaluate", "{model}", "-o", "{tmp}/eval", "--texts", "{tmp}/nowhere"), "does not exist"),
         (("evaluate", "{model}", "-o", "{tmp}/eval", "--device", "warp"), "cannot be used"),
+        (("evaluate", "{model}", "-o", "{tmp}/eval", "--include-path", "{tmp}"), "without --lm-eval"),
         (("generate", "{model}"), "needs one prompt"),
         (("generate", "{model}", "--prompt", ""), "prompt is empty"),
         (("generate", "{model}", "--prompt-file", "{tmp}/nowhere"), "cannot be read"),

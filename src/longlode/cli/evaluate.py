@@ -1,7 +1,7 @@
 """longlode evaluate: does a model use its context?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ EXAMPLES = (
     "longlode evaluate runs/small -o eval-small",
     "longlode evaluate runs/small --tasks loss_by_position --texts heldout/ --lengths 1024,4096 -o eval",
     "longlode evaluate facebook/opt-125m --tasks passkey,repeated_list --lengths 512,1024 -o eval-opt",
+    "longlode evaluate runs/small --lm-eval lambada_openai,piqa -o eval-harness",
 )
 
 
@@ -29,26 +30,36 @@ def evaluate(
         list[str] | None, typer.Option(help="Held-out documents for loss_by_position: file, folder or glob.")
     ] = None,
     text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",
-    num_examples: Annotated[int, typer.Option(min=1, help="Examples a task and length.")] = 50,
+    num_examples: Annotated[
+        int | None, typer.Option(min=1, help="Examples a task and length: 50; with --lm-eval all.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    lm_eval: Annotated[
+        str | None, typer.Option(help="Instead: tasks of lm-evaluation-harness, comma-separated.")
+    ] = None,
+    include_path: Annotated[
+        Path | None, typer.Option(help="With --lm-eval: a folder of YAML tasks of your own.")
+    ] = None,
 ) -> None:
     """Ask a model questions whose answers lie far back, and measure its loss by position.
 
     Every example is one row of OUT/examples.jsonl with a hard score and a smooth one; OUT/record.json holds
     the means with 95 % intervals. Two models evaluated with one tokenizer, seed and lengths get the same
     questions. Next: longlode report OUT.
+
+    With --lm-eval the tasks are those of lm-evaluation-harness (pip install 'longlode[eval]'), the context is the
+    largest of --lengths, and the results are OUT/lm_eval.json.
     """
+    if lm_eval is not None or include_path is not None:
+        _harness(model, out, lm_eval, include_path, max(_integers(lengths)), num_examples, seed, device)
+        return
     from longlode.evaluate import evaluate as run_evaluation
-    from longlode.models import load
-    from longlode.train.build import pick_device
 
     documents = _read(texts or [], text_field)
     chosen = _task_names(tasks, has_texts=bool(documents))
     sizes = _integers(lengths)
-    source = model_source(model)
-    output_folder(out)
-    network, tokenizer = load(source, device=str(pick_device(device)))
+    network, tokenizer = _open(model, out, device)
     with progress("evaluating") as update:
         summary = run_evaluation(
             network,
@@ -56,7 +67,7 @@ def evaluate(
             tasks=chosen,
             lengths=sizes,
             out=out,
-            num_examples=num_examples,
+            num_examples=50 if num_examples is None else num_examples,
             seed=seed,
             texts=documents,
             name=model,
@@ -66,6 +77,48 @@ def evaluate(
     rows = [[row[column] for column in columns] for row in summary["summary"]]
     table(f"Evaluation of {model}", columns, rows)
     finish(f"Results: {out}", then=[f"longlode report {out} -o report.html"])
+
+
+def _open(model: str, out: Path, device: str) -> tuple[Any, Any]:
+    """The model and its tokenizer, once it is sure that there is somewhere to write."""
+    from longlode.models import load
+    from longlode.train.build import pick_device
+
+    source = model_source(model)
+    output_folder(out)
+    return load(source, device=str(pick_device(device)))
+
+
+def _harness(
+    model: str,
+    out: Path,
+    tasks: str | None,
+    include_path: Path | None,
+    max_length: int,
+    limit: int | None,
+    seed: int,
+    device: str,
+) -> None:
+    if tasks is None:
+        raise ConfigError("--include-path came without --lm-eval; it names a folder of lm-eval's tasks.")
+    from longlode.evaluate import run_harness
+
+    network, tokenizer = _open(model, out, device)
+    fields = run_harness(
+        network,
+        tokenizer,
+        tasks=[name.strip() for name in tasks.split(",") if name.strip()],
+        out=out,
+        include_path=include_path,
+        max_length=max_length,
+        limit=limit,
+        seed=seed,
+        name=model,
+    )
+    columns = ("task", "metric", "filter", "value", "stderr", "n")
+    rows = [tuple(row[column] for column in columns) for row in fields["summary"]]
+    table(f"lm-eval of {model}", columns, rows)
+    finish(f"Results: {out}")
 
 
 def _task_names(given: str, *, has_texts: bool) -> list[str]:
@@ -88,9 +141,12 @@ def _task_names(given: str, *, has_texts: bool) -> list[str]:
 
 def _integers(given: str) -> list[int]:
     try:
-        return [int(part) for part in given.split(",") if part.strip()]
+        sizes = [int(part) for part in given.split(",") if part.strip()]
     except ValueError:
-        raise ConfigError(f"--lengths got {given!r}; expected numbers of tokens such as 512,1024.") from None
+        sizes = []
+    if not sizes:
+        raise ConfigError(f"--lengths got {given!r}; expected numbers of tokens such as 512,1024.")
+    return sizes
 
 
 def _read(inputs: list[str], text_field: str) -> list[str]:

@@ -1,0 +1,123 @@
+"""Tasks of lm-evaluation-harness ("lm-eval", an optional package) on a model that is already loaded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from longlode.core.errors import BackendError, ConfigError, InputError
+from longlode.core.records import write_json, write_record
+
+RESULTS_NAME = "lm_eval.json"
+
+
+def run_harness(
+    model: Any,
+    tokenizer: Any,
+    *,
+    tasks: Sequence[str],
+    out: Path,
+    include_path: Path | None = None,
+    max_length: int = 2048,
+    limit: int | None = None,
+    seed: int = 0,
+    name: str | None = None,
+) -> dict[str, Any]:
+    """Run tasks of lm-eval; nothing about a task is ours.
+
+    Args:
+      model, tokenizer: a Hugging Face causal LM and its tokenizer.
+      tasks: names of tasks, groups or tags, as `lm_eval --tasks` takes them.
+      out: folder for lm_eval.json (everything that lm-eval reports, less the samples) and record.json.
+      include_path: folder with YAML tasks of your own.
+      max_length: tokens of context; longer texts lose their beginning, as everywhere in lm-eval.
+      limit: examples a task; None for all.   seed: of few-shot examples and sampling.
+      name: what the record calls the model.
+    Returns: the record's fields; `summary` has rows {task, metric, filter, value, stderr, n}.
+    Raises: BackendError without lm-eval; ConfigError on tasks it does not know; InputError without include_path.
+    """
+    simple_evaluate, HFLM = _import_harness()
+    if include_path is not None and not include_path.is_dir():
+        raise InputError(f"--include-path {include_path} is no folder; expected one with YAML tasks.")
+    manager = _task_manager(list(tasks), include_path)
+    wrapped = HFLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        backend="causal",
+        max_length=max_length,
+        device=str(model.device),
+        batch_size=1,
+    )
+    names = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+    seeds = dict.fromkeys(names, seed)
+    with torch.inference_mode():
+        found: Any = simple_evaluate(
+            model=wrapped, tasks=list(tasks), task_manager=manager, limit=limit, log_samples=False, **seeds
+        )
+    settings = {"max_length": max_length, "limit": limit, "seed": seed}
+    fields = {
+        "model": name or type(model).__name__,
+        "tasks": list(tasks),
+        "settings": settings,
+        "summary": _rows(found["results"], found.get("n-samples", {})),
+    }
+    kept = {
+        key: found[key]
+        for key in ("results", "versions", "n-shot", "n-samples", "higher_is_better")
+        if key in found
+    }
+    write_json(out / RESULTS_NAME, kept)
+    write_record(out, "lm_eval", **fields)
+    return fields
+
+
+def _import_harness() -> tuple[Any, Any]:
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+    except ImportError as error:
+        raise BackendError(
+            f"lm-eval cannot be imported ({error}). Install it: pip install 'longlode[eval]'"
+        ) from None
+    return simple_evaluate, HFLM
+
+
+def _task_manager(tasks: list[str], include_path: Path | None) -> Any:
+    """The tasks of `include_path` if it has all of them, else those and lm-eval's own (whose index takes seconds)."""
+    from lm_eval.tasks import TaskManager
+
+    if include_path is not None:
+        own = TaskManager(include_path=str(include_path), include_defaults=False)
+        if set(tasks) <= set(own.all_tasks):
+            return own
+    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    unknown = [task for task in tasks if not manager.match_tasks([task])]
+    if unknown or not tasks:
+        raise ConfigError(
+            f"lm-eval has no task {', '.join(unknown) or '(none was named)'}; `lm_eval ls tasks` lists them, and "
+            "--include-path adds a folder of your own."
+        )
+    return manager
+
+
+def _rows(results: dict[str, dict[str, Any]], num_samples: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
+    """lm-eval's "metric,filter" columns as rows."""
+    rows = []
+    for task, values in results.items():
+        for key, value in values.items():
+            metric, comma, filtered = key.partition(",")
+            if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            stderr = values.get(f"{metric}_stderr,{filtered}")
+            rows.append(
+                {
+                    "task": task,
+                    "metric": metric,
+                    "filter": filtered,
+                    "value": float(value),
+                    "stderr": float(stderr) if isinstance(stderr, int | float) else None,
+                    "n": num_samples.get(task, {}).get("effective"),
+                }
+            )
+    return rows
