@@ -151,6 +151,13 @@ def test_a_folder_and_an_id(as_json, corpus):
     assert as_json(corpus, "--id", name)["file"] == name
 
 
+def test_the_only_document_of_a_folder_needs_no_name(as_json, tmp_path, sources):
+    (tmp_path / "only.py").write_text(sources[0].read_text(encoding="utf-8")[:2000], encoding="utf-8")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    (tmp_path / ".hidden.txt").write_text("hidden")
+    assert as_json(tmp_path)["id"] == "only.py"
+
+
 def test_pieces_of_characters_add_up(model_folder):
     scorer, _ = load_scorer(str(model_folder), SEGMENT, workers=1)
     text = "caf\u00e9 \u4e2d\u6587 \U0001f600 end"

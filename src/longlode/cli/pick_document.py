@@ -2,6 +2,7 @@
 
 from longlode.core.errors import InputError
 from longlode.corpus import Document, Unreadable, find_files, read
+from longlode.corpus.document import SKIPPED
 
 _NUM_LISTED = 5
 
@@ -18,6 +19,8 @@ def pick_document(
     single_file = len(find_files(given)) == 1
     found: list[Document | Unreadable] = []
     for item in read(given, text_field=text_field):
+        if document_id is None and isinstance(item, Unreadable) and item.status == SKIPPED:
+            continue  # what lies beside the documents of a folder: hidden files, pictures
         if (row is None or item.row == row) and (document_id is None or item.id == document_id):
             found.append(item)
         if found and (document_id is not None or (row is not None and single_file)):

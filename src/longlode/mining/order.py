@@ -51,9 +51,8 @@ class _Occurrences:
 
     def stands_in(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
         """Whether each token's type stands anywhere in its [start, stop)."""
-        low = np.searchsorted(self._key, self._base + np.clip(start, 0, self.num_tokens))
-        high = np.searchsorted(self._key, self._base + np.clip(stop, 0, self.num_tokens))
-        return high > low
+        beyond = np.searchsorted(self._key, self._base + np.clip(stop, 0, self.num_tokens))
+        return (beyond > self._group_start) & (self.position[beyond - 1] >= start)
 
     def covered_starts(self, span: int, last: np.ndarray) -> np.ndarray:
         """Number of window starts in [0, last] whose window of `span` tokens holds the token's type.
