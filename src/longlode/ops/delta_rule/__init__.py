@@ -15,12 +15,12 @@ from longlode.ops.delta_rule.backends import check_triton_device, pick_for_devic
 from longlode.ops.delta_rule.chunkwise import delta_rule_chunkwise
 from longlode.ops.delta_rule.reference import delta_rule_reference
 from longlode.ops.delta_rule.step import fused_step
+from longlode.ops.dtypes import check_dtypes
 from longlode.ops.packed import document_offsets
 
 __all__ = ["available_backends", "delta_rule", "delta_rule_step"]
 
 _CHUNK_SIZES = (4, 8, 16, 32, 64, 128, 256)
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _log = logging.getLogger(__name__)
 
 
@@ -102,7 +102,7 @@ def delta_rule_step(
     check_shape("state", state, "B H K V", sizes)
     if g is not None:
         check_shape("g", g, "B H", sizes)
-    _check_dtypes({"q": q, "k": k, "v": v}, {"beta": beta, "g": g, "state": state})
+    check_dtypes({"q": q, "k": k, "v": v}, {"beta": beta, "g": g, "state": state})
     with torch.autocast(q.device.type, enabled=False):
         return fused_step(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, state)
 
@@ -146,24 +146,9 @@ def _check(
     for letter in "BTHKV":
         if sizes[letter] == 0:
             raise ConfigError(f"{letter} is 0 (q has shape {list(q.shape)}); expected at least 1.")
-    _check_dtypes({"q": q, "k": k, "v": v}, {"beta": beta, "g": g, "state": state})
+    check_dtypes({"q": q, "k": k, "v": v}, {"beta": beta, "g": g, "state": state})
     offsets = None if cu_seqlens is None else document_offsets(cu_seqlens, sizes["B"], sizes["T"])
     sizes["N"] = sizes["B"] if offsets is None else len(offsets) - 1
     if state is not None:
         check_shape("state", state, "N H K V", sizes)
     return offsets
-
-
-def _check_dtypes(same: dict[str, torch.Tensor], others: dict[str, torch.Tensor | None]) -> None:
-    """q, k and v share one floating dtype; the others are floating; all lie on one device."""
-    q = same["q"]
-    for name, tensor in {**same, **others}.items():
-        if tensor is None:
-            continue
-        if tensor.dtype not in _DTYPES or (name in same and tensor.dtype != q.dtype):
-            raise ConfigError(
-                f"{name} is {tensor.dtype} and q is {q.dtype}; expected q, k, v of one dtype and all of "
-                "float64, float32, bfloat16 or float16."
-            )
-        if tensor.device != q.device:
-            raise ConfigError(f"{name} is on {tensor.device} and q on {q.device}; expected one device.")
