@@ -86,10 +86,14 @@ def _stop_if_incomplete(summary: "ScoreSummary", out: Path) -> None:
     if summary.failed_units:
         note("Run the same command again: it tries only what failed.")
         raise typer.Exit(EXIT_UNEXPECTED)
-    if not summary.counts.get("ok"):
-        note(f"No document could be scored. Reasons, also in the column 'reason' of {out}/parts/*.parquet:")
-        for reason in first_reasons(out):
+    reasons = first_reasons(out)
+    scored = summary.counts.get("ok", 0)
+    if reasons:
+        what = "Some rows have no score" if scored else "No document could be scored"
+        note(f"{what}. The commonest reasons (all: column 'reason' of {out}/parts/*.parquet):")
+        for reason in reasons:
             note(f"  {reason}")
+    if not scored:
         raise typer.Exit(EXIT_UNEXPECTED)
 
 
