@@ -55,9 +55,11 @@ def test_without_a_gpu_the_backend_is_refused_with_the_reason():
 
 def test_cpu_tensors_are_refused_where_only_a_gpu_can_run(monkeypatch):
     pytest.importorskip("triton")
-    monkeypatch.setattr("longlode.ops.delta_rule.why_no_triton", lambda: "")
+    monkeypatch.setattr(backends, "why_no_triton", lambda: "")
+    assert available_backends()["triton"] == available_backends("cuda", torch.bfloat16)["triton"] == ""
+    assert "q is torch.float64" in available_backends("cuda", torch.float64)["triton"]
     with pytest.raises(
-        BackendError, match=r"'triton' got tensors on cpu; expected a CUDA device.*TRITON_INTERPRET"
+        BackendError, match=r"it got tensors on cpu and needs a CUDA device.*TRITON_INTERPRET"
     ):
         delta_rule(**make_inputs(1, 3, 1, 16, 16, dtype=torch.float32), backend="triton")
 

@@ -11,7 +11,7 @@ import torch
 
 from longlode.core.errors import BackendError, ConfigError
 from longlode.core.shapes import check_shape
-from longlode.ops.delta_rule.backends import check_triton_device, pick_for_device, why_no_triton
+from longlode.ops.delta_rule.backends import pick_for_device, why_no_triton_for
 from longlode.ops.delta_rule.chunkwise import delta_rule_chunkwise
 from longlode.ops.delta_rule.reference import delta_rule_reference
 from longlode.ops.delta_rule.step import fused_step
@@ -64,13 +64,14 @@ def delta_rule(
     if chunk_size is not None and chunk_size not in _CHUNK_SIZES:
         raise ConfigError(f"chunk_size is {chunk_size}; expected None or one of {_CHUNK_SIZES}.")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    name = pick_for_device(q, v, g is not None, chunk_size) if backend == "auto" else _check_backend(backend)
+    name = (
+        pick_for_device(q, v, g is not None, chunk_size) if backend == "auto" else _check_backend(backend, q)
+    )
     _log_once(name, q.device.type)
     with torch.autocast(q.device.type, enabled=False):
         if name == "reference":
             return delta_rule_reference(q, k, v, beta, g, scale, state, offsets)
         if name == "triton":
-            check_triton_device(q.device)
             # Here, not above: the backend is optional, and triton takes a second to import.
             from longlode.ops.delta_rule.triton import delta_rule_triton
 
@@ -107,13 +108,18 @@ def delta_rule_step(
         return fused_step(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, state)
 
 
-def available_backends() -> dict[str, str]:
-    """Backends of `delta_rule`: name -> "" if it can be used here, else why not and what to do."""
-    return {"reference": "", "chunkwise": "", "triton": why_no_triton()}
+def available_backends(
+    device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> dict[str, str]:
+    """Backends of `delta_rule`: name -> "" if it can be used here, else why not and what to do.
+
+    With `device` or `dtype` the answer is for tensors on that device, of that dtype; None is any.
+    """
+    return {"reference": "", "chunkwise": "", "triton": why_no_triton_for(device, dtype)}
 
 
-def _check_backend(name: str) -> str:
-    backends = available_backends()
+def _check_backend(name: str, q: torch.Tensor) -> str:
+    backends = available_backends(q.device, q.dtype)
     if name not in backends:
         raise ConfigError(f"backend is {name!r}; expected 'auto' or one of {sorted(backends)}.")
     if backends[name]:

@@ -12,7 +12,6 @@ from functools import cache
 
 import torch
 
-from longlode.core.errors import BackendError
 from longlode.ops.delta_rule.chunkwise import delta_rule_chunkwise
 
 _log = logging.getLogger(__name__)
@@ -37,15 +36,18 @@ def why_no_triton() -> str:
     return ""
 
 
-def check_triton_device(device: torch.device) -> None:
-    """Raise BackendError if the (usable) Triton backend cannot take tensors of `device`."""
+def why_no_triton_for(device: torch.device | str | None, dtype: torch.dtype | None) -> str:
+    """As `why_no_triton`, for tensors on `device` and of `dtype`; None asks about any."""
+    reason = why_no_triton()
+    if reason or (device is None and dtype is None):
+        return reason
+    from longlode.ops.delta_rule.triton import DTYPES, unsupported
     from longlode.ops.delta_rule.triton_kernels.tiles import INTERPRETED
 
-    if device.type != "cuda" and not (device.type == "cpu" and INTERPRETED):
-        raise BackendError(
-            f"delta_rule backend 'triton' got tensors on {device}; expected a CUDA device. "
-            f"Use backend='auto' or 'chunkwise' there, {_INTERPRET}."
-        )
+    kind = None if device is None else torch.device(device).type
+    if kind not in (None, "cuda") and not (kind == "cpu" and INTERPRETED):
+        return f"it got tensors on {device} and needs a CUDA device; use backend='auto' or 'chunkwise', {_INTERPRET}"
+    return unsupported(DTYPES[0] if dtype is None else dtype, 1, 1, None)
 
 
 def pick_for_device(q: torch.Tensor, v: torch.Tensor, gated: bool, chunk_size: int | None) -> str:
