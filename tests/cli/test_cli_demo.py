@@ -43,11 +43,11 @@ def test_material_is_cut_and_shares_nothing(library):
     assert len(material.intact) + len(material.lenders) + len(material.heldout) == 60
     assert len(set(names)) == len(names)
     assert not {"short.py", "latin.py", "test/left_out.py"} & set(names)
-    texts = [text for _, text in (*material.intact, *material.heldout)] + material.lenders
+    texts = [text for _, text in (*material.intact, *material.heldout, *material.lenders)]
     assert all(MIN_CHARS <= len(text) <= MAX_CHARS and text.endswith("\n") for text in texts)
     sets = [
         {file for _, text in material.intact for file in files_in(text)},
-        {file for text in material.lenders for file in files_in(text)},
+        {file for _, text in material.lenders for file in files_in(text)},
         {file for _, text in material.heldout for file in files_in(text)},
     ]
     assert sets[0].isdisjoint(sets[1])
@@ -66,7 +66,9 @@ def test_controls_hold_the_text_of_their_lenders_spliced(library):
     spliced = [row["text"] for row in rows if row["source"] == SPLICED]
     assert len(intact) == len(spliced) == 8
     assert len({row["id"] for row in rows}) == 16
-    assert sorted("".join(spliced).splitlines()) == sorted("".join(material.lenders[:8]).splitlines())
+    lent = "".join(text for _, text in material.lenders[:8])
+    assert sorted("".join(spliced).splitlines()) == sorted(lent.splitlines())
+    assert all(len(row["made_of"]) == len(files_in(row["text"])) for row in rows)
     assert all(len(files_in(text)) == 1 for text in intact)
     assert all(len(files_in(text)) > 4 for text in spliced)
 
@@ -92,9 +94,13 @@ def test_sentences_say_what_the_figures_say():
     assert "does not tell" in about_score(Auc(0.55, 0.4, 0.7, 20, 20))
     assert "upside down" in about_score(Auc(0.2, 0.1, 0.4, 20, 20))
     assert "could not be tested" in about_score(None)
-    halves = {"selected": {INTACT: 9, SPLICED: 1}, "random": {INTACT: 5, SPLICED: 5}}
+    halves = {
+        "selected": {INTACT: 9, SPLICED: 1, "files": 14},
+        "random": {INTACT: 5, SPLICED: 5, "files": 15},
+    }
     assert about_halves(halves) == (
-        "The selected half holds 9 intact and 1 spliced files, the random half holds 5 intact and 5 spliced files."
+        "The selected half holds 9 intact and 1 spliced documents, with text of 14 files; "
+        "the random half holds 5 intact and 5 spliced documents, with text of 15 files."
     )
     loss = {"a": 4.1, "b": 4.0, "difference": -0.1, "low": -0.2, "high": -0.05}
     assert about_loss({**loss, "favours": "b"}).startswith("Mining helped")
@@ -121,7 +127,7 @@ def test_findings_survive_an_evaluation_without_intervals():
         "high": None,
         "n": 1,
     }
-    halves = {"selected": {INTACT: 1, SPLICED: 0}, "random": {INTACT: 1, SPLICED: 0}}
+    halves = {name: {INTACT: 1, SPLICED: 0, "files": 1} for name in ("selected", "random")}
     found = findings({}, halves, {"rows": [row], "loss_by_position": [far]})
     assert len(found) == 4
     assert "too few examples" in found[2]
@@ -156,10 +162,7 @@ def test_the_whole_demo_in_small(run, tmp_path, model_folder, tiny_demo):
     assert record["findings"] == [line for line in record["findings"] if " ".join(line.split()) in shown]
     runs = [read_record(out / "runs" / half, "run") for half in ("selected", "random")]
     assert runs[0]["steps"] == runs[1]["steps"] == 2
-    assert {half: sum(counts.values()) for half, counts in record["halves"].items()} == {
-        "selected": 4,
-        "random": 4,
-    }
+    assert [counts[INTACT] + counts[SPLICED] for counts in record["halves"].values()] == [4, 4]
     assert "<html" in (out / "report.html").read_text(encoding="utf-8")
     assert len(read_json(out / "scores" / "explain.json")) == 4
 

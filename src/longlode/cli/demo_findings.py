@@ -8,6 +8,7 @@ import numpy as np
 
 from longlode.cli.demo_material import INTACT, SPLICED
 
+FILES = "files"
 _NUM_RESAMPLES = 2000
 
 
@@ -44,7 +45,7 @@ def findings(
 
     Args:
       separation: of intact from spliced documents, by "score" and by baselines.
-      halves: "selected" and "random" -> source -> documents.
+      halves: "selected" and "random" -> documents by source, and FILES -> how many files their text is from.
       comparison: what `evaluate.compare` gave, a = random half, b = selected half.
     """
     rows = {(row["task"], row["metric"]): row for row in comparison["rows"]}
@@ -85,10 +86,11 @@ def about_baselines(separation: dict[str, Auc]) -> list[str]:
 def about_halves(halves: dict[str, dict[str, int]]) -> str:
     """What the two halves are made of."""
     shares = [
-        f"the {name} half holds {counts.get(INTACT, 0)} intact and {counts.get(SPLICED, 0)} spliced files"
+        f"the {name} half holds {counts[INTACT]} intact and {counts[SPLICED]} spliced documents, with text of "
+        f"{counts[FILES]} files"
         for name, counts in halves.items()
     ]
-    sentence = ", ".join(shares)
+    sentence = "; ".join(shares)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from longlode.core.errors import InputError
 
@@ -35,11 +36,11 @@ _MIN_FILES = 40
 class Material:
     """The demo's documents, all cut to at most MAX_CHARS.
 
-    intact, heldout: (name, text). lenders: texts that the spliced controls are made of.
+    intact, lenders, heldout: (name, text); the spliced controls are made of lenders.
     """
 
     intact: list[tuple[str, str]]
-    lenders: list[str]
+    lenders: list[tuple[str, str]]
     heldout: list[tuple[str, str]]
 
 
@@ -60,7 +61,7 @@ def gather(seed: int, *, num_heldout: int = 16, folder: Path | None = None) -> M
     random.Random(seed).shuffle(documents)
     heldout, rest = documents[:num_heldout], documents[num_heldout:]
     middle = len(rest) // 2
-    return Material(rest[:middle], [text for _, text in rest[middle:]], heldout)
+    return Material(rest[:middle], rest[middle:], heldout)
 
 
 def _sources(root: Path) -> list[tuple[Path, str]]:
@@ -85,28 +86,34 @@ def _cut(text: str) -> str:
     return text[: text.rindex("\n", 0, MAX_CHARS) + 1]
 
 
-def corpus_rows(material: Material, num_pairs: int, seed: int) -> list[dict[str, str]]:
-    """`num_pairs` intact documents and as many spliced controls, in an order that tells nothing."""
+def corpus_rows(material: Material, num_pairs: int, seed: int) -> list[dict[str, Any]]:
+    """`num_pairs` intact documents and as many spliced controls, in an order that tells nothing.
+
+    Each row has id, text, source (INTACT or SPLICED) and made_of, the names of the files that its text is from.
+    """
     rng = random.Random(seed + 1)
-    controls = splice(material.lenders[:num_pairs], rng)
-    rows = [{"id": name, "text": text, "source": INTACT} for name, text in material.intact[:num_pairs]]
-    rows += [{"id": f"spliced-{n:03d}", "text": text, "source": SPLICED} for n, text in enumerate(controls)]
+    rows: list[dict[str, Any]] = [
+        {"id": name, "text": text, "source": INTACT, "made_of": [name]}
+        for name, text in material.intact[:num_pairs]
+    ]
+    for number, (text, names) in enumerate(splice(material.lenders[:num_pairs], rng)):
+        rows.append({"id": f"spliced-{number:03d}", "text": text, "source": SPLICED, "made_of": names})
     rng.shuffle(rows)
     return rows
 
 
-def splice(texts: Sequence[str], rng: random.Random) -> list[str]:
-    """Deal the pieces of `texts` out anew, into as many texts of as many pieces.
+def splice(documents: Sequence[tuple[str, str]], rng: random.Random) -> list[tuple[str, list[str]]]:
+    """Deal the pieces of `documents` (name, text) out anew, into as many texts of as many pieces.
 
-    Every piece is used once, so the controls hold the very text of their lenders: as many files, the same words.
-    Only what belongs together no longer stands together, and a difference between the halves cannot come from more
-    varied text.
+    Every piece is used once, so all controls together hold the very text of their lenders; only what belongs
+    together no longer stands together. Returns: (text, names of its lenders) of each.
     """
-    pieces = [_pieces(text) for text in texts]
+    pieces = [[(name, piece) for piece in _pieces(text)] for name, text in documents]
     pool = [piece for row in pieces for piece in row]
     rng.shuffle(pool)
     dealt = iter(pool)
-    return ["".join(islice(dealt, len(row))) for row in pieces]
+    hands = [list(islice(dealt, len(row))) for row in pieces]
+    return [("".join(piece for _, piece in hand), sorted({name for name, _ in hand})) for hand in hands]
 
 
 def _pieces(text: str) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from longlode.cli.console import note, progress, say
-from longlode.cli.demo_findings import Auc, auc, findings
+from longlode.cli.demo_findings import FILES, Auc, auc, findings
 from longlode.cli.demo_material import INTACT, SPLICED, Material, corpus_rows, gather
 from longlode.cli.score_table import score_rows, signal_by_source
 from longlode.cli.scoring import run_scoring
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SELECTED, RANDOM = "selected", "random"
 SCORE_SHARE, TRAIN_SHARE = 0.3, 0.18
 """Parts of the time aimed at: for scoring, and for training each model."""
-MIN_PAIRS, MAX_PAIRS = 16, 64
+MIN_PAIRS, MAX_PAIRS = 20, 100
 MIN_STEPS, MAX_STEPS = 40, 600
 NUM_STAGES = 7
 _LENGTH, _BATCH_SIZE = 512, 4
@@ -41,6 +41,9 @@ _TASKS = ("loss_by_position", "passkey", "repeated_list")
 _EVAL_LENGTHS = (512,)
 _NUM_EXAMPLES = 64
 _ROWS_PER_UNIT = 8
+_MAX_SEGMENTS = (
+    16  # of a document, for the pairs that the scorer reads; the default score itself reads all of it
+)
 _SIGNALS = {"score": "score", "mean strength": "strength_mean", "gzip": "1 - gzip_ratio"}
 _EXPLAIN_SEGMENTS = 24
 _PROBE_DOCUMENTS, _PROBE_STEPS = 2, 3
@@ -131,7 +134,7 @@ def clear(out: Path) -> None:
     write_record(out, "demo", status="running")
 
 
-def _write_corpus(settings: DemoSettings, material: Material) -> list[dict[str, str]]:
+def _write_corpus(settings: DemoSettings, material: Material) -> list[dict[str, Any]]:
     """Write as many documents as the time allows, after scoring a few to see how long one takes."""
     from longlode.corpus import write_documents
 
@@ -154,7 +157,7 @@ def _score(settings: DemoSettings, inputs: list[str], out: Path, explain_segment
         inputs,
         out,
         scorer=settings.scorer,
-        estimator=make_estimator(settings.estimator),
+        estimator=make_estimator(settings.estimator, max_segments=_MAX_SEGMENTS),
         settings=ScoreSettings(seed=settings.seed, rows_per_unit=_ROWS_PER_UNIT),
         explain_segments=explain_segments,
     )
@@ -171,8 +174,8 @@ def _separation(scores: Path) -> dict[str, Auc]:
     return found
 
 
-def _select(settings: DemoSettings, rows: Sequence[dict[str, str]]) -> dict[str, dict[str, int]]:
-    """Write the two halves; returns what each holds by source."""
+def _select(settings: DemoSettings, rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Write the two halves; returns what each holds: documents by source, and of how many files."""
     from longlode.corpus import Document, read, write_documents
     from longlode.mining import select
 
@@ -186,7 +189,8 @@ def _select(settings: DemoSettings, rows: Sequence[dict[str, str]]) -> dict[str,
     for name in (SELECTED, RANDOM):
         documents = [item for item in read(folder / f"{name}.jsonl") if isinstance(item, Document)]
         counts = Counter(document.source for document in documents)
-        halves[name] = {source: counts[source] for source in (INTACT, SPLICED)}
+        files = {file for document in documents for file in document.metadata["made_of"]}
+        halves[name] = {INTACT: counts[INTACT], SPLICED: counts[SPLICED], FILES: len(files)}
     return halves
 
 
