@@ -27,7 +27,8 @@ def check_shape(name: str, tensor: Any, letters: str, sizes: dict[str, int]) -> 
     expected = tuple(sizes.get(letter, "?") for letter in names)
     if len(got) != len(names) or any(e not in ("?", g) for e, g in zip(expected, got, strict=True)):
         want = ", ".join(
-            letter if size == "?" else f"{letter}={size}" for letter, size in zip(names, expected, strict=True)
+            letter if size == "?" else f"{letter}={size}"
+            for letter, size in zip(names, expected, strict=True)
         )
         raise ConfigError(f"{name} has shape {list(got)}; expected [{want}].")
     sizes.update(zip(names, got, strict=True))
