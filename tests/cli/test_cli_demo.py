@@ -104,7 +104,7 @@ def test_sentences_say_what_the_figures_say():
     )
     loss = {"a": 4.1, "b": 4.0, "difference": -0.1, "low": -0.2, "high": -0.05}
     assert about_loss({**loss, "favours": "b"}).startswith("Mining helped")
-    assert "did not help here, it hurt" in about_loss({**loss, "favours": "a"})
+    assert "did not help here: held-out loss is higher" in about_loss({**loss, "favours": "a"})
     assert "cannot be told apart" in about_loss({**loss, "favours": ""})
 
 
@@ -129,7 +129,8 @@ def test_findings_survive_an_evaluation_without_intervals():
     }
     halves = {name: {INTACT: 1, SPLICED: 0, "files": 1} for name in ("selected", "random")}
     found = findings({}, halves, {"rows": [row], "loss_by_position": [far]})
-    assert len(found) == 4
+    assert len(found) == 5
+    assert "not the luck of a seed" in found[-1]
     assert "too few examples" in found[2]
 
 

@@ -36,7 +36,7 @@ SCORE_SHARE, TRAIN_SHARE = 0.3, 0.18
 MIN_PAIRS, MAX_PAIRS = 20, 100
 MIN_STEPS, MAX_STEPS = 40, 600
 NUM_STAGES = 7
-_LENGTH, _BATCH_SIZE = 512, 4
+_LENGTH, _BATCH_SIZE = 256, 8
 _TASKS = ("loss_by_position", "passkey", "repeated_list")
 _EVAL_LENGTHS = (512,)
 _NUM_EXAMPLES = 64
@@ -239,7 +239,7 @@ def _recipe(settings: DemoSettings, half: str, num_steps: int) -> "Recipe":
                 "length": _LENGTH,
                 "batch_size": _BATCH_SIZE,
             },
-            "optim": {"lr": 3e-3, "warmup_steps": min(20, num_steps), "schedule": "cosine"},
+            "optim": {"lr": 6e-3, "warmup_steps": min(20, num_steps), "schedule": "cosine"},
             "run": {"steps": num_steps, "seed": settings.seed, "device": "cpu", "checkpoint_every": None},
         }
     )
