@@ -133,6 +133,9 @@ def test_work_in_order(run, scores, tmp_path, model_folder, corpus):
 
     (tmp_path / "recipe.toml").write_text(RECIPE)
     train = ("train", tmp_path / "recipe.toml", "-o", run_folder, "--set", f"data.shards={shards}")
+    # A split that holds nothing out is refused before the first step, not after the last one.
+    assert "heldout documents have 0 tokens" in run(*train, "--set", "data.heldout_fraction=1e-9", status=2)
+    assert not list(run_folder.iterdir())
     run(*train[:-2], status=2)
     assert "finished" in run(*train)
     assert len(read_jsonl(run_folder / "metrics.jsonl")) == 3

@@ -17,7 +17,8 @@ def run_training(
 ) -> "TrainSummary":
     """Train by `recipe` on its shards into the run folder `out`, with a progress bar.
 
-    Raises: ConfigError when the recipe names no shards; what `train.train` and `packing.open_shards` raise.
+    Raises: ConfigError when the recipe names no shards; InputError when a side of the split has too little data;
+      what `train.train` and `packing.open_shards` raise.
     """
     from longlode.packing import batches, open_shards
     from longlode.train import build_model, train
@@ -41,6 +42,9 @@ def run_training(
             split=split,
         )
 
+    # Both sides are asked for a batch before anything is made: a run must not fail for want of data at its end.
+    for split in ("train", "heldout") if data.heldout_fraction else ("train",):
+        next(stream(split))
     model = build_model(recipe, shards.vocab_size, eos_token_id=shards.eos_id)
     with progress(label) as update:
 
