@@ -49,6 +49,13 @@ def scores(score, tmp_path_factory):
     return out
 
 
+def test_a_setting_without_effect_is_said(run, corpus, tmp_path):
+    assert "--pairs 7 has no effect" in run(
+        "score", corpus, "-o", tmp_path / "a", "--estimator", "gzip", "--pairs", 7
+    )
+    assert "has no effect" not in run("score", corpus, "-o", tmp_path / "b", "--estimator", "gzip")
+
+
 def test_version(run):
     assert run("--version") == f"longlode {__version__}"
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from longlode.mining import ScoreSummary
 
 EXPLAIN_SEGMENTS = 48
+DEFAULT_PAIRS = "500"
 EXAMPLES = (
     "longlode score books/ -o scores",
     "longlode score 'corpus/*.jsonl.zst' -o scores --text-field content --workers 4",
@@ -33,7 +34,9 @@ def score(
         ),
     ] = "default",
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
-    pairs: Annotated[str, typer.Option(help="Pairs of segments to read in a document, or: all.")] = "500",
+    pairs: Annotated[
+        str, typer.Option(help="Pairs of segments to read in a document, or: all.")
+    ] = DEFAULT_PAIRS,
     text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
     keep_pairs: Annotated[
@@ -56,6 +59,8 @@ def score(
     from longlode.mining import ScoreSettings, make_estimator
 
     chosen = make_estimator(estimator, pairs=_number_of_pairs(pairs))
+    if pairs != DEFAULT_PAIRS and "pairs" not in chosen.options():
+        note(f"--pairs {pairs} has no effect: the estimator {estimator!r} samples no pairs.")
     settings = ScoreSettings(
         segment=segment, seed=seed, text_field=text_field, keep_pairs=keep_pairs, rows_per_unit=rows_per_unit
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from longlode.core.errors import BackendError
+from longlode.ops.delta_rule.first_order import FirstOrderOnly
 from longlode.ops.delta_rule.layout import Mover, Plan, Tile, make_plan
 from longlode.ops.delta_rule.precision import state_dtype
 from longlode.ops.delta_rule.scratch import Scratch
@@ -137,7 +137,7 @@ class _DeltaRule(torch.autograd.Function):
             grads = _DeltaRule._backward(ctx, do, dfinal)
         if torch.is_grad_enabled():
             # torch's once_differentiable drops the graph where `do` has none, and stays silent.
-            return _FirstOrderOnly.apply(len(grads), *grads, do, dfinal, *ctx.saved_tensors)
+            return FirstOrderOnly.apply("chunkwise", len(grads), *grads, do, dfinal, *ctx.saved_tensors)
         return grads
 
     @staticmethod
@@ -161,21 +161,6 @@ class _DeltaRule(torch.autograd.Function):
                 )
             dstate = None if ctx.state_dtype is None else call.callers_states(dstates).to(ctx.state_dtype)
         return (*grads[:4], None if g is None else grads[4], dstate, None, None, None)
-
-
-class _FirstOrderOnly(torch.autograd.Function):
-    """Passes gradients through, tied to what they depend on; differentiating them raises."""
-
-    @staticmethod
-    def forward(ctx: Any, num: int, *tensors: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        return tensors[:num]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        raise BackendError(
-            "delta_rule backend 'chunkwise' has no second derivative, and one was asked for; "
-            "use backend='reference', which autograd differentiates as often as asked."
-        )
 
 
 @dataclass

@@ -13,6 +13,7 @@ import torch
 import triton
 
 from longlode.core.errors import BackendError
+from longlode.ops.delta_rule.first_order import FirstOrderOnly
 from longlode.ops.delta_rule.triton_kernels.chunks import inverses_kernel
 from longlode.ops.delta_rule.triton_kernels.gradients import gradients_kernel
 from longlode.ops.delta_rule.triton_kernels.scan import backward_kernel, forward_kernel, states_kernel
@@ -284,23 +285,8 @@ class _TritonDeltaRule(torch.autograd.Function):
         dstate_or_none = None if ctx.state_dtype is None else dstate.to(ctx.state_dtype)
         result = (*grads[:4], grads[4] if launch.gated else None, dstate_or_none)
         if torch.is_grad_enabled():
-            result = _FirstOrderOnly.apply(len(result), *result, do, dfinal, *inputs)
+            result = FirstOrderOnly.apply("triton", len(result), *result, do, dfinal, *inputs)
         return (*result, None, None, None, None, None)
-
-
-class _FirstOrderOnly(torch.autograd.Function):
-    """Passes gradients through, tied to what they depend on; differentiating them raises."""
-
-    @staticmethod
-    def forward(ctx: Any, num: int, *tensors: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        return tensors[:num]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        raise BackendError(
-            "delta_rule backend 'triton' has no second derivative, and one was asked for; "
-            "use backend='reference', which autograd differentiates as often as asked."
-        )
 
 
 def _block(size: int) -> int:
