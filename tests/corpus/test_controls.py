@@ -6,7 +6,7 @@ import random
 import pytest
 
 from longlode.core.errors import ConfigError
-from longlode.corpus import controls
+from longlode.corpus import controls, generated
 
 TEXTS = [" ".join(f"{letter}{number}" for number in range(2000)) for letter in "abcd"]
 
@@ -42,11 +42,29 @@ def test_renamed_breaks_the_thread_of_a_name():
     assert "all was well" in out
 
 
-def test_repeated_and_log_have_the_length_and_are_seeded():
-    for make in (
-        lambda seed: controls.repeated(TEXTS[0], num_chars=5000, rng=random.Random(seed)),
-        lambda seed: controls.synthetic_log(num_chars=5000, rng=random.Random(seed)),
-    ):
-        assert len(make(0)) == 5000
-        assert make(0) == make(0)
-        assert make(0) != make(1)
+def test_repeated_varies_one_block():
+    text = controls.repeated(TEXTS[0], num_chars=5000, rng=random.Random(0))
+    assert len(text) == 5000
+    first, second = text.split("\n\n")[:2]
+    kept = sum(a == b for a, b in zip(first.split(), second.split(), strict=True))
+    assert 140 <= kept < 150
+
+
+@pytest.mark.parametrize("make", [generated.synthetic_log, generated.synthetic_table])
+def test_generated_texts_have_the_length_and_are_seeded(make):
+    texts = [make(num_chars=5000, rng=random.Random(seed)) for seed in (0, 0, 1)]
+    assert {len(text) for text in texts} == {5000}
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_pages_share_all_but_their_snippets():
+    snippets = [" ".join(f"{letter}{number}" for number in range(300)) for letter in "abcdef"]
+    text = generated.boilerplate_pages(snippets, num_chars=6000, rng=random.Random(0))
+    pages = text.split("\n\n\n")
+    assert len(pages) > 2
+    own = [{line for line in page.split("\n")} for page in pages]
+    shared = set.intersection(*own)
+    assert any("cookies" in line for line in shared)
+    assert all(2 * sum(map(len, shared)) > len(page) - sum(map(len, shared)) for page in pages)
+    with pytest.raises(ConfigError, match="at least 1 snippet"):
+        generated.boilerplate_pages([], num_chars=100, rng=random.Random(0))
