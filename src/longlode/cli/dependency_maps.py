@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from longlode.cli.announced_words import order_words, token_texts
 from longlode.cli.score_table import score_rows
 from longlode.core.errors import InputError
 from longlode.core.records import read_record
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 EXPLAIN_NAME = "explain.json"
 NUM_EXPLAINED = 2
+NUM_SHOWN = 5
+"""Pairs with their tokens, and announced words, of each document."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +41,10 @@ def map_ends(
 ) -> list[dict[str, Any]]:
     """Maps of the best and the worst documents of a scores folder, each of its first `max_segments` segments.
 
-    Returns: [{id, file, row, score, label, segments: [text], pairs: [[i, j, strength, gain_nats]]}] for all
-      j < i; strength as in `mining.dependency`, gain_nats the mean nats a token that s_j takes off s_i.
+    Returns: [{id, file, row, score, label, segment, segments: [text], pairs: [[i, j, strength, gain_nats]],
+      strongest, order}]. pairs: all j < i; strength as in `mining.dependency`, gain_nats the mean nats a token
+      that s_j takes off s_i. strongest: the first few of them by strength, as `strongest_pairs`. order: the words
+      of the default score, as `order_words`; whatever estimator made `score`, over the whole document.
     """
     best = score_rows(out, order="best", limit=NUM_EXPLAINED)
     taken = {(row["file"], row["row"]) for row in best}
@@ -62,22 +67,20 @@ def _map(
 ) -> dict[str, Any]:
     from longlode.mining.segments import split_segments
 
-    tokens = scorer.encode([text])[0]
-    segments = split_segments(np.asarray(tokens[: max_segments * segment]), segment)
-    return {
-        **{name: row[name] for name in ("id", "file", "row", "score")},
-        "label": label,
-        "segments": [scorer.tokenizer.decode(segment) for segment in segments],
-        "pairs": dependency_pairs(segments, scorer),
-    }
-
-
-def dependency_pairs(segments: np.ndarray, scorer: "LMScorer") -> list[list[float]]:
-    """[i, j, strength, gain in nats a token] of every pair j < i. Args: segments int `[S, L]`."""
+    tokens = np.asarray(scorer.encode([text])[0], dtype=np.int64)
+    segments = split_segments(tokens[: max_segments * segment], segment)
     pairs = read_pairs(segments, scorer)
     columns = (pairs.targets, pairs.sources, pairs.strengths, pairs.gains_nats)
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [[i, j, round(s, 4), round(g, 4)] for i, j, s, g in rows]
+    return {
+        **{name: row[name] for name in ("id", "file", "row", "score")},
+        "label": label,
+        "segment": segment,
+        "segments": [scorer.tokenizer.decode(one) for one in segments],
+        "pairs": [[i, j, round(s, 4), round(g, 4)] for i, j, s, g in rows],
+        "strongest": strongest_pairs(segments, 0, pairs, scorer, NUM_SHOWN),
+        "order": order_words(tokens, scorer, NUM_SHOWN),
+    }
 
 
 def read_pairs(segments: np.ndarray, scorer: "LMScorer") -> PairReadings:
@@ -93,6 +96,33 @@ def read_pairs(segments: np.ndarray, scorer: "LMScorer") -> PairReadings:
     strengths = strength(perplexity(alone)[targets], perplexity(given))
     gains = alone[targets].mean(axis=1) - given.mean(axis=1)
     return PairReadings(targets, sources, strengths, gains, alone[targets] - given)
+
+
+def strongest_pairs(
+    segments: np.ndarray, start: int, pairs: PairReadings, scorer: "LMScorer", top: int
+) -> list[dict[str, Any]]:
+    """The `top` strongest pairs, each with both texts as pieces [text, gain in nats], a source's gains null.
+
+    The first token of a segment is never scored: its gain is null as well.
+    """
+    best = np.argsort(-pairs.strengths, kind="stable")[:top]
+    found = []
+    for pair in best:
+        target, source = int(pairs.targets[pair]), int(pairs.sources[pair])
+        gains = [None, *(round(float(gain), 4) for gain in pairs.token_gains_nats[pair])]
+        found.append(
+            {
+                "target": start + target,
+                "source": start + source,
+                "strength": float(pairs.strengths[pair]),
+                "gain_nats": float(pairs.gains_nats[pair]),
+                "source_tokens": [[text, None] for text in token_texts(segments[source], scorer)],
+                "target_tokens": [
+                    list(piece) for piece in zip(token_texts(segments[target], scorer), gains, strict=True)
+                ],
+            }
+        )
+    return found
 
 
 def _text(row: dict[str, Any], unit: dict[str, Any], text_field: str) -> str:

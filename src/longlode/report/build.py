@@ -11,15 +11,18 @@ import jinja2
 from markupsafe import Markup
 
 from longlode.core.records import atomic_path
+from longlode.report.agreement import Together, together
 from longlode.report.charts import Bar, bars
 from longlode.report.facts import facts
+from longlode.report.harness import harness_view
 from longlode.report.maps import MapView, colour_tops, map_views
 from longlode.report.read import Found, Gathered, explained, gather, labels, rows_of, score_table
 from longlode.report.results import ResultsView, results_view
-from longlode.report.scores import QUANTILES, SHOWN_COLUMNS, ScoresView, scores_view
+from longlode.report.scores import QUANTILES, ScoresView, scores_view
 from longlode.report.summary import (
     comparison_sentences,
     evaluation_sentences,
+    harness_sentences,
     score_sentences,
     selection_sentences,
     tiles,
@@ -60,9 +63,13 @@ def build(folders: list[Path], out: Path) -> None:
 
 @dataclass(frozen=True)
 class _Corpus:
-    """Scores folders with their maps; explain_missing: names of those without explain.json."""
+    """Scores folders with their maps; explain_missing: names of those without explain.json.
+
+    together: several folders compared, None for one.
+    """
 
     views: list[ScoresView]
+    together: Together | None
     maps: list[MapView]
     tops: list[float]
     explain_missing: list[str]
@@ -75,16 +82,18 @@ def render(gathered: Gathered) -> str:
     corpus = _corpus(gathered)
     training = training_view([(found, rows_of(gathered, found, "metrics.jsonl")) for found in runs])
     comparisons = _comparisons(demos)
+    harness = harness_view(gathered.of("lm_eval"))
     results = results_view(
         [(found, rows_of(gathered, found, "examples.jsonl")) for found in evaluations], comparisons
     )
     style, script = (Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     made = [
-        *score_sentences(corpus.views),
+        *score_sentences(corpus.views, corpus.together),
         *selection_sentences(gathered.of("selection")),
         *training_sentences(training),
         *comparison_sentences(comparisons),
         *evaluation_sentences(evaluations),
+        *harness_sentences(harness),
     ]
     return (
         _environment()
@@ -96,18 +105,18 @@ def render(gathered: Gathered) -> str:
             names=gathered.names,
             findings=_strings(demos, "findings"),
             sentences=made,
-            tiles=tiles(corpus.views, training, evaluations),
+            tiles=tiles(corpus.views, corpus.together, training, evaluations),
             stages=_stages(demos),
             auc=_auc_chart(demos),
             corpus=corpus,
             training=training,
             results=results,
+            harness=harness,
             selections=_fact_tables(gathered.of("selection")),
             shards=_fact_tables(gathered.of("shards")),
             provenance=_provenance(gathered.found),
-            missing=[(kind, how) for kind, how in _MAKERS.items() if not gathered.of(kind)],
+            missing=_missing(gathered),
             problems=gathered.problems,
-            columns=SHOWN_COLUMNS,
             quantile_names=[f"{100 * q:.0f} %" for q in QUANTILES],
         )
     )
@@ -140,16 +149,25 @@ def content_policy(style: str, script: str) -> Markup:
 
 def _corpus(gathered: Gathered) -> _Corpus:
     marks = labels(gathered)
-    views, documents, missing = [], [], []
+    views, documents, missing, tables = [], [], [], []
     for index, found in enumerate(gathered.of("scores")):
         texts = explained(gathered, found)
-        views.append(scores_view(found, score_table(gathered, found), marks, texts, f"scores{index}"))
+        tables.append(score_table(gathered, found))
+        views.append(scores_view(found, tables[-1], marks, texts, f"scores{index}"))
         documents.append((f"scores{index}", texts))
         if not texts:
             missing.append(found.name)
     tops = colour_tops([one for _, texts in documents for one in texts])
     maps = [view for key, texts in documents for view in map_views(texts, key, tops)]
-    return _Corpus(views, maps, tops, missing)
+    return _Corpus(views, together([view.name for view in views], tables), maps, tops, missing)
+
+
+def _missing(gathered: Gathered) -> list[tuple[str, str]]:
+    """Kinds that are not there, each with the command that makes one; lm-eval's results are an evaluation too."""
+    there = {found.kind for found in gathered.found}
+    if "lm_eval" in there:
+        there.add("evaluation")
+    return [(kind, how) for kind, how in _MAKERS.items() if kind not in there]
 
 
 def _strings(demos: Sequence[Mapping[str, Any]], name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The section on dependency: a document's segments against its earlier ones, both texts beside the map."""
+"""The section on dependency: segments against earlier ones with both texts, and the words of the score."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,15 @@ from markupsafe import Markup
 from longlode.report.charts import level
 from longlode.report.svg import Scale, Sheet, round_step
 from longlode.report.text import as_number, clipped, json_for_script, number, visible
+from longlode.report.words import WordsView, words_view
 
 MAX_MAPS = 12
 _SIZE, _LEFT, _TOP = 420, 44, 8
 _SEGMENT_CHARS = 4000
 COLOURS = ("strength", "gain")
+NUM_GAINED = 8
+"""Tokens of a later segment that are highlighted, as in `longlode explain`."""
+_PIECE_CHARS = 80
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,20 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Gains:
+    """A later segment token by token: pieces of [text, whether it gained most]; named, those as a sentence."""
+
+    pieces: list[tuple[str, bool]]
+    named: str
+
+
+@dataclass(frozen=True)
 class MapView:
-    """What the template needs of one map. strongest: its strongest cells, the first is selected."""
+    """What the template needs of one document.
+
+    strongest: its strongest cells, the first is selected, with its `texts` and, if known, its `gains`. A
+    document without pairs has no image and no cells, only words.
+    """
 
     anchor: str
     id: str
@@ -38,16 +54,19 @@ class MapView:
     score: float | None
     num_segments: int
     num_pairs: int
-    image: Markup
-    data: Markup
+    image: Markup | None
+    data: Markup | None
     strongest: list[Cell]
     texts: tuple[str, str]
+    gains: Gains | None
+    words: WordsView | None
 
 
 def map_views(explained: Sequence[Mapping[str, Any]], key: str, tops: Sequence[float]) -> list[MapView]:
     """Lay out up to MAX_MAPS documents; `tops` end the colour scales, the same for all maps of a page."""
     documents = [(index, one, _cells(one)) for index, one in enumerate(explained[:MAX_MAPS])]
-    return [_map_view(one, cells, f"{key}-map{index}", tops) for index, one, cells in documents if cells]
+    views = [_map_view(one, cells, f"{key}-map{index}", tops) for index, one, cells in documents]
+    return [view for view in views if view.strongest or view.words]
 
 
 def colour_tops(explained: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -78,17 +97,12 @@ def _top_value(cells: Sequence[Cell], colour: str) -> float:
 def _map_view(document: Mapping[str, Any], cells: list[Cell], anchor: str, tops: Sequence[float]) -> MapView:
     given = document.get("segments")
     segments = [visible(str(text))[:_SEGMENT_CHARS] for text in given] if isinstance(given, list) else []
-    size = max(len(segments), 1 + max(cell.i for cell in cells))
+    size = max(len(segments), 1 + max((cell.i for cell in cells), default=0))
     strongest = sorted(cells, key=lambda cell: -cell.strength)[:5]
-    data = {
-        "segments": segments,
-        "size": size,
-        "cells": [
-            [c.i, c.j, round(c.strength, 4), None if c.gain is None else round(c.gain, 4)] for c in cells
-        ],
-    }
-    first = strongest[0]
-    texts = tuple(segments[k] if k < len(segments) else "" for k in (first.j, first.i))
+    words = words_view(document.get("order"), size if cells else 0)
+    gains = _gains(document)
+    first = (strongest[0].j, strongest[0].i) if strongest else (0, 0)
+    texts = tuple(segments[k] if k < len(segments) else "" for k in first)
     row = document.get("row")
     return MapView(
         anchor=anchor,
@@ -98,15 +112,72 @@ def _map_view(document: Mapping[str, Any], cells: list[Cell], anchor: str, tops:
         score=as_number(document.get("score")),
         num_segments=len(segments),
         num_pairs=len(cells),
-        image=_image(document, cells, size, anchor, tops),
-        data=json_for_script(data),
+        image=_image(document, cells, words, size, anchor, tops) if cells else None,
+        data=json_for_script(_data(segments, size, cells, gains)) if cells else None,
         strongest=strongest,
         texts=(texts[0], texts[1]),
+        gains=gains.get((first[1], first[0])),
+        words=words,
     )
 
 
+def _data(
+    segments: Sequence[str], size: int, cells: Sequence[Cell], gains: Mapping[tuple[int, int], Gains]
+) -> dict[str, Any]:
+    """What page.js reads: texts and numbers of every cell, and the pieces of those pairs that have them."""
+    return {
+        "segments": segments,
+        "size": size,
+        "cells": [
+            [c.i, c.j, round(c.strength, 4), None if c.gain is None else round(c.gain, 4)] for c in cells
+        ],
+        "gains": [[i, j, one.pieces, one.named] for (i, j), one in gains.items()],
+    }
+
+
+def _gains(document: Mapping[str, Any]) -> dict[tuple[int, int], Gains]:
+    """(i, j) -> the tokens of segment i and which of them gained most after segment j, where it is known."""
+    given = document.get("strongest")
+    found = {}
+    for one in given if isinstance(given, list) else []:
+        pieces = one.get("target_tokens") if isinstance(one, Mapping) else None
+        if not isinstance(pieces, list):
+            continue
+        i, j = one.get("target"), one.get("source")
+        known = [(str(piece[0]), as_number(piece[1])) for piece in pieces if _is_piece(piece)]
+        if isinstance(i, int) and isinstance(j, int) and known and len(known) == len(pieces):
+            found[i, j] = _gained_most(known)
+    return found
+
+
+def _is_piece(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
+
+
+def _gained_most(tokens: Sequence[tuple[str, float | None]]) -> Gains:
+    """Mark the NUM_GAINED tokens that gained most, as long as they gained anything."""
+    order = sorted((-gain, k) for k, (_, gain) in enumerate(tokens) if gain is not None and gain > 0)
+    most = {k: -loss for loss, k in order[:NUM_GAINED]}
+    names = [
+        f"{clipped(tokens[k][0].strip() or repr(tokens[k][0]), 24)} {gain:.1f}" for k, gain in most.items()
+    ]
+    joined: list[tuple[str, bool]] = []
+    for k, (text, _) in enumerate(tokens):
+        piece = visible(text)[:_PIECE_CHARS]
+        if joined and joined[-1][1] == (k in most) and k not in most:
+            joined[-1] = (joined[-1][0] + piece, False)
+        else:
+            joined.append((piece, k in most))
+    return Gains(joined, ", ".join(names))
+
+
 def _image(
-    document: Mapping[str, Any], cells: Sequence[Cell], size: int, anchor: str, tops: Sequence[float]
+    document: Mapping[str, Any],
+    cells: Sequence[Cell],
+    words: WordsView | None,
+    size: int,
+    anchor: str,
+    tops: Sequence[float],
 ) -> Markup:
     best = max(cells, key=lambda cell: cell.strength)
     sheet = Sheet(
@@ -136,6 +207,11 @@ def _image(
         text_anchor="middle",
         transform=f"translate(11 {_TOP + _SIZE / 2}) rotate(-90)",
     )
+    marked = (
+        {(word.used.segment, word.announced.segment) for word in words.words if word.in_map} if words else ()
+    )
+    for i, j in sorted(marked):
+        sheet.add("circle", cx=j + 0.5, cy=i + 0.5, r=0.32, cls="announced", transform=place)
     sheet.add("rect", x=best.j, y=best.i, width=1, height=1, cls="cursor", transform=place)
     return sheet.render()
 

@@ -1,18 +1,28 @@
 "use strict";
 // The dependency maps: pick a cell by pointer, arrow keys or button, and read both segments.
-// Corpus text only ever passes through textContent.
+// Corpus text only ever passes through textContent and text nodes.
 
 function number(value) {
   return value === null ? "–" : String(Number(value.toPrecision(3))).replace("-", "−");
 }
 
+function piece([text, most]) {
+  if (!most) return document.createTextNode(text);
+  const mark = document.createElement("mark");
+  mark.textContent = text;
+  return mark;
+}
+
 function wire(map) {
+  if (!map.querySelector("script")) return; // words without a map
   const data = JSON.parse(map.querySelector("script").textContent);
   const canvas = map.querySelector(".canvas");
   const cursor = map.querySelector(".cursor");
   const hover = map.querySelector(".hover");
   const place = hover.textContent;
   const cells = new Map(data.cells.map((cell) => [cell[0] * data.size + cell[1], cell]));
+  const gains = new Map(data.gains.map((one) => [one[0] * data.size + one[1], one]));
+  const gained = map.querySelector(".gained");
   const strongest = map.querySelector(".strongest button").dataset;
   let at = { i: Number(strongest.i), j: Number(strongest.j) };
 
@@ -33,6 +43,12 @@ function wire(map) {
     for (const [side, index, word] of [["j", j, "Earlier"], ["i", i, "Later"]]) {
       map.querySelector(`.name-${side}`).textContent = `${word}: segment ${index}`;
       map.querySelector(`.text-${side}`).textContent = data.segments[index] ?? "(its text is not in the records)";
+    }
+    const known = gains.get(i * data.size + j);
+    gained.hidden = !known;
+    if (known) {
+      map.querySelector(".text-i").replaceChildren(...known[2].map(piece));
+      gained.querySelector("span").textContent = known[3];
     }
   }
 
@@ -59,8 +75,11 @@ function wire(map) {
     else return;
     event.preventDefault();
   });
-  for (const button of map.querySelectorAll(".strongest button")) {
-    button.addEventListener("click", () => show(Number(button.dataset.i), Number(button.dataset.j)));
+  for (const button of map.querySelectorAll("button[data-i]")) {
+    button.addEventListener("click", () => {
+      show(Number(button.dataset.i), Number(button.dataset.j));
+      map.querySelector(".mapbody").scrollIntoView({ block: "nearest" });
+    });
   }
 }
 
@@ -71,6 +90,16 @@ function openTarget() {
     target.scrollIntoView();
   }
 }
+
+// On paper every map is open; afterwards each is as it was.
+let opened = [];
+window.addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll(".map:not([open])")];
+  for (const map of opened) map.open = true;
+});
+window.addEventListener("afterprint", () => {
+  for (const map of opened) map.open = false;
+});
 
 document.querySelectorAll(".map").forEach(wire);
 window.addEventListener("hashchange", openTarget);

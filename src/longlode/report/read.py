@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from longlode.core.errors import InputError
 from longlode.core.records import RECORD_NAME, read_json, read_jsonl
 
-KINDS = ("demo", "scores", "selection", "shards", "run", "evaluation")
+KINDS = ("demo", "scores", "selection", "shards", "run", "evaluation", "lm_eval")
 _MAX_DEPTH = 3
 _SKIPPED = {"parts", "checkpoints", "model", "node_modules"}
 _SCORE_COLUMNS = (
@@ -22,6 +22,7 @@ _SCORE_COLUMNS = (
     "row",
     "num_tokens",
     "score",
+    "score_se",
     "strength_mean",
     "strength_max_mean",
     "gain_nats",
@@ -88,7 +89,19 @@ def gather(folders: Sequence[Path]) -> Gathered:
             f"no record.json of longlode in {where} or three levels below.{told} "
             "Give folders that longlode score, select, pack, train, evaluate or demo wrote."
         )
+    gathered.found = _told_apart(gathered.found)
     return gathered
+
+
+def _told_apart(found: Sequence[Found]) -> list[Found]:
+    """Put the parent folder before names that two records of one kind share, e.g. a/scores and b/scores."""
+    names = [(one.kind, one.name) for one in found]
+    return [
+        replace(one, name=f"{one.folder.resolve().parent.name}/{one.name}")
+        if names.count((one.kind, one.name)) > 1
+        else one
+        for one in found
+    ]
 
 
 def _record_paths(top: Path) -> list[Path]:

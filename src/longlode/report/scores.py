@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from longlode.report.charts import Group, histograms
 from longlode.report.read import Found
-from longlode.report.text import clipped
+from longlode.report.text import as_number, clipped
 
 NUM_EXTREMES = 10
 _MAX_GROUPS = 6
@@ -32,13 +32,14 @@ SHOWN_COLUMNS = (
 
 @dataclass(frozen=True)
 class Extreme:
-    """A document at one end of the ranking. values: as SHOWN_COLUMNS. anchor: of its map, or empty."""
+    """A document at one end of the ranking. values: as the view's columns. anchor: of its map, or empty."""
 
     rank: int
     id: str
     place: str
     group: str
     score: float
+    score_se: float | None
     num_tokens: int | None
     values: list[float | None]
     excerpt: str
@@ -47,9 +48,14 @@ class Extreme:
 
 @dataclass(frozen=True)
 class ScoresView:
-    """What the template needs of one scores folder."""
+    """What the template needs of one scores folder.
+
+    estimator: what made the scores, "" where the record does not say. columns: those of SHOWN_COLUMNS that hold
+    anything; an estimator without a model knows no strengths. has_errors: whether a score has a standard error.
+    """
 
     name: str
+    estimator: str
     complete: bool
     num_documents: int
     num_scored: int
@@ -57,6 +63,8 @@ class ScoresView:
     chart: Markup | None
     grouped_by: str
     quantiles: list[tuple[str, int, list[float]]]
+    columns: list[tuple[str, str, str]]
+    has_errors: bool
     best: list[Extreme] = field(default_factory=list)
     worst: list[Extreme] = field(default_factory=list)
 
@@ -80,12 +88,14 @@ def scores_view(
       key: prefix of the ids on the page; document number k of `explained` has the anchor `{key}-map{k}`.
     """
     num = table.num_rows
-    score = _score(table)
-    good = np.flatnonzero(np.isfinite(score) & _is_ok(table))
+    good, score = ok_scores(table)
     codes, names, grouped_by = _group_codes(table, labels)
     groups = _groups(codes[good], names, score[good])
     title = f"Distribution of scores, {found.name}"
-    chart = histograms(groups, key=f"{key}-hist", title=title, x_label="score") if groups else None
+    estimator = _estimator(found)
+    label = f"score ({estimator})" if estimator else "score"
+    columns = [column for column in SHOWN_COLUMNS if _holds_any(table, column[0], good)]
+    chart = histograms(groups, key=f"{key}-hist", title=title, x_label=label) if groups else None
     order = good[np.argsort(-score[good], kind="stable")]
     top = min(NUM_EXTREMES, max(1, len(order) // 2))
     texts = {str(one.get("id")): (number, one) for number, one in enumerate(explained)}
@@ -93,12 +103,13 @@ def scores_view(
     def extremes(indices: np.ndarray, ranks: Sequence[int]) -> list[Extreme]:
         rows = table.take(pa.array(indices)).to_pylist()
         return [
-            _extreme(row, rank, names[codes[i]], texts, key)
+            _extreme(row, rank, names[codes[i]], columns, texts, key)
             for row, rank, i in zip(rows, ranks, indices.tolist(), strict=True)
         ]
 
     return ScoresView(
         name=found.name,
+        estimator=estimator,
         complete=found.record.get("complete") is not False,
         num_documents=num,
         num_scored=len(good),
@@ -106,9 +117,45 @@ def scores_view(
         chart=chart,
         grouped_by=grouped_by,
         quantiles=[(g.name, len(g.values), np.quantile(g.values, QUANTILES).tolist()) for g in groups],
+        columns=columns,
+        has_errors=_holds_any(table, "score_se", good),
         best=extremes(order[:top], range(1, top + 1)) if len(order) else [],
         worst=extremes(order[::-1][:top], range(len(order), len(order) - top, -1)) if len(order) > 1 else [],
     )
+
+
+def ok_scores(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """(rows with the status ok and a finite score, the score of every row, NaN without one)."""
+    score = _score(table)
+    return np.flatnonzero(np.isfinite(score) & _is_ok(table)), score
+
+
+def identities(table: pa.Table) -> list[tuple[str, int, str]]:
+    """(file, row, id) of every row, which tell a document apart; -1 for no row."""
+    file, row, name = (
+        _column(table, column, kind, default).to_pylist()
+        for column, kind, default in (
+            ("file", pa.string(), ""),
+            ("row", pa.int64(), -1),
+            ("id", pa.string(), ""),
+        )
+    )
+    return list(zip(file, row, name, strict=True))
+
+
+def _estimator(found: Found) -> str:
+    """The name of the estimator in a record; older records have it among the settings."""
+    given = found.record.get("estimator")
+    settings = found.record.get("settings")
+    if given is None and isinstance(settings, Mapping):
+        given = settings.get("estimator")
+    name = given.get("name") if isinstance(given, Mapping) else given
+    return clipped(name, 40) if isinstance(name, str) else ""
+
+
+def _holds_any(table: pa.Table, name: str, rows: np.ndarray) -> bool:
+    """Whether a column has a value in any of some rows."""
+    return name in table.column_names and table.column(name).take(pa.array(rows)).null_count < len(rows)
 
 
 def _column(table: pa.Table, name: str, kind: pa.DataType, default: object) -> pa.ChunkedArray | pa.Array:
@@ -176,6 +223,7 @@ def _extreme(
     row: Mapping[str, Any],
     rank: int,
     group: str,
+    columns: Sequence[tuple[str, str, str]],
     texts: Mapping[str, tuple[int, Mapping[str, Any]]],
     key: str,
 ) -> Extreme:
@@ -191,8 +239,9 @@ def _extreme(
         place=clipped(place, 160),
         group=clipped(group, 40),
         score=float(row["score"]),
+        score_se=as_number(row.get("score_se")),
         num_tokens=row.get("num_tokens"),
-        values=[row.get(name) for name, _, _ in SHOWN_COLUMNS],
+        values=[row.get(name) for name, _, _ in columns],
         excerpt=clipped(" ".join(excerpt.split()), _EXCERPT_CHARS) if excerpt else "",
         anchor="" if number is None else f"{key}-map{number}",
     )

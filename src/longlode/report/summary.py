@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from longlode.report.agreement import Together
+from longlode.report.harness import HarnessView
 from longlode.report.read import Found
 from longlode.report.results import curve, model_names, rows_in
 from longlode.report.scores import ScoresView
@@ -16,6 +18,8 @@ _HEADLINE_METRICS = {
     "repeated_list": ("smooth",),
     "recall": ("hard", "gain"),
 }
+_MAX_HARNESS = 6
+_MAX_AGREEMENTS = 6
 _METRIC_WORDS = {
     ("loss_by_position", "nats"): "held-out loss",
     ("passkey", "hard"): "passkeys recalled",
@@ -35,17 +39,17 @@ class Tile:
     note: str
 
 
-def score_sentences(views: Sequence[ScoresView]) -> list[str]:
-    """How many documents were read and scored, and how the groups differ."""
+def score_sentences(views: Sequence[ScoresView], compared: Together | None) -> list[str]:
+    """How many documents were read and scored, how the groups differ, and whether folders rank alike."""
     sentences = []
     for view in views:
+        where = f"{clipped(view.name, 60)}: " if len(views) > 1 else ""
         rest = ", ".join(
             f"{count:,} {status.replace('_', ' ')}" for status, count, _, _ in view.statuses if status != "ok"
         )
         tail = f"; the others: {rest}" if rest else ", none was left out"
-        sentences.append(
-            f"{view.num_documents:,} documents were read, {view.num_scored:,} of them scored{tail}."
-        )
+        read = f"{_documents(view.num_documents)} read, {view.num_scored:,} of them scored"
+        sentences.append(f"{where}{read}{tail}.")
         if not view.complete:
             sentences.append(f"The scoring of {view.name} is not complete: some of its units of work failed.")
         if len(view.quantiles) > 1:
@@ -53,8 +57,20 @@ def score_sentences(views: Sequence[ScoresView]) -> list[str]:
                 f"{clipped(name, 40)} {number(values[len(values) // 2])}"
                 for name, _, values in sorted(view.quantiles, key=lambda row: -row[2][len(row[2]) // 2])
             )
-            sentences.append(f"Median score by {view.grouped_by}: {medians}.")
+            sentences.append(f"{where}{'m' if where else 'M'}edian score by {view.grouped_by}: {medians}.")
+    known = [pair for pair in compared.pairs if pair.spearman is not None] if compared else []
+    if known:
+        alike = "; ".join(
+            f"{clipped(pair.a, 40)} and {clipped(pair.b, 40)} {number(pair.spearman)}"
+            for pair in known[:_MAX_AGREEMENTS]
+        )
+        rest = f"; {len(known) - _MAX_AGREEMENTS} more below" if len(known) > _MAX_AGREEMENTS else ""
+        sentences.append(f"Rank correlation of the scores over shared documents: {alike}{rest}.")
     return sentences
+
+
+def _documents(count: int) -> str:
+    return f"{count:,} document was" if count == 1 else f"{count:,} documents were"
 
 
 def selection_sentences(selections: Sequence[Found]) -> list[str]:
@@ -114,6 +130,20 @@ def evaluation_sentences(evaluations: Sequence[Found]) -> list[str]:
     return sentences
 
 
+def harness_sentences(view: HarnessView | None) -> list[str]:
+    """What lm-eval's tasks gave each model, the first metrics of each; all are in the table."""
+    models: dict[str, list[str]] = {}
+    for row in view.rows if view else []:
+        error = "" if row.stderr is None else f" \u00b1 {number(row.stderr)}"
+        models.setdefault(row.model, []).append(f"{row.task} {row.metric} {number(row.value)}{error}")
+    return [
+        f"{clipped(model, 60)} in lm-evaluation-harness (value \u00b1 standard error): "
+        + "; ".join(found[:_MAX_HARNESS])
+        + (f"; {len(found) - _MAX_HARNESS} more below." if len(found) > _MAX_HARNESS else ".")
+        for model, found in models.items()
+    ]
+
+
 def _task_sentence(name: str, task: str, length: int, rows: Mapping[Any, Mapping[str, Any]]) -> str:
     hard, gain, smooth = (rows.get((task, metric, length)) for metric in ("hard", "gain", "smooth"))
     if task in ("passkey", "recall") and hard and gain:
@@ -171,12 +201,20 @@ def _interval(row: Mapping[str, Any]) -> str:
     return "" if low is None or high is None else f" (95 % interval {number(low)} to {number(high)})"
 
 
-def tiles(scores: Sequence[ScoresView], training: TrainingView, evaluations: Sequence[Found]) -> list[Tile]:
+def tiles(
+    scores: Sequence[ScoresView],
+    compared: Together | None,
+    training: TrainingView,
+    evaluations: Sequence[Found],
+) -> list[Tile]:
     """The key figures that the records hold."""
     found = []
     if scores:
-        num, scored = sum(view.num_documents for view in scores), sum(view.num_scored for view in scores)
-        found.append(Tile(f"{num:,}", "documents read", f"{scored:,} scored"))
+        if compared:
+            num, note = compared.num_documents, f"in {len(scores)} scores folders"
+        else:
+            num, note = scores[0].num_documents, f"{scores[0].num_scored:,} scored"
+        found.append(Tile(f"{num:,}", "documents read", note))
     tokens = [row.tokens for row in training.rows if row.tokens]
     if tokens:
         runs = len(training.rows)

@@ -1,0 +1,121 @@
+"""The section on words: what the default score of a document is made of, each word in two of its places."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from longlode.report.text import as_number, clipped, visible
+
+MAX_WORDS = 12
+_SNIPPET_CHARS = 160
+_WORD_CHARS = 60
+
+
+@dataclass(frozen=True)
+class Place:
+    """A word where it stands: its position in tokens, its segment, and the text around it on one line."""
+
+    token: int
+    segment: int
+    before: str
+    word: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Word:
+    """An announced word. contribution: nats a token that it adds to the default score; expected: a share.
+
+    in_map: whether the map of the document has a cell for the segments of `announced` and `used`.
+    """
+
+    text: str
+    contribution: float
+    num_uses: int | None
+    num_announced: int | None
+    expected: float | None
+    announced: Place
+    used: Place
+    in_map: bool
+
+    @property
+    def distance(self) -> int:
+        """Tokens from the announcement to the use."""
+        return self.used.token - self.announced.token
+
+
+@dataclass(frozen=True)
+class WordsView:
+    """What the template needs of a document's words. reason: why it has no default score, or empty."""
+
+    score: float | None
+    score_se: float | None
+    reason: str
+    near: int | None
+    span: int | None
+    words: list[Word]
+
+
+def words_view(order: Any, num_mapped: int) -> WordsView | None:
+    """Lay out `order` of a document in explain.json; None where there is none, as in older files.
+
+    Args: num_mapped, segments of the document's map.
+    """
+    if not isinstance(order, Mapping):
+        return None
+    given = order.get("announcements")
+    words = [_word(one, num_mapped) for one in given[:MAX_WORDS]] if isinstance(given, list) else []
+    return WordsView(
+        score=as_number(order.get("score")),
+        score_se=as_number(order.get("score_se")),
+        reason=clipped(order.get("reason") or "", 200),
+        near=_count(order.get("near")),
+        span=_count(order.get("span")),
+        words=[word for word in words if word is not None],
+    )
+
+
+def _word(one: Any, num_mapped: int) -> Word | None:
+    """A usable entry: a word with what it adds and both places, the announcement first."""
+    if not isinstance(one, Mapping):
+        return None
+    announced, used = _place(one.get("announced")), _place(one.get("used"))
+    contribution = as_number(one.get("contribution_nats"))
+    if announced is None or used is None or contribution is None or announced.token >= used.token:
+        return None
+    return Word(
+        text=clipped(_one_line(one.get("word")).strip() or repr(one.get("word")), _WORD_CHARS),
+        contribution=contribution,
+        num_uses=_count(one.get("num_uses")),
+        num_announced=_count(one.get("num_announced")),
+        expected=as_number(one.get("expected")),
+        announced=announced,
+        used=used,
+        in_map=announced.segment < used.segment < num_mapped,
+    )
+
+
+def _place(value: Any) -> Place | None:
+    if not isinstance(value, Mapping):
+        return None
+    token, segment = _count(value.get("token")), _count(value.get("segment"))
+    if token is None or segment is None:
+        return None
+    before, word, after = (_one_line(value.get(name)) for name in ("before", "text", "after"))
+    return Place(
+        token=token,
+        segment=segment,
+        before=before.lstrip() if len(before) <= _SNIPPET_CHARS else "\u2026" + before[-_SNIPPET_CHARS:],
+        word=clipped(word, _WORD_CHARS) if word.strip() else word,
+        after=clipped(after, _SNIPPET_CHARS).rstrip(),
+    )
+
+
+def _one_line(text: Any) -> str:
+    return re.sub(r"\s+", " ", visible(str(text or "")))
+
+
+def _count(value: Any) -> int | None:
+    found = as_number(value)
+    return None if found is None or found < 0 else int(found)
