@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from longlode.cli import app
-from longlode.cli.explanation import token_texts
+from longlode.cli.announced_words import token_texts
+from longlode.cli.dependency_maps import NUM_SHOWN, map_ends
 from longlode.cli.scoring import load_scorer
 from longlode.corpus import write_documents
 
@@ -45,12 +46,18 @@ def named(as_json, records):
     return as_json(records, "--row", 1, "--top", 40)
 
 
-def test_the_score_is_that_of_longlode_score(named, run, records, tmp_path, model_folder):
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory, run, records, model_folder):
+    """The two documents scored with the default estimator."""
+    out = tmp_path_factory.mktemp("explain-scores") / "scores"
+    run("score", records, "-o", out, "--scorer", model_folder, "--segment", SEGMENT, "--no-explain")
+    return out
+
+
+def test_the_score_is_that_of_longlode_score(named, scores):
     import pyarrow.parquet as pq
 
-    options = ("--scorer", model_folder, "--segment", SEGMENT, "--no-explain")
-    run("score", records, "-o", tmp_path / "scores", *options)
-    (part,) = (tmp_path / "scores" / "parts").glob("*.parquet")
+    (part,) = (scores / "parts").glob("*.parquet")
     row = pq.read_table(part).to_pylist()[1]
     for name in ("id", "file", "row", "num_tokens", "num_segments", "score", "score_se"):
         assert named[name] == row[name]
@@ -85,6 +92,22 @@ def test_pairs_are_the_strongest_and_their_tokens_add_up(named, model_folder, re
         assert pair["target_tokens"][0][1] is None
         shown = "".join(piece for piece, _ in pair["target_tokens"])
         assert shown == scorer.tokenizer.decode(segments[pair["target"]])
+
+
+def test_the_report_is_given_the_same(as_json, scores, records, model_folder):
+    from longlode.mining import ScoreSettings
+
+    scorer, _ = load_scorer(str(model_folder), SEGMENT, workers=1)
+    maps = map_ends(scores, scorer, ScoreSettings(segment=SEGMENT), max_segments=6)
+    assert {one["id"] for one in maps} == {"plain", "named"}
+    for one in maps:
+        shown = as_json(records, "--id", one["id"], "--top", NUM_SHOWN)
+        assert one["order"] == {name: shown[name] for name in one["order"]}
+        assert one["order"]["score"] == one["score"]
+        assert one["order"]["announcements"]
+        assert one["strongest"] == shown["pairs"]
+        for pair in one["strongest"]:
+            assert "".join(text for text, _ in pair["target_tokens"]) == one["segments"][pair["target"]]
 
 
 def test_start_moves_the_pairs(as_json, records):

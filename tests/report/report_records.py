@@ -49,6 +49,7 @@ def make_records(folder: Path, *, nasty: bool = False, num_documents: int = 240)
     for index, name in enumerate(("selected", "random")):
         _run(folder / "runs" / name, rng, index, salt)
         _evaluation(folder / "evaluations" / name, rng, index, salt)
+        _harness(folder / "harness" / name, index, salt)
     compare = _compare(rng, salt)
     write_json(folder / "labels.json", labels)
     write_record(
@@ -140,7 +141,7 @@ def _explained(row, label, rng, salt):
                 )
                 strength = near * (0.5 + rng.random()) - 0.02
                 pairs.append([i, j, strength, strength * 1.4])
-    return {
+    found = {
         "id": row["id"],
         "file": row["file"],
         "row": 0,
@@ -148,6 +149,58 @@ def _explained(row, label, rng, salt):
         "label": label,
         "segments": segments,
         "pairs": pairs,
+    }
+    if label == "worst":
+        return found  # as before there were words
+    return found | {"strongest": _strongest(found, rng), "order": _order(salt)}
+
+
+def _strongest(document, rng):
+    """The five strongest pairs with the later segment cut into tokens of seven characters."""
+    found = []
+    for i, j, strength, gain in sorted(document["pairs"], key=lambda pair: -pair[2])[:5]:
+        text = document["segments"][i]
+        cuts = [text[k : k + 7] for k in range(0, len(text), 7)]
+        pieces = [[cut, rng.gauss(0.5, 1.0) if k else None] for k, cut in enumerate(cuts)]
+        found.append(
+            {"target": i, "source": j, "strength": strength, "gain_nats": gain, "target_tokens": pieces}
+        )
+    return found
+
+
+def _order(salt):
+    """Three words: one within the map, one beyond it, one within a single segment."""
+    words = []
+    for number, (announced, used) in enumerate(((700, 1500), (9000, 9900), (3, 100))):
+        places = [
+            {
+                "token": token,
+                "segment": token // 128,
+                "before": salt("paid to the "),
+                "text": " harb",
+                "after": salt(f"our{number} master,\n  who named"),
+            }
+            for token in (announced, used)
+        ]
+        words.append(
+            {
+                "word": salt(f"harbour{number}"),
+                "tokens": [" harb"],
+                "contribution_nats": 0.01 / (number + 1),
+                "num_uses": 9,
+                "num_announced": 7,
+                "expected": 0.25,
+                "announced": places[0],
+                "used": places[1],
+            }
+        )
+    return {
+        "score": 0.21,
+        "score_se": 0.03,
+        "reason": "",
+        "near": 128,
+        "span": 1024,
+        "announcements": words,
     }
 
 
@@ -256,6 +309,39 @@ def _evaluation(folder, rng, index, salt):
         summary=summary,
         loss_by_position=curve,
         examples_fingerprint="cd" * 8,
+    )
+
+
+def _harness(folder, index, salt):
+    rows = [
+        {"task": "lambada", "metric": "acc", "filter": "none", "value": 0.25, "stderr": 0.03, "n": 200},
+        {
+            "task": "lambada",
+            "metric": "perplexity",
+            "filter": "none",
+            "value": 91.5,
+            "stderr": None,
+            "n": 200,
+        },
+        {
+            "task": "sums",
+            "metric": "exact_match",
+            "filter": "strict-match",
+            "value": 0.5,
+            "stderr": 0.1,
+            "n": 8,
+        },
+    ]
+    for row in rows:
+        row["value"] += index / 8
+        row["task"] = salt(row["task"])
+    write_record(
+        folder,
+        "lm_eval",
+        model=salt(("selected half", "random half")[index]),
+        tasks=["lambada", "sums"],
+        settings={"max_length": 2048, "limit": 200, "seed": 0},
+        summary=rows,
     )
 
 

@@ -99,7 +99,7 @@ def faults(text):
         "summary",
         "output",
     }
-    allowed |= {"fieldset", "legend", "label", "input", "button", "blockquote"}
+    allowed |= {"fieldset", "legend", "label", "input", "button", "blockquote", "mark"}
     allowed |= {"svg", "path", "rect", "line", "circle", "text", "desc"}
     for tag, attributes in page.elements:
         if tag not in allowed:

@@ -207,7 +207,7 @@ def _panels(
                 title=f"{task}: {about}",
                 x_label=unit or metric,
                 domain=(0.0, 1.0) if unit == "share" else None,
-                reference=_REFERENCE.get(unit),
+                reference=None if metric == "gain" else _REFERENCE.get(unit),
             )
             panels.append(Panel(task, about, better, chart))
     return panels

@@ -1,5 +1,6 @@
 """The section on scores: how they spread, what status every document has, and the documents at both ends."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from longlode.report.text import as_number, clipped
 NUM_EXTREMES = 10
 _MAX_GROUPS = 6
 _EXCERPT_CHARS = 170
+_NUMBER = re.compile(r"\d+")
 SHOWN_COLUMNS = (
     (
         "strength_mean",
@@ -95,7 +97,7 @@ def scores_view(
     estimator = _estimator(found)
     label = f"score ({estimator})" if estimator else "score"
     columns = [column for column in SHOWN_COLUMNS if _holds_any(table, column[0], good)]
-    chart = histograms(groups, key=f"{key}-hist", title=title, x_label=label) if groups else None
+    chart = histograms(groups, key=f"{key}-hist", title=title, x_label=label) if len(good) > 1 else None
     order = good[np.argsort(-score[good], kind="stable")]
     top = min(NUM_EXTREMES, max(1, len(order) // 2))
     texts = {str(one.get("id")): (number, one) for number, one in enumerate(explained)}
@@ -209,14 +211,26 @@ def _statuses(table: pa.Table) -> list[tuple[str, int, float, list[tuple[str, in
     counted = pa.table(columns).group_by(["status", "reason"]).aggregate([([], "count_all")]).to_pylist()
     rows = []
     for name in {row["status"]: None for row in counted}:
-        part = sorted(
-            ((row["reason"], row["count_all"]) for row in counted if row["status"] == name),
-            key=lambda r: (-r[1], r[0]),
-        )
-        common = [(clipped(reason, 160), n) for reason, n in part if reason][:4]
+        part = [(str(row["reason"]), int(row["count_all"])) for row in counted if row["status"] == name]
         total = sum(n for _, n in part)
+        common = _alike([(reason, n) for reason, n in part if reason])[:4]
         rows.append((str(name), total, total / table.num_rows, common))
     return sorted(rows, key=lambda row: (row[0] != "ok", -row[1], row[0]))
+
+
+def _alike(reasons: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Reasons that differ in their numbers only as one, told by the commonest of them; most common first."""
+    kinds: dict[str, list[tuple[str, int]]] = {}
+    for reason, count in sorted(reasons, key=lambda one: (-one[1], one[0])):
+        kinds.setdefault(_NUMBER.sub("0", reason), []).append((reason, count))
+    told = [
+        (
+            clipped(kind[0][0], 160) + (" and with other numbers" if len(kind) > 1 else ""),
+            sum(n for _, n in kind),
+        )
+        for kind in kinds.values()
+    ]
+    return sorted(told, key=lambda one: (-one[1], one[0]))
 
 
 def _extreme(

@@ -47,9 +47,12 @@ def score_sentences(views: Sequence[ScoresView], compared: Together | None) -> l
         rest = ", ".join(
             f"{count:,} {status.replace('_', ' ')}" for status, count, _, _ in view.statuses if status != "ok"
         )
-        tail = f"; the others: {rest}" if rest else ", none was left out"
-        read = f"{_documents(view.num_documents)} read, {view.num_scored:,} of them scored"
-        sentences.append(f"{where}{read}{tail}.")
+        scored = f"{view.num_scored:,}" if view.num_scored else "none"
+        others = "; the others" if view.num_scored else ""
+        tail = f"{others}: {rest}" if rest else ", none was left out"
+        sentences.append(f"{where}{_documents(view.num_documents)} read, {scored} of them scored{tail}.")
+        most = f"{where}most" if where else "Most"
+        sentences += [f"{most} {warning}" for warning in _missing_scores(view)]
         if not view.complete:
             sentences.append(f"The scoring of {view.name} is not complete: some of its units of work failed.")
         if len(view.quantiles) > 1:
@@ -67,6 +70,19 @@ def score_sentences(views: Sequence[ScoresView], compared: Together | None) -> l
         rest = f"; {len(known) - _MAX_AGREEMENTS} more below" if len(known) > _MAX_AGREEMENTS else ""
         sentences.append(f"Rank correlation of the scores over shared documents: {alike}{rest}.")
     return sentences
+
+
+def _missing_scores(view: ScoresView) -> list[str]:
+    """Where most documents have no score, the rest of a sentence that says so, with the commonest reason."""
+    if 2 * view.num_scored >= view.num_documents:
+        return []
+    reasons = [
+        (n, reason) for status, _, _, common in view.statuses if status != "ok" for reason, n in common
+    ]
+    if not reasons:
+        return ["documents have no score."]
+    count, reason = max(reasons)
+    return [f"documents have no score; the commonest reason ({count:,}): {reason}."]
 
 
 def _documents(count: int) -> str:

@@ -14,7 +14,10 @@ _WORD_CHARS = 60
 
 @dataclass(frozen=True)
 class Place:
-    """A word where it stands: its position in tokens, its segment, and the text around it on one line."""
+    """A word where it stands: its position in tokens, its segment, and the text around it on one line.
+
+    token is that of the scored piece of the word; `word` is whole, so a reader sees no halves.
+    """
 
     token: int
     segment: int
@@ -102,14 +105,37 @@ def _place(value: Any) -> Place | None:
     token, segment = _count(value.get("token")), _count(value.get("segment"))
     if token is None or segment is None:
         return None
-    before, word, after = (_one_line(value.get(name)) for name in ("before", "text", "after"))
+    before, word, after = _whole_word(*(_one_line(value.get(name)) for name in ("before", "text", "after")))
     return Place(
         token=token,
         segment=segment,
         before=before.lstrip() if len(before) <= _SNIPPET_CHARS else "\u2026" + before[-_SNIPPET_CHARS:],
-        word=clipped(word, _WORD_CHARS) if word.strip() else word,
+        word=clipped(word, _WORD_CHARS),
         after=clipped(after, _SNIPPET_CHARS).rstrip(),
     )
+
+
+def _whole_word(before: str, piece: str, after: str) -> tuple[str, str, str]:
+    """Move the letters that touch a piece of a word into it, and the white space at its edges out of it."""
+    if not piece.strip():
+        return before, piece, after
+    start = len(piece) - len(piece.lstrip())
+    before, piece = before + piece[:start], piece[start:]
+    stop = len(piece.rstrip())
+    piece, after = piece[:stop], piece[stop:] + after
+    if re.match(r"\w", piece):
+        start = len(before) - _leading_word(before[::-1])
+        before, piece = before[:start], before[start:] + piece
+    if re.search(r"\w$", piece):
+        stop = _leading_word(after)
+        piece, after = piece + after[:stop], after[stop:]
+    return before, piece, after
+
+
+def _leading_word(text: str) -> int:
+    """How many characters of a word `text` begins with."""
+    found = re.match(r"\w+", text)
+    return found.end() if found else 0
 
 
 def _one_line(text: Any) -> str:

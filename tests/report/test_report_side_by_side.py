@@ -1,0 +1,131 @@
+"""Several folders on one page: scores of different estimators, lm-eval's tables, runs that mostly failed."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from report_records import make_records
+from test_report_page import Page, faults, page_of
+
+from longlode.core.records import write_record
+from longlode.report.agreement import spearman
+
+
+def write_scores(folder, scores, *, estimator="default", status="ok", reasons=(), **columns):
+    """A scores folder: one row for each of `scores` and one without a score for each of `reasons`."""
+    rows = [{"score": score, "status": status, "reason": ""} for score in scores]
+    rows += [{"score": None, "status": "too_short", "reason": reason} for reason in reasons]
+    for number, row in enumerate(rows):
+        row |= {"id": f"d{number}", "source": "s", "file": "f", "row": number, "num_tokens": 5000}
+        row |= {name: values[number] for name, values in columns.items()}
+    (folder / "parts").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "parts" / "a.parquet")
+    write_record(
+        folder,
+        "scores",
+        estimator={"name": estimator, "version": 1, "options": {}},
+        num_documents=len(rows),
+        complete=True,
+        parts=[{"part": "a.parquet"}],
+    )
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [([10, 20, 30, 40], 1.0), ([4, 3, 2, 1], -1.0), ([1, 1, 1, 1], None), ([1, 3, 2, 4], 0.8)],
+)
+def test_spearman(second, expected):
+    found = spearman(np.array([1.0, 2.0, 3.0, 100.0]), np.array(second, dtype=float))
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_spearman_gives_ties_their_mean_rank():
+    first, second = np.array([1.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])
+    assert spearman(first, second) == pytest.approx(np.corrcoef([1.5, 1.5, 3, 4], [1, 2, 3, 4])[0, 1])
+
+
+def test_estimators_side_by_side(tmp_path):
+    write_scores(
+        tmp_path / "a", [0.1, 0.2, 0.3, 0.4], score_se=[0.01] * 4, strength_mean=[0.5, 0.5, None, 0.5]
+    )
+    write_scores(tmp_path / "b", [9.0, 8.0, 7.0, 6.0], estimator="gzip", strength_mean=[None] * 4)
+    text = page_of(tmp_path, tmp_path / "report.html")
+    assert faults(text) == []
+    page = Page(text)
+    assert "documents read 4 in 2 scores folders" in page.text  # each once
+    assert "a: 4 documents were read, 4 of them scored, none was left out." in page.text
+    assert "Rank correlation of the scores over shared documents: a and b \u22121.00." in page.text
+    assert "estimator gzip" in page.text
+    assert "score (gzip)" in page.text
+    tables = re.findall(r'<table class="docs">.*?</table>', text, re.S)
+    assert ["mean strength" in table for table in tables] == [True, True, False, False]
+    assert ["\u00b1 0.0100" in table for table in tables] == [True, True, False, False]
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path):
+    for name in ("old", "new"):
+        write_scores(tmp_path / name / "scores", [0.1, 0.2, 0.3])
+    tops = [tmp_path / name / "scores" for name in ("old", "new")]
+    page = Page(page_of(tops, tmp_path / "report.html"))
+    assert "old/scores: 3 documents were read" in page.text
+    assert "new/scores: 3 documents were read" in page.text
+
+
+def test_one_folder_is_compared_with_nothing(tmp_path):
+    write_scores(tmp_path / "a", [0.1, 0.2])
+    text = page_of(tmp_path, tmp_path / "report.html")
+    assert "Do the scores rank alike?" not in text
+    assert "2 documents were read, 2 of them scored, none was left out." in text
+
+
+def test_a_run_in_which_most_failed(tmp_path):
+    reasons = [f"{number} tokens; needed 1024" for number in (7, 7, 8, 9)] + ["no field 'text'"]
+    write_scores(tmp_path / "a", [0.25], reasons=reasons)
+    text = page_of(tmp_path, tmp_path / "report.html")
+    page = Page(text)
+    assert "6 documents were read, 1 of them scored; the others: 5 too short." in page.text
+    common = "7 tokens; needed 1024 and with other numbers"
+    assert f"Most documents have no score; the commonest reason (4): {common}." in page.text
+    assert f"{common} (4)" in page.text
+    assert "no field 'text' (1)" in page.text
+    assert "One document of a has a score: 0.250." in page.text
+    assert "Distribution of scores" not in text
+
+
+def test_a_run_without_a_score(tmp_path):
+    write_scores(tmp_path / "a", [], reasons=["5 tokens"] * 3)
+    page = Page(page_of(tmp_path, tmp_path / "report.html"))
+    assert "3 documents were read, none of them scored: 3 too short." in page.text
+    assert "No document of a has a score." in page.text
+
+
+def test_lm_eval_is_a_table_with_the_models_side_by_side(tmp_path):
+    make_records(tmp_path / "demo")
+    text = page_of(tmp_path / "demo" / "harness", tmp_path / "report.html")
+    assert faults(text) == []
+    page = Page(text)
+    assert "There is no evaluation here." not in page.text
+    assert "longlode evaluate MODEL" not in page.text
+    table = text[text.index('aria-label="Results of lm-evaluation-harness"') :]
+    rows = [
+        re.sub(r"<[^>]+>", " ", row).split() for row in re.findall(r"<tr>(<th scope.*?)</tr>", table, re.S)
+    ][:6]
+    assert rows == [
+        ["lambada", "acc", "random", "half", "0.375", "0.0300", "200"],
+        ["lambada", "acc", "selected", "half", "0.250", "0.0300", "200"],
+        ["lambada", "perplexity", "random", "half", "91.6", "\u2013", "200"],
+        ["lambada", "perplexity", "selected", "half", "91.5", "\u2013", "200"],
+        ["sums", "exact_match", "strict-match", "random", "half", "0.625", "0.100", "8"],
+        ["sums", "exact_match", "strict-match", "selected", "half", "0.500", "0.100", "8"],
+    ]
+    assert "random half: a context of 2,048 tokens, the first 200 examples of each task." in page.text
+    assert "lambada acc 0.375 \u00b1 0.0300; lambada perplexity 91.6;" in page.text
+
+
+def test_a_strange_lm_eval_record_does_not_stop_the_page(tmp_path):
+    write_record(tmp_path, "lm_eval", model=3, summary=[{"task": "x"}, 5], settings=[])
+    text = page_of(tmp_path, tmp_path / "report.html")
+    assert faults(text) == []
+    assert "gave no figure" in text
