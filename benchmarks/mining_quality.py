@@ -1,213 +1,260 @@
 """Which score tells coherent documents from documents that only look long?
 
-    python -m benchmarks.mining_quality [--scorer starter] [--estimators default,paper,...] [--extra] [--save]
+    python -m benchmarks.mining_quality [--estimators default,gzip,... | all] [--lengths 4096,16384,32768]
+        [--split test] [--documents FOLDER] [--max-documents 20] [--scorer starter] [--save]
 
-Scores the labelled set (`benchmarks/labelled.py`) with every estimator and prints, for each negative, the AUC (share of
-(coherent, negative) pairs that are ranked rightly, ties half) with a 95 % bootstrap interval over documents, the
-correlation of the score with length, and the tokens that the model read for each token of the documents. Without
-`--save` nothing is written; with it a dated table goes to benchmarks/results/.
+Builds the labelled set (`benchmarks/labelled.py`) at each length and prints, for each estimator and negative, the AUC
+with a 95 % bootstrap interval over documents, also within each domain; tokens that the model read for each token of the
+documents, and seconds. Then two checks: the rank correlation with the estimator's exhaustive score (all pairs), and
+the correlation of the score with length, over coherent documents cut at five lengths. A GPU or patience is needed for
+estimators that read the model at 16,384 tokens and more; `--max-documents` and `--lengths` make it cheaper. Estimators
+whose score needs no pair (`default`) read none with `--pairs 0`. Without `--save` nothing is written; with it a dated
+table goes to benchmarks/results/, as JSON and Markdown.
 """
 
 import argparse
 import datetime
-import json
+import os
 import platform
+import random
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+from rich.console import Console
 
-from benchmarks.labelled import COHERENT, Labelled, labelled_set
-from longlode.core.records import versions
-from longlode.corpus import Document, write_documents
-from longlode.mining import Estimator, PairPlan, ScoreSettings, SegmentedDocument, make_estimator, score
+from benchmarks.labelled import COHERENT, LENGTHS, Cutter, Labelled, LabelledSet, build_set
+from benchmarks.quality_measures import auc_interval, by_domain, length_bias, same_half, same_kind, spearman
+from benchmarks.quality_scoring import Scored, Setup, TokensOnly, run_all
+from benchmarks.quality_table import Block, markdown, show_block, show_checks
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.records import versions, write_json
+from longlode.corpus import Tokenizer
+from longlode.mining import ESTIMATORS, make_estimator
 
 RESULTS = Path(__file__).with_name("results")
-ESTIMATORS = "default,paper,release,strength,gzip"
-SAME_PAIRS = ("paper", "release", "strength")
-NUM_RESAMPLES = 1000
+DEFAULT_ESTIMATORS = "default,paper,release,strength,overlap,gzip"
+BIAS_CUTS = (16, 8, 4, 2, 1)
+"""Length bias is measured at these parts of the longest length, from LEAST_BIAS_TOKENS on: 2,048 to 32,768 tokens."""
+LEAST_BIAS_TOKENS = 1024
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Score, tabulate, print, and save if asked to."""
-    arguments = parse()
-    documents = labelled_set(num_chars=arguments.chars, seed=arguments.seed, extra=arguments.extra)
-    labels = np.array([item.label for item in documents])
-    domains = np.array([item.domain for item in documents])
-    print(
-        f"{len(documents)} documents: " + ", ".join(f"{sum(labels == x)} {x}" for x in dict.fromkeys(labels))
-    )
-    rows = []
+    options = parse(arguments)
+    names = list(ESTIMATORS) if options.estimators == "all" else options.estimators.split(",")
+    # A name that is not there is refused before hours of work.
+    reads_model = any(make_estimator(name, pairs=options.pairs).reads_model for name in names)
+    console = Console()
+    blocks: list[Block] = []
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "labelled.jsonl"
-        write_documents(source, ({"id": d.id, "source": d.domain, "text": d.text} for d in documents))
-        lengths = np.array([len(item.text.encode()) for item in documents])
-        for name in arguments.estimators.split(","):
-            scores, cost = run(name, source, Path(folder), arguments)
-            row = {"estimator": name} | tabulate(scores, lengths, labels, arguments.seed) | cost
-            row["by_domain"] = by_domain(scores, labels, domains)
-            rows.append(row)
-            show(row)
-    if arguments.save:
-        save(rows, documents, arguments)
+        setup = Setup(load_scorer(options, reads_model), Path(folder), pairs=options.pairs, seed=options.seed)
+        for num_tokens in options.lengths:
+            blocks.append(block(num_tokens, names, options, setup))
+            show_block(blocks[-1], console)
+        checks = {} if options.no_checks else check(names, options, setup)
+    show_checks(checks, console)
+    if options.save:
+        save(blocks, checks, options)
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scorer", default="starter", help="starter, a folder, or a hub id")
-    parser.add_argument("--estimators", default=ESTIMATORS, help="names, with commas between")
+    parser.add_argument("--estimators", default=DEFAULT_ESTIMATORS, help="names, with commas between, or all")
     parser.add_argument(
-        "--dtype", default="float32", help="of the scorer; bfloat16 is faster where it is native"
+        "--lengths", type=_numbers, default=list(LENGTHS), help="tokens of each document, with commas between"
     )
-    parser.add_argument("--chars", type=int, default=60_000, help="characters of each document")
-    parser.add_argument("--pairs", type=int, default=500, help="pairs of each document")
-    parser.add_argument("--extra", action="store_true", help="also the harder negatives")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", choices=("dev", "test", "all"), default="test")
+    parser.add_argument(
+        "--documents", type=Path, default=None, help="a folder of coherent documents of yours"
+    )
+    parser.add_argument(
+        "--max-documents", type=int, default=None, help="of each label, balanced over domains"
+    )
+    parser.add_argument(
+        "--pairs", type=_pairs, default=500, help="pairs of each document, 0 for none, or all"
+    )
+    parser.add_argument("--no-checks", action="store_true", help="skip exhaustive scores and length bias")
+    parser.add_argument("--check-documents", type=int, default=24, help="coherent documents of the checks")
+    parser.add_argument("--check-length", type=int, default=4096, help="tokens of the exhaustively scored")
+    parser.add_argument("--dtype", default="float32", help="of the scorer; bfloat16 is faster where native")
+    parser.add_argument("--device", default="auto", help="of the scorer")
     parser.add_argument("--threads", type=int, default=None, help="threads of torch")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", action="store_true", help="write a dated table to benchmarks/results/")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def run(name: str, source: Path, folder: Path, arguments: argparse.Namespace) -> tuple[np.ndarray, dict]:
-    """Score the set with one estimator; returns scores in the set's order (nan where none) and what it cost.
-
-    paper, release and strength read the same pairs, so they are read once, by paper, and the others finish from what it
-    kept; their cost is that of the reading.
-    """
-    reader = "paper" if name in SAME_PAIRS else name
-    out = folder / reader
-    if not out.exists():
-        read_set(reader, source, out, arguments)
-    record = json.loads((out / "record.json").read_text())
-    cost = {"tokens_read": record["cost"]["tokens_read_per_token"], "seconds": record["seconds"]}
-    rows = pq.read_table(sorted((out / "parts").glob("*.parquet"))).sort_by("row").to_pylist()
-    if name == reader:
-        return np.array([np.nan if row["score"] is None else row["score"] for row in rows]), cost
-    estimator = make_estimator(name, pairs=arguments.pairs)
-    return np.array([finish_from_pairs(estimator, row) for row in rows]), cost
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
 
 
-def read_set(name: str, source: Path, out: Path, arguments: argparse.Namespace) -> None:
-    """Score the set into `out`, keeping the pairs."""
+def _pairs(text: str) -> int | None:
+    return None if text == "all" else int(text)
+
+
+def load_scorer(options: argparse.Namespace, reads_model: bool) -> Any:
+    """The scorer of the command line; of the starter its tokenizer alone if no estimator reads the model."""
     from longlode.models import starter_folder
+
+    if options.scorer == "starter" and not reads_model:
+        return TokensOnly(Tokenizer.load(starter_folder()))
     from longlode.models.scorer import ScorerSpec
 
-    source_name = str(starter_folder()) if arguments.scorer == "starter" else arguments.scorer
-    spec = ScorerSpec(source_name, dtype=arguments.dtype)
-    scorer = spec(arguments.threads)
-    score(
-        source,
-        out,
-        estimator=make_estimator(name, pairs=arguments.pairs),
-        make_scorer=lambda: scorer,
-        scorer_fingerprint=scorer.fingerprint,
-        settings=ScoreSettings(seed=arguments.seed, keep_pairs=True),
-    )
+    name = str(starter_folder()) if options.scorer == "starter" else options.scorer
+    return ScorerSpec(name, dtype=options.dtype, device=options.device)(options.threads)
 
 
-def finish_from_pairs(estimator: Estimator, row: dict) -> float:
-    """An estimator's score from the mean nats of the pairs that a row kept; nan where there is none."""
-    if row["status"] != "ok":
-        return np.nan
-    columns = {
-        name: np.array([pair[name] for pair in row["pairs"]]) for name in ("i", "j", "nll_alone", "nll_given")
-    }
-    num_segments = row["num_segments"]
-    alone = np.zeros((num_segments, 1))
-    alone[columns["i"], 0] = columns["nll_alone"]
-    doc = SegmentedDocument(
-        document=Document(row["id"], "", row["source"], row["file"], row["row"]),
-        tokens=np.zeros((num_segments, 2), dtype=np.int64),
-        positions=np.arange(num_segments),
-        num_total_segments=num_segments,
-        all_tokens=np.zeros(0, dtype=np.int32),
-        foreign=np.zeros((0, 2), dtype=np.int64),
-        repetition=row["repetition"],
-        gzip_ratio=row["gzip_ratio"],
-    )
-    plan = PairPlan(columns["i"].astype(np.int32), columns["j"].astype(np.int32))
-    found = estimator.finish(doc, plan, alone, columns["nll_given"][:, None]).score
-    return np.nan if found is None else found
-
-
-def tabulate(scores: np.ndarray, lengths: np.ndarray, labels: np.ndarray, seed: int) -> dict:
-    """AUC and interval of each negative, and the score's correlation with length among coherent documents."""
-    positive = scores[labels == COHERENT]
-    negatives = [x for x in dict.fromkeys(labels) if x != COHERENT]
-    rng = np.random.default_rng(seed)
+def block(num_tokens: int, names: Sequence[str], options: argparse.Namespace, setup: Setup) -> Block:
+    """Everything of one length."""
+    found = _set(num_tokens, options)
+    documents = balanced(found.items, options.max_documents)
+    labels = np.array([item.label for item in documents])
+    domains = np.array([item.domain for item in documents])
+    groups = [item.id.rsplit("@", 1)[0] for item in documents if item.label == COHERENT]
+    scored = run_all(names, documents, setup)
     return {
-        "auc": {x: interval(positive, scores[labels == x], rng) for x in negatives},
+        "num_tokens": num_tokens,
+        "counts": dict(Counter(map(str, labels))),
+        "left_out": [[label, domain, count] for (label, domain), count in found.left_out.items()],
+        "estimators": {
+            name: tabulate(result, labels, domains, groups, options.seed) for name, result in scored.items()
+        },
+    }
+
+
+def tabulate(
+    result: Scored, labels: np.ndarray, domains: np.ndarray, groups: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """One estimator at one length."""
+    scores = result.scores
+    positive = scores[labels == COHERENT]
+    negatives = [str(label) for label in dict.fromkeys(labels) if label != COHERENT]
+    return {
+        "auc": {x: auc_interval(positive, groups, scores[labels == x], seed) for x in negatives},
+        "same_kind": same_kind(scores, labels, domains, COHERENT),
+        "by_domain": by_domain(scores, labels, domains, COHERENT),
         "unscored": int(np.isnan(scores).sum()),
-        "length_correlation": spearman(positive, lengths[labels == COHERENT]),
+        "tokens_read": result.tokens_read,
+        "seconds": result.seconds,
     }
 
 
-def auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Share of pairs in which the positive scores higher; ties, and documents without a score, count half."""
-    difference = positive[:, None] - negative[None]
-    return float((difference > 0).mean() + 0.5 * ((difference == 0) | np.isnan(difference)).mean())
+def balanced(items: Sequence[Labelled], most: int | None) -> list[Labelled]:
+    """At most so many documents of each label, one domain after the other in turn, in random but fixed order."""
+    if most is None:
+        return list(items)
+    chosen: list[Labelled] = []
+    for label in dict.fromkeys(item.label for item in items):
+        shelves: dict[str, list[Labelled]] = {}
+        for item in items:
+            if item.label == label:
+                shelves.setdefault(item.domain, []).append(item)
+        for shelf in shelves.values():
+            random.Random(len(shelf)).shuffle(shelf)
+        ordered = sorted((place, domain) for domain, shelf in shelves.items() for place in range(len(shelf)))
+        chosen += [shelves[domain][place] for place, domain in ordered[:most]]
+    return chosen
 
 
-def interval(
-    positive: np.ndarray, negative: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float, float]:
-    """AUC, and its 2.5 and 97.5 percentiles over resampled documents."""
-    draws = [
-        auc(rng.choice(positive, len(positive)), rng.choice(negative, len(negative)))
-        for _ in range(NUM_RESAMPLES)
-    ]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return auc(positive, negative), float(low), float(high)
+def check(names: Sequence[str], options: argparse.Namespace, setup: Setup) -> dict[str, dict[str, Any]]:
+    """Rank correlation with the exhaustive score, and length bias, of each estimator."""
+    checks: dict[str, dict[str, Any]] = {name: {} for name in names}
+    found = coherent_and_not(options.check_length, options)
+    sampled = run_all(names, found, setup)
+    for name in names:
+        if not make_estimator(name, pairs=setup.pairs).reads_model:
+            checks[name]["exact"] = True
+    reading = [name for name in names if "exact" not in checks[name]]
+    exhaustive = run_all(reading, found, replace(setup, pairs=None))
+    for name, full in exhaustive.items():
+        scores = sampled[name].scores
+        checks[name] |= {
+            "exact": bool(np.array_equal(scores, full.scores, equal_nan=True)),
+            "exhaustive_correlation": spearman(scores, full.scores),
+            "same_half": same_half(scores, full.scores),
+            "exhaustive_documents": len(found),
+            "exhaustive_tokens": options.check_length,
+            "exhaustive_tokens_read": full.tokens_read,
+        }
+    for name, row in bias(names, options, setup).items():
+        checks[name] |= row
+    return checks
 
 
-def by_domain(scores: np.ndarray, labels: np.ndarray, domains: np.ndarray) -> dict[str, float]:
-    """AUC of coherent against spliced documents within one domain."""
-    found = {}
-    for domain in dict.fromkeys(domains):
-        here = [scores[(labels == label) & (domains == domain)] for label in (COHERENT, "spliced")]
-        if all(map(len, here)):
-            found[str(domain)] = auc(*here)
-    return found
+def coherent_and_not(num_tokens: int, options: argparse.Namespace) -> list[Labelled]:
+    """Half the documents of the check coherent, half of them negatives of all labels."""
+    items = _set(num_tokens, options).items
+    half = max(2, options.check_documents // 2)
+    coherent = balanced([item for item in items if item.label == COHERENT], half)
+    negative = [item for item in items if item.label != COHERENT]
+    labels = len({item.label for item in negative}) or 1
+    return coherent + balanced(negative, -(-half // labels))[:half]
 
 
-def spearman(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Rank correlation; None when one of them does not vary."""
-    ranks = [np.unique(x, return_inverse=True)[1].astype(float) for x in (a, b)]
-    if min(x.std() for x in ranks) == 0:
-        return None
-    return float(np.corrcoef(*ranks)[0, 1])
+def bias(names: Sequence[str], options: argparse.Namespace, setup: Setup) -> dict[str, dict[str, Any]]:
+    """Length bias: the longest coherent stretches, cut at each length from the same beginning."""
+    from longlode.models import starter_folder
+
+    longest = max(options.lengths)
+    lengths = [longest // cut for cut in BIAS_CUTS if cut == 1 or longest // cut >= LEAST_BIAS_TOKENS]
+    documents = [item for item in _set(lengths[-1], options).items if item.label == COHERENT]
+    documents = balanced(documents, options.check_documents)
+    tokenizer = Tokenizer.load(starter_folder())
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for num_tokens in lengths:
+        cutter = Cutter(tokenizer, num_tokens)
+        shorter = []
+        for item in documents:
+            cut = cutter.cut(item.text)
+            assert cut is not None, "a stretch of more tokens holds fewer"
+            shorter.append(replace(item, text=cut[0], tokens=cut[1]))
+        for name, result in run_all(names, shorter, setup).items():
+            scores[name].append(result.scores)
+    return {
+        name: length_bias(np.stack(columns, 1), lengths)
+        | {"bias_documents": len(documents), "bias_lengths": lengths}
+        for name, columns in scores.items()
+    }
 
 
-def show(row: dict) -> None:
-    """Print one estimator's line."""
-    cells = "  ".join(f"{x} {m:.3f} [{low:.3f}, {high:.3f}]" for x, (m, low, high) in row["auc"].items())
-    print(
-        f"{row['estimator']:9} {cells}  reads {row['tokens_read']:.2f}x  {row['seconds']:.0f} s", flush=True
-    )
+def _set(num_tokens: int, options: argparse.Namespace) -> LabelledSet:
+    return _built(num_tokens, options.split, options.seed, options.documents)
 
 
-def save(rows: list[dict], documents: list[Labelled], arguments: argparse.Namespace) -> None:
-    """Write the table with machine, versions and command."""
+@lru_cache(maxsize=4)
+def _built(num_tokens: int, split: str, seed: int, documents: Path | None) -> LabelledSet:
+    return build_set(num_tokens=num_tokens, split=split, seed=seed, documents=documents)
+
+
+def save(blocks: list[Block], checks: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
+    """Write the numbers and the table, with machine, versions and command."""
     RESULTS.mkdir(exist_ok=True)
-    path = (
-        RESULTS
-        / f"{datetime.date.today().isoformat()}-mining-quality{'-extra' if arguments.extra else ''}.json"
-    )
-    result = {
+    path = RESULTS / f"{datetime.date.today().isoformat()}-mining-quality.json"
+    about = {
         "command": "python -m benchmarks.mining_quality " + " ".join(sys.argv[1:]),
-        "machine": platform.processor() or platform.machine(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": versions(),
-        "num_documents": len(documents),
-        "rows": rows,
+        "split": options.split,
+        "seed": options.seed,
     }
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"saved {path}")
+    write_json(path, about | {"lengths": blocks, "checks": checks})
+    path.with_suffix(".md").write_text(markdown(blocks, checks, about), encoding="utf-8")
+    print(f"saved {path} and the table beside it")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ConfigError, InputError) as error:
+        sys.exit(f"error: {error}")

@@ -62,7 +62,7 @@ def test_pages_share_all_but_their_snippets():
     text = generated.boilerplate_pages(snippets, num_chars=6000, rng=random.Random(0))
     pages = text.split("\n\n\n")
     assert len(pages) > 2
-    own = [{line for line in page.split("\n")} for page in pages]
+    own = [set(page.split("\n")) for page in pages]
     shared = set.intersection(*own)
     assert any("cookies" in line for line in shared)
     assert all(2 * sum(map(len, shared)) > len(page) - sum(map(len, shared)) for page in pages)

@@ -1,0 +1,150 @@
+"""Runs estimators over the labelled set: by the engine, from a file, as `longlode score` does."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.labelled import Labelled
+from longlode.core.errors import ConfigError
+from longlode.corpus import Tokenizer, write_documents
+from longlode.mining import DocumentScore, PairPlan, ScoreSettings, SegmentedDocument, make_estimator, score
+from longlode.mining.estimators.paper import PaperEstimator
+
+SAME_PAIRS = ("paper", "release", "strength")
+"""They read the same pairs, so these are read once for all of them; the cost of each is that of the reading."""
+ROWS_PER_UNIT = 16
+"""Documents of one unit of work: the bar moves after each, and foreign segments come from its others."""
+
+
+class TokensOnly:
+    """Stands in for the scorer where no estimator reads the model: its tokenizer, without torch."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Args: tokenizer, the scorer's."""
+        self.tokenizer = tokenizer
+        self.fingerprint = f"tokens-only:{tokenizer.fingerprint}"
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text."""
+        return self.tokenizer.encode(texts)
+
+    def alone(self, segments: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Raises: ConfigError."""
+        raise ConfigError("an estimator reads the model, but only its tokenizer was loaded.")
+
+    def given(self, states: Any, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Raises: ConfigError."""
+        return self.alone(targets)[0]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the runs share. scorer: any `Scorer`; pairs: None for all, 0 for none where the estimator can do without."""
+
+    scorer: Any
+    folder: Path
+    pairs: int | None = 500
+    seed: int = 0
+    quiet: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """float64 `[n]` in the order of the documents, nan where there is none; and what it cost.
+
+    tokens_read: of the model, for each token of the documents; None if the estimator reads no model.
+    """
+
+    scores: np.ndarray
+    tokens_read: float | None
+    seconds: float
+
+
+class SharedPairs(PaperEstimator):
+    """The paper's score; release and strength are finished from the same readings, into `found[name][id]`."""
+
+    def __init__(self, *, pairs: int | None, names: Sequence[str]) -> None:
+        """Args: pairs, as of every estimator; names, of the others to finish."""
+        super().__init__(pairs=pairs)
+        self.others = {name: make_estimator(name, pairs=pairs) for name in names}
+        self.found: dict[str, dict[str, float]] = {name: {} for name in names}
+
+    def finish(
+        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
+    ) -> DocumentScore:
+        """As the paper's; an estimator that would have read no pair (release of few segments) is shown none."""
+        for name, other in self.others.items():
+            own = other.plan(doc, np.random.default_rng(0))
+            count = len(plan.targets) if len(own.targets) else 0
+            shown = PairPlan(plan.targets[:count], plan.sources[:count])
+            found = other.finish(doc, shown, alone, given[:count]).score
+            if found is not None:
+                self.found[name][doc.document.id] = found
+        return super().finish(doc, plan, alone, given)
+
+
+def run_all(names: Sequence[str], documents: Sequence[Labelled], setup: Setup) -> dict[str, Scored]:
+    """Score the documents with every estimator."""
+    done: dict[str, Scored] = {}
+    shared = [name for name in names if name in SAME_PAIRS]
+    for name in names:
+        if name in done:
+            continue
+        if name in shared and len(shared) > 1:
+            done |= _run_shared(shared, documents, setup)
+        else:
+            done[name] = _run(make_estimator(name, pairs=setup.pairs), documents, setup)
+    return {name: done[name] for name in names}
+
+
+def _run_shared(names: Sequence[str], documents: Sequence[Labelled], setup: Setup) -> dict[str, Scored]:
+    estimator = SharedPairs(pairs=setup.pairs, names=[name for name in names if name != "paper"])
+    paper = _run(estimator, documents, setup, ", ".join(names))
+    found = {"paper": paper} if "paper" in names else {}
+    for name, scores in estimator.found.items():
+        values = np.array([scores.get(item.id, np.nan) for item in documents])
+        found[name] = replace(paper, scores=values)
+    return found
+
+
+def _run(estimator: Any, documents: Sequence[Labelled], setup: Setup, title: str = "") -> Scored:
+    source = setup.folder / "documents.jsonl"
+    out = setup.folder / f"run-{len(list(setup.folder.glob('run-*')))}"
+    # Mixed, so that a unit holds all labels and domains.
+    order = np.random.default_rng(setup.seed).permutation(len(documents))
+    mixed = [documents[place] for place in order]
+    write_documents(source, ({"id": d.id, "source": d.domain, "text": d.text} for d in mixed))
+    title = f"{title or estimator.name}, {len(documents[0].tokens):,} tokens" if documents else estimator.name
+    with Progress(
+        TextColumn(f"{title:40}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} documents"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=setup.quiet,
+    ) as progress:
+        task = progress.add_task(title, total=len(documents))
+        score(
+            source,
+            out,
+            estimator=estimator,
+            make_scorer=lambda: setup.scorer,
+            scorer_fingerprint=setup.scorer.fingerprint,
+            settings=ScoreSettings(seed=setup.seed, rows_per_unit=ROWS_PER_UNIT),
+            progress=lambda _done, _total, done, _tokens: progress.update(task, completed=done),
+        )
+    record = json.loads((out / "record.json").read_text())
+    rows = pq.read_table(sorted((out / "parts").glob("*.parquet")), columns=["row", "score"])
+    values = np.empty(len(documents))
+    values[order] = rows.sort_by("row")["score"].to_numpy().astype(float)
+    reads = estimator.needs_scorer and estimator.reads_model
+    cost = record["cost"]["tokens_read_per_token"] if reads else None
+    return Scored(values, cost, record["seconds"])

@@ -1,0 +1,162 @@
+"""The tables of the mining benchmark: in the terminal, and as Markdown beside the saved numbers."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Block = dict[str, Any]
+"""One length: num_tokens, counts and left_out by label, and by estimator auc, same_kind, by_domain, cost."""
+_GOOD, _FAIR = 0.97, 0.85
+
+
+def show_block(block: Block, console: Console) -> None:
+    """Print one length: AUC with its interval, negatives down, estimators across; then AUC within each domain."""
+    console.print()
+    table = Table(
+        title=f"{block['num_tokens']:,} tokens a document", title_justify="left", title_style="bold"
+    )
+    table.add_column(f"{block['counts']['coherent']} coherent against")
+    for name in block["estimators"]:
+        table.add_column(name, justify="right")
+    for label, count in block["counts"].items():
+        if label != "coherent":
+            cells = [_auc_cell(row["auc"][label]) for row in block["estimators"].values()]
+            table.add_row(f"{count} {label}", *cells)
+    table.add_section()
+    for domain in next(iter(block["estimators"].values()))["by_domain"]:
+        cells = [_plain_cell(_mean(row["by_domain"][domain])) for row in block["estimators"].values()]
+        table.add_row(f"{domain}: mean of all", *cells)
+    table.add_section()
+    for title, make in (
+        ("tokens read per token", _reads),
+        ("seconds", _seconds),
+        ("without a score", _unscored),
+    ):
+        table.add_row(title, *(Text(make(row), style="dim") for row in block["estimators"].values()))
+    console.print(table)
+
+
+def show_checks(checks: dict[str, dict[str, Any]], console: Console) -> None:
+    """Print what holds for an estimator over all lengths: rank correlation with its exhaustive score, length bias."""
+    if not checks:
+        return
+    console.print()
+    table = Table(title="Sampling and length", title_justify="left", title_style="bold")
+    for title in (
+        "estimator",
+        "rank corr. with all pairs",
+        "same half",
+        "length bias within",
+        "between documents",
+    ):
+        table.add_column(title, justify="left" if title == "estimator" else "right")
+    for name, row in checks.items():
+        table.add_row(name, *_check_cells(row))
+    console.print(table)
+
+
+def markdown(blocks: list[Block], checks: dict[str, dict[str, Any]], about: dict[str, Any]) -> str:
+    """The same as Markdown, with every domain spelled out."""
+    lines = ["# Which score tells coherent documents from documents that only look long?", ""]
+    lines += [
+        f"`{about['command']}`, {about['machine']}, longlode {about['versions'].get('longlode', '?')}",
+        "",
+    ]
+    lines += [
+        "AUC [95 % interval over resampled documents]: share of (coherent, negative) pairs that are ranked rightly, "
+        "ties half. In parentheses: over pairs of one domain alone.",
+        "",
+    ]
+    for block in blocks:
+        names = list(block["estimators"])
+        lines += [f"## {block['num_tokens']:,} tokens", ""]
+        lines += _table([f"{block['counts']['coherent']} coherent against", *names], _auc_rows(block))
+        lines += ["AUC by domain of the coherent documents:", ""]
+        lines += _table(["domain", "negative", *names], _domain_rows(block))
+        lines += [_left_out(block), ""] if block["left_out"] else []
+    if checks:
+        lines += ["## Sampling and length", ""]
+        head = ["estimator", "rank correlation with all pairs", "same half", "length bias within", "between"]
+        lines += _table(head, [[name, *_check_cells(row)] for name, row in checks.items()])
+    return "\n".join(lines)
+
+
+def _auc_rows(block: Block) -> list[list[str]]:
+    rows = []
+    for label, count in block["counts"].items():
+        if label == "coherent":
+            continue
+        cells = []
+        for row in block["estimators"].values():
+            mean, low, high = row["auc"][label]
+            same = row["same_kind"][label]
+            cells.append(f"{mean:.3f} [{low:.3f}, {high:.3f}]" + ("" if same is None else f" ({same:.3f})"))
+        rows.append([f"{count} {label}", *cells])
+    for title, make in (
+        ("tokens read per token", _reads),
+        ("seconds", _seconds),
+        ("without a score", _unscored),
+    ):
+        rows.append([title, *(make(row) for row in block["estimators"].values())])
+    return rows
+
+
+def _domain_rows(block: Block) -> list[list[str]]:
+    estimators = list(block["estimators"].values())
+    return [
+        [domain, label, *(f"{row['by_domain'][domain][label]:.3f}" for row in estimators)]
+        for domain, found in estimators[0]["by_domain"].items()
+        for label in found
+    ]
+
+
+def _left_out(block: Block) -> str:
+    parts = [f"{count} {label} of {domain}" for label, domain, count in block["left_out"]]
+    return f"Too short for {block['num_tokens']:,} tokens, or unfit: " + ", ".join(parts) + "."
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def _auc_cell(found: list[float]) -> Text:
+    mean, low, high = found
+    text = Text(f"{mean:.3f}", style=_style(mean))
+    text.append(f" {low:.2f}-{high:.2f}", style="dim")
+    return text
+
+
+def _plain_cell(value: float | None) -> Text:
+    return Text("-") if value is None else Text(f"{value:.3f}", style=_style(value))
+
+
+def _style(value: float) -> str:
+    return "bold green" if value >= _GOOD else "yellow" if value >= _FAIR else "red"
+
+
+def _mean(row: dict[str, float]) -> float | None:
+    return sum(row.values()) / len(row) if row else None
+
+
+def _reads(row: dict[str, Any]) -> str:
+    return "no model" if row["tokens_read"] is None else f"{row['tokens_read']:.2f}"
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    return f"{row['seconds']:.0f}"
+
+
+def _unscored(row: dict[str, Any]) -> str:
+    return str(row["unscored"])
+
+
+def _check_cells(row: dict[str, Any]) -> list[str]:
+    def number(name: str, digits: int = 3) -> str:
+        return "-" if row.get(name) is None else f"{row[name]:.{digits}f}"
+
+    correlation = "exact" if row.get("exact") else number("exhaustive_correlation")
+    half = "exact" if row.get("exact") else number("same_half")
+    return [correlation, half, number("within"), number("between")]
