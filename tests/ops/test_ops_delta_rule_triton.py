@@ -74,7 +74,7 @@ def test_auto_falls_back_with_one_warning_that_says_why(monkeypatch, caplog):
     monkeypatch.setattr(backends, "why_no_triton", lambda: "")
     monkeypatch.setattr(backends, "_unsupported", lambda *_: "")
     monkeypatch.setattr(backends, "triton_fault", lambda *_: "dk is off by 5.4e-01")
-    backends._warn_once.cache_clear()
+    backends._log_once.cache_clear()
     caplog.set_level(logging.WARNING)
     for _ in range(2):
         assert backends.pick_for_device(OnCuda, OnCuda, False, None) == "chunkwise"

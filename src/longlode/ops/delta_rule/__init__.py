@@ -1,7 +1,8 @@
 """delta_rule: the one recurrence behind DeltaNet (`g=None`) and Gated DeltaNet (`g` given).
 
 May import: core and torch. Start reading: `reference.py` (the recurrence), `README.md` (the chunk form,
-derived), `chunkwise.py` (the chunk form, in the README's letters); `triton.py` and `TRITON.md` for the GPU.
+derived), `chunkwise.py` (the chunk form, in the README's letters); `native.py` and `native/` for compiled CPU
+kernels; `triton.py` and `TRITON.md` for the GPU.
 """
 
 import logging
@@ -11,8 +12,9 @@ import torch
 
 from longlode.core.errors import BackendError, ConfigError
 from longlode.core.shapes import check_shape
-from longlode.ops.delta_rule.backends import pick_for_device, why_no_triton_for
+from longlode.ops.delta_rule.backends import pick_for_device, why_no_native_for, why_no_triton_for
 from longlode.ops.delta_rule.chunkwise import delta_rule_chunkwise
+from longlode.ops.delta_rule.native import delta_rule_native
 from longlode.ops.delta_rule.reference import delta_rule_reference
 from longlode.ops.delta_rule.step import fused_step
 from longlode.ops.dtypes import check_dtypes
@@ -48,9 +50,10 @@ def delta_rule(
       scale: factor on the output; None is K ** -0.5.
       state: `[N, H, K, V]`, the state before the first token of each document; None is zero.
       cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
-      chunk_size: tokens a chunk, a power of two from 4 to 256 (triton: 16, 32, 64); None picks it.
-      backend: "auto" (by `q.device`: on CUDA the Triton kernels, once they agreed there with the chunkwise
-        path; else, with a warning, and on every other device, chunkwise), or one of `available_backends()`.
+      chunk_size: tokens a chunk, a power of two from 4 to 256 (triton, native: 16, 32, 64); None picks it.
+      backend: "auto" (by `q.device`: on CUDA the Triton kernels, on the CPU the compiled ones, where they can run
+        the call and agreed there with the chunkwise path; else chunkwise, and the log says why), or one of
+        `available_backends()`.
     Returns: o `[B, T, H, V]` in q.dtype, and the state after the last token of each document `[N, H, K, V]`,
       float32 (float64 for float64 inputs). Arithmetic runs in the state's dtype (triton: products of bfloat16
       inputs on bfloat16 operands). Gradients flow to every
@@ -76,6 +79,8 @@ def delta_rule(
             from longlode.ops.delta_rule.triton import delta_rule_triton
 
             return delta_rule_triton(q, k, v, beta, g, scale, state, offsets, chunk_size)
+        if name == "native":
+            return delta_rule_native(q, k, v, beta, g, scale, state, offsets, chunk_size)
         return delta_rule_chunkwise(q, k, v, beta, g, scale, state, offsets, chunk_size)
 
 
@@ -115,7 +120,12 @@ def available_backends(
 
     With `device` or `dtype` the answer is for tensors on that device, of that dtype; None is any.
     """
-    return {"reference": "", "chunkwise": "", "triton": why_no_triton_for(device, dtype)}
+    return {
+        "reference": "",
+        "chunkwise": "",
+        "native": why_no_native_for(device, dtype),
+        "triton": why_no_triton_for(device, dtype),
+    }
 
 
 def _check_backend(name: str, q: torch.Tensor) -> str:

@@ -1,8 +1,8 @@
-"""Which backend of the delta rule can be used where, and whether the Triton kernels are right on this device.
+"""Which backend of the delta rule can be used where, and whether compiled kernels are right on this machine.
 
-Nothing here imports triton before it is asked for. Compilers have miscompiled kernels of exactly this kind on Hopper,
-silently and for months, so "auto" takes the Triton kernels only after they agreed with the chunkwise path on the
-device at hand; `longlode doctor --ops` compares every backend with the float64 recurrence.
+Nothing here imports triton, or loads the compiled library, before it is asked for. Compilers have miscompiled kernels
+of exactly this kind on Hopper, silently and for months, so "auto" takes kernels only after they agreed with the
+chunkwise path on the device at hand; `longlode doctor --ops` compares every backend with the float64 recurrence.
 """
 
 import importlib.util
@@ -12,6 +12,7 @@ from functools import cache
 
 import torch
 
+from longlode.ops.delta_rule import native
 from longlode.ops.delta_rule.chunkwise import delta_rule_chunkwise
 
 _log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ _INTERPRET = "or set TRITON_INTERPRET=1 before Python starts to run it, very slo
 # Relative error (L2) against the chunkwise path in float32, far above rounding, far below a wrong gradient.
 _LIMITS = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 _TOKENS, _HEADS = 600, 2  # more chunks than lie between two kept states, and a last one that is not full
+_NATIVE_SIZES = (48, 32)  # both widths of register tile, and K != V
 
 
 @cache
@@ -50,20 +52,36 @@ def why_no_triton_for(device: torch.device | str | None, dtype: torch.dtype | No
     return unsupported(DTYPES[0] if dtype is None else dtype, 1, 1, None)
 
 
-def pick_for_device(q: torch.Tensor, v: torch.Tensor, gated: bool, chunk_size: int | None) -> str:
-    """The backend that "auto" means for these tensors: "triton" or "chunkwise".
+def why_no_native_for(device: torch.device | str | None, dtype: torch.dtype | None) -> str:
+    """ "" if the compiled CPU kernels can run for tensors on `device` and of `dtype` (None: any), else why not."""
+    if device is not None and torch.device(device).type != "cpu":
+        return f"it got tensors on {device} and runs on the CPU; use backend='auto' or 'chunkwise'"
+    reason = native.why_no_native()
+    return reason or native.unsupported(native.DTYPES[0] if dtype is None else dtype, 16, 16, None)
 
-    On a CUDA device that is "triton" where the kernels can run the call and passed the self-check on the device for
-    its sizes and dtype, once a process; where not, "chunkwise", and one warning in the log says why.
+
+def pick_for_device(q: torch.Tensor, v: torch.Tensor, gated: bool, chunk_size: int | None) -> str:
+    """The backend that "auto" means for these tensors: "native" (CPU), "triton" (CUDA) or "chunkwise".
+
+    Kernels are taken where they can run the call and passed the self-check on the device, once a process (on CUDA for
+    each size and dtype); where not, "chunkwise", and the log says once why: as a warning where kernels should have
+    been there, as information where the call is not one for them.
     """
-    if q.device.type != "cuda":
+    size = (q.shape[-1], v.shape[-1], chunk_size)
+    if q.device.type == "cuda":
+        reason = why_no_triton() or _unsupported(q, v, chunk_size)
+        reason = reason or triton_fault(q.device, size[0], size[1], q.dtype, gated)
+        return _or_chunkwise("triton", reason, logging.WARNING)
+    # A graph that torch.compile makes, or a stand-in for a tensor, has no memory to point into.
+    if q.device.type != "cpu" or torch.compiler.is_compiling() or type(q) not in _PLAIN:
         return "chunkwise"
-    reason = why_no_triton() or _unsupported(q, v, chunk_size)
-    reason = reason or triton_fault(q.device, q.shape[-1], v.shape[-1], q.dtype, gated)
-    if reason:
-        _warn_once(reason)
-        return "chunkwise"
-    return "triton"
+    reason = native.unsupported(q.dtype, *size)
+    if reason or os.environ.get(native.SWITCH) == "off":
+        return _or_chunkwise("native", reason or native.why_no_native(), logging.INFO)
+    return _or_chunkwise("native", native.why_no_native() or native_fault(), logging.WARNING)
+
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 @cache
@@ -74,18 +92,31 @@ def triton_fault(device: torch.device, K: int, V: int, dtype: torch.dtype, gated
     """
     from longlode.ops.delta_rule.triton import delta_rule_triton
 
+    return _fault("Triton", delta_rule_triton, device, K, V, dtype, gated)
+
+
+@cache
+def native_fault() -> str:
+    """As `triton_fault`, for the compiled CPU kernels: one code serves all sizes, so one comparison does (20 ms)."""
+    device = torch.device("cpu")
+    return _fault("compiled", native.delta_rule_native, device, *_NATIVE_SIZES, torch.float32, True)
+
+
+def _fault(
+    kind: str, run: object, device: torch.device, K: int, V: int, dtype: torch.dtype, gated: bool
+) -> str:
     inputs = _check_inputs(device, K, V, dtype, gated)
     wide = {name: x.float() for name, x in inputs.items()}
     try:
-        found = _results(delta_rule_triton, inputs)
+        found = _results(run, inputs)
     except Exception as error:  # a compiler or driver fault of any kind must not take the user's run down
-        return f"the Triton kernels failed their self-check on {device} with {type(error).__name__}: {error}"
+        return f"the {kind} kernels failed their self-check on {device} with {type(error).__name__}: {error}"
     expected = _results(delta_rule_chunkwise, wide)
     for name in expected:
         difference = (found[name].float() - expected[name]).norm() / expected[name].norm()
         if not float(difference) <= _LIMITS[dtype]:
             return (
-                f"the Triton kernels failed their self-check on {device}: {name} is off by {float(difference):.1e} "
+                f"the {kind} kernels failed their self-check on {device}: {name} is off by {float(difference):.1e} "
                 f"(limit {_LIMITS[dtype]:.0e}) at K = {K}, V = {V}, {dtype}"
             )
     return ""
@@ -132,6 +163,13 @@ def _results(run: object, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Te
     return {"the output": o.detach(), "the final state": final.detach(), **named}
 
 
+def _or_chunkwise(name: str, reason: str, level: int) -> str:
+    if reason:
+        _log_once(level, {"triton": "CUDA", "native": "the CPU"}[name], name, reason)
+        return "chunkwise"
+    return name
+
+
 @cache
-def _warn_once(reason: str) -> None:
-    _log.warning("delta_rule with backend='auto' uses 'chunkwise' on CUDA, not 'triton': %s", reason)
+def _log_once(level: int, device: str, name: str, reason: str) -> None:
+    _log.log(level, "delta_rule with backend='auto' uses 'chunkwise' on %s, not %r: %s", device, name, reason)

@@ -1,0 +1,297 @@
+"""The delta rule in compiled C for CPUs: binding and autograd of the library that `native/` is compiled to.
+
+The kernels are plain C behind four functions, loaded with ctypes (which lets go of the GIL during a call): the
+library knows neither torch nor Python, so one file serves every version of both. README.md, section 7, says how the
+kernels work, how they are built, and how to turn them off. float32 arithmetic; bfloat16 and float16 inputs are
+widened first.
+"""
+
+import ctypes
+import itertools
+import os
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from longlode.core.errors import BackendError
+from longlode.ops.delta_rule.first_order import FirstOrderOnly
+
+FOLDER = Path(__file__).parent / "native"
+LIBRARY = FOLDER / "libdelta_rule.so"
+BUILD_FAILURE = FOLDER / "build-failure.txt"
+SWITCH = "LONGLODE_NATIVE"
+CHUNK_SIZES = (16, 32, 64)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MAX_HEAD_DIM = 256
+_ABI = 1
+_CHUNK = 32
+# Kept states are a backward's memory, the chunks between two of them its working set, which must fit the second cache.
+_SPAN_BYTES = 1 << 19
+_SPANS = (4, 16)
+_REBUILD = (
+    "install a C compiler (gcc or clang) and then longlode again "
+    "(pip install --force-reinstall --no-deps longlode, or -e . in a clone); until then use backend='chunkwise'"
+)
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("row", ctypes.c_int64),
+        ("token", ctypes.c_int64),
+        ("head", ctypes.c_int64),
+    ]
+
+
+class _Call(ctypes.Structure):
+    _fields_ = [
+        *((name, _Tensor) for name in ("q", "k", "v", "beta", "g", "o", "dq", "dk", "dv", "dbeta", "dg")),
+        *((name, ctypes.c_void_p) for name in ("state", "final_state", "dfinal_state", "dstate", "kept")),
+        ("documents", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("num_documents", "H", "K", "V", "chunk", "span")),
+        ("scale", ctypes.c_float),
+    ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where documents lie, and where their kept states go.
+
+    documents: int64 `[N, 4]`, of each its batch row, first token, number of tokens, first kept state.
+    chunk: C.  span: chunks between two kept states.  num_spans: kept states over all documents.
+    """
+
+    documents: torch.Tensor
+    chunk: int
+    span: int
+    num_spans: int
+
+
+@lru_cache(maxsize=64)
+def make_plan(offsets: tuple[int, ...] | None, num_rows: int, num_tokens: int, chunk: int, span: int) -> Plan:
+    """Plan `num_rows` documents of `num_tokens` each, or those that `offsets` cut one row into."""
+    if offsets is None:
+        places = [(row, 0, num_tokens) for row in range(num_rows)]
+    else:
+        places = [(0, start, end - start) for start, end in itertools.pairwise(offsets)]
+    rows, num_spans = [], 0
+    for row, start, length in places:
+        rows.append((row, start, length, num_spans))
+        num_spans += -(-length // (chunk * span))
+    return Plan(torch.tensor(rows, dtype=torch.int64), chunk, span, num_spans)
+
+
+def span_chunks(K: int, V: int, chunk: int) -> int:
+    """Chunks between two kept states: as many as the second cache holds at work."""
+    slot_bytes = 4 * (K * V + 2 * chunk * V + 4 * chunk * chunk)
+    return max(_SPANS[0], min(_SPANS[1], _SPAN_BYTES // slot_bytes))
+
+
+def delta_rule_native(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    beta: torch.Tensor,
+    g: torch.Tensor | None,
+    scale: float,
+    state: torch.Tensor | None,
+    offsets: list[int] | None,
+    chunk: int | None,
+    instruction_set: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the compiled kernels; arguments and results as in `longlode.ops.delta_rule.delta_rule`.
+
+    `offsets` is the checked `cu_seqlens`; `chunk` is 16, 32 or 64, None for the fastest. instruction_set: one of
+    `instruction_sets()`, None for the best. Differentiable once. Raises: BackendError on what the kernels don't do.
+    """
+    K, V = q.shape[-1], v.shape[-1]
+    why_not = unsupported(q.dtype, K, V, chunk)
+    if why_not:
+        raise BackendError(f"delta_rule backend 'native' cannot run this call: {why_not}.")
+    C = chunk or _CHUNK
+    plan = make_plan(
+        None if offsets is None else tuple(offsets), q.shape[0], q.shape[1], C, span_chunks(K, V, C)
+    )
+    inputs = (q, k, v, beta, g, state)
+    differentiate = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    o, final_state = _NativeDeltaRule.apply(
+        *inputs, float(scale), plan, instruction_set or instruction_sets()[0], differentiate
+    )
+    return o, final_state
+
+
+def unsupported(dtype: torch.dtype, K: int, V: int, chunk: int | None) -> str:
+    """Why the kernels cannot run such a call, and what to do; "" if they can."""
+    if dtype not in DTYPES:
+        return f"q is {dtype} and the kernels compute in float32. Use backend='chunkwise'"
+    if K % 16 or V % 16 or max(K, V) > MAX_HEAD_DIM:
+        return (
+            f"K is {K} and V is {V}; expected multiples of 16 up to {MAX_HEAD_DIM}. Use backend='chunkwise'"
+        )
+    if chunk is not None and chunk not in CHUNK_SIZES:
+        return f"chunk_size is {chunk}; expected None or one of {CHUNK_SIZES}. Use backend='chunkwise'"
+    return ""
+
+
+def why_no_native() -> str:
+    """ "" if the library is there and loads, else why not and what to do."""
+    if os.environ.get(SWITCH, "") == "off":
+        return f"the environment variable {SWITCH} is 'off'; unset it, or use backend='chunkwise'"
+    return _why_not_loaded(LIBRARY)
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Instruction sets that the library holds and this CPU has, best first."""
+    names: bytes = _load(LIBRARY).longlode_instruction_sets()
+    return tuple(names.decode().split(","))
+
+
+@cache
+def _why_not_loaded(library: Path) -> str:
+    if not library.exists():
+        reason = "this installation was made without it"
+        if BUILD_FAILURE.exists():
+            reason = BUILD_FAILURE.read_text(encoding="utf-8").strip()
+        return f"the compiled library is missing ({reason}); {_REBUILD}"
+    try:
+        version = _load(library).longlode_abi()
+    except (OSError, AttributeError) as error:
+        return f"the compiled library does not load ({error}); {_REBUILD}"
+    if version != _ABI:
+        return f"the compiled library has interface {version} and this code needs {_ABI}; {_REBUILD}"
+    return ""
+
+
+@cache
+def _load(library: Path) -> ctypes.CDLL:
+    """Load the library. Raises OSError where it cannot be, AttributeError where a function is missing."""
+    loaded = ctypes.CDLL(str(library))
+    loaded.longlode_abi.restype = ctypes.c_int
+    loaded.longlode_instruction_sets.restype = ctypes.c_char_p
+    for function in (loaded.longlode_forward, loaded.longlode_backward):
+        function.argtypes = [ctypes.POINTER(_Call), ctypes.c_char_p, ctypes.c_int]
+        function.restype = ctypes.c_int
+    return loaded
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    """float32, the last dimension contiguous; x itself where it is so already."""
+    x = x.float()
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _described(x: torch.Tensor | None) -> _Tensor:
+    return _Tensor(None, 0, 0, 0) if x is None else _Tensor(x.data_ptr(), *x.stride()[:3])
+
+
+def _pointer(x: torch.Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _inputs(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, beta: torch.Tensor, g: torch.Tensor | None
+) -> dict[str, torch.Tensor | None]:
+    wide: dict[str, torch.Tensor | None] = {name: _wide(x) for name, x in (("q", q), ("k", k), ("v", v))}
+    return {**wide, "beta": beta.float(), "g": None if g is None else g.float()}
+
+
+def _run(
+    function: str,
+    tensors: dict[str, torch.Tensor | None],
+    states: dict[str, torch.Tensor | None],
+    scale: float,
+    plan: Plan,
+    instruction_set: str,
+) -> None:
+    """Call the library; `tensors` and `states` are those of the C struct, by name, and must outlive the call."""
+    q, v = tensors["q"], tensors["v"]
+    assert q is not None
+    assert v is not None
+    call = _Call(
+        **{name: _described(x) for name, x in tensors.items()},
+        **{name: _pointer(x) for name, x in states.items()},
+        documents=plan.documents.data_ptr(),
+        num_documents=len(plan.documents),
+        H=q.shape[2],
+        K=q.shape[3],
+        V=v.shape[3],
+        chunk=plan.chunk,
+        span=plan.span,
+        scale=scale,
+    )
+    run = getattr(_load(LIBRARY), function)
+    status = run(ctypes.byref(call), instruction_set.encode(), torch.get_num_threads())
+    if status:
+        reason = {1: "out of memory", 2: f"this CPU or library has no {instruction_set!r}"}.get(
+            status, str(status)
+        )
+        raise BackendError(f"delta_rule backend 'native' failed: {reason}. Use backend='chunkwise'.")
+
+
+class _NativeDeltaRule(torch.autograd.Function):
+    """Forward and backward through the library."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        beta: torch.Tensor,
+        g: torch.Tensor | None,
+        state: torch.Tensor | None,
+        scale: float,
+        plan: Plan,
+        instruction_set: str,
+        differentiate: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        H, K, V = q.shape[2], q.shape[3], v.shape[3]
+        o = torch.empty(v.shape, dtype=torch.float32)
+        final_state = torch.empty(len(plan.documents), H, K, V, dtype=torch.float32)
+        kept = torch.empty(plan.num_spans, H, K, V, dtype=torch.float32) if differentiate else None
+        initial = None if state is None else state.float().contiguous()
+        states = {"state": initial, "final_state": final_state, "kept": kept}
+        tensors = {**_inputs(q, k, v, beta, g), "o": o}
+        _run("longlode_forward", tensors, states, scale, plan, instruction_set)
+        if differentiate:
+            ctx.save_for_backward(q, k, v, beta, g, kept)
+            ctx.call = (scale, plan, instruction_set)
+            ctx.state_dtype = None if state is None else state.dtype
+            ctx.set_materialize_grads(False)
+        return o.to(q.dtype), final_state
+
+    @staticmethod
+    def backward(
+        ctx: Any, do: torch.Tensor | None, dfinal: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        with torch.no_grad():
+            grads = _NativeDeltaRule._backward(ctx, do, dfinal)
+        if torch.is_grad_enabled():
+            return FirstOrderOnly.apply("native", len(grads), *grads, do, dfinal, *ctx.saved_tensors)
+        return grads
+
+    @staticmethod
+    def _backward(
+        ctx: Any, do: torch.Tensor | None, dfinal: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        *originals, kept = ctx.saved_tensors
+        scale, plan, instruction_set = ctx.call
+        inputs = _inputs(*originals)
+        grads = {
+            f"d{name}": None if x is None else torch.empty(x.shape, dtype=torch.float32)
+            for name, x in inputs.items()
+        }
+        shape = (len(plan.documents), *kept.shape[1:])
+        dstate = None if ctx.state_dtype is None else torch.empty(shape, dtype=torch.float32)
+        dfinal = None if dfinal is None else dfinal.float().contiguous()
+        states = {"dfinal_state": dfinal, "dstate": dstate, "kept": kept}
+        tensors = {**inputs, **grads, "o": None if do is None else _wide(do)}
+        _run("longlode_backward", tensors, states, scale, plan, instruction_set)
+        found = [
+            None if grad is None else grad.to(x.dtype)
+            for grad, x in zip(grads.values(), originals, strict=True)
+        ]
+        return (*found, None if dstate is None else dstate.to(ctx.state_dtype), None, None, None, None)

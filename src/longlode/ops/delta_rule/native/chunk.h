@@ -1,0 +1,175 @@
+/* One chunk of one head: everything up to its corrections R. Letters as in README.md, section 7. */
+#ifndef LONGLODE_CHUNK_H
+#define LONGLODE_CHUNK_H
+
+#include "delta_rule.h"
+#include "product.h"
+#include "solve.h"
+
+#define MAX_SPAN 16
+#define MAX_SIZE 256
+/* Rows a power of two apart fall into few sets of the first cache and push one another out. */
+#define PAD 16
+
+/* What the backward needs of a chunk; the forward has one, used again and again. */
+typedef struct {
+    float *S;    /* [K, V]: the state before the chunk */
+    float *R, *F; /* [C, V] */
+    float *P;    /* [C, C]: D * (scale Q K^T), zero above the diagonal */
+    float *D;    /* [C, C]: e^{G_i - G_j} on and below the diagonal; with decay only */
+    double *M;   /* [C, C]: D * (K K^T), below the diagonal */
+    float *beta; /* [C] */
+    float *e;    /* [C]: e^{G_i} */
+    float *w;    /* [C]: e^{G_C - G_j} */
+    float total; /* e^{G_C} */
+} Slot;
+
+typedef struct {
+    const Call *call;
+    int64_t K, V, K_step, V_step, head;
+    int gated;
+    int64_t row, size, num; /* batch row of the document; tokens of the chunk, and that rounded up to 16 */
+    int64_t token;          /* first token of the chunk, in the tensors */
+    Slot slots[MAX_SPAN + 1];
+    float *L;         /* [2C, K]: [scale Q; K] */
+    float *keys;      /* [K, C]: K^T */
+    double *wide;     /* [K, C]: K^T */
+    float *reads;     /* [2C, V]: L S; then the outputs */
+    float *scaled;    /* [2C, V] */
+    float *dS;        /* [K, V] */
+    float *N;         /* [2C, V]: [dO; -U], U = dV = beta dX */
+    float *dR, *dX;   /* [C, V] */
+    float *R_t;       /* [V, C] */
+    float *S_t;       /* [V, K] */
+    float *dscores;   /* [2C, C] */
+    float *pairs;     /* [C, C] */
+    float *dL;        /* [2C, K] */
+    float *dK;        /* [C, K] */
+    float *zeros;     /* [max(K, V)]: the rows of tokens after the end */
+} Work;
+
+INLINE float *at(const Tensor *x, const Work *w, int64_t token) {
+    return x->data + w->row * x->row + token * x->token + w->head * x->head;
+}
+
+/* Rows of the chunk's tokens, those after the document's end pointing to zeros. */
+INLINE void rows_of(const Work *w, const Tensor *x, const float *rows[MAX_CHUNK]) {
+    for (int64_t i = 0; i < w->num; i++)
+        rows[i] = x->data && i < w->size ? at(x, w, w->token + i) : w->zeros;
+}
+
+INLINE void scale_row(const float *from, float factor, int64_t size, float *to) {
+    for (int64_t i = 0; i < size; i += LANES) store(to + i, factor * load(from + i));
+}
+
+/* to [num, size] = the chunk's tokens of x, times factor; rows after the document's end are zero. */
+FUNCTION void gather(const Work *w, const Tensor *x, int64_t size, float factor, float *to, int64_t to_step) {
+    const float *rows[MAX_CHUNK];
+    rows_of(w, x, rows);
+    for (int64_t i = 0; i < w->num; i++) scale_row(rows[i], factor, size, to + i * to_step);
+}
+
+/* The chunk's tokens of x = factor * from [num, size]. */
+FUNCTION void scatter(const Work *w, const Tensor *x, int64_t size, float factor, const float *from,
+                      int64_t from_step) {
+    for (int64_t i = 0; i < w->size; i++)
+        scale_row(from + i * from_step, factor, size, at(x, w, w->token + i));
+}
+
+/* to [num, size] = factors [num] times rows of from */
+FUNCTION void scale_rows(int64_t num, int64_t size, const float *factors, const float *from, float *to,
+                         int64_t step) {
+    for (int64_t i = 0; i < num; i++) scale_row(from + i * step, factors[i], size, to + i * step);
+}
+
+/* Asks for rows that are needed soon; a row's lines are far from the next row's, and the hardware does not guess. */
+FUNCTION void prefetch(const Work *w, const Tensor *x, int64_t size, int64_t token, int64_t num) {
+    if (!x->data) return;
+    for (int64_t i = 0; i < num; i++) {
+        const float *row = at(x, w, token + i);
+        for (int64_t j = 0; j < size; j += 16) __builtin_prefetch(row + j, 0, 2);
+    }
+}
+
+FUNCTION void copy_matrix(int64_t rows, int64_t columns, const float *from, int64_t from_step, float *to,
+                          int64_t to_step) {
+    for (int64_t i = 0; i < rows; i++)
+        if (from)
+            memcpy(to + i * to_step, from + i * from_step, columns * sizeof(float));
+        else
+            memset(to + i * to_step, 0, columns * sizeof(float));
+}
+
+/* e, w, total, and D times M and D.  G is summed in float64: its differences must not lose the small terms to the
+ * large ones.  -inf is cut to -1e4, whose exponential is 0 as well, so that no difference is inf - inf. */
+FUNCTION void decays(const Work *w, Slot *slot) {
+    double G[MAX_CHUNK], sum = 0, exponents[2 * MAX_CHUNK + LANES] = {0};
+    const int64_t num = w->num;
+    for (int64_t i = 0; i < num; i++) {
+        double g = i < w->size ? *at(&w->call->g, w, w->token + i) : 0;
+        sum += g < -1e4 ? -1e4 : g;
+        G[i] = sum;
+    }
+    for (int64_t i = 0; i < num; i++) exponents[i] = G[i], exponents[num + i] = sum - G[i];
+    exponents[2 * num] = sum;
+    for (int64_t i = 0; i <= 2 * num; i += HALF)
+        store_doubles(exponents + i, exponential(load_doubles(exponents + i)));
+    for (int64_t i = 0; i < num; i++) slot->e[i] = exponents[i], slot->w[i] = exponents[num + i];
+    slot->total = exponents[2 * num];
+    for (int64_t i = 0; i < num; i++)
+        for (int64_t j = 0; j <= i; j += HALF) { /* beyond the diagonal the exponent may be large: never used */
+            Doubles D = exponential(G[i] - load_doubles(G + j));
+            store_narrow(slot->D + i * num + j, D);
+            store_doubles(slot->M + i * num + j, D * load_doubles(slot->M + i * num + j));
+        }
+}
+
+/* Brings a chunk's keys and queries in and computes what needs no state: L, K^T, M, P and the decays. */
+FUNCTION void prepare(Work *w, Slot *slot) {
+    const int64_t num = w->num, K = w->K;
+    gather(w, &w->call->q, K, w->call->scale, w->L, w->K_step);
+    gather(w, &w->call->k, K, 1, w->L + num * w->K_step, w->K_step);
+    for (int64_t i = 0; i < num; i++) slot->beta[i] = i < w->size ? *at(&w->call->beta, w, w->token + i) : 0;
+    transpose(num, K, w->L + num * w->K_step, w->K_step, w->keys, num);
+    for (int64_t i = 0; i < K * num; i += HALF) store_doubles(w->wide + i, load_wide(w->keys + i));
+    gram(num, K, w->wide, slot->M);
+    product((Product){.m = num, .n = num, .k = K, .left = w->L, .left_step = w->K_step, .right = w->keys,
+                      .right_step = num, .out = slot->P, .out_step = num, .lower_out = 1});
+    if (w->gated) decays(w, slot);
+    for (int64_t i = 0; i < num; i++)
+        for (int64_t j = 0; j < num; j += LANES) {
+            float *P = slot->P + i * num + j;
+            Floats scores = load(P);
+            if (w->gated) scores *= load(slot->D + i * num + j);
+            store(P, keep_below(scores, j, i + 1));
+        }
+}
+
+/* F and R of a prepared chunk.  queries: whether reads[0:C], scale Q S, is wanted too. */
+FUNCTION void correct(Work *w, Slot *slot, int queries) {
+    const int64_t num = w->num, first = queries ? 0 : num;
+    product((Product){.m = 2 * num - first, .n = w->V, .k = w->K, .left = w->L + first * w->K_step,
+                      .left_step = w->K_step, .right = slot->S, .right_step = w->V_step,
+                      .out = w->reads + first * w->V_step, .out_step = w->V_step});
+    const float *rows[MAX_CHUNK];
+    rows_of(w, &w->call->v, rows);
+    solve_down(&(System){.size = num, .V = w->V, .M = slot->M, .beta = slot->beta, .rows = rows,
+                         .minus = w->reads + num * w->V_step, .minus_step = w->V_step,
+                         .decay = w->gated ? slot->e : 0, .solution = slot->F, .weighted = slot->R, .sign = 1,
+                         .step = w->V_step});
+}
+
+/* next = e^{G_C} S + (e^{G_C - G} K)^T R; next may be S itself. */
+FUNCTION void advance(Work *w, Slot *slot, float *next) {
+    const float *R = slot->R;
+    if (w->gated) {
+        scale_rows(w->num, w->V, slot->w, R, w->scaled, w->V_step);
+        R = w->scaled;
+    }
+    product_of_transpose((Product){.m = w->K, .n = w->V, .k = w->num, .left = w->L + w->num * w->K_step,
+                                   .left_step = w->K_step, .right = R, .right_step = w->V_step, .add = slot->S,
+                                   .add_step = w->V_step, .factor = w->gated ? &slot->total : 0, .out = next,
+                                   .out_step = w->V_step});
+}
+
+#endif

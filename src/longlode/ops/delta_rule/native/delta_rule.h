@@ -1,0 +1,55 @@
+/* The C interface of the delta rule's CPU kernel: what native.py fills in, field by field, with ctypes. */
+#ifndef LONGLODE_DELTA_RULE_H
+#define LONGLODE_DELTA_RULE_H
+
+#include <stdint.h>
+
+/* Raised whenever anything in this file changes; native.py refuses a library of another version. */
+#define LONGLODE_ABI 1
+
+/* A float tensor [B, T, H, size], its last dimension contiguous; beta and g are [B, T, H], size 1. */
+typedef struct {
+    float *data;   /* NULL: absent */
+    int64_t row;   /* steps in floats from one batch row, token and head to the next */
+    int64_t token;
+    int64_t head;
+} Tensor;
+
+typedef struct {
+    Tensor q, k, v, beta, g;      /* inputs; g may be absent */
+    Tensor o;                     /* forward: output.  backward: gradient of the output, may be absent */
+    Tensor dq, dk, dv, dbeta, dg; /* backward: gradients; dg absent with g */
+    float *state;                 /* [N, H, K, V] before the first token; NULL is zero (forward only) */
+    float *final_state;           /* forward: the state after the last token */
+    float *dfinal_state;          /* backward: its gradient; NULL is zero */
+    float *dstate;                /* backward: gradient of state; NULL: not wanted */
+    float *kept;                  /* [number of spans, H, K, V], the state before each span; NULL: don't keep */
+    const int64_t *documents;     /* [N, 4]: batch row, first token, number of tokens, first span */
+    int64_t num_documents;
+    int64_t H, K, V;
+    int64_t chunk; /* C: 16, 32 or 64 */
+    int64_t span;  /* chunks between two kept states */
+    float scale;
+} Call;
+
+int longlode_abi(void);
+/* Instruction sets compiled in that this CPU has, best first, as a comma-separated list. */
+const char *longlode_instruction_sets(void);
+/* 0 if done; 1: out of memory; 2: no such instruction set.  num_threads includes the calling one. */
+int longlode_forward(const Call *call, const char *instruction_set, int num_threads);
+int longlode_backward(const Call *call, const char *instruction_set, int num_threads);
+
+/* One instruction set's kernels; `workspace` has workspace_bytes(call, backward) bytes on a cache line's boundary. */
+typedef struct {
+    const char *name;
+    int64_t (*workspace_bytes)(const Call *call, int backward);
+    void (*forward)(const Call *call, int64_t document, int64_t head, void *workspace);
+    void (*backward)(const Call *call, int64_t document, int64_t head, void *workspace);
+} Kernels;
+
+#if defined(__x86_64__)
+extern const Kernels longlode_avx512, longlode_avx2;
+#endif
+extern const Kernels longlode_baseline;
+
+#endif

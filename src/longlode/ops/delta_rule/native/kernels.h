@@ -1,0 +1,115 @@
+/* Forward and backward over one document and head, chunk after chunk. Included once for each instruction set, with
+ * KERNELS the name of the table to define and INSTRUCTION_SET what it is called. */
+#include "backward.h"
+
+/* Cuts `bytes` off the workspace at `used`, on a cache line's boundary. With base 0 it only counts. */
+static void *cut(char *base, int64_t *used, int64_t bytes) {
+    void *result = base ? base + *used : 0;
+    *used += (bytes + 63) / 64 * 64;
+    return result;
+}
+
+static int64_t lay_out(const Call *call, int backward, char *base, Work *w) {
+    const int64_t C = call->chunk, K = call->K, V = call->V, K_step = K + PAD, V_step = V + PAD, f = sizeof(float);
+    int64_t used = 0;
+    *w = (Work){.call = call, .K = K, .V = V, .K_step = K_step, .V_step = V_step, .gated = call->g.data != 0};
+    for (int64_t i = 0; i < (backward ? call->span : 1); i++)
+        w->slots[i] = (Slot){.S = cut(base, &used, K * V_step * f), .R = cut(base, &used, C * V_step * f),
+                             .F = cut(base, &used, C * V_step * f), .P = cut(base, &used, C * C * f),
+                             .D = cut(base, &used, C * C * f), .M = cut(base, &used, C * C * 2 * f),
+                             .beta = cut(base, &used, C * f), .e = cut(base, &used, C * f),
+                             .w = cut(base, &used, C * f)};
+    w->L = cut(base, &used, 2 * C * K_step * f);
+    w->keys = cut(base, &used, K * C * f);
+    w->wide = cut(base, &used, K * C * 2 * f);
+    w->reads = cut(base, &used, 2 * C * V_step * f);
+    w->scaled = cut(base, &used, 2 * C * V_step * f);
+    w->zeros = cut(base, &used, MAX_SIZE * f);
+    if (backward) {
+        w->dS = cut(base, &used, K * V_step * f);
+        w->N = cut(base, &used, 2 * C * V_step * f);
+        w->dR = cut(base, &used, C * V_step * f);
+        w->dX = cut(base, &used, C * V_step * f);
+        w->R_t = cut(base, &used, V * C * f);
+        w->S_t = cut(base, &used, V * K_step * f);
+        w->dscores = cut(base, &used, 2 * C * C * f);
+        w->pairs = cut(base, &used, C * C * f);
+        w->dL = cut(base, &used, 2 * C * K_step * f);
+        w->dK = cut(base, &used, C * K_step * f);
+    }
+    if (base) memset(w->zeros, 0, MAX_SIZE * f);
+    return used;
+}
+
+static int64_t workspace_bytes(const Call *call, int backward) {
+    Work w;
+    return lay_out(call, backward, 0, &w);
+}
+
+/* Moves to chunk `index` of the document and asks for the tokens of chunk `next`. */
+static void go_to(Work *w, const int64_t *document, int64_t index, int64_t next, int with_o) {
+    const Call *call = w->call;
+    const int64_t C = call->chunk, length = document[2];
+    w->row = document[0];
+    w->token = document[1] + index * C;
+    w->size = length - index * C < C ? length - index * C : C;
+    w->num = (w->size + 15) / 16 * 16;
+    int64_t num = next < 0 ? 0 : length - next * C < C ? length - next * C : C, token = document[1] + next * C;
+    if (num <= 0) return;
+    prefetch(w, &call->q, w->K, token, num);
+    prefetch(w, &call->k, w->K, token, num);
+    prefetch(w, with_o ? &call->o : &call->v, w->V, token, num);
+}
+
+static void forward(const Call *call, int64_t number, int64_t head, void *workspace) {
+    Work w;
+    lay_out(call, 0, workspace, &w);
+    w.head = head;
+    Slot *slot = w.slots;
+    const int64_t *document = call->documents + 4 * number, matrix = w.K * w.V, at_state = number * call->H + head;
+    const int64_t num_chunks = (document[2] + call->chunk - 1) / call->chunk;
+    copy_matrix(w.K, w.V, call->state ? call->state + at_state * matrix : 0, w.V, slot->S, w.V_step);
+    for (int64_t i = 0; i < num_chunks; i++) {
+        if (call->kept && i % call->span == 0)
+            copy_matrix(w.K, w.V, slot->S, w.V_step,
+                        call->kept + ((document[3] + i / call->span) * call->H + head) * matrix, w.V);
+        go_to(&w, document, i, i + 1, 0);
+        prepare(&w, slot);
+        correct(&w, slot, 1);
+        product((Product){.m = w.num, .n = w.V, .k = w.num, .left = slot->P, .left_step = w.num, .right = slot->R,
+                          .right_step = w.V_step, .add = w.reads, .add_step = w.V_step,
+                          .factor = w.gated ? slot->e : 0, .factor_step = 1, .out = w.reads,
+                          .out_step = w.V_step, .shape = LOWER});
+        scatter(&w, &call->o, w.V, 1, w.reads, w.V_step);
+        advance(&w, slot, slot->S);
+    }
+    copy_matrix(w.K, w.V, slot->S, w.V_step, call->final_state + at_state * matrix, w.V);
+}
+
+static void backward(const Call *call, int64_t number, int64_t head, void *workspace) {
+    Work w;
+    lay_out(call, 1, workspace, &w);
+    w.head = head;
+    const int64_t *document = call->documents + 4 * number, matrix = w.K * w.V, at_state = number * call->H + head;
+    const int64_t num_chunks = (document[2] + call->chunk - 1) / call->chunk, span = call->span;
+    copy_matrix(w.K, w.V, call->dfinal_state ? call->dfinal_state + at_state * matrix : 0, w.V, w.dS, w.V_step);
+    for (int64_t first = (num_chunks - 1) / span * span; first >= 0; first -= span) {
+        const int64_t end = first + span < num_chunks ? first + span : num_chunks;
+        copy_matrix(w.K, w.V, call->kept + ((document[3] + first / span) * call->H + head) * matrix, w.V,
+                    w.slots[0].S, w.V_step);
+        for (int64_t i = first; i < end; i++) {
+            Slot *slot = &w.slots[i - first];
+            go_to(&w, document, i, i + 1 < end ? i + 1 : -1, 0);
+            prepare(&w, slot);
+            correct(&w, slot, 0);
+            if (i + 1 < end) advance(&w, slot, slot[1].S);
+        }
+        for (int64_t i = end - 1; i >= first; i--) {
+            go_to(&w, document, i, i > first ? i - 1 : -1, 1);
+            chunk_backward(&w, &w.slots[i - first]);
+        }
+    }
+    if (call->dstate) copy_matrix(w.K, w.V, w.dS, w.V_step, call->dstate + at_state * matrix, w.V);
+}
+
+const Kernels KERNELS = {INSTRUCTION_SET, workspace_bytes, forward, backward};
