@@ -97,7 +97,7 @@ def test_every_document_gives_one_row_with_the_fixed_columns(corpus, tmp_path):
     assert record["score_quantiles"]["1"] == max(row["score"] for row in got)
     assert record["estimator"] == {
         "name": "paper",
-        "version": 1,
+        "version": 2,
         "options": {"pairs": 40, "max_segments": 16},
     }
 
@@ -146,7 +146,7 @@ def test_a_score_does_not_depend_on_the_neighbours(corpus, tmp_path, name):
         k: v for k, v in alone.items() if k not in places
     }
     assert together["score"] != 0
-    assert (together["score_se"] is not None) == (name == "default")
+    assert together["score_se"] > 0
 
 
 def test_workers_resume_and_repair_give_the_same_bytes(corpus, tmp_path):

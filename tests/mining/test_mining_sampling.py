@@ -128,7 +128,7 @@ def test_far_overlap_equals_its_definition():
 def test_the_registry_knows_its_estimators_and_refuses_others():
     assert set(ESTIMATORS) == {
         *("default", "paper", "release", "strength"),
-        *("context_gain", "overlap", "gzip"),
+        *("context_gain", "attention_mass", "overlap", "gzip"),
     }
     assert all(ESTIMATORS[name].name == name for name in ESTIMATORS)
     with pytest.raises(

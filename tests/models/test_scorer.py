@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from longlode.core.errors import ConfigError, ScorerError
 from longlode.models import scorer as scorer_module
+from longlode.models import scorer_text
 from longlode.models.scorer import LMScorer
 
 NUM_SEGMENTS = 12
@@ -220,8 +221,8 @@ def test_encode_any_length(tokenizer, monkeypatch):
     texts = ["the cat sat\n\n on the mat " * 200, "", "x", "caf\u00e9 \u4e2d\u6587 " * 50]
     whole = scorer.encode(texts)
     assert [tokenizer.decode(tokens) for tokens in whole] == texts
-    monkeypatch.setattr(scorer_module, "_PIECE_CHARACTERS", 100)
-    monkeypatch.setattr(scorer_module, "_GROUP_CHARACTERS", 1000)
+    monkeypatch.setattr(scorer_text, "_PIECE_CHARACTERS", 100)
+    monkeypatch.setattr(scorer_text, "_GROUP_CHARACTERS", 1000)
     assert scorer.encode(texts) == whole
     unbroken = "x" * 1234
     assert tokenizer.decode(scorer.encode([unbroken])[0]) == unbroken

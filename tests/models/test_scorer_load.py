@@ -9,7 +9,10 @@ from safetensors.torch import load_file, save_file
 from scorer_stand_ins import LENGTH, build, make_tokenizer
 
 from longlode.core.errors import BackendError, ConfigError, ScorerError
+from longlode.models import scorer_dtype
 from longlode.models.scorer import LMScorer, ScorerSpec
+from longlode.models.scorer_dtype import fastest_dtype, products_per_second
+from longlode.models.scorer_text import TokensSpec
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +121,29 @@ def test_settings(folder):
         LMScorer.load(folder, device="abacus")
     with pytest.raises(BackendError, match="cuda:99 is not here"):
         LMScorer.load(folder, device="cuda:99")
+
+
+def test_tokens_without_the_model(folder):
+    whole = LMScorer.load(folder, segment=LENGTH)
+    (folder / "model.safetensors").unlink()
+    spec = pickle.loads(pickle.dumps(TokensSpec(str(folder))))
+    tokens = spec()
+    texts = ["the cat sat on the mat, then the other cat sat there too", "", "x" * 200]
+    assert tokens.encode(texts) == whole.encode(texts)
+    assert tokens.fingerprint == spec().fingerprint != whole.fingerprint
+    with pytest.raises(ScorerError, match="without its model"):
+        tokens.alone(torch.zeros(1, LENGTH, dtype=torch.int64).numpy())
+    with pytest.raises(ScorerError, match="does not exist"):
+        TokensSpec(str(folder / "absent"))()
+
+
+def test_the_fastest_dtype_is_the_one_that_was_measured(monkeypatch):
+    rates = {torch.bfloat16: 5.0, torch.float32: 1.0}
+    monkeypatch.setattr(scorer_dtype, "products_per_second", rates.get)
+    assert fastest_dtype("cpu")[0] == "bfloat16"
+    rates[torch.bfloat16] = 1.1
+    assert fastest_dtype("cpu") == ("float32", "bfloat16 has 1.1 times the speed of float32 on this CPU")
+
+
+def test_products_are_counted():
+    assert products_per_second(torch.float32) > 1

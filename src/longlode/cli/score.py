@@ -4,19 +4,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from longlode.cli.console import finish, note, output_folder
+from longlode.cli.console import finish, note, output_folder, say
 from longlode.cli.guard import EXIT_UNEXPECTED
 from longlode.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from longlode.mining import ScoreSummary
+    from longlode.mining import Estimator, ScoreSummary
 
 EXPLAIN_SEGMENTS = 48
 DEFAULT_PAIRS = "500"
+DTYPES = ("auto", "float32", "bfloat16")
 EXAMPLES = (
     "longlode score books/ -o scores",
-    "longlode score 'corpus/*.jsonl.zst' -o scores --text-field content --workers 4",
+    "longlode score 'corpus/*.jsonl.zst' -o scores --text-field content --workers 4 --pairs 0",
     "longlode score papers.parquet -o scores-opt --scorer facebook/opt-350m --estimator paper --pairs all",
 )
 
@@ -30,13 +32,18 @@ def score(
     estimator: Annotated[
         str,
         typer.Option(
-            help="default; or, to compare with: paper, release, strength, context_gain, overlap or gzip."
+            help="default; or, to compare with: paper, release, strength, context_gain, attention_mass, "
+            "overlap or gzip."
         ),
     ] = "default",
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
     pairs: Annotated[
-        str, typer.Option(help="Pairs of segments to read in a document, or: all.")
+        str,
+        typer.Option(help="Pairs of segments to read in a document, or: all; 0: do without the model."),
     ] = DEFAULT_PAIRS,
+    dtype: Annotated[
+        str, typer.Option(help="Of the scorer: float32, bfloat16, or auto (the faster one here).")
+    ] = "float32",
     text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
     keep_pairs: Annotated[
@@ -54,7 +61,6 @@ def score(
     row an input document: score, the figures behind it, status (ok, too_short, skipped, failed) and reason.
     Text is not copied. A run that was stopped goes on where it was. Next: longlode select OUT.
     """
-    from longlode.cli.score_table import show_scores
     from longlode.cli.scoring import run_scoring
     from longlode.mining import ScoreSettings, make_estimator
 
@@ -64,6 +70,7 @@ def score(
     settings = ScoreSettings(
         segment=segment, seed=seed, text_field=text_field, keep_pairs=keep_pairs, rows_per_unit=rows_per_unit
     )
+    precision, how = _precision(dtype, chosen)
     output_folder(out)
     summary = run_scoring(
         inputs,
@@ -71,10 +78,19 @@ def score(
         scorer=scorer,
         estimator=chosen,
         settings=settings,
+        dtype=precision,
         workers=workers,
         explain_segments=EXPLAIN_SEGMENTS if explain else 0,
     )
+    _conclude(summary, out, f"Scorer: {scorer}, {how}" if chosen.needs_scorer else "Scorer: none")
+
+
+def _conclude(summary: "ScoreSummary", out: Path, how: str) -> None:
+    """Show what was found, how it was read, and what to run next; exit with 1 when there is something wrong."""
+    from longlode.cli.score_table import show_scores
+
     show_scores(out)
+    say(escape(how))
     _stop_if_incomplete(summary, out)
     finish(
         f"Scores: {out}/parts/*.parquet, summary: {out}/record.json",
@@ -105,6 +121,22 @@ def _stop_if_incomplete(summary: "ScoreSummary", out: Path) -> None:
 def _number_of_pairs(given: str) -> int | None:
     if given == "all":
         return None
-    if not given.isdigit() or int(given) < 1:
-        raise ConfigError(f"--pairs got {given!r}; expected a number above 0, or: all.")
+    if not (given.isascii() and given.isdigit()):
+        raise ConfigError(
+            f"--pairs got {given!r}; expected a number, or: all. 0 reads none, where the score needs none."
+        )
     return int(given)
+
+
+def _precision(dtype: str, estimator: "Estimator") -> tuple[str, str]:
+    """The dtype to load the scorer in, and a line on how its model is used."""
+    if dtype not in DTYPES:
+        raise ConfigError(f"--dtype got {dtype!r}; expected one of {', '.join(DTYPES)}.")
+    if not estimator.reads_model:
+        return "float32", "its tokens only; the model was not run"
+    if dtype != "auto":
+        return dtype, dtype
+    from longlode.models.scorer_dtype import fastest_dtype
+
+    chosen, why = fastest_dtype()
+    return chosen, f"{chosen} (--dtype auto: {why})"

@@ -10,7 +10,7 @@ from longlode.cli.sources import model_source
 from longlode.core.records import write_json
 
 if TYPE_CHECKING:
-    from longlode.mining import ScoreSettings, ScoreSummary
+    from longlode.mining import Scorer, ScoreSettings, ScoreSummary
     from longlode.mining.estimators import Estimator
     from longlode.models.scorer import LMScorer
 
@@ -22,21 +22,28 @@ def run_scoring(
     scorer: str,
     estimator: "Estimator",
     settings: "ScoreSettings",
+    dtype: str = "float32",
     workers: int = 1,
     explain_segments: int = 48,
 ) -> "ScoreSummary":
     """Score `inputs` into `out` and write explain.json for the best and worst documents.
 
-    Args: scorer, as for `model_source`; explain_segments, segments of a document to map, 0 for no map.
+    A model that the estimator does not run is not loaded, and then there is no map.
+    Args: scorer, as for `model_source`; dtype, of its model; explain_segments, segments of a document to map, 0 for
+      no map.
     Raises: InputError, ConfigError, ScorerError as `mining.score`.
     """
     from longlode.corpus import find_files
     from longlode.mining import score
 
     find_files(inputs)  # a slip in a name should not wait for the scorer to load
-    model, make_scorer = (
-        load_scorer(scorer, settings.segment, workers) if estimator.needs_scorer else (None, None)
-    )
+    model: LMScorer | None = None
+    source: tuple[str, Callable[[], Scorer] | None] = ("", None)
+    if estimator.reads_model:
+        model, make_scorer = load_scorer(scorer, settings.segment, workers, dtype)
+        source = (model.fingerprint, make_scorer)
+    elif estimator.needs_scorer:
+        source = _load_tokens(scorer)
     with progress("scoring") as update:
 
         def tell(units: int, total: int, documents: int, tokens: int) -> None:
@@ -46,8 +53,8 @@ def run_scoring(
             inputs,
             out,
             estimator=estimator,
-            make_scorer=make_scorer,
-            scorer_fingerprint=model.fingerprint if model else "",
+            make_scorer=source[1],
+            scorer_fingerprint=source[0],
             settings=settings,
             num_workers=workers,
             progress=tell,
@@ -60,11 +67,22 @@ def run_scoring(
     return summary
 
 
-def load_scorer(scorer: str, segment: int, workers: int) -> "tuple[LMScorer, Callable[[], LMScorer]]":
+def load_scorer(
+    scorer: str, segment: int, workers: int, dtype: str = "float32"
+) -> "tuple[LMScorer, Callable[[], LMScorer]]":
     """The scorer, and how workers get theirs: this very one, or in other processes one of their own."""
     from longlode.models.scorer import ScorerSpec
 
-    note(f"loading the scorer: {scorer}")
-    spec = ScorerSpec(model_source(scorer), segment=segment)
+    note(f"loading the scorer: {scorer} in {dtype}")
+    spec = ScorerSpec(model_source(scorer), segment=segment, dtype=dtype)
     model = spec()
     return model, spec if workers > 1 else lambda: model
+
+
+def _load_tokens(scorer: str) -> "tuple[str, Callable[[], Scorer]]":
+    """Fingerprint and maker of what gives the scorer's tokens; its model stays on the disk."""
+    from longlode.models.scorer_text import TokensSpec
+
+    note(f"loading the tokenizer of the scorer: {scorer}; no pass of its model is needed")
+    spec = TokensSpec(model_source(scorer))
+    return spec().fingerprint, spec

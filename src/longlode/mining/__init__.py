@@ -23,12 +23,13 @@ from longlode.mining.estimators import (
     SegmentedDocument,
     make_estimator,
 )
-from longlode.mining.scorer import ContinuingScorer, Scorer
+from longlode.mining.scorer import AttendingScorer, ContinuingScorer, Scorer
 from longlode.mining.select import SelectSummary, select
 from longlode.mining.settings import ScoreSettings
 
 __all__ = [
     "ESTIMATORS",
+    "AttendingScorer",
     "ContinuingScorer",
     "DocumentScore",
     "Estimator",

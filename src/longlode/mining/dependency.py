@@ -128,6 +128,11 @@ def lds(
     return float(np.sum(((alpha * strengths + beta * distances) * specificities)[dependent]))
 
 
+def lds_terms(strengths: np.ndarray, distances: np.ndarray, specificities: np.ndarray) -> np.ndarray:
+    """What each pair adds to `lds` with its defaults, float64 `[P]`; 0 for a pair that is not dependent."""
+    return np.where(strengths > STRENGTH_THRESHOLD, (strengths + distances) * specificities, 0.0)
+
+
 def release_lds(strengths: np.ndarray, distances: np.ndarray, specificities: np.ndarray) -> float:
     """LDS as released: alpha = beta = 1 and R6, a NaN sum counts as 0."""
     total = lds(strengths, distances, specificities)

@@ -62,12 +62,14 @@ class Job:
 @dataclass(frozen=True, eq=False)
 class Readings:
     """What was read for one job: alone float32 `[n, L - 1]`, given float32 `[P, L - 1]`, nats; num_reread,
-    segments that were read once more because a chain begins with them.
+    segments that were read once more because a chain begins with them, or within windows; attention, the shares of
+    each window, float32 `[S_w, S_w]`.
     """
 
     alone: np.ndarray
     given: np.ndarray
     num_reread: int = 0
+    attention: tuple[np.ndarray, ...] = ()
 
 
 def read_jobs(scorer: Scorer, jobs: Sequence[Job], size: BatchSize) -> list[Readings]:
@@ -153,6 +155,32 @@ def _read_chains(
         finally:
             states = None
         waiting = waiting[len(batch) :]
+
+
+def read_windows(scorer: Scorer, segments: np.ndarray, windows: np.ndarray) -> Readings:
+    """Read the attention of one document's windows, one after the other.
+
+    Args: segments int `[S, L]`; windows int `[W, 2]`, rows first to stop - 1.
+    Raises: whatever the scorer raises; ScorerError when it has no `attention` or it has another shape than
+      `AttendingScorer` says.
+    """
+    attend = getattr(scorer, "attention", None)
+    if attend is None:
+        raise ScorerError(
+            f"the scorer {type(scorer).__name__} has no `attention`, which this estimator reads. Use another "
+            "estimator, or a scorer that answers `AttendingScorer`."
+        )
+    shares = []
+    for first, stop in windows:
+        text = segments[first:stop].reshape(1, -1).astype(np.int64, copy=False)
+        found = attend(text)
+        if found.shape != (1, stop - first, stop - first):
+            raise ScorerError(
+                f"the scorer's `attention` gave shape {found.shape}; expected (1, S, S) with S = {stop - first}."
+            )
+        shares.append(found[0])
+    nothing = np.zeros((0, segments.shape[1] - 1), dtype=np.float32)
+    return Readings(nothing, nothing, int((windows[:, 1] - windows[:, 0]).sum()), tuple(shares))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

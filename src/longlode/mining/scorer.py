@@ -42,6 +42,19 @@ class Scorer(Protocol):
         ...
 
 
+class AttendingScorer(Scorer, Protocol):
+    """A scorer that also tells where its attention goes; only estimators with `needs_windows` ask for it."""
+
+    def attention(self, texts: np.ndarray) -> np.ndarray:
+        """Read every text in one pass.
+
+        Args: texts int64 `[n, S L]`, S segments of L tokens each.
+        Returns: float32 `[n, S, S]`: `[:, i, j]` is the share of the attention in segment i that goes to segment j,
+          mean over layers, heads and tokens; 0 for j > i, rows sum to 1.
+        """
+        ...
+
+
 class ContinuingScorer(Scorer, Protocol):
     """A scorer that also reads on, segment after segment; only plans with `continues` ask for it."""
 

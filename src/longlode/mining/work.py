@@ -19,7 +19,7 @@ from longlode.corpus.units import FILES
 from longlode.mining.baselines import gzip_ratio, repetition
 from longlode.mining.estimators import DocumentScore, Estimator, PairPlan, SegmentedDocument
 from longlode.mining.parts import SCORE_COLUMNS
-from longlode.mining.reading import BatchSize, Job, Readings, read_jobs
+from longlode.mining.reading import BatchSize, Job, Readings, read_jobs, read_windows
 from longlode.mining.sampling import document_rng, sample_foreign
 from longlode.mining.scorer import Scorer
 from longlode.mining.segments import split_segments
@@ -262,9 +262,10 @@ def _plan(entry: _Entry, work: Work) -> _Planned:
     doc = replace(
         entry.doc, tokens=entry.doc.tokens.astype(np.int64), foreign=entry.doc.foreign.astype(np.int64)
     )
-    plan = work.estimator.plan(
-        doc, document_rng(work.settings.seed, doc.document.id, entry.text_hash, "pairs")
-    )
+    plan = PairPlan.empty()
+    if work.estimator.reads_model:
+        rng = document_rng(work.settings.seed, doc.document.id, entry.text_hash, "pairs")
+        plan = work.estimator.plan(doc, rng)
     plan.check(doc)
     return _Planned(entry, doc, plan)
 
@@ -273,9 +274,14 @@ def _read(planned: Sequence[_Planned], work: Work) -> list[Readings | None]:
     """Readings of each document, None where it failed; one document at a time when they cannot be read
     together.
     """
-    if work.scorer is None or not work.estimator.needs_readings:
+    if work.scorer is None or not work.estimator.reads_model:
         nothing = np.zeros((0, work.settings.segment - 1), dtype=np.float32)
         return [Readings(nothing, nothing) for _ in planned]
+    if work.estimator.needs_windows:
+        return [
+            _attempt(one.entry, "scorer", read_windows, work.scorer, one.doc.tokens, _windows(one.plan))
+            for one in planned
+        ]
     jobs = [
         Job(
             np.concatenate([one.doc.tokens, one.doc.foreign]),
@@ -295,20 +301,26 @@ def _read(planned: Sequence[_Planned], work: Work) -> list[Readings | None]:
     return [None if readings is None else readings[0] for readings in alone]
 
 
+def _windows(plan: PairPlan) -> np.ndarray:
+    return np.zeros((0, 2), dtype=np.int32) if plan.windows is None else plan.windows
+
+
 def _finish(one: _Planned, readings: Readings, work: Work) -> None:
-    bad = sum(int((~np.isfinite(values)).sum()) for values in (readings.alone, readings.given))
+    read = (readings.alone, readings.given, *readings.attention)
+    bad = sum(int((~np.isfinite(values)).sum()) for values in read)
     if bad:
-        total = readings.alone.size + readings.given.size
+        total = sum(values.size for values in read)
         _close(one.entry, "failed", f"scorer: {bad} of {total} values are not finite (NaN or infinite)")
         return
-    result = work.estimator.finish(one.doc, one.plan, readings.alone, readings.given)
+    doc = replace(one.doc, attention=readings.attention)
+    result = work.estimator.finish(doc, one.plan, readings.alone, readings.given)
     _check_result(result, work.estimator)
     row: dict[str, Any] = {"num_pairs": result.num_pairs}
     for name in ("strength_mean", "strength_max_mean", "gain_nats", "specificity_mean", "score_se"):
         value = getattr(result, name)
         row[name] = float(value) if value is not None and np.isfinite(value) else None
     row["score"] = float(result.score) if result.status == "ok" and result.score is not None else None
-    if work.settings.keep_pairs:
+    if work.settings.keep_pairs and not work.estimator.needs_windows:
         row["pairs"] = _pair_rows(one, readings)
     one.entry.row |= row
     _close(one.entry, result.status, result.reason)

@@ -13,7 +13,6 @@ As in the released ProLong code, no BOS is put in front and the first token of a
 alone nor given: a segment of L tokens has L - 1 scores.
 """
 
-import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,10 @@ import numpy as np
 import torch
 
 from longlode.core.errors import ConfigError, ScorerError
+from longlode.models.scorer_attention import attention_shares
 from longlode.models.scorer_prefix import SegmentStates, cache_bytes, select
 from longlode.models.scorer_source import load_scorer_parts, scorer_fingerprint
+from longlode.models.scorer_text import TextEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,6 @@ _LOGIT_BYTES = {
     "cuda": 256 << 20,
 }  # one slice of logits; on a CPU it should fit the L3 cache
 _CPU_STATE_BYTES = 4 << 30
-_PIECE_CHARACTERS = 1 << 20
-_GROUP_CHARACTERS = 16 << 20
 _PROBE_TOKENS = 16
 
 
@@ -87,7 +86,7 @@ class LMScorer:
         for name, least in (("segment", 2), ("batch_tokens", 1), ("state_bytes", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"The scorer's {name} is {getattr(self, name)}; expected at least {least}.")
-        self._encoder = _encoder(tokenizer)
+        self._encoder = TextEncoder(tokenizer)
         head = model.get_output_embeddings()
         _check_fit(model, head, self._encoder, segment)
         self._num_tokens: int = head.weight.shape[0]
@@ -127,25 +126,8 @@ class LMScorer:
         return scorer_fingerprint(self.model, self._encoder)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of each text, without special tokens, whatever its length.
-
-        A text of more than 1,048,576 characters is cut before spaces and encoded in pieces, because a
-        tokenizer needs some hundred bytes of working memory a token. For byte-level tokenizers that split
-        words at spaces the tokens are those of the whole text; others may give another token at a cut. Lone
-        surrogates become "?".
-        """
-        owners: list[int] = []
-        pieces: list[str] = []
-        for number, text in enumerate(texts):
-            for piece in _pieces(text):
-                owners.append(number)
-                pieces.append(piece)
-        tokens: list[list[int]] = [[] for _ in texts]
-        for start, stop in _groups([len(piece) for piece in pieces]):
-            encodings = self._encoder.encode_batch_fast(pieces[start:stop], add_special_tokens=False)
-            for owner, encoding in zip(owners[start:stop], encodings, strict=True):
-                tokens[owner].extend(encoding.ids)
-        return tokens
+        """See `TextEncoder.encode`: tokens of each text, without special tokens, whatever its length."""
+        return self._encoder.encode(texts)
 
     @torch.inference_mode()
     def alone(self, segments: np.ndarray) -> tuple[np.ndarray, SegmentStates]:
@@ -298,6 +280,24 @@ class LMScorer:
             nll[part] = torch.logsumexp(logits, dim=-1) - logits.gather(1, wanted[part]).squeeze(1)
         return nll.view(labels.shape)
 
+    @torch.inference_mode()
+    def attention(self, texts: np.ndarray) -> np.ndarray:
+        """Read each text in one pass and say what share of its attention a segment pays to each segment.
+
+        Args: texts int64 `[n, S L]`, S segments each.
+        Returns: float32 `[n, S, S]`, see `attention_shares`.
+        Raises: ConfigError on a shape or token out of range; ScorerError when the model has no full attention or
+          cannot read so much.
+        """
+        array = np.asarray(texts)
+        if array.ndim != 2 or not array.shape[1] or array.shape[1] % self.segment:
+            raise ConfigError(
+                f"texts has shape {list(array.shape)}; expected [n, S L] with L = {self.segment}, the segment length "
+                "this scorer was made for."
+            )
+        tokens = self._as_tokens("texts", array.reshape(-1, self.segment)).view(array.shape)
+        return attention_shares(self.model, self._reader, tokens, self.segment).cpu().numpy()
+
     def _next_rows(self, left: int, length: int) -> int:
         """Rows of the next batch: as few batches within `batch_tokens` as possible, evenly filled."""
         num_batches = -(-left // max(1, self.batch_tokens // length))
@@ -421,21 +421,7 @@ def _state_budget(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) // 2 if device.type == "cuda" else _CPU_STATE_BYTES
 
 
-def _encoder(tokenizer: Any) -> Any:
-    """A copy of the `tokenizers.Tokenizer` inside that never cuts or pads, whatever the original does."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise ScorerError(
-            f"{type(tokenizer).__name__} has no fast tokenizer inside. Save one beside the model as "
-            "tokenizer.json."
-        )
-    encoder = copy.deepcopy(backend)
-    encoder.no_truncation()
-    encoder.no_padding()
-    return encoder
-
-
-def _check_fit(model: Any, head: Any, encoder: Any, segment: int) -> None:
+def _check_fit(model: Any, head: Any, encoder: TextEncoder, segment: int) -> None:
     """Refuse a model without LM head, with too short a context, or with another model's tokenizer."""
     config = model.config.get_text_config()
     if head is None or getattr(config, "is_encoder_decoder", False):
@@ -446,33 +432,8 @@ def _check_fit(model: Any, head: Any, encoder: Any, segment: int) -> None:
             f"The scorer reads at most {context} tokens; two segments of {segment} need {2 * segment}. Use "
             f"segments of at most {context // 2} tokens or a scorer with a longer context."
         )
-    if encoder.get_vocab_size() > head.weight.shape[0]:
+    if encoder.vocab_size > head.weight.shape[0]:
         raise ScorerError(
-            f"The tokenizer has {encoder.get_vocab_size()} tokens, the model {head.weight.shape[0]}: they "
+            f"The tokenizer has {encoder.vocab_size} tokens, the model {head.weight.shape[0]}: they "
             "do not belong together."
         )
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Cut a long text before spaces into pieces of at most `_PIECE_CHARACTERS`."""
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
-    start = 0
-    while len(text) - start > _PIECE_CHARACTERS:
-        stop = text.rfind(" ", start + 1, start + _PIECE_CHARACTERS)
-        stop = stop if stop > 0 else start + _PIECE_CHARACTERS
-        yield text[start:stop]
-        start = stop
-    yield text[start:]
-
-
-def _groups(sizes: list[int]) -> Iterator[tuple[int, int]]:
-    """Split a row of pieces into runs of about `_GROUP_CHARACTERS`, so that memory stays bounded."""
-    start, total = 0, 0
-    for stop, size in enumerate(sizes, 1):
-        total += size
-        if total >= _GROUP_CHARACTERS:
-            yield start, stop
-            start, total = stop, 0
-    if start < len(sizes):
-        yield start, len(sizes)

@@ -9,6 +9,8 @@ from longlode.core.errors import BackendError, InputError, ScorerError
 from longlode.core.fingerprints import fingerprint
 from longlode.models import load
 from longlode.models.fingerprint import model_identity
+from longlode.models.load import load_tokenizer
+from longlode.models.scorer_text import TextEncoder
 
 
 def load_scorer_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
@@ -27,8 +29,16 @@ def load_scorer_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -
         raise ScorerError(f"No scorer: {error}") from None
 
 
-def scorer_fingerprint(model: Any, encoder: Any) -> str:
-    """Name what decides a score: weights, config, tokenizer, dtype. `encoder` is a `tokenizers.Tokenizer`."""
+def load_scorer_tokenizer(path_or_id: str | Path) -> Any:
+    """The tokenizer that `load_scorer_parts` gives, without the model. Raises as that."""
+    try:
+        return load_tokenizer(path_or_id)
+    except InputError as error:
+        raise ScorerError(f"No scorer: {error}") from None
+
+
+def scorer_fingerprint(model: Any, encoder: TextEncoder) -> str:
+    """Name what decides a score: weights, config, tokenizer, dtype."""
     return fingerprint({**model_identity(model), "tokenizer": encoder.to_str()})
 
 

@@ -5,6 +5,7 @@ May import: core, corpus, the files of mining that know no engine. Start reading
 """
 
 from longlode.core.errors import ConfigError
+from longlode.mining.estimators.attention_mass import AttentionMassEstimator
 from longlode.mining.estimators.base import (
     MAX_SEGMENTS,
     DocumentScore,
@@ -28,6 +29,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         ReleaseEstimator,
         StrengthEstimator,
         ContextGainEstimator,
+        AttentionMassEstimator,
         OverlapEstimator,
         GzipEstimator,
     )

@@ -31,6 +31,8 @@ class SegmentedDocument:
     foreign: int64 `[F, L]`, segments of other documents of the unit, F <= the estimator's num_foreign. F is 0
       when the unit holds no other document, so an estimator must cope with any F from 0.
     repetition, gzip_ratio: the signals of `mining.baselines`; gzip_ratio is of the whole text.
+    attention: for `finish` of an estimator that needs windows, the shares of each, float32 `[S_w, S_w]` as of
+      `AttendingScorer.attention`; else empty.
     """
 
     document: Document
@@ -41,6 +43,7 @@ class SegmentedDocument:
     foreign: np.ndarray
     repetition: float | None
     gzip_ratio: float | None
+    attention: tuple[np.ndarray, ...] = ()
 
     @property
     def num_segments(self) -> int:
@@ -63,11 +66,15 @@ class PairPlan:
     continues: bool `[P]`, or None for nowhere. Where it is True the target is read after all that the pair before
     it in the plan has read, that pair's target included, not after its source alone. So pairs (1|0), (2|1), (3|2)
     of which the last two continue give s_3 after s_0 s_1 s_2. The source is then the target of the pair before.
+
+    windows: int `[W, 2]`, for estimators with `needs_windows`: rows first to stop - 1 are read in one pass for its
+    attention. They must be neighbours in the document.
     """
 
     targets: np.ndarray
     sources: np.ndarray
     continues: np.ndarray | None = None
+    windows: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Raises: ConfigError when they differ in length or are not vectors."""
@@ -93,6 +100,13 @@ class PairPlan:
             if values.size and (values.min() < 0 or values.max() >= limit):
                 raise ConfigError(
                     f"a pair plan names {name} {values.min()}..{values.max()}; expected 0..{limit - 1}."
+                )
+        if self.windows is not None and self.windows.size:
+            first, stop = self.windows.T
+            if first.min() < 0 or stop.max() > len(doc.tokens) or (stop - first).min() < 1:
+                raise ConfigError(
+                    f"a plan names windows within {first.min()}..{stop.max()}; expected 0..{len(doc.tokens)}, none "
+                    "of them empty."
                 )
         if self.continues is None:
             return
@@ -137,6 +151,8 @@ class Estimator(ABC):
     min_segments: a document with fewer whole segments is "too_short" and never reaches the estimator.
     needs_scorer: False for estimators that read no tokens; their documents have S = 0.
     needs_readings: False for those that want the scorer's tokens but no pass of its model.
+    needs_windows: True for those that read the attention over the plan's windows, and no segment or pair.
+    needs_pairs: True for those whose score is made of the `pairs` they sample: they refuse to read none.
     """
 
     name: ClassVar[str]
@@ -145,19 +161,28 @@ class Estimator(ABC):
     min_segments: ClassVar[int] = 2
     needs_scorer: ClassVar[bool] = True
     needs_readings: ClassVar[bool] = True
+    needs_windows: ClassVar[bool] = False
+    needs_pairs: ClassVar[bool] = False
 
     def __init__(self, *, pairs: int | None = 500, max_segments: int = MAX_SEGMENTS) -> None:
-        """Args: pairs, how many to read of a document, None for all; max_segments, how many segments at
-        most.
+        """Args: pairs, how many to read of a document, None for all, 0 for none; max_segments, how many
+        segments at most.
         """
-        if pairs is not None and pairs < 1:
-            raise ConfigError(f"pairs is {pairs}; expected a number above 0, or None for all pairs.")
+        least = 1 if self.needs_pairs else 0
+        if pairs is not None and pairs < least:
+            why = f" (the score of {self.name!r} is made of pairs)" if pairs == 0 else ""
+            raise ConfigError(f"pairs is {pairs}; expected at least {least}{why}, or None for all pairs.")
         if max_segments < 2:
             raise ConfigError(
                 f"max_segments is {max_segments}; expected at least 2, as a pair has two segments."
             )
         self.pairs = pairs
         self.max_segments = max_segments
+
+    @property
+    def reads_model(self) -> bool:
+        """Whether the model has to be run at all, set up as it is; if not, the scorer's tokenizer is enough."""
+        return self.needs_scorer and self.needs_readings
 
     def options(self) -> dict[str, Any]:
         """What shapes the numbers besides name and version, as JSON; part of every result's name."""
@@ -179,5 +204,5 @@ class Estimator(ABC):
 
         Args: alone float32 `[S + F, L - 1]`, nats of each segment's tokens (foreign ones last); given float32
           `[P, L - 1]`, nats of each pair's target after its source. All finite: the engine has checked. Both
-          have no rows if the estimator needs no readings.
+          have no rows if the estimator needs no readings, or windows instead.
         """

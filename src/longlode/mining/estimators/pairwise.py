@@ -31,9 +31,14 @@ class PairwiseEstimator(Estimator):
 
     specificity_floor: ClassVar[float] = 0.0
 
+    @property
+    def reads_model(self) -> bool:
+        """As of every estimator, but not for 0 pairs."""
+        return super().reads_model and self.pairs != 0
+
     @abstractmethod
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
-        """The score from the measured pairs, of which there is at least one; and its standard error, or None."""
+        """The score and its standard error, or None, from the measured pairs; at least one if `needs_pairs`."""
 
     def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
         """`pairs` pairs, uniform without replacement; all there are when there are fewer."""
@@ -43,6 +48,8 @@ class PairwiseEstimator(Estimator):
         self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
     ) -> DocumentScore:
         """Measure every pair, then ask the subclass for the score."""
+        if not len(plan.targets):
+            return self._without_pairs(doc)
         ppl_alone = dependency.perplexity(alone)[plan.targets]
         ppl_given = dependency.perplexity(given)
         strengths = dependency.strength(ppl_alone, ppl_given)
@@ -62,3 +69,10 @@ class PairwiseEstimator(Estimator):
             gain_nats=float(gains.mean()),
             specificity_mean=float(np.nanmean(rows)),
         )
+
+    def _without_pairs(self, doc: SegmentedDocument) -> DocumentScore:
+        """The score alone: there is nothing to say of pairs."""
+        nothing = np.zeros(0)
+        none = np.zeros(0, dtype=np.int32)
+        score, score_se = self.score(doc, MeasuredPairs(none, none, nothing, nothing, nothing))
+        return DocumentScore(score=score, score_se=score_se, num_pairs=0)

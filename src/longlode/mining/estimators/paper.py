@@ -10,16 +10,22 @@ from typing import ClassVar
 from longlode.mining import dependency
 from longlode.mining.estimators.base import SegmentedDocument
 from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator
+from longlode.mining.uncertainty import sum_error
 
 
 class PaperEstimator(PairwiseEstimator):
     """LDS with alpha = beta = 1, threshold 0.1 and the distance (i - j) / (n - 1) of the document itself."""
 
     name: ClassVar[str] = "paper"
+    version: ClassVar[int] = 2
+    needs_pairs: ClassVar[bool] = True
 
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
-        """LDS with places in the whole document."""
+        """LDS with places in the whole document, and the jackknife error of the sum."""
         distances = dependency.distance(
             doc.positions[pairs.targets], doc.positions[pairs.sources], doc.num_total_segments
         )
-        return dependency.lds(pairs.strengths, distances, pairs.specificities), None
+        terms = dependency.lds_terms(pairs.strengths, distances, pairs.specificities)
+        return dependency.lds(pairs.strengths, distances, pairs.specificities), sum_error(
+            pairs.targets, terms
+        )

@@ -32,12 +32,15 @@ import numpy as np
 from longlode.mining import dependency
 from longlode.mining.estimators.base import DocumentScore, PairPlan, SegmentedDocument
 from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator
+from longlode.mining.uncertainty import sum_error
 
 
 class ReleaseEstimator(PairwiseEstimator):
     """ProLong as released. The window W of R1 is `max_segments`; all pairs (None) is its sample size -1."""
 
     name: ClassVar[str] = "release"
+    version: ClassVar[int] = 2
+    needs_pairs: ClassVar[bool] = True
     specificity_floor: ClassVar[float] = dependency.RELEASE_FLOOR
 
     def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
@@ -57,9 +60,11 @@ class ReleaseEstimator(PairwiseEstimator):
         return super().finish(doc, plan, alone, given)
 
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
-        """LDS over the drawn segments (R1 to R6, R8)."""
+        """LDS over the drawn segments (R1 to R6, R8); its error is ours, the release knows none."""
         distances = dependency.release_distance(pairs.targets, pairs.sources, self.max_segments)
-        return dependency.release_lds(pairs.strengths, distances, pairs.specificities), None
+        terms = dependency.lds_terms(pairs.strengths, distances, pairs.specificities)
+        score = dependency.release_lds(pairs.strengths, distances, pairs.specificities)
+        return score, sum_error(pairs.targets, terms)
 
 
 def _num_all_pairs(doc: SegmentedDocument) -> int:

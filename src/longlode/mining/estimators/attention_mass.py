@@ -1,0 +1,86 @@
+"""`attention_mass`: how much of a model's attention goes far back, a baseline for scorers that have attention.
+
+The idea of LongAttn (arXiv 2502.16860) and LADM (arXiv 2503.02502), at the size of the scorers at hand. A window of 16
+segments is read once; A_ij is the share of the attention in s_i that goes to s_j, mean over layers, heads and tokens.
+
+    far_i   sum of A_ij over the segments j with 1 <= j <= i - 4, divided by 1 - A_i0
+    score   mean of far_i over all windows of the document and all i >= 5
+
+LongAttn: attention further back than a quarter of the window; its first layer only, here all full-attention layers.
+LADM: the first span and the last four do not count, as models park attention on the first tokens and near context is
+no long-range dependency. Its weights by distance and its own softmax over the earlier spans are not kept, nor is
+LongAttn's second term, the variance, added: that needs z-scores over the corpus. `specificity_mean` stands for it: 0
+when the far attention is spread evenly (what LongAttn wants), 1 when one segment has it all.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from longlode.mining.estimators.base import DocumentScore, Estimator, PairPlan, SegmentedDocument
+from longlode.mining.uncertainty import mean_error
+
+WINDOW = 16
+"""Segments of a window: 2,048 tokens at 128 a segment, which OPT can just read."""
+FAR = 4
+"""Segments back from which attention counts as far: a quarter of the window."""
+SINK = 1
+"""First segments of a window that do not count."""
+
+
+class AttentionMassEstimator(Estimator):
+    """Share of the attention outside the first segment that goes 4 segments back or more.
+
+    Reads the document once, of more than `max_segments` segments one contiguous stretch; `pairs` has no effect. Needs
+    a scorer with full attention (`AttendingScorer`) and 8 segments; below 16 there is less to look back on, so compare
+    documents from 16 segments on.
+    """
+
+    name: ClassVar[str] = "attention_mass"
+    min_segments: ClassVar[int] = 8
+    needs_windows: ClassVar[bool] = True
+
+    def options(self) -> dict[str, Any]:
+        """The sizes, and how much is read of a long document."""
+        return {"max_segments": self.max_segments, "window": WINDOW, "far": FAR, "sink": SINK}
+
+    def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
+        """All, or a stretch of `max_segments` at a random place: what is read through must be contiguous."""
+        count = max(self.min_segments, min(num_total, self.max_segments))
+        return rng.integers(num_total - count + 1) + np.arange(count)
+
+    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
+        """Windows side by side; the last one ends with the document, and may overlap the one before."""
+        size = min(WINDOW, doc.num_segments)
+        starts = np.arange(0, doc.num_segments - size + 1, size)
+        if starts[-1] + size < doc.num_segments:
+            starts = np.append(starts, doc.num_segments - size)
+        nothing = PairPlan.empty()
+        return PairPlan(nothing.targets, nothing.sources, windows=np.stack([starts, starts + size], axis=1))
+
+    def finish(
+        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
+    ) -> DocumentScore:
+        """The mean over all rows that have a far segment; its error by leaving out one window at a time."""
+        shares, specificities, window = [], [], []
+        for number, attention in enumerate(doc.attention):
+            for row in range(SINK + FAR, len(attention)):
+                far = attention[row, SINK : row - FAR + 1].astype(np.float64)
+                shares.append(far.sum() / max(1.0 - attention[row, :SINK].sum(dtype=np.float64), 1e-9))
+                window.append(number)
+                if len(far) > 1:
+                    specificities.append(_unevenness(far))
+        return DocumentScore(
+            score=float(np.mean(shares)),
+            score_se=mean_error(np.array(window), np.array(shares)),
+            specificity_mean=float(np.mean(specificities)),
+        )
+
+
+def _unevenness(masses: np.ndarray) -> float:
+    """(log m - entropy) / log m of m >= 2 masses; 0 if there is no mass."""
+    if masses.sum() <= 0:
+        return 0.0
+    chances = masses[masses > 0] / masses.sum()
+    most = np.log(len(masses))
+    return float((most + np.sum(chances * np.log(chances))) / most)

@@ -1,0 +1,91 @@
+"""What a score costs and how sure it is: no pairs, no model; the error of a score made of pairs."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from mining_fakes import CacheScorer, records
+
+from longlode.core.errors import ConfigError
+from longlode.core.records import write_jsonl
+from longlode.mining import ScoreSettings, make_estimator, score
+from longlode.mining.uncertainty import mean_error, sum_error
+
+
+class Silent(CacheScorer):
+    """Gives tokens and refuses to read."""
+
+    def alone(self, segments):
+        raise AssertionError("no pass of the model is needed")
+
+    given = alone
+
+
+def scored(tmp_path, name, scorer, **options):
+    write_jsonl(tmp_path / "in.jsonl", records(3, num_tokens=400))
+    summary = score(
+        tmp_path / "in.jsonl",
+        tmp_path / name,
+        estimator=make_estimator("default", **options),
+        make_scorer=lambda: scorer,
+        scorer_fingerprint=scorer.fingerprint,
+        settings=ScoreSettings(segment=8),
+    )
+    return summary, pq.read_table(next((tmp_path / name / "parts").iterdir())).to_pylist()
+
+
+def test_the_default_without_pairs_reads_nothing_and_scores_the_same(tmp_path):
+    summary, without = scored(tmp_path, "without", Silent(), pairs=0)
+    _, with_pairs = scored(tmp_path, "with", CacheScorer(), pairs=20)
+    assert summary.counts == {"ok": 3}
+    assert summary.cost["tokens_alone"] == summary.cost["tokens_given"] == 0
+    assert summary.cost["document_tokens"] == sum(row["num_tokens"] for row in without) > 0
+    of_pairs = ("strength_mean", "strength_max_mean", "gain_nats", "specificity_mean")
+    for one, other in zip(without, with_pairs, strict=True):
+        assert one["num_pairs"] == 0 < other["num_pairs"]
+        assert all(one[name] is None and other[name] is not None for name in of_pairs)
+        same = ("score", "score_se", "num_tokens", "repetition", "gzip_ratio", "status")
+        assert [one[name] for name in same] == [other[name] for name in same]
+
+
+@pytest.mark.parametrize("name", ["paper", "release", "strength"])
+def test_a_score_made_of_pairs_needs_some(name):
+    with pytest.raises(ConfigError, match=r"pairs is 0; expected at least 1 \(the score of"):
+        make_estimator(name, pairs=0)
+
+
+def leave_out(targets, values, statistic):
+    """The jackknife by its definition: every target left out in turn."""
+    kept = np.array([statistic(values[targets != t]) for t in np.unique(targets)])
+    number = len(kept)
+    return np.sqrt((number - 1) / number * ((kept - kept.mean()) ** 2).sum())
+
+
+def test_errors_are_those_of_leaving_out_one_target_at_a_time():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(1, 12, 60)
+    values = rng.normal(1.0, 0.5, 60) + 0.1 * targets
+    assert mean_error(targets, values) == pytest.approx(leave_out(targets, values, np.mean))
+    # A sum over one target fewer is made as large as the whole, so that the sums can be compared.
+    number = len(np.unique(targets))
+    scaled = leave_out(targets, values, lambda rest: rest.sum() * number / (number - 1))
+    assert sum_error(targets, values) == pytest.approx(scaled)
+    assert mean_error(np.full(5, 3), np.ones(5)) is None
+    assert sum_error(np.full(5, 3), np.ones(5)) is None
+
+
+def test_errors_are_as_large_as_the_spread_over_documents():
+    rng = np.random.default_rng(1)
+    means, sums, errors, sum_errors = [], [], [], []
+    for _ in range(400):
+        rows = rng.normal(0.0, 1.0, 30)
+        targets = np.repeat(np.arange(30), 8)
+        values = 1.0 + rows[targets] + rng.normal(0.0, 1.0, 240)
+        means.append(values.mean())
+        sums.append(values.sum())
+        errors.append(mean_error(targets, values))
+        sum_errors.append(sum_error(targets, values))
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.15)
+    assert np.mean(sum_errors) == pytest.approx(np.std(sums), rel=0.15)
+    # Pairs of one target taken for independent evidence would look more than twice as sure.
+    naive = np.std(values) / np.sqrt(len(values))
+    assert np.mean(errors) > 2 * naive
