@@ -259,8 +259,8 @@ def coherent_stretches(
     """One stretch of each document, two far apart of long works; documents that are too short are counted."""
     for source in sources:
         ranges = [(0.0, 1.0)]
-        if source.domain in LONG_WORKS and len(source.text) > 5 * _CHARS_PER_TOKEN * cutter.num_tokens:
-            ranges = [(0.0, 0.3), (0.6, 1.0)]
+        if source.domain in LONG_WORKS and len(source.text) > 3.2 * _CHARS_PER_TOKEN * cutter.num_tokens:
+            ranges = [(0.0, 0.2), (0.6, 1.0)]  # a quarter of a stretch or more lies between the two
         for number, (first, last) in enumerate(ranges):
             rng = random.Random(f"{seed}:{cutter.num_tokens}:{source.id}:{number}")
             begun = cutter.stretch(source.text, rng, first=first, last=last)

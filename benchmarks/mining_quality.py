@@ -145,6 +145,7 @@ def tabulate(
         "same_kind": same_kind(scores, labels, domains, COHERENT),
         "by_domain": by_domain(scores, labels, domains, COHERENT),
         "unscored": int(np.isnan(scores).sum()),
+        "reason": result.reason,
         "tokens_read": result.tokens_read,
         "seconds": result.seconds,
     }

@@ -1,6 +1,7 @@
 """Runs estimators over the labelled set: by the engine, from a file, as `longlode score` does."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,12 +60,14 @@ class Setup:
 class Scored:
     """float64 `[n]` in the order of the documents, nan where there is none; and what it cost.
 
-    tokens_read: of the model, for each token of the documents; None if the estimator reads no model.
+    tokens_read: of the model, for each token of the documents; None if the estimator reads no model. reason: why the
+    first document without a score has none.
     """
 
     scores: np.ndarray
     tokens_read: float | None
     seconds: float
+    reason: str = ""
 
 
 class SharedPairs(PaperEstimator):
@@ -129,7 +132,7 @@ def _run(estimator: Any, documents: Sequence[Labelled], setup: Setup, title: str
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=setup.quiet,
+        disable=setup.quiet or not sys.stderr.isatty(),
     ) as progress:
         task = progress.add_task(title, total=len(documents))
         score(
@@ -142,9 +145,11 @@ def _run(estimator: Any, documents: Sequence[Labelled], setup: Setup, title: str
             progress=lambda _done, _total, done, _tokens: progress.update(task, completed=done),
         )
     record = json.loads((out / "record.json").read_text())
-    rows = pq.read_table(sorted((out / "parts").glob("*.parquet")), columns=["row", "score"])
+    rows = pq.read_table(sorted((out / "parts").glob("*.parquet")), columns=["row", "score", "reason"])
+    rows = rows.sort_by("row")
     values = np.empty(len(documents))
-    values[order] = rows.sort_by("row")["score"].to_numpy().astype(float)
+    values[order] = rows["score"].to_numpy().astype(float)
+    reasons = [row["reason"] for row in rows.to_pylist() if row["score"] is None]
     reads = estimator.needs_scorer and estimator.reads_model
     cost = record["cost"]["tokens_read_per_token"] if reads else None
-    return Scored(values, cost, record["seconds"])
+    return Scored(values, cost, record["seconds"], reasons[0] if reasons else "")

@@ -17,17 +17,18 @@ def show_block(block: Block, console: Console) -> None:
     table = Table(
         title=f"{block['num_tokens']:,} tokens a document", title_justify="left", title_style="bold"
     )
-    table.add_column(f"{block['counts']['coherent']} coherent against")
+    table.add_column(f"{block['counts']['coherent']} coherent against", no_wrap=True)
+    between = " " if len(block["estimators"]) <= 3 else "\n"
     for name in block["estimators"]:
         table.add_column(name, justify="right")
     for label, count in block["counts"].items():
         if label != "coherent":
-            cells = [_auc_cell(row["auc"][label]) for row in block["estimators"].values()]
+            cells = [_auc_cell(row["auc"][label], between) for row in block["estimators"].values()]
             table.add_row(f"{count} {label}", *cells)
     table.add_section()
     for domain in next(iter(block["estimators"].values()))["by_domain"]:
         cells = [_plain_cell(_mean(row["by_domain"][domain])) for row in block["estimators"].values()]
-        table.add_row(f"{domain}: mean of all", *cells)
+        table.add_row(f"{domain}, mean", *cells)
     table.add_section()
     for title, make in (
         ("tokens read per token", _reads),
@@ -36,6 +37,11 @@ def show_block(block: Block, console: Console) -> None:
     ):
         table.add_row(title, *(Text(make(row), style="dim") for row in block["estimators"].values()))
     console.print(table)
+    for name, row in block["estimators"].items():
+        if row["unscored"]:
+            console.print(
+                f"  {name}: {row['unscored']} without a score count as ties. {row['reason']}", style="dim"
+            )
 
 
 def show_checks(checks: dict[str, dict[str, Any]], console: Console) -> None:
@@ -122,10 +128,10 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
-def _auc_cell(found: list[float]) -> Text:
+def _auc_cell(found: list[float], between: str) -> Text:
     mean, low, high = found
     text = Text(f"{mean:.3f}", style=_style(mean))
-    text.append(f" {low:.2f}-{high:.2f}", style="dim")
+    text.append(f"{between}{low:.2f}-{high:.2f}", style="dim")
     return text
 
 

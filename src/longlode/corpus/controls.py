@@ -69,7 +69,7 @@ def blocks(text: str) -> list[str]:
 
     Code is cut before definitions of the two outer levels. Other text is cut at blank lines; if it has none to speak
     of, at the short last lines of hard-wrapped paragraphs, or at every line (one paragraph or turn a line). A text in
-    one line is cut after sentences, every 600 characters or so.
+    one line is cut after sentences, every 550 characters or so.
     """
     if looks_like_code(text):
         parts = re.split(r"\n[ \t]*\n(?=(?: {4}|\t)?[\w@#])", text)
@@ -78,8 +78,8 @@ def blocks(text: str) -> list[str]:
         if len(parts) * LONG_BLOCK < len(text):
             parts = _line_blocks(text)
         if len(parts) * LONG_BLOCK < len(text):
-            parts = re.findall(r"(?s).{1,600}?(?:[.!?]['\"”]?\s|\Z)|.{600,}?(?:[.!?]['\"”]?\s|\Z)", text)
-    return [part.strip("\n") for part in parts if part.strip()]
+            parts = re.findall(r"(?s).{500,}?[.!?]['\"”]?\s|.+\Z", text)
+    return [part.strip("\n").rstrip(" ") for part in parts if part.strip()]
 
 
 def short_documents(text: str, *, rng: random.Random, least: int = 1800, most: int = 9000) -> list[str]:
@@ -89,7 +89,7 @@ def short_documents(text: str, *, rng: random.Random, least: int = 1800, most: i
     is cut between blocks, at a length drawn for each part. What cannot be made to fit is left out.
     """
     places = [0, *(found.start() for found in _HEADING.finditer(text)), len(text)]
-    sections = [text[start:stop] for start, stop in itertools.pairwise(places)]
+    sections = [text[start:stop] for start, stop in itertools.pairwise(places) if text[start:stop].strip()]
     separator = _separator(text)
     parts: list[str] = []
     held: list[str] = []
