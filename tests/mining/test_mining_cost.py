@@ -89,3 +89,46 @@ def test_errors_are_as_large_as_the_spread_over_documents():
     # Pairs of one target taken for independent evidence would look more than twice as sure.
     naive = np.std(values) / np.sqrt(len(values))
     assert np.mean(errors) > 2 * naive
+
+
+def test_segments_in_no_pair_are_not_read(tmp_path):
+    summary, _ = scored(tmp_path, "few", CacheScorer(), pairs=20)
+    in_pairs = 0
+    for row in pairs_of(tmp_path, "kept"):
+        assert len(row["pairs"]) == row["num_pairs"]
+        in_pairs += len({place for pair in row["pairs"] for place in (pair["i"], pair["j"])})
+    assert summary.cost["tokens_alone"] == 8 * in_pairs < 8 * 3 * 50
+
+
+def pairs_of(tmp_path, name):
+    score(
+        tmp_path / "in.jsonl",
+        tmp_path / name,
+        estimator=make_estimator("default", pairs=20),
+        make_scorer=CacheScorer,
+        scorer_fingerprint=CacheScorer.fingerprint,
+        settings=ScoreSettings(segment=8, keep_pairs=True),
+    )
+    return pq.read_table(next((tmp_path / name / "parts").iterdir())).to_pylist()
+
+
+@pytest.mark.parametrize("name", ["default", "paper", "strength"])
+def test_reading_the_others_too_changes_nothing(tmp_path, name, monkeypatch):
+    found = []
+    for needs_unpaired in (False, True):
+        kind = type(make_estimator(name))
+        monkeypatch.setattr(kind, "needs_unpaired", needs_unpaired)
+        write_jsonl(tmp_path / "in.jsonl", records(3, num_tokens=400))
+        out = tmp_path / f"{needs_unpaired}"
+        summary = score(
+            tmp_path / "in.jsonl",
+            out,
+            estimator=make_estimator(name, pairs=9),
+            make_scorer=CacheScorer,
+            scorer_fingerprint=CacheScorer.fingerprint,
+            settings=ScoreSettings(segment=8),
+        )
+        rows = pq.read_table(next((out / "parts").iterdir())).to_pylist()
+        found.append((rows, summary.cost["tokens_alone"]))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] < found[1][1]

@@ -282,15 +282,7 @@ def _read(planned: Sequence[_Planned], work: Work) -> list[Readings | None]:
             _attempt(one.entry, "scorer", read_windows, work.scorer, one.doc.tokens, _windows(one.plan))
             for one in planned
         ]
-    jobs = [
-        Job(
-            np.concatenate([one.doc.tokens, one.doc.foreign]),
-            one.plan.targets,
-            one.plan.sources,
-            one.plan.continues,
-        )
-        for one in planned
-    ]
+    jobs = [_job(one, work.estimator.needs_unpaired) for one in planned]
     if len(jobs) > 1:
         with contextlib.suppress(Exception):  # a poison document: found by reading each alone
             return list(read_jobs(work.scorer, jobs, work.size))
@@ -299,6 +291,21 @@ def _read(planned: Sequence[_Planned], work: Work) -> list[Readings | None]:
         for one, job in zip(planned, jobs, strict=True)
     ]
     return [None if readings is None else readings[0] for readings in alone]
+
+
+def _job(one: _Planned, needs_unpaired: bool) -> Job:
+    """What to read for one document: all of its segments, or those of the plan's pairs."""
+    segments, plan = np.concatenate([one.doc.tokens, one.doc.foreign]), one.plan
+    if needs_unpaired:
+        return Job(segments, plan.targets, plan.sources, plan.continues)
+    rows = _paired(plan)
+    targets, sources = np.searchsorted(rows, plan.targets), np.searchsorted(rows, plan.sources)
+    return Job(segments[rows], targets, sources, plan.continues)
+
+
+def _paired(plan: PairPlan) -> np.ndarray:
+    """Rows of the segments that are in a pair, ascending."""
+    return np.unique(np.concatenate([plan.targets, plan.sources]))
 
 
 def _windows(plan: PairPlan) -> np.ndarray:
@@ -312,6 +319,11 @@ def _finish(one: _Planned, readings: Readings, work: Work) -> None:
         total = sum(values.size for values in read)
         _close(one.entry, "failed", f"scorer: {bad} of {total} values are not finite (NaN or infinite)")
         return
+    if work.estimator.reads_model and not work.estimator.needs_unpaired:
+        shape = (one.doc.num_segments + len(one.doc.foreign), work.settings.segment - 1)
+        alone = np.full(shape, np.nan, dtype=np.float32)
+        alone[_paired(one.plan)] = readings.alone
+        readings = replace(readings, alone=alone)
     doc = replace(one.doc, attention=readings.attention)
     result = work.estimator.finish(doc, one.plan, readings.alone, readings.given)
     _check_result(result, work.estimator)

@@ -151,6 +151,7 @@ class Estimator(ABC):
     min_segments: a document with fewer whole segments is "too_short" and never reaches the estimator.
     needs_scorer: False for estimators that read no tokens; their documents have S = 0.
     needs_readings: False for those that want the scorer's tokens but no pass of its model.
+    needs_unpaired: False for those that want nothing of a segment that is in no pair: it is not read.
     needs_windows: True for those that read the attention over the plan's windows, and no segment or pair.
     needs_pairs: True for those whose score is made of the `pairs` they sample: they refuse to read none.
     """
@@ -161,6 +162,7 @@ class Estimator(ABC):
     min_segments: ClassVar[int] = 2
     needs_scorer: ClassVar[bool] = True
     needs_readings: ClassVar[bool] = True
+    needs_unpaired: ClassVar[bool] = True
     needs_windows: ClassVar[bool] = False
     needs_pairs: ClassVar[bool] = False
 
@@ -202,7 +204,8 @@ class Estimator(ABC):
     ) -> DocumentScore:
         """The score from the readings.
 
-        Args: alone float32 `[S + F, L - 1]`, nats of each segment's tokens (foreign ones last); given float32
+        Args: alone float32 `[S + F, L - 1]`, nats of each segment's tokens (foreign ones last), NaN where it was
+          not read for want of `needs_unpaired`; given float32
           `[P, L - 1]`, nats of each pair's target after its source. All finite: the engine has checked. Both
           have no rows if the estimator needs no readings, or windows instead.
         """

@@ -29,6 +29,7 @@ class MeasuredPairs:
 class PairwiseEstimator(Estimator):
     """Reads pairs inside the document; a subclass says only what the score is."""
 
+    needs_unpaired: ClassVar[bool] = False
     specificity_floor: ClassVar[float] = 0.0
 
     @property
