@@ -1,5 +1,6 @@
 """The labelled set, built from a folder of generated text: labels, exact lengths, sides, the same set every time."""
 
+import json
 import random
 import sys
 from pathlib import Path
@@ -143,15 +144,32 @@ def test_length_bias_sees_length_and_nothing_else():
     assert 0.05 < grows["between"] < 0.9
 
 
-def test_benchmark_runs_on_a_folder(folder, capsys, monkeypatch):
+def test_benchmark_runs_on_a_folder_and_saves(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(mining_quality, "RESULTS", tmp_path)
     arguments = (
         f"--documents {folder} --estimators overlap,gzip --lengths {NUM_TOKENS} --split all --max-documents 4"
     )
-    mining_quality.main([*arguments.split(), "--check-documents", "4", "--check-length", str(NUM_TOKENS)])
+    mining_quality.main(
+        [*arguments.split(), "--check-documents", "4", "--check-length", str(NUM_TOKENS), "--save"]
+    )
     out = capsys.readouterr().out
     assert "1,024 tokens a document" in out
     assert all(label in out for label in labelled_negatives.NEGATIVES)
-    assert "exact" in out
+    (saved,) = tmp_path.glob("*.json")
+    found = json.loads(saved.read_text())
+    (block,) = found["lengths"]
+    for row in block["estimators"].values():
+        assert row["auc"].keys() == set(labelled_negatives.NEGATIVES)
+        assert all(0 <= low <= mean <= high <= 1 for mean, low, high in row["auc"].values())
+        assert row["by_domain"].keys() == {"novels", "letters"}
+        assert row["tokens_read"] is None
+    assert all(row["exact"] for row in found["checks"].values())
+    table = saved.with_suffix(".md").read_text()
+    assert "## 1,024 tokens" in table
+    assert "| novels | spliced-documents |" in table
+
+
+def test_benchmark_refuses_an_unknown_estimator(folder):
     with pytest.raises(ConfigError, match="no estimator 'nothing'"):
         mining_quality.main(["--documents", str(folder), "--estimators", "nothing"])
