@@ -6,11 +6,15 @@ A shape is B,T,H,d with K = V = d, float32. First every contender is checked aga
 if one is wrong, no time is printed. Then all contenders are timed in turn, round after round, in this one
 process; a figure is the best round. Peak memory: in a process of its own, the growth of the resident set
 (VmHWM) over that before the call, by one forward and backward. Floor: the operations of the chunk form at C
-= 32 (ops/delta_rule/README.md, section 5) at the rate of this machine's own GEMM, measured in the same run.
+= 32 (ops/delta_rule/README.md, section 5) at the rate of this machine's own GEMM (torch's), measured in the same
+run; kernels that multiply faster than torch come below it. Growth: time a token of forward and backward at T =
+65,536 over that at T = 4,096 (B = 1, H = 8, d = 64), ours only. fla's naive chunkwise takes part where
+flash-linear-attention (and einops) can be imported, without decay only.
 """
 
 import argparse
 import datetime
+import importlib
 import os
 import resource
 import subprocess
@@ -22,15 +26,20 @@ from pathlib import Path
 import torch
 
 from longlode.core.records import versions, write_json
-from longlode.ops.delta_rule import delta_rule, delta_rule_step
+from longlode.ops.delta_rule import available_backends, delta_rule, delta_rule_step
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = ["1,4096,8,64", "1,4096,8,128", "4,1024,4,64", "1,16384,8,64", "1,2048,16,128"]
 FLOOR_CHUNK = 32
+GROWTH_SHAPES = ("1,4096,8,64", "1,65536,8,64")
 
 Inputs = dict[str, torch.Tensor | None]
 Contender = Callable[[Inputs], torch.Tensor]
 Row = dict[str, str | int | float]
+
+
+def longlode_native(x: Inputs) -> torch.Tensor:
+    return delta_rule(x["q"], x["k"], x["v"], x["beta"], g=x["g"], backend="native")[0]
 
 
 def longlode_chunkwise(x: Inputs) -> torch.Tensor:
@@ -47,10 +56,30 @@ def transformers_fallback(x: Inputs) -> torch.Tensor:
     return function(x["q"], x["k"], x["v"], g, x["beta"])[0]
 
 
+def fla_naive(x: Inputs) -> torch.Tensor:
+    from fla.ops.delta_rule.naive import delta_rule_chunkwise
+
+    heads_first = (x[name].transpose(1, 2) for name in ("q", "k", "v", "beta"))
+    return delta_rule_chunkwise(*heads_first)[0].transpose(1, 2)
+
+
 CONTENDERS: dict[str, Contender] = {
+    "longlode native": longlode_native,
     "longlode chunkwise": longlode_chunkwise,
     "transformers fallback": transformers_fallback,
+    "fla naive chunkwise": fla_naive,
 }
+
+
+def absent(gated: bool) -> dict[str, str]:
+    """Contenders that cannot take part, with the reason."""
+    reasons = {"longlode native": available_backends("cpu")["native"]}
+    try:
+        importlib.import_module("fla.ops.delta_rule.naive")
+        reasons["fla naive chunkwise"] = "it has no decay" if gated else ""
+    except Exception as error:  # it probes for GPUs and compilers on import, and may fail in any way
+        reasons["fla naive chunkwise"] = f"not installed ({type(error).__name__}: {error})"
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def make_inputs(shape: tuple[int, ...], gated: bool, keys: str = "random") -> Inputs:
@@ -75,14 +104,14 @@ def run(contender: Contender, inputs: Inputs, backward: bool) -> list[torch.Tens
     return [o.detach(), *torch.autograd.grad(o, [x for x in leaves.values() if x is not None], o.detach())]
 
 
-def check(gated: bool) -> dict[str, float]:
+def check(contenders: dict[str, Contender], gated: bool) -> dict[str, float]:
     """Largest relative error of each contender's output and gradients against the float64 recurrence."""
-    worst = dict.fromkeys(CONTENDERS, 0.0)
+    worst = dict.fromkeys(contenders, 0.0)
     for keys in ("random", "equal"):
-        inputs = make_inputs((2, 200, 2, 32), gated, keys)
+        inputs = make_inputs((2, 224, 2, 32), gated, keys)
         wide = {name: x if x is None else x.double() for name, x in inputs.items()}
         exact = run(lambda x: delta_rule(**x, backend="reference")[0], wide, backward=True)
-        for name, contender in CONTENDERS.items():
+        for name, contender in contenders.items():
             for got, expected in zip(run(contender, inputs, backward=True), exact, strict=True):
                 error = float((got.detach().double() - expected).abs().max() / expected.abs().max())
                 worst[name] = max(worst[name], error if error == error else float("inf"))
@@ -155,11 +184,13 @@ def resident_bytes(field: str) -> int | None:
     return int(line.split()[1]) * 1024
 
 
-def measure(shape_text: str, gated: bool, threads: list[int], num_rounds: int) -> list[Row]:
+def measure(
+    contenders: dict[str, Contender], shape_text: str, gated: bool, threads: list[int], num_rounds: int
+) -> list[Row]:
     """Rows of one shape: one a contender and thread count."""
     shape = tuple(int(part) for part in shape_text.split(","))
     inputs = make_inputs(shape, gated)
-    memory = {name: memory_growth_bytes(name, shape_text, gated) for name in CONTENDERS}
+    memory = {name: memory_growth_bytes(name, shape_text, gated) for name in contenders}
     rows: list[Row] = []
     for num_threads in threads:
         torch.set_num_threads(num_threads)
@@ -167,11 +198,11 @@ def measure(shape_text: str, gated: bool, threads: list[int], num_rounds: int) -
         floors = [flops / rate for flops in floor_flops(shape)]
         seconds = [
             best_seconds(
-                {name: lambda c=c, b=b: run(c, inputs, b) for name, c in CONTENDERS.items()}, num_rounds
+                {name: lambda c=c, b=b: run(c, inputs, b) for name, c in contenders.items()}, num_rounds
             )
             for b in (False, True)
         ]
-        for name in CONTENDERS:
+        for name in contenders:
             both = seconds[1][name]
             rows.append(
                 {
@@ -188,6 +219,17 @@ def measure(shape_text: str, gated: bool, threads: list[int], num_rounds: int) -
                 }
             )
     return rows
+
+
+def growth_per_token(contender: Contender, gated: bool) -> tuple[float, float]:
+    """Microseconds a token, forward and backward, at the two lengths of GROWTH_SHAPES, at the current thread count."""
+    calls = {}
+    for text in GROWTH_SHAPES:
+        inputs = make_inputs(tuple(int(part) for part in text.split(",")), gated)
+        calls[text] = lambda inputs=inputs: run(contender, inputs, backward=True)
+    best = best_seconds(calls, 4)
+    short, long = (1e6 * best[text] / int(text.split(",")[1]) for text in GROWTH_SHAPES)
+    return short, long
 
 
 def decode_microseconds(shape_text: str) -> float:
@@ -275,7 +317,11 @@ def main() -> int:
         print_memory_growth(args.memory_of, tuple(int(part) for part in shapes[0].split(",")), args.gated)
         return 0
     load = os.getloadavg()[0]
-    errors = check(args.gated)
+    missing = absent(args.gated)
+    for name, reason in missing.items():
+        print(f"{name}: does not take part: {reason}")
+    contenders = {name: c for name, c in CONTENDERS.items() if name not in missing}
+    errors = check(contenders, args.gated)
     for name, error in errors.items():
         print(f"{name}: largest relative error {error:.1e} against the float64 recurrence")
     if max(errors.values()) > 1e-4:
@@ -283,11 +329,17 @@ def main() -> int:
         return 1
     rows: list[Row] = []
     for shape in shapes:
-        rows += measure(shape, args.gated, args.threads, 3 if args.quick else 7)
+        rows += measure(contenders, shape, args.gated, args.threads, 3 if args.quick else 7)
     text = table(rows)
     rates = sorted({(int(r["threads"]), round(float(r["gemm_flops_per_second"]) / 1e9)) for r in rows})
     text += "\n\nGEMM, GFLOP/s by threads: " + ", ".join(f"{n}: {rate}" for n, rate in rates)
     torch.set_num_threads(args.threads[0])
+    for name in [] if args.quick else [name for name in contenders if name.startswith("longlode")]:
+        short, long = growth_per_token(contenders[name], args.gated)
+        text += (
+            f"\n\nTime a token, fwd+bwd, {name}, {args.threads[0]} thread(s): {short:.2f} us at T = 4,096, "
+        )
+        text += f"{long:.2f} us at T = 65,536 ({long / short:.3f} times)"
     text += "\n\nDecoding, us a step: " + ", ".join(f"{s}: {decode_microseconds(s):.0f}" for s in shapes)
     print(f"\n{text}\n\nload average before: {load:.2f}")
     if args.save:

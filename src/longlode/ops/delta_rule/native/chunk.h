@@ -82,8 +82,9 @@ FUNCTION void scale_rows(int64_t num, int64_t size, const float *factors, const 
     for (int64_t i = 0; i < num; i++) scale_row(from + i * step, factors[i], size, to + i * step);
 }
 
-/* Asks for rows that are needed soon; a row's lines are far from the next row's, and the hardware does not guess. */
-FUNCTION void prefetch(const Work *w, const Tensor *x, int64_t size, int64_t token, int64_t num) {
+/* Asks for rows that are needed soon; a row's lines are far from the next row's, and the hardware does not guess.
+ * Inline: as a function of its own it does nothing that a compiler can see, and calls of it vanish. */
+INLINE void prefetch(const Work *w, const Tensor *x, int64_t size, int64_t token, int64_t num) {
     if (!x->data) return;
     for (int64_t i = 0; i < num; i++) {
         const float *row = at(x, w, token + i);

@@ -80,17 +80,21 @@ FUNCTION void product_of_transpose(Product p) {
 /* The lower triangle of keys^T keys (size x size) for keys [k, size], in float64; entries above it mean nothing.
  * In float32 one rounding of k . k would be used for every pair of equal keys: see README.md, section 7. */
 FUNCTION void gram(int64_t size, int64_t k, const double *keys, double *out) {
-    for (int64_t column = 0; column < size; column += HALF)
+    for (int64_t column = 0; column < size; column += 2 * HALF)
         for (int64_t row = column - column % ROWS; row < size; row += ROWS) {
-            Doubles sums[ROWS];
-            UNROLL for (int i = 0; i < ROWS; i++) sums[i] = (Doubles){0};
+            Doubles sums[ROWS][2];
+            UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < 2; j++) sums[i][j] = (Doubles){0};
             const double *x = keys;
             for (int64_t count = k; count; count--) {
-                Doubles values = load_doubles(x + column);
-                UNROLL for (int i = 0; i < ROWS; i++) sums[i] += all_doubles(x[row + i]) * values;
+                Doubles values[2] = {load_doubles(x + column), load_doubles(x + column + HALF)};
+                UNROLL for (int i = 0; i < ROWS; i++) {
+                    Doubles factor = all_doubles(x[row + i]);
+                    UNROLL for (int j = 0; j < 2; j++) sums[i][j] += factor * values[j];
+                }
                 x += size;
             }
-            UNROLL for (int i = 0; i < ROWS; i++) store_doubles(out + (row + i) * size + column, sums[i]);
+            UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < 2; j++)
+                store_doubles(out + (row + i) * size + column + j * HALF, sums[i][j]);
         }
 }
 
