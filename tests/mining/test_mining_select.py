@@ -122,6 +122,18 @@ def test_everything_dropped_has_its_reason(scored, tmp_path):
     assert record["rule"] == {"top": 0.5, "min_score": None, "by": [], "column": "score"}
 
 
+def test_what_surely_scores_high(scored, tmp_path):
+    rows = [row for row in candidates(scored) if row["score_se"] is not None]
+    low = {row["id"]: row["score"] - 2 * row["score_se"] for row in rows}
+    cut = sorted(low.values())[len(low) // 2]
+    summary = select(scored / "scores", tmp_path / "sure.jsonl", min_score=cut, column="score_low")
+    assert summary.lowest_selected == pytest.approx(cut)
+    kept = {row["id"] for row in read_jsonl(tmp_path / "sure.jsonl")}
+    assert kept == {name for name, value in low.items() if value >= cut}
+    by_score = sorted(rows, key=lambda row: -row["score"])[: len(kept)]
+    assert kept != {row["id"] for row in by_score}
+
+
 def test_min_score_and_another_column(scored, tmp_path):
     threshold = sorted(row["gzip_ratio"] for row in candidates(scored))[-3]
     summary = select(scored / "scores", tmp_path / "best.jsonl.zst", min_score=threshold, column="gzip_ratio")
@@ -195,6 +207,7 @@ def test_nothing_selected_says_why(scored, tmp_path):
         ({"top": 50}, "top is 50"),
         ({"top": 0.5, "by": ("file",)}, "cannot group by 'file'"),
         ({"min_score": 1, "by": ("length",)}, "goes with top"),
+        ({"top": 0.5, "column": "score_se"}, "how sure a score is, not how good.*'score_low'"),
         ({"top": 0.5, "column": "score; DROP TABLE rows"}, "no column 'score; DROP"),
     ],
 )

@@ -27,7 +27,9 @@ def select(
     by: Annotated[
         str, typer.Option(help="Take the fraction within each of: length, source (comma-separated).")
     ] = "",
-    column: Annotated[str, typer.Option(help="The column of the scores to go by.")] = "score",
+    column: Annotated[
+        str, typer.Option(help="The column of the scores to go by; score_low: score - 2 score_se.")
+    ] = "score",
 ) -> None:
     """Write the documents that score best, and beside them what was dropped and why.
 

@@ -19,7 +19,10 @@ BY = ("length", "source")
 it).
 """
 
-_NUMERIC = (*SCORE_COLUMNS, "num_bytes", "num_tokens", "num_segments", "num_pairs")
+SURE = "score_low"
+"""A column of select's own: what the score is at least, two standard errors below it."""
+_NUMERIC = (*SCORE_COLUMNS, "num_bytes", "num_tokens", "num_segments", "num_pairs", SURE)
+_EXPRESSIONS = {SURE: "score - 2 * score_se"}
 _BUCKETS = {
     "length": "floor(log2(greatest(coalesce(num_tokens, num_bytes), 1)))::VARCHAR",
     "source": "source",
@@ -64,6 +67,11 @@ class _Rule:
             raise ConfigError(
                 "grouping by length or source goes with top; min_score is one threshold for all."
             )
+        if self.column == "score_se":
+            raise ConfigError(
+                "score_se says how sure a score is, not how good: the best by it would be the most uncertain. Select "
+                f"by {SURE!r}, score - 2 score_se, to keep what surely scores high."
+            )
         if self.column not in _NUMERIC:
             raise ConfigError(
                 f"there is no column {self.column!r} to select by; choose one of {', '.join(_NUMERIC)}."
@@ -90,7 +98,7 @@ def select(
       and `score`; `out.dropped.parquet`: every row left out, with its place, value, status and why;
       `out.record.json`: kind "selection", the rule and the counts.
     Args: scores, the output folder of `score`; out; top or min_score; by, of "length", "source"; column, a
-      numeric column of the parts.
+      numeric column of the parts, or "score_low", score - 2 score_se.
     Raises: InputError when the run is not finished, nothing is selected, an input has changed since, or
       `out` lies over or inside what it comes from; ConfigError for a rule that makes no sense.
     """
@@ -165,6 +173,7 @@ def _rank(base: duckdb.DuckDBPyConnection, record: dict[str, Any], scores: Path,
     """Make the table `ranked`: every row once, `kind` and `why` null where it is selected."""
     names = [str(scores / PARTS_FOLDER / part["part"]) for part in record["parts"]]
     groups = ", ".join(_BUCKETS[name] for name in rule.by)
+    value = _EXPRESSIONS.get(rule.column, rule.column)
     base.execute(
         "CREATE TABLE parts AS SELECT unnest(?) AS name, unnest(range(?)) AS part", [names, len(names)]
     )
@@ -172,7 +181,7 @@ def _rank(base: duckdb.DuckDBPyConnection, record: dict[str, Any], scores: Path,
         f"""
         CREATE TABLE rows AS
         SELECT part, file_row_number AS place, id, source, file, row, num_bytes, score, status, reason,
-               CASE WHEN status = 'ok' AND isfinite({rule.column}) THEN {rule.column} END AS value,
+               CASE WHEN status = 'ok' AND isfinite({value}) THEN {value} END AS value,
                [{groups}]::VARCHAR[] AS bucket
         FROM read_parquet(?, filename = true, file_row_number = true) JOIN parts ON name = filename
         """,
