@@ -2,15 +2,14 @@
 
     python -m benchmarks.generate [--contexts 1024 16384 131072] [--threads 1] [--rounds 3] [--quick] [--save]
 
-All models have the same width, depth and vocabulary (benchmarks/peers.py), random weights, float32, one sequence.
-First each model's token-by-token logits are compared with its one full forward; if they differ, no time is printed.
-Then the context is read in pieces of 2048 tokens ("read"; a Llama's beyond 16k is not read but filled in with
-random keys and values, which cost the same to use), and the models take turns, round after round, at writing 16
-tokens; a figure is the best round's mean. A Llama has transformers' default cache. "State" is what the cache holds.
+All models have the same width, depth and vocabulary (4 layers of width 256, about 5 million parameters, so that the
+full run takes about ten minutes at one thread), random weights, float32, one sequence. First each model's
+token-by-token logits are compared with its one full forward; if they differ, no time is printed. Then the context is
+read in pieces of 2048 tokens ("read"; beyond 16k, full attention does not read but has its cache filled in with random
+keys and values, which cost the same to use), and the models take turns, round after round, at writing 16 tokens; a
+figure is the best round's mean. A Llama has transformers' default cache. "State" is what the cache holds.
 """
 
-import argparse
-import os
 import sys
 import time
 from typing import Any
@@ -18,34 +17,12 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from benchmarks.peers import (
-    FULL,
-    LLAMA,
-    NAMES,
-    QUICK,
-    Row,
-    Size,
-    as_table,
-    build,
-    millions,
-    relative_error,
-    save,
-)
+from benchmarks.peers import LLAMA, NAMES, Comparison, Row, Size, millions, relative_error
 from longlode.models import LonglodeCache
 
-CONTEXTS = [1024, 16384, 131072]
 PIECE = 2048
-LLAMA_READS = 16384
+READ_IN_FULL = 16384
 NEW_TOKENS = 16
-COLUMNS = {
-    "model": "",
-    "params_millions": ".1f",
-    "context": ",",
-    "read_tokens_per_second": ",.0f",
-    "ms_per_token": ".2f",
-    "state_mb": ".2f",
-    "slower_than_first_context": ".2f",
-}
 
 
 def new_cache(model: Any) -> Any:
@@ -72,17 +49,27 @@ def read(model: Any, context: int, vocab_size: int) -> tuple[Any, float | None]:
     """(cache after `context` tokens, seconds it took, None if it was filled in)."""
     cache = new_cache(model)
     generator = torch.Generator().manual_seed(context)
-    if not isinstance(cache, LonglodeCache) and context > LLAMA_READS:
-        config = model.config
-        shape = (1, config.num_key_value_heads, context, config.head_dim)
-        for number in range(config.num_hidden_layers):
+    full_attention = "A" in getattr(model.config, "stack", "A")
+    filled_in = full_attention and context > READ_IN_FULL
+    tokens = torch.randint(vocab_size, (1, PIECE if filled_in else context), generator=generator)
+    started = time.perf_counter()
+    for start in range(0, tokens.shape[1], PIECE):
+        model.model(tokens[:, start : start + PIECE], past_key_values=cache, use_cache=True)
+    seconds = time.perf_counter() - started
+    if not filled_in:
+        return cache, seconds
+    shape = (1, model.config.num_key_value_heads, context, model.config.head_dim)
+    if not isinstance(cache, LonglodeCache):
+        cache = DynamicCache()
+        for number in range(model.config.num_hidden_layers):
             cache.update(*(torch.randn(shape, generator=generator) for _ in range(2)), number)
         return cache, None
-    tokens = torch.randint(vocab_size, (1, context), generator=generator)
-    started = time.perf_counter()
-    for start in range(0, context, PIECE):
-        model.model(tokens[:, start : start + PIECE], past_key_values=cache, use_cache=True)
-    return cache, time.perf_counter() - started
+    for letter, layer in zip(model.config.stack, cache.layers, strict=True):
+        if letter == "A":
+            keys, values = (torch.randn(shape, generator=generator).transpose(1, 2) for _ in range(2))
+            layer.state = {"k": keys, "v": values, "position": torch.tensor([context])}
+    cache.num_positions = context
+    return cache, None
 
 
 def seconds_per_token(model: Any, cache: Any) -> float:
@@ -94,14 +81,17 @@ def seconds_per_token(model: Any, cache: Any) -> float:
     return (time.perf_counter() - started) / NEW_TOKENS
 
 
-def error_of(model: Any, vocab_size: int) -> float:
-    tokens = torch.randint(vocab_size, (1, 80), generator=torch.Generator().manual_seed(0))
+@torch.inference_mode()
+def error_of(model: Any, size: Size) -> float:
+    model.eval()
+    tokens = torch.randint(size.vocab_size, (1, 80), generator=torch.Generator().manual_seed(0))
     want = model(tokens, use_cache=False).logits
     cache = new_cache(model)
     steps = [model(tokens[:, t : t + 1], past_key_values=cache, use_cache=True).logits for t in range(80)]
     return relative_error(torch.cat(steps, 1), want)
 
 
+@torch.inference_mode()
 def measure(models: dict[str, Any], contexts: list[int], rounds: int, size: Size) -> list[Row]:
     rows: list[Row] = []
     for context in contexts:
@@ -127,7 +117,7 @@ def measure(models: dict[str, Any], contexts: list[int], rounds: int, size: Size
             row["slower_than_first_context"] = float(row["ms_per_token"]) / float(first)
             rows.append(row)
         print(f"context {context:,} done", file=sys.stderr)
-    return sorted(rows, key=lambda row: (NAMES.index(str(row["model"])), row["context"]))
+    return rows
 
 
 def verdict(rows: list[Row]) -> str:
@@ -143,35 +133,28 @@ def verdict(rows: list[Row]) -> str:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--contexts", type=int, nargs="+", default=None)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=None)
-    parser.add_argument("--quick", action="store_true", help="small models, short contexts: does it run")
-    parser.add_argument("--save", action="store_true", help="write a dated result")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    load, size = os.getloadavg()[0], QUICK if args.quick else FULL
-    contexts = args.contexts or ([64, 256] if args.quick else CONTEXTS)
-    with torch.inference_mode():
-        models = {name: build(name, size).eval() for name in NAMES}
-        errors = {name: error_of(model, size.vocab_size) for name, model in models.items()}
-        print(
-            "largest relative error of the steps:", {name: f"{error:.1e}" for name, error in errors.items()}
-        )
-        if max(errors.values()) > 1e-3:
-            print("steps differ from the full forward; no times are printed")
-            return 1
-        rows = measure(models, sorted(contexts), args.rounds or (1 if args.quick else 3), size)
-    text = f"{as_table(rows, COLUMNS)}\n\n{verdict(rows)}"
-    print(f"\n{text}\n\nload average before: {load:.2f}")
-    if args.save:
-        save("generate", "Long generation on CPU", __doc__ or "", rows, text, load)
-    return 0
-
+COMPARISON = Comparison(
+    name="generate",
+    title="Long generation on CPU",
+    method=__doc__ or "",
+    points_name="contexts",
+    points=[1024, 16384, 131072],
+    quick_points=[64, 256],
+    rounds=3,
+    columns={
+        "model": "",
+        "params_millions": ".1f",
+        "context": ",",
+        "read_tokens_per_second": ",.0f",
+        "ms_per_token": ".2f",
+        "state_mb": ".2f",
+        "slower_than_first_context": ".2f",
+    },
+    checked="token by token against the full forward",
+    error_of=error_of,
+    measure=measure,
+    verdict=verdict,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(COMPARISON.main())

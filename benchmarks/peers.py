@@ -1,11 +1,15 @@
 """Language models of one size for benchmarks that compare stacks: DeltaNet, its hybrids, and transformers' Llama.
 
-All have the same width, depth, heads, SwiGLU and vocabulary, random weights, float32. Nothing runs here.
+All have the same width, depth, heads, SwiGLU and vocabulary, random weights, float32; the Llama has transformers'
+`sdpa` attention, its fastest on a CPU. `Comparison` is what the benchmarks over them share: arguments, the check
+before the times, the table. Nothing runs here by itself.
 """
 
+import argparse
 import datetime
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +34,7 @@ class Size:
     window: int
 
 
-FULL = Size(hidden_size=256, num_layers=6, num_heads=4, vocab_size=4096, window=1024)
+FULL = Size(hidden_size=256, num_layers=4, num_heads=4, vocab_size=2048, window=1024)
 QUICK = Size(hidden_size=64, num_layers=2, num_heads=2, vocab_size=256, window=32)
 STACKS = {"DeltaNet (D)": "D", "hybrid (DS)": "DS", "hybrid (DA)": "DA"}
 LLAMA = "Llama (transformers)"
@@ -100,3 +104,59 @@ def save(name: str, title: str, method: str, rows: list[Row], text: str, load: f
     listed = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     stem.with_suffix(".md").write_text(f"# {title}\n\n{listed}\n\n{text}\n")
     print(f"saved {stem}.json and .md")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A benchmark of all peers over a list of points (lengths, contexts), and its command."""
+
+    name: str
+    """Of the module in benchmarks/."""
+    title: str
+    method: str
+    """The module's docstring: two paragraphs of usage, then how it is measured."""
+    points_name: str
+    """How the points are called on the command line, e.g. "lengths"."""
+    points: list[int]
+    quick_points: list[int]
+    rounds: int
+    columns: dict[str, str]
+    """Column -> format."""
+    checked: str
+    """What is compared before anything is timed."""
+    error_of: Callable[[Any, Size], float]
+    """(model, size) -> its relative error; above 1e-3 no time is printed."""
+    measure: Callable[[dict[str, Any], list[int], int, Size], list[Row]]
+    """(models by name, points, rounds, size) -> rows."""
+    verdict: Callable[[list[Row]], str]
+
+    def main(self) -> int:
+        """Read the command line, check, measure, print, and save if asked; the exit status."""
+        args = self._parser().parse_args()
+        torch.set_num_threads(args.threads)
+        load, size = os.getloadavg()[0], QUICK if args.quick else FULL
+        points = sorted(args.points or (self.quick_points if args.quick else self.points))
+        models = {name: build(name, size) for name in NAMES}
+        errors = {name: self.error_of(model, size) for name, model in models.items()}
+        print(f"largest relative error, {self.checked}:", {name: f"{e:.1e}" for name, e in errors.items()})
+        if max(errors.values()) > 1e-3:
+            print("too large; no times are printed")
+            return 1
+        rows = self.measure(models, points, args.rounds or (1 if args.quick else self.rounds), size)
+        rows = sorted(rows, key=lambda row: NAMES.index(str(row["model"])))
+        text = f"{as_table(rows, self.columns)}\n\n{self.verdict(rows)}"
+        print(f"\n{text}\n\nload average before: {load:.2f}")
+        if args.save:
+            save(self.name, self.title, self.method, rows, text, load)
+        return 0
+
+    def _parser(self) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(
+            description=self.method, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        parser.add_argument(f"--{self.points_name}", dest="points", type=int, nargs="+", default=None)
+        parser.add_argument("--threads", type=int, default=1)
+        parser.add_argument("--rounds", type=int, default=None)
+        parser.add_argument("--quick", action="store_true", help="small models, few tokens: does it run")
+        parser.add_argument("--save", action="store_true", help="write a dated result")
+        return parser

@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from longlode.core.errors import ConfigError
 from longlode.mixers import MIXERS, DeltaNet, FullAttention, Mixer, MixerSettings, SlidingWindowAttention
@@ -22,6 +24,10 @@ VARIANTS = {
     "S": ("S", SETTINGS),
     "S, window of one": ("S", replace(SETTINGS, window=1)),
     "A": ("A", SETTINGS),
+    "A, other heads, biases": (
+        "A",
+        replace(SETTINGS, attn_num_heads=2, attn_head_dim=8, num_kv_heads=1, qkv_bias=True),
+    ),
     "L": ("L", SETTINGS),
     "C": ("C", SETTINGS),
     "M": ("M", SETTINGS),
@@ -108,7 +114,51 @@ def left_padding(mixer: Mixer) -> None:
         torch.testing.assert_close(after[row : row + 1], after_alone, **TIGHT)
 
 
-LAWS: list[Callable[[Mixer], None]] = [causality, pieces, steps, packing, left_padding]
+def right_padding(mixer: Mixer) -> None:
+    """A row read in pieces of its own length, beside longer ones, is that row alone."""
+    lengths = [[T, 6, 1], [1, 4, 0], [2, 0, 5]]
+    state, alone = None, [None] * 3
+    for piece, real in enumerate(lengths):
+        x = inputs(3, max(real), seed=piece)
+        mask = torch.arange(max(real)) < torch.tensor(real)[:, None]
+        y, state = mixer(x.masked_fill(~mask[..., None], float("nan")), state, mask=mask)
+        for row, length in enumerate(real):
+            if not length:
+                continue
+            y_alone, state_alone = mixer(x[row : row + 1, :length], alone[row])
+            torch.testing.assert_close(y[row : row + 1, :length], y_alone, **TIGHT)
+            alone[row] = state_alone
+    after, _ = mixer(inputs(3, 2, seed=5), state)
+    for row in range(3):
+        want, _ = mixer(inputs(3, 2, seed=5)[row : row + 1], alone[row])
+        torch.testing.assert_close(after[row : row + 1], want, **TIGHT)
+
+
+def cost_slope(mixer: Mixer) -> None:
+    """Matrix products of a long and of a longer text differ by what the closed form says.
+
+    Attention counts with its plain kernel, which also multiplies what a query may not see: up to twice the claim.
+    """
+    counted, claimed = [], []
+    for tokens in (512, 2048):
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            mixer(inputs(1, tokens))
+        counted.append(counter.get_total_flops() / tokens)
+        claimed.append(mixer.flops_per_token(tokens))
+    slope, slack = claimed[1] - claimed[0], 0.1 * counted[0]
+    assert slope - slack <= counted[1] - counted[0] <= 2.1 * slope + slack
+
+
+LAWS: list[Callable[[Mixer], None]] = [
+    causality,
+    pieces,
+    steps,
+    packing,
+    left_padding,
+    right_padding,
+    cost_slope,
+]
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -174,6 +224,7 @@ def test_closed_forms_equal_the_built_mixer(variant):
             mixing = 2 * convolved * settings.conv_size + 4 * inner * keys
         else:
             window = settings.window if letter == "S" else tokens
+            inner = settings.query_heads * settings.query_dim
             mixing = sum(4 * inner * min(t, window) for t in range(1, tokens + 1)) / tokens
         assert mixer.flops_per_token(tokens) == pytest.approx(linear + mixing)
 
@@ -234,6 +285,21 @@ class ZeroesPaddingTooLate(DeltaNet):
         return super().forward(x.nan_to_num(1.0), state, cu_seqlens)
 
 
+class ComparesAllPairs(DeltaNet):
+    def forward(self, x, state=None, cu_seqlens=None, mask=None):
+        y, after = super().forward(x, state, cu_seqlens, mask)
+        return y + 0 * (x @ x.mT).sum(), after
+
+
+class CountsPaddingAsInput(DeltaNet):
+    def forward(self, x, state=None, cu_seqlens=None, mask=None):
+        y, after = super().forward(x, state, cu_seqlens, mask)
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
+            after["conv_v"] = self.v_conv1d(self.v_proj(x), state["conv_v"] if state else None)[1]
+        return y, after
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
@@ -243,6 +309,8 @@ class ZeroesPaddingTooLate(DeltaNet):
         (KeepsOneTokenTooFew, pieces),
         (IgnoresDocuments, packing),
         (ZeroesPaddingTooLate, left_padding),
+        (CountsPaddingAsInput, right_padding),
+        (ComparesAllPairs, cost_slope),
     ],
 )
 def test_the_laws_reject_a_broken_mixer(broken, law):

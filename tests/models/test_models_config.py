@@ -5,10 +5,18 @@ import torch
 
 from longlode.core.errors import ConfigError
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
+from longlode.models.presets import PRESETS, preset
 
 CONFIGS = {
     "paper, small": {"mixers": "D*3"},
     "all mixers, tied": {"mixers": "DGSALCM", "num_kv_heads": 2, "window": 6, "tie_word_embeddings": True},
+    "other heads in attention": {
+        "mixers": "DSA",
+        "attn_num_heads": 2,
+        "attn_head_dim": 10,
+        "num_kv_heads": 1,
+        "qkv_bias": True,
+    },
     "gates and widths": {
         "mixers": "GD",
         "use_output_gate": True,
@@ -41,15 +49,43 @@ def test_closed_forms_equal_the_built_model(name):
         assert config.flops_per_token(tokens) == pytest.approx(mlp_and_head + mixers)
 
 
-@pytest.mark.parametrize(("hidden_size", "num_heads", "millions"), [(1024, 8, 374.4), (2048, 16, 1365.7)])
-def test_paper_sizes(hidden_size, num_heads, millions):
-    config = LonglodeConfig(hidden_size=hidden_size, num_heads=num_heads)
+MILLIONS = {
+    "delta_net-340m": 374.4,
+    "delta_net-1.3b": 1365.7,
+    "delta_net-swa-340m": 374.1,
+    "delta_net-swa-1.3b": 1365.0,
+    "delta_net-global-340m": 374.3,
+    "delta_net-global-1.3b": 1365.6,
+    "transformer-340m": 373.9,
+    "transformer-1.3b": 1364.3,
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_have_the_size_they_claim(name):
+    config = preset(name)
+    assert (config.num_hidden_layers, config.head_dim, config.vocab_size) == (24, 128, 32000)
+    assert not config.tie_word_embeddings
     with torch.device("meta"):
         model = LonglodeForCausalLM(config)
     assert config.num_params == sum(p.numel() for p in model.parameters())
-    assert round(config.num_params / 1e6, 1) == millions
-    # 24 layers of one 128 x 128 float32 matrix a head, and three tokens of three convolutions.
-    assert config.state_bytes(1_000_000) == 24 * num_heads * (128 * 128 + 3 * 3 * 128) * 4
+    assert round(config.num_params / 1e6, 1) == MILLIONS[name]
+    if set(config.stack) == {"D"}:
+        # 24 layers of one 128 x 128 float32 matrix a head, and three tokens of three convolutions.
+        assert config.state_bytes(1_000_000) == 24 * config.num_heads * (128 * 128 + 3 * 3 * 128) * 4
+
+
+def test_the_stacks_of_the_paper():
+    assert {preset(name).stack for name in PRESETS} == {
+        "D" * 24,
+        "DS" * 12,
+        "DADDDDDDDDDADDDDDDDDDDDD",
+        "A" * 24,
+    }
+    assert preset("delta_net-global-340m").stack == "DADDDDDDDDDADDDDDDDDDDDD"
+    assert preset("delta_net-swa-1.3b").stack == "DS" * 12
+    with pytest.raises(ConfigError, match="expected one of delta_net-340m"):
+        preset("huge")
 
 
 def test_what_follows_from_the_stack():
@@ -58,6 +94,8 @@ def test_what_follows_from_the_stack():
     assert config.num_hidden_layers == 5
     assert config.layer_types == ["linear_attention", "sliding_attention"] * 2 + ["full_attention"]
     assert (config.head_dim, config.num_kv_heads, config.intermediate_size) == (24, 4, 256)
+    attention = make(mixers="A", attn_num_heads=2, hidden_size=96).mixer_settings()
+    assert (attention.query_heads, attention.query_dim, attention.num_kv_heads) == (2, 48, 2)
     assert (config.num_attention_heads, config.num_key_value_heads, config.sliding_window) == (4, 4, 2048)
 
 
@@ -82,7 +120,9 @@ def test_survives_json(tmp_path):
         ({"num_heads": 5}, "not a multiple of num_heads 5"),
         ({"num_heads": 0}, "num_heads is 0"),
         ({"mixers": "A", "num_kv_heads": 3}, "num_kv_heads 3"),
-        ({"mixers": "S", "head_dim": 7}, "even"),
+        ({"mixers": "S", "head_dim": 7}, "have 7 numbers; .* even"),
+        ({"mixers": "S", "attn_num_heads": 3}, "not a multiple of attn_num_heads 3"),
+        ({"mixers": "A", "attn_num_heads": 8, "num_kv_heads": 3}, "8 heads of attention .* num_kv_heads 3"),
         ({"conv_size": 1}, "conv_size is 1"),
         ({"window": "wide"}, "window is 'wide'"),
         ({"hidden_size": None}, "hidden_size is None"),

@@ -38,11 +38,11 @@ class _RotaryAttention(Mixer):
 
     def __init__(self, settings: MixerSettings) -> None:
         super().__init__(settings)
-        dim, inner = settings.hidden_size, settings.num_heads * settings.head_dim
-        inner_kv = settings.num_kv_heads * settings.head_dim
-        self.q_proj = nn.Linear(dim, inner, bias=False)
-        self.k_proj = nn.Linear(dim, inner_kv, bias=False)
-        self.v_proj = nn.Linear(dim, inner_kv, bias=False)
+        dim, inner = settings.hidden_size, settings.query_heads * settings.query_dim
+        inner_kv = settings.num_kv_heads * settings.query_dim
+        self.q_proj = nn.Linear(dim, inner, bias=settings.qkv_bias)
+        self.k_proj = nn.Linear(dim, inner_kv, bias=settings.qkv_bias)
+        self.v_proj = nn.Linear(dim, inner_kv, bias=settings.qkv_bias)
         self.o_proj = nn.Linear(inner, dim, bias=False)
 
     @staticmethod
@@ -60,7 +60,7 @@ class _RotaryAttention(Mixer):
         """See `Mixer.forward`.
 
         State: k (rotated), v `[N, tokens kept, Hkv, K]`; position `[N]`, real tokens read; mask
-        `[N, tokens kept]` once there has been padding. Packed documents leave an empty state.
+        `[N, tokens kept]` once there has been padding, which stands in front. Packed documents leave an empty state.
         """
         if cu_seqlens is not None and (state or mask is not None):
             raise ConfigError(
@@ -70,7 +70,7 @@ class _RotaryAttention(Mixer):
         before: State = state or {}
         x = zero_padding(x, mask)
         positions, next_position = _positions(x, before.get("position"), cu_seqlens, mask)
-        theta, shape = self.settings.rope_theta, (*x.shape[:2], -1, self.settings.head_dim)
+        theta, shape = self.settings.rope_theta, (*x.shape[:2], -1, self.settings.query_dim)
         q = rotate(self.q_proj(x).view(shape), positions, theta)
         k = rotate(self.k_proj(x).view(shape), positions, theta)
         v = self.v_proj(x).view(shape)
@@ -85,7 +85,11 @@ class _RotaryAttention(Mixer):
             return y, {}
         after = {"k": k, "v": v, "position": next_position}
         if key_mask is not None:
-            after["mask"] = key_mask
+            # Padding to the front: tokens that a window reaches over would otherwise count it.
+            order = key_mask.long().argsort(dim=1, stable=True)
+            rows = order[..., None, None]
+            after |= {name: after[name].gather(1, rows.expand_as(after[name])) for name in ("k", "v")}
+            after["mask"] = key_mask.gather(1, order)
         first = max(0, k.shape[1] - (window - 1)) if window is not None else 0
         if first:
             # A slice would keep the whole text's keys alive; the copy makes the state constant in size.
@@ -95,21 +99,28 @@ class _RotaryAttention(Mixer):
     @classmethod
     def count_params(cls, settings: MixerSettings) -> int:
         """See `Mixer.count_params`."""
-        return 2 * settings.hidden_size * settings.head_dim * (settings.num_heads + settings.num_kv_heads)
+        biases = settings.query_dim * (settings.query_heads + 2 * settings.num_kv_heads)
+        return cls._projection_params(settings) + (biases if settings.qkv_bias else 0)
 
     @classmethod
     def count_flops_per_token(cls, settings: MixerSettings, num_tokens: int) -> float:
         """See `Mixer.count_flops_per_token`: 4 K a head for every token that is visible, on average."""
         window = min(cls.visible(settings) or num_tokens, num_tokens)
         mean_visible = (window * (window + 1) / 2 + (num_tokens - window) * window) / num_tokens
-        return 2 * cls.count_params(settings) + 4 * settings.num_heads * settings.head_dim * mean_visible
+        inner = settings.query_heads * settings.query_dim
+        return 2 * cls._projection_params(settings) + 4 * inner * mean_visible
 
     @classmethod
     def count_state_bytes(cls, settings: MixerSettings, num_tokens: int, dtype: torch.dtype) -> int:
         """See `Mixer.count_state_bytes`: keys and values of the kept tokens, and one int64 position."""
         window = cls.visible(settings)
         num_kept = num_tokens if window is None else min(num_tokens, window - 1)
-        return 2 * num_kept * settings.num_kv_heads * settings.head_dim * dtype.itemsize + 8
+        return 2 * num_kept * settings.num_kv_heads * settings.query_dim * dtype.itemsize + 8
+
+    @staticmethod
+    def _projection_params(settings: MixerSettings) -> int:
+        heads = settings.query_heads + settings.num_kv_heads
+        return 2 * settings.hidden_size * settings.query_dim * heads
 
 
 def _positions(

@@ -23,7 +23,7 @@ class MixerSettings:
     num_heads: int
     """H, query heads (attention) or state heads (recurrent mixers)."""
     num_kv_heads: int
-    """Key and value heads of attention; divides num_heads. Recurrent mixers do not read it."""
+    """Key and value heads of attention; divides its query heads. Recurrent mixers do not read it."""
     head_dim: int
     """K = V, numbers in a head (C: K is half of it; D and G: see expand_v)."""
     expand_v: float = 1.0
@@ -38,6 +38,12 @@ class MixerSettings:
     """Tokens that sliding-window attention sees, the current one included."""
     rope_theta: float = 10000.0
     """Base of the rotary frequencies of attention."""
+    attn_num_heads: int | None = None
+    """Query heads of attention; None for num_heads."""
+    attn_head_dim: int | None = None
+    """Numbers in a head of attention; None for head_dim."""
+    qkv_bias: bool = False
+    """Add a bias to q, k and v of attention."""
     norm_eps: float = 1e-6
     """Added to the mean square in every RMSNorm."""
 
@@ -46,12 +52,22 @@ class MixerSettings:
         """V of the delta rule's heads."""
         return round(self.head_dim * self.expand_v)
 
+    @property
+    def query_heads(self) -> int:
+        """Query heads of attention."""
+        return self.attn_num_heads or self.num_heads
+
+    @property
+    def query_dim(self) -> int:
+        """Numbers in a head of attention."""
+        return self.attn_head_dim or self.head_dim
+
 
 class Mixer(nn.Module, ABC):
     """A layer that moves information between tokens.
 
     Laws, checked by one shared test for every mixer: causality; in pieces = whole; step by step = whole;
-    packed = separate; padding at the left = no padding; the closed forms below equal the built module.
+    packed = separate; padding at either end = no padding; the closed forms below equal the built module.
     """
 
     letter: ClassVar[str]
@@ -82,7 +98,8 @@ class Mixer(nn.Module, ABC):
           cu_seqlens: `[N + 1]` offsets of the documents packed in the one row of x (then B = 1), or None.
             Nothing passes from one document to the next.
           mask: `[B, T]` bool, False at padding, which then neither writes to the state nor is read; None
-            means that all positions are real. Outputs at padding are meaningless.
+            means that all positions are real. In each row the real tokens stand together, first or last; last
+            only without a state. Outputs at padding are meaningless; what follows goes on after the real tokens.
         Returns: y `[B, T, D]`; the state after the last token, in new tensors (the one passed in is not
           changed). With cu_seqlens the state has one row a document.
         Raises: ConfigError on wrong shapes or on a combination that the mixer cannot do.

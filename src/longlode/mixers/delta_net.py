@@ -62,9 +62,9 @@ class _DeltaRuleMixer(Mixer):
         before: State = state or {}
         # Padding must be zero before the convolution, or it reaches the first real tokens through it.
         x = zero_padding(x, mask)
-        q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), cu_seqlens)
-        k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), cu_seqlens)
-        v, conv_v = self.v_conv1d(self.v_proj(x), before.get("conv_v"), cu_seqlens)
+        q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), cu_seqlens, mask)
+        k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), cu_seqlens, mask)
+        v, conv_v = self.v_conv1d(self.v_proj(x), before.get("conv_v"), cu_seqlens, mask)
         shape = (*x.shape[:2], self.settings.num_heads, -1)
         q, k, v = l2_norm(q.view(shape)), l2_norm(k.view(shape)), v.view(shape)
         beta, g = self._strength_and_decay(x, mask)
@@ -88,8 +88,8 @@ class _DeltaRuleMixer(Mixer):
             beta = 2 * beta
         g = None
         if self.gated:
-            rate = at_least_float32(self.A_log).exp()
-            g = -rate * functional.softplus(at_least_float32(self.a_proj(x)) + self.dt_bias)
+            step = functional.softplus(at_least_float32(self.a_proj(x)) + self.dt_bias)
+            g = -self.A_log.to(step.dtype).exp() * step
         if mask is not None:
             beta = beta * mask[..., None]
             g = g * mask[..., None] if g is not None else None

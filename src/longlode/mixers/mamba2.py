@@ -54,14 +54,14 @@ class Mamba2(Mixer):
         before: State = state or {}
         # Padding must be zero before the convolution, or it reaches the first real tokens through it.
         x = zero_padding(x, mask)
-        inner, conv_x = self.x_conv1d(self.x_proj(x), before.get("conv_x"), cu_seqlens)
-        bc, conv_bc = self.bc_conv1d(self.bc_proj(x), before.get("conv_bc"), cu_seqlens)
+        inner, conv_x = self.x_conv1d(self.x_proj(x), before.get("conv_x"), cu_seqlens, mask)
+        bc, conv_bc = self.bc_conv1d(self.bc_proj(x), before.get("conv_bc"), cu_seqlens, mask)
         heads = inner.unflatten(-1, (self.settings.num_heads, -1))
         k, q = (u[:, :, None].expand_as(heads) for u in bc.chunk(2, dim=-1))
         dt = functional.softplus(at_least_float32(self.dt_proj(x)) + self.dt_bias)
         if mask is not None:
             dt = dt * mask[..., None]
-        g, v = -at_least_float32(self.A_log).exp() * dt, (dt[..., None] * heads).to(x.dtype)
+        g, v = -self.A_log.to(dt.dtype).exp() * dt, (dt[..., None] * heads).to(x.dtype)
         o, memory = attend(q, k, v, before.get("memory"), cu_seqlens, g=g, scale=1.0)
         o = (o + self.skip[:, None].to(x.dtype) * heads).flatten(-2)
         y = self.o_proj(self.o_norm(o * functional.silu(self.z_proj(x))))

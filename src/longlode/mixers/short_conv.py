@@ -15,11 +15,31 @@ class ShortConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim, 1, conv_size))
 
     def forward(
-        self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """x `[B, T, D]` -> (y `[B, T, D]`, the last W - 1 inputs of each document `[N, D, W - 1]`)."""
+        """x `[B, T, D]` -> (y `[B, T, D]`, the last W - 1 inputs of each document `[N, D, W - 1]`).
+
+        mask `[B, T]`: False at padding, where x must be 0. After padding at the right of a row the last inputs
+        are those before it.
+        """
         weight = self.weight[:, 0].to(x.dtype)
         if x.shape[1] == 1 and state is not None and cu_seqlens is None:
-            y_t, state = short_conv_step(x[:, 0], weight, state=state)
-            return y_t[:, None], state
-        return short_conv(x, weight, state=state, cu_seqlens=cu_seqlens)
+            y_t, after = short_conv_step(x[:, 0], weight, state=state)
+            y = y_t[:, None]
+        else:
+            y, after = short_conv(x, weight, state=state, cu_seqlens=cu_seqlens)
+        return y, after if mask is None else _last_real_inputs(x, state, mask, after)
+
+
+def _last_real_inputs(x: Tensor, state: Tensor | None, mask: Tensor, after: Tensor) -> Tensor:
+    """What `after` would be had each row ended with its last real token."""
+    before = torch.zeros_like(after) if state is None else state
+    inputs = torch.cat((before, x.mT.to(before.dtype)), dim=2)
+    places = torch.arange(1, x.shape[1] + 1, device=x.device)
+    end = (mask * places).amax(1)
+    index = end[:, None] + torch.arange(after.shape[2], device=x.device)
+    return inputs.gather(2, index[:, None].expand_as(after))

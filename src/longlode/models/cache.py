@@ -58,6 +58,21 @@ class LonglodeCache(Cache):
         """An empty cache for a model of `num_layers` layers."""
         super().__init__(layers=[LayerMemory() for _ in range(num_layers)])  # type: ignore[misc]
         self.num_positions = 0
+        self.mask: Tensor | None = None
+        """`[B, up to the last padding]`, False at the positions read as padding; None while there were none."""
+
+    def count(self, num_tokens: int, mask: Tensor | None) -> None:
+        """Note that a piece of `num_tokens` positions has been read, with this mask `[B, num_tokens]` or none."""
+        if mask is not None:
+            before = mask.new_ones(mask.shape[0], self.num_positions)
+            if self.mask is not None:
+                before[:, : self.mask.shape[1]] = self.mask
+            self.mask = torch.cat((before, mask), dim=1)
+        self.num_positions += num_tokens
+
+    def num_padding(self, num_rows: int) -> Tensor:
+        """Positions of each row that were padding, `[num_rows]` int64."""
+        return torch.zeros(num_rows, dtype=torch.int64) if self.mask is None else (~self.mask).sum(1)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Positions read so far, padding included; the same for every layer."""
@@ -95,7 +110,8 @@ class LonglodeCache(Cache):
         if self.batch_size < 0:
             raise ConfigError("An empty cache was to be saved; read some text with it first.")
         states = [layer.state for layer in self.layers]
-        write_state(Path(path), states, num_tokens=self.num_positions, model=model_fingerprint(model))
+        fingerprint = model_fingerprint(model)
+        write_state(Path(path), states, num_tokens=self.num_positions, mask=self.mask, model=fingerprint)
 
     @classmethod
     def load(cls, path: str | Path, *, model: Any) -> "LonglodeCache":
@@ -105,7 +121,7 @@ class LonglodeCache(Cache):
         Raises: InputError when the file is missing, is no state, or is that of another model.
         """
         cache = cls(0)
-        states, cache.num_positions = read_state(
+        states, cache.num_positions, cache.mask = read_state(
             Path(path), model=model_fingerprint(model), device=model.device
         )
         cache.layers = [LayerMemory(state) for state in states]
@@ -115,7 +131,7 @@ class LonglodeCache(Cache):
         """A cache that goes its own way from here; it shares the states, which are never written into."""
         other = LonglodeCache(0)
         other.layers = [LayerMemory(layer.state) for layer in self.layers]
-        other.num_positions = self.num_positions
+        other.num_positions, other.mask = self.num_positions, self.mask
         return other
 
     def select(self, indices: Tensor) -> "LonglodeCache":
@@ -135,25 +151,31 @@ class LonglodeCache(Cache):
         chosen = LonglodeCache(0)
         chosen.layers = [layer.select(indices) for layer in self.layers]
         chosen.num_positions = self.num_positions
+        if self.mask is not None:
+            chosen.mask = self.mask.index_select(0, indices.to(self.mask.device))
         return chosen
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Keep the rows of the surviving beams, in their order."""
-        self.layers = self.select(beam_idx).layers
+        self._take(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only the given rows."""
-        self.layers = self.select(indices).layers
+        self._take(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row `repeats` times, copies side by side."""
         rows = torch.arange(self.batch_size).repeat_interleave(repeats)
-        self.layers = self.select(rows).layers
+        self._take(rows)
+
+    def _take(self, rows: Tensor) -> None:
+        chosen = self.select(rows)
+        self.layers, self.mask = chosen.layers, chosen.mask
 
     def reset(self) -> None:
         """Forget everything."""
         self.layers = [LayerMemory() for _ in self.layers]
-        self.num_positions = 0
+        self.num_positions, self.mask = 0, None
 
     def crop(self, tokens_to_remove: int) -> None:
         """Refuse: a recurrent state cannot be cut back. Removing nothing is allowed."""

@@ -21,8 +21,11 @@ class LonglodeConfig(PreTrainedConfig):
         A full attention, and to compare with L linear attention, C gated linear attention (GLA, a decay a
         Channel), M Mamba-2; "*n" repeats the letters before it, a space starts a new group ("D*24", "DS*12",
         "D A D*22").
-      num_heads: heads of every mixer. num_kv_heads: key and value heads of attention (default: num_heads).
+      num_heads: heads of every mixer.
       head_dim: numbers in a head (default: hidden_size / num_heads).
+      attn_num_heads, attn_head_dim: the same for S and A layers where they differ (default for the second:
+        hidden_size / attn_num_heads). num_kv_heads: their key and value heads (default: as many as query heads).
+      qkv_bias: biases on q, k and v of S and A layers.
       expand_v: width of a value in D and G layers, over that of a key (head_dim).
       intermediate_size: width of the SwiGLU (default: 8/3 of hidden_size, rounded up to a multiple of 256).
       window: tokens that S layers see, the current one included.
@@ -57,6 +60,9 @@ class LonglodeConfig(PreTrainedConfig):
     allow_neg_eigval: bool = False
     use_output_gate: bool = False
     rope_theta: float = 10000.0
+    attn_num_heads: int | None = None
+    attn_head_dim: int | None = None
+    qkv_bias: bool = False
     norm_eps: float = 1e-6
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
@@ -86,7 +92,7 @@ class LonglodeConfig(PreTrainedConfig):
 
     def _fill_in_sizes(self) -> None:
         """Check every size by itself, and derive those that were left out."""
-        given = ("num_kv_heads", "head_dim", "intermediate_size")
+        given = ("num_kv_heads", "head_dim", "intermediate_size", "attn_num_heads", "attn_head_dim")
         for name in ("vocab_size", "hidden_size", "num_heads", "window", "conv_size", *given):
             value = getattr(self, name)
             if value is None and name in given:
@@ -94,7 +100,7 @@ class LonglodeConfig(PreTrainedConfig):
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1.")
         if self.num_kv_heads is None:
-            self.num_kv_heads = self.num_heads
+            self.num_kv_heads = self.attn_num_heads or self.num_heads
         if self.intermediate_size is None:
             self.intermediate_size = -(-8 * self.hidden_size // (3 * _MLP_MULTIPLE)) * _MLP_MULTIPLE
         if self.head_dim is None:
@@ -121,14 +127,19 @@ class LonglodeConfig(PreTrainedConfig):
                 f"head_dim is {settings.head_dim}; C layers, whose keys are half a head wide, need an even one."
             )
         if set(stack) & {"A", "S"}:
-            if settings.num_heads % settings.num_kv_heads:
+            if self.attn_num_heads and not self.attn_head_dim and self.hidden_size % self.attn_num_heads:
                 raise ConfigError(
-                    f"num_heads {settings.num_heads} is not a multiple of num_kv_heads "
+                    f"hidden_size {self.hidden_size} is not a multiple of attn_num_heads {self.attn_num_heads}; "
+                    "change one of them or set attn_head_dim."
+                )
+            if settings.query_heads % settings.num_kv_heads:
+                raise ConfigError(
+                    f"The {settings.query_heads} heads of attention are not a multiple of num_kv_heads "
                     f"{settings.num_kv_heads}."
                 )
-            if settings.head_dim % 2:
+            if settings.query_dim % 2:
                 raise ConfigError(
-                    f"head_dim is {settings.head_dim}; rotary positions in S and A layers need an even one."
+                    f"Heads of attention have {settings.query_dim} numbers; rotary positions need an even count."
                 )
 
     @property
@@ -149,8 +160,18 @@ class LonglodeConfig(PreTrainedConfig):
             use_output_gate=self.use_output_gate,
             window=self.window,
             rope_theta=self.rope_theta,
+            attn_num_heads=self.attn_num_heads,
+            attn_head_dim=self._attn_head_dim,
+            qkv_bias=self.qkv_bias,
             norm_eps=self.norm_eps,
         )
+
+    @property
+    def _attn_head_dim(self) -> int | None:
+        # Not filled in like other sizes: a config without the field must stay equal to one that never had it.
+        if self.attn_num_heads and not self.attn_head_dim:
+            return self.hidden_size // self.attn_num_heads
+        return self.attn_head_dim
 
     @property
     def num_params(self) -> int:

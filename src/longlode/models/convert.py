@@ -76,7 +76,7 @@ _BOTH_DEFAULTS = {"bos_token_id": 1, "eos_token_id": 2}
 FLA_MODEL_TYPES: tuple[str, ...] = tuple(layout.model_type for layout in _LAYOUTS)
 """The model types of fla that can be read and written."""
 
-_ATTENTION_REQUIRED = {"qkv_bias": False, "qk_norm": False}
+_ATTENTION_REQUIRED = {"qk_norm": False}
 _SAME_NAME = (
     "vocab_size",
     "hidden_size",
@@ -133,32 +133,30 @@ def _attention_from_fla(
     stack = [letter] * fields["num_hidden_layers"]
     attention = fields.get("attn") or []
     specs = [attention] if isinstance(attention, dict) else list(attention)
-    windows, grouped, bases = set(), set(), set()
+    found: dict[str, set[Any]] = {
+        name: set() for name in ("window", "attn_num_heads", "num_kv_heads", "rope_theta", "qkv_bias")
+    }
     for spec in specs:
         _require(spec, _ATTENTION_REQUIRED, "attn")
-        if spec["num_heads"] != fields["num_heads"]:
-            raise ConfigError(
-                f"The fla config has {fields['num_heads']} heads in DeltaNet and {spec['num_heads']} in attention "
-                "layers; a longlode model has one number of heads."
-            )
-        if head_dim is not None and head_dim * fields["num_heads"] != fields["hidden_size"]:
-            raise ConfigError(
-                f"The fla config has heads of {head_dim} in DeltaNet and of hidden_size / num_heads in attention "
-                "layers; a longlode model has one size of heads."
-            )
-        window = spec.get("window_size")
+        window, heads = spec.get("window_size"), spec["num_heads"]
         for layer in spec["layers"]:
             stack[layer] = "A" if window is None else "S"
-        windows |= {window} - {None}
-        grouped.add(spec.get("num_kv_heads") or spec["num_heads"])
-        bases.add(float(spec.get("rope_theta") or 10000.0))
-    if max(len(windows), len(grouped), len(bases)) > 1:
+        found["window"] |= {window} - {None}
+        found["attn_num_heads"].add(heads)
+        found["num_kv_heads"].add(spec.get("num_kv_heads") or heads)
+        found["rope_theta"].add(float(spec.get("rope_theta") or 10000.0))
+        found["qkv_bias"].add(bool(spec.get("qkv_bias", False)))
+    if max(len(values) for values in found.values()) > 1:
         raise ConfigError(
-            "The fla config has attention layers that differ in window_size, num_kv_heads or rope_theta; "
-            "a longlode model has one of each."
+            "The fla config has attention layers that differ in window_size, num_heads, num_kv_heads, rope_theta or "
+            "qkv_bias; a longlode model has one of each. This checkpoint cannot be read."
         )
-    named = {"num_kv_heads": grouped, "rope_theta": bases, "window": windows}
-    return "".join(stack), {name: values.pop() for name, values in named.items() if values}
+    settings = {name: values.pop() for name, values in found.items() if values}
+    if specs:
+        dim, heads = fields["hidden_size"] // settings["attn_num_heads"], settings.pop("attn_num_heads")
+        if (heads, dim) != (fields["num_heads"], head_dim or fields["hidden_size"] // fields["num_heads"]):
+            settings |= {"attn_num_heads": heads, "attn_head_dim": dim}
+    return "".join(stack), settings
 
 
 def config_to_fla(config: LonglodeConfig) -> dict[str, Any]:
@@ -173,17 +171,21 @@ def config_to_fla(config: LonglodeConfig) -> dict[str, Any]:
             "fla's delta_net has D layers, its gated_deltanet G layers, and S and A among them; this model is "
             f"{config.mixers!r}."
         )
-    natural = config.num_heads * head_dim == config.hidden_size
-    if not natural and (not layout.own_head_dim or set(stack) & {"S", "A"}):
-        raise ConfigError(
-            f"fla's heads have hidden_size / num_heads numbers here; this model has {config.num_heads} heads of "
-            f"{head_dim} for a hidden size of {config.hidden_size}."
-        )
+    settings = config.mixer_settings()
+    sized = [] if layout.own_head_dim else [(config.num_heads, head_dim)]
+    sized += [(settings.query_heads, settings.query_dim)] if set(stack) & {"S", "A"} else []
+    for heads, dim in sized:
+        if heads * dim != config.hidden_size:
+            raise ConfigError(
+                f"fla's heads have hidden_size / num_heads numbers here; this model has {heads} heads of {dim} for "
+                f"a hidden size of {config.hidden_size}."
+            )
     attention = [
         {
             "layers": [index for index, layer in enumerate(stack) if layer == letter],
-            "num_heads": config.num_heads,
+            "num_heads": settings.query_heads,
             "num_kv_heads": config.num_kv_heads,
+            "qkv_bias": config.qkv_bias,
             "window_size": config.window if letter == "S" else None,
             "rope_theta": config.rope_theta,
             **_ATTENTION_REQUIRED,

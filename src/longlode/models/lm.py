@@ -5,6 +5,7 @@
 Parameters carry the names of fla's `delta_net` checkpoints.
 """
 
+from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -28,6 +29,7 @@ from longlode.mixers import MIXERS, Mixer, RMSNorm
 from longlode.mixers.short_conv import ShortConv
 from longlode.models.cache import LayerMemory, LonglodeCache
 from longlode.models.config import LonglodeConfig
+from longlode.models.inputs import packed_documents, piece_mask, real_first, reordered, restored
 from longlode.models.loss import IGNORED, next_token_loss
 
 
@@ -71,6 +73,13 @@ class LonglodeBlock(GradientCheckpointingLayer):
         memory.state = state
         hidden_states = hidden_states + mixed
         return hidden_states + self.mlp(self.mlp_norm(hidden_states))
+
+
+@dataclass
+class LonglodeOutput(BaseModelOutputWithPast):
+    """What the backbone returns: transformers' fields, and where documents ended if the row was packed."""
+
+    cu_seqlens: Tensor | None = None
 
 
 class LonglodePreTrainedModel(PreTrainedModel):
@@ -125,17 +134,21 @@ class LonglodeModel(LonglodePreTrainedModel):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         cu_seqlens: Tensor | None = None,
-    ) -> BaseModelOutputWithPast:
+        position_ids: Tensor | None = None,
+    ) -> LonglodeOutput:
         """Read tokens, going on from `past_key_values`.
 
         Args:
           input_ids: int64 `[B, T]`; or else inputs_embeds `[B, T, D]`.
-          attention_mask: `[B, T]`, or `[B, past + T]` as `generate` passes it; 0 at padding.
+          attention_mask: `[B, T]`, or `[B, past + T]` as `generate` passes it; 0 at padding, which may stand
+            anywhere in a row.
           past_key_values: a LonglodeCache, renewed in place.
           use_cache: make a cache and return it (default: the config's use_cache, never while training).
           output_hidden_states: also return the residual stream before each block and the final hidden states.
           cu_seqlens: `[N + 1]` offsets of documents packed in one row (B = 1); nothing passes between them.
-        Returns: last_hidden_state `[B, T, D]` after the final norm, past_key_values, hidden_states.
+          position_ids: `[B, T]`; the model counts itself, these may only agree, or start anew in one row,
+            which says the same as cu_seqlens.
+        Returns: last_hidden_state `[B, T, D]` after the final norm, past_key_values, hidden_states, cu_seqlens.
         Raises: ConfigError on inputs that contradict each other.
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -143,40 +156,58 @@ class LonglodeModel(LonglodePreTrainedModel):
                 "The model got both or neither of input_ids and inputs_embeds; pass exactly one."
             )
         hidden_states = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        shape = hidden_states.shape[:2]
+        _refuse_symbolic_length(shape[1], self.config.stack)
+        cache = _checked_cache(past_key_values, len(self.layers), shape[0])
+        mask = piece_mask(attention_mask, shape, cache)
+        cu_seqlens = packed_documents(position_ids, cu_seqlens, mask, shape, cache)
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and cu_seqlens is None
-        cache = _usable_cache(past_key_values, len(self.layers), use_cache, cu_seqlens)
-        if cu_seqlens is not None and hidden_states.shape[0] != 1:
+        if cu_seqlens is not None and shape[0] != 1:
             raise ConfigError(
-                f"cu_seqlens came with a batch of {hidden_states.shape[0]} rows; pack documents into one row."
+                f"cu_seqlens came with a batch of {shape[0]} rows; pack documents into one row."
             )
-        mask = _padding_mask(attention_mask, hidden_states.shape[:2])
+        if cu_seqlens is not None and (use_cache or cache is not None):
+            raise ConfigError(
+                "A cache and cu_seqlens do not go together; read packed documents with use_cache=False."
+            )
+        if cache is None and use_cache:
+            cache = LonglodeCache(len(self.layers))
+        order, block_mask = real_first(mask)
+        hidden_states = reordered(hidden_states, order)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         streams = []
         for block in self.layers:
             if output_hidden_states:
-                streams.append(hidden_states)
-            hidden_states = block(hidden_states, mask, cu_seqlens, past_key_values=cache)
-        hidden_states = self.norm(hidden_states)
+                streams.append(restored(hidden_states, order))
+            hidden_states = block(hidden_states, block_mask, cu_seqlens, past_key_values=cache)
+        hidden_states = restored(self.norm(hidden_states), order)
         if cache is not None:
-            cache.num_positions += hidden_states.shape[1]
-        return BaseModelOutputWithPast(
+            cache.count(shape[1], mask)
+        return LonglodeOutput(
             last_hidden_state=hidden_states,
             past_key_values=cache,
             hidden_states=(*streams, hidden_states) if output_hidden_states else None,
+            cu_seqlens=cu_seqlens,
         )
 
 
-class LossOptions(TypedDict, total=False):
-    """What else the loss may be told.
+class ForwardOptions(TypedDict, total=False):
+    """What else `LonglodeForCausalLM.forward` may be told.
 
-    Keywords of their own in `LonglodeForCausalLM.forward` would not do: transformers' Trainer takes every parameter
-    whose name has "label" in it for a column of the data, and then finds no loss in an evaluation.
+    Keywords of their own would not do: transformers' Trainer takes every parameter whose name has "label" in it for
+    a column of the data, and then finds no loss in an evaluation; and `generate` makes `position_ids` for every
+    token it writes where it sees such a parameter.
     """
 
     shift_labels: Tensor | None
     num_items_in_batch: Tensor | int | None
+    position_ids: Tensor | None
+    cu_seq_lens_q: Tensor | None
+    cu_seq_lens_k: Tensor | None
+    max_length_q: int
+    max_length_k: int
 
 
 class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
@@ -202,6 +233,15 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
     ) -> None:
         """Give `generate` our cache from the start; prefill in chunks wants one before the first forward."""
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *sizes)  # type: ignore[misc]
+        cache, mask = model_kwargs.get("past_key_values"), model_kwargs.get("attention_mask")
+        # transformers leaves out a mask without padding, and notes its length instead.
+        length = mask.shape[1] if mask is not None else getattr(generation_config, "_mask_length", None)
+        if cache is not None and length is not None and cache.get_seq_length() >= length:
+            raise ConfigError(
+                f"The cache has read {cache.get_seq_length()} positions, and the text that `generate` got has "
+                f"{length} in all; expected more. Pass the whole text, or its new part together with an "
+                "attention_mask that covers the part read before too."
+            )
         if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
             model_kwargs["past_key_values"] = LonglodeCache(len(self.model.layers))
 
@@ -217,7 +257,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         cu_seqlens: Tensor | None = None,
-        **options: Unpack[LossOptions],
+        **options: Unpack[ForwardOptions],
     ) -> CausalLMOutputWithPast:
         """Predict the next token at each position; what is not named here is as in `LonglodeModel.forward`.
 
@@ -227,13 +267,17 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
           shift_labels: instead of labels: `[B, T]`, what should follow each position (see `core.batch`).
           logits_to_keep: compute only the last n positions' logits (0: all), or those of the given positions.
           num_items_in_batch: divide the summed loss by this instead of the number of labels.
+          cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k: flash attention's words for packed documents,
+            as transformers' collators write them; the first stands for cu_seqlens.
         Returns: logits `[B, kept, V]`; while training with labels they are None, since the loss is
           taken block by block and never holds them; loss, the mean in nats, when labels are given.
         """
-        if unknown := set(options) - LossOptions.__optional_keys__:
+        if unknown := set(options) - ForwardOptions.__optional_keys__:
             raise TypeError(
                 f"LonglodeForCausalLM.forward() got an unexpected keyword argument {min(unknown)!r}"
             )
+        if cu_seqlens is None:
+            cu_seqlens = options.get("cu_seq_lens_q")
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -242,13 +286,14 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
             cu_seqlens=cu_seqlens,
+            position_ids=options.get("position_ids"),
         )
         hidden = outputs.last_hidden_state
         shift_labels = options.get("shift_labels")
         if labels is not None:
             if shift_labels is not None:
                 raise ConfigError("The model got both labels and shift_labels; pass one of them.")
-            shift_labels = _shift(labels, cu_seqlens)
+            shift_labels = _shift(labels, outputs.cu_seqlens)
         loss = None
         if shift_labels is not None:
             targets, num_items = shift_labels.to(hidden.device), options.get("num_items_in_batch")
@@ -273,17 +318,18 @@ def _shift(labels: Tensor, cu_seqlens: Tensor | None) -> Tensor:
     return shifted
 
 
-def _usable_cache(
-    cache: Any, num_layers: int, use_cache: bool, cu_seqlens: Tensor | None
-) -> LonglodeCache | None:
-    if cache is None and not use_cache:
-        return None
-    if cu_seqlens is not None:
+def _refuse_symbolic_length(num_tokens: Any, stack: str) -> None:
+    if torch.compiler.is_exporting() and isinstance(num_tokens, torch.SymInt) and set(stack) != {"A"}:
         raise ConfigError(
-            "A cache and cu_seqlens do not go together; read packed documents with use_cache=False."
+            "torch.export got a dynamic length; a longlode model exports for one length, since the ops lay out their "
+            "chunks and blocks by it (only stacks of A layers do not). Leave the length out of dynamic_shapes, and "
+            "export once a length or pad with attention_mask."
         )
+
+
+def _checked_cache(cache: Any, num_layers: int, num_rows: int) -> LonglodeCache | None:
     if cache is None:
-        return LonglodeCache(num_layers)
+        return None
     if not isinstance(cache, LonglodeCache):
         raise ConfigError(
             f"past_key_values is a {type(cache).__name__}; a longlode model needs a LonglodeCache "
@@ -293,25 +339,12 @@ def _usable_cache(
         raise ConfigError(
             f"The cache has {len(cache.layers)} layers and the model {num_layers}; use one of this model."
         )
-    return cache
-
-
-def _padding_mask(attention_mask: Tensor | None, shape: torch.Size) -> Tensor | None:
-    """The mask `[B, T]` of this piece, or None when nothing is padding."""
-    if attention_mask is None:
-        return None
-    num_rows, num_tokens = shape
-    if (
-        attention_mask.dim() != 2
-        or attention_mask.shape[0] != num_rows
-        or attention_mask.shape[1] < num_tokens
-    ):
+    if cache.batch_size not in (-1, num_rows):
         raise ConfigError(
-            f"attention_mask has shape {list(attention_mask.shape)}; expected [{num_rows}, {num_tokens}] or "
-            "longer (the past in front), 1 at tokens and 0 at padding."
+            f"The cache has {cache.batch_size} rows and the input {num_rows}; choose or repeat rows with "
+            "cache.select or cache.batch_repeat_interleave."
         )
-    mask = attention_mask[:, -num_tokens:].bool()
-    return None if mask.all() else mask
+    return cache
 
 
 def register() -> None:

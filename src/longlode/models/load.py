@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import CONFIG_NAME, cached_file
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from longlode.core.errors import ConfigError, InputError, LonglodeError, ScorerError
 from longlode.core.records import read_json
@@ -14,6 +15,8 @@ from longlode.models.convert import FLA_MODEL_TYPES, config_from_fla
 from longlode.models.lm import LonglodeForCausalLM, register
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+# Norms, decays, and the skip of Mamba-2: vectors that are computed with in any dtype.
+_KEPT_AS_STORED = ("norm.weight", ".A_log", ".dt_bias", ".skip")
 _DTYPES = {"float64", "float32", "bfloat16", "float16"}
 
 
@@ -26,7 +29,8 @@ def load(
 
     Args:
       path_or_hub_id: a folder with config.json, safetensors and tokenizer; or a hub id ("org/name").
-      dtype: of the weights ("float32", torch.bfloat16, ...); None takes what the checkpoint was saved in.
+      dtype: of the weights ("float32", torch.bfloat16, ...), except that longlode's decays stay float32; None
+        takes what the checkpoint was saved in, for longlode's and fla's norms and decays one by one.
       device: where to put the model.
     Returns: (model, tokenizer).
     Raises: InputError when there is no such folder or it holds no model; ScorerError when the model or its
@@ -91,7 +95,25 @@ def _model(where: str, dtype: torch.dtype | str) -> Any:
             f"The weights of {where!r} have {len(unused)} parameters that a longlode model lacks, among them "
             f"{unused[0]}. This checkpoint cannot be read."
         )
+    if dtype == "auto" and isinstance(model, LonglodeForCausalLM):
+        _restore_stored_dtypes(model, where)
     return model
+
+
+def _restore_stored_dtypes(model: LonglodeForCausalLM, where: str) -> None:
+    """Give norms and decays the dtype they have in the file, so that they can be written back bit for bit.
+
+    transformers makes them what the rest of the model is, and the decays float32. What is computed does not
+    depend on it: the mixers widen decays, and RMSNorm takes its weight in the dtype of its input.
+    """
+    parameters = dict(model.named_parameters())
+    index = cached_file(where, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
+    names = {SAFE_WEIGHTS_NAME} if index is None else set(read_json(Path(index))["weight_map"].values())
+    for name in sorted(names):
+        with safe_open(str(cached_file(where, name)), framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - no mapping
+                if key in parameters and key.endswith(_KEPT_AS_STORED):
+                    parameters[key].data = file.get_tensor(key)
 
 
 def _source(path_or_hub_id: str | Path) -> str:

@@ -1,4 +1,5 @@
-"""A cache on disk: one safetensors file, tensors named `layers.N.name`, and what it is in the file's header."""
+"""A cache on disk: one safetensors file, tensors named `layers.N.name`, what was
+padding (`mask`) if anything was, and what it is in the file's header."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,18 @@ from longlode.core.records import atomic_path
 
 _HEADER = "longlode_state"
 _VERSION = 1
+_MASK = "mask"
 
 LayerStates = list[dict[str, torch.Tensor] | None]
 
 
-def write_state(path: Path, states: LayerStates, *, num_tokens: int, model: str) -> None:
+def write_state(
+    path: Path, states: LayerStates, *, num_tokens: int, mask: torch.Tensor | None, model: str
+) -> None:
     """Write the states of all layers, whole or not at all.
 
-    Args: num_tokens: positions read. model: fingerprint of the model that read them.
+    Args: num_tokens: positions read. mask: False at those that were padding, or None.
+      model: fingerprint of the model that read them.
     Raises: InputError when `path` cannot be written.
     """
     # Copies: a state may be a view of something larger, or two names of one tensor.
@@ -29,6 +34,8 @@ def write_state(path: Path, states: LayerStates, *, num_tokens: int, model: str)
         for layer, state in enumerate(states)
         for name, value in (state or {}).items()
     }
+    if mask is not None:
+        tensors[_MASK] = mask
     about = {"version": _VERSION, "model": model, "num_tokens": num_tokens, "num_layers": len(states)}
     try:
         with atomic_path(path) as temporary:
@@ -37,8 +44,10 @@ def write_state(path: Path, states: LayerStates, *, num_tokens: int, model: str)
         raise InputError(f"The state file {path} cannot be written: {error}.") from None
 
 
-def read_state(path: Path, *, model: str, device: torch.device) -> tuple[LayerStates, int]:
-    """Read what `write_state` wrote: the states of all layers on `device`, and the positions read.
+def read_state(
+    path: Path, *, model: str, device: torch.device
+) -> tuple[LayerStates, int, torch.Tensor | None]:
+    """Read what `write_state` wrote: the states of all layers on `device`, the positions read, the mask or None.
 
     Raises: InputError when the file is missing, no state, of a later version, or another model's.
     """
@@ -46,14 +55,18 @@ def read_state(path: Path, *, model: str, device: torch.device) -> tuple[LayerSt
         with safe_open(path, framework="pt", device=str(device)) as file:
             about = _about(path, file.metadata() or {}, model)
             states: LayerStates = [None] * about["num_layers"]
+            mask = None
             for key in file.keys():  # noqa: SIM118 - no mapping
+                if key == _MASK:
+                    mask = file.get_tensor(key)
+                    continue
                 _, layer, name = key.split(".")
                 state = states[int(layer)] or {}
                 states[int(layer)] = {**state, name: file.get_tensor(key)}
     # The last three: a header that says it is ours and is not.
     except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"The state file {path} cannot be read: {type(error).__name__}: {error}.") from None
-    return states, about["num_tokens"]
+    return states, about["num_tokens"], mask
 
 
 def _about(path: Path, metadata: dict[str, str], model: str) -> dict[str, Any]:

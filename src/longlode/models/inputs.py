@@ -1,0 +1,147 @@
+"""What a caller says about tokens beside the tokens: which are padding, where they stand, which belong together.
+
+Padding may stand anywhere in a row. The mixers read a piece whose real tokens come first (`real_first`); what they
+remember after it is as if there had been no padding.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from longlode.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from longlode.models.cache import LonglodeCache
+
+
+def piece_mask(
+    attention_mask: Tensor | None, shape: torch.Size, cache: "LonglodeCache | None"
+) -> Tensor | None:
+    """The mask `[B, T]` of the piece that is to be read, or None when nothing in it is padding.
+
+    Args:
+      attention_mask: `[B, T]` of the piece, or `[B, past + T]` with what the cache has read in front.
+      shape: (B, T). cache: what has been read.
+    Raises: ConfigError on another shape, and when the past is not what the cache has read.
+    """
+    if attention_mask is None:
+        return None
+    (num_rows, num_tokens), num_read = shape, cache.num_positions if cache is not None else 0
+    if attention_mask.dim() != 2 or tuple(attention_mask.shape) not in {
+        (num_rows, num_tokens),
+        (num_rows, num_read + num_tokens),
+    }:
+        with_past = f" or, the past in front, [{num_rows}, {num_read + num_tokens}]" if num_read else ""
+        raise ConfigError(
+            f"attention_mask has shape {list(attention_mask.shape)}; expected [{num_rows}, {num_tokens}]"
+            f"{with_past}, 1 at tokens and 0 at padding."
+        )
+    mask = attention_mask.bool()
+    if torch.compiler.is_exporting():
+        # An exported graph cannot ask what is in the mask.
+        return mask[:, -num_tokens:]
+    if cache is not None and mask.shape[1] > num_tokens:
+        _check_past(mask[:, :num_read], cache)
+    mask = mask[:, -num_tokens:]
+    return None if mask.all() else mask
+
+
+def _check_past(past: Tensor, cache: "LonglodeCache") -> None:
+    read = cache.mask
+    num_masked = 0 if read is None else read.shape[1]
+    same = past.all() if read is None else (past[:, :num_masked] == read).all() & past[:, num_masked:].all()
+    if not same:
+        raise ConfigError(
+            "attention_mask hides positions that the cache has read as text, or shows some that it has read as "
+            "padding; a state cannot unread them. (Rows that end early in `generate` read the padding after their "
+            "end as text.) Pass the mask that was read with, or read the text anew without the cache."
+        )
+
+
+def real_first(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """An order `[B, T]` in which the real tokens of each row come first, and the mask in that order.
+
+    The order is None when they stand so already, or nothing is padding.
+    """
+    if mask is None or torch.compiler.is_exporting() or not (mask[:, 1:] & ~mask[:, :-1]).any():
+        return None, mask
+    order = mask.logical_not().long().argsort(dim=1, stable=True)
+    return order, mask.gather(1, order)
+
+
+def reordered(x: Tensor, order: Tensor | None) -> Tensor:
+    """x `[B, T, D]` with token t of a row taken from `order[t]`."""
+    return x if order is None else x.gather(1, order[..., None].expand_as(x))
+
+
+def restored(x: Tensor, order: Tensor | None) -> Tensor:
+    """The inverse of `reordered`."""
+    return x if order is None else reordered(x, order.argsort(dim=1))
+
+
+def packed_documents(
+    position_ids: Tensor | None,
+    cu_seqlens: Tensor | None,
+    mask: Tensor | None,
+    shape: torch.Size,
+    cache: "LonglodeCache | None",
+) -> Tensor | None:
+    """The offsets of packed documents, read off positions that start anew in a row where they are not given.
+
+    The model counts positions itself; `position_ids` say nothing new unless they start anew, as those of
+    transformers' DataCollatorWithFlattening do.
+
+    Args: position_ids: `[B, T]`, `[1, T]` or `[T]`. cu_seqlens: given offsets. mask: `[B, T]` of the piece.
+      shape: (B, T). cache: what has been read.
+    Returns: `[N + 1]` int32, or None when a row is one document.
+    Raises: ConfigError on positions that are neither, and that contradict cu_seqlens.
+    """
+    if position_ids is None:
+        return cu_seqlens
+    num_rows, num_tokens = shape
+    positions = torch.atleast_2d(position_ids)
+    if positions.dim() != 2 or positions.shape[0] not in (1, num_rows) or positions.shape[1] != num_tokens:
+        raise ConfigError(
+            f"position_ids has shape {list(position_ids.shape)}; expected [{num_rows}, {num_tokens}]."
+        )
+    found: Tensor | None = None
+    if not _counts_on(positions.expand(num_rows, -1), mask, cache):
+        starts = positions[0] == positions[0, 0]
+        goes_on = positions[0, 1:] == positions[0, :-1] + 1
+        if num_rows > 1 or mask is not None or (cache is not None and cache.num_positions):
+            raise _bad_positions()
+        if not (starts[1:] | goes_on).all():
+            raise _bad_positions()
+        edges = starts.nonzero()[:, 0]
+        found = torch.cat((edges, edges.new_tensor([num_tokens]))).int()
+    if cu_seqlens is None:
+        return found
+    want = found if found is not None else cu_seqlens.new_tensor([0, num_tokens])
+    if cu_seqlens.tolist() != want.tolist():
+        raise ConfigError(
+            f"cu_seqlens says {cu_seqlens.tolist()} and position_ids say {want.tolist()}; leave position_ids out."
+        )
+    return cu_seqlens
+
+
+def _counts_on(positions: Tensor, mask: Tensor | None, cache: "LonglodeCache | None") -> bool:
+    """Whether the real tokens of each row of positions `[B, T]` count up by one, going on from the cache."""
+    real = positions.new_ones(positions.shape, dtype=torch.bool) if mask is None else mask
+    offset = positions - (real.long().cumsum(1) - 1)
+    first = offset.gather(1, real.long().argmax(1, keepdim=True))
+    if ((offset != first) & real).any():
+        return False
+    if cache is None or not cache.num_positions:
+        # Rotary positions are relative, and the rest has none: any beginning is the same text.
+        return True
+    counted = cache.num_positions - cache.num_padding(positions.shape[0]).to(first.device)[:, None]
+    empty = ~real.any(1, keepdim=True)
+    return bool(((first == counted) | (first == cache.num_positions) | empty).all())
+
+
+def _bad_positions() -> ConfigError:
+    return ConfigError(
+        "position_ids neither count up by one from token to token (going on after what a cache has read), nor start "
+        "anew in a single row without padding or cache (packed documents). Leave them out: the model counts itself."
+    )
