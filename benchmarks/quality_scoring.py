@@ -135,7 +135,7 @@ def _run(estimator: Any, documents: Sequence[Labelled], setup: Setup, title: str
         disable=setup.quiet or not sys.stderr.isatty(),
     ) as progress:
         task = progress.add_task(title, total=len(documents))
-        score(
+        summary = score(
             source,
             out,
             estimator=estimator,
@@ -145,11 +145,14 @@ def _run(estimator: Any, documents: Sequence[Labelled], setup: Setup, title: str
             progress=lambda _done, _total, done, _tokens: progress.update(task, completed=done),
         )
     record = json.loads((out / "record.json").read_text())
-    rows = pq.read_table(sorted((out / "parts").glob("*.parquet")), columns=["row", "score", "reason"])
-    rows = rows.sort_by("row")
-    values = np.empty(len(documents))
-    values[order] = rows["score"].to_numpy().astype(float)
-    reasons = [row["reason"] for row in rows.to_pylist() if row["score"] is None]
+    values = np.full(len(documents), np.nan)
+    reasons = [unit["error"] for unit in summary.failed_units]  # a scorer that the estimator cannot use
+    for part in sorted((out / "parts").glob("*.parquet")):
+        for row in pq.read_table(part, columns=["row", "score", "reason"]).to_pylist():
+            if row["score"] is None:
+                reasons.append(row["reason"])
+            else:
+                values[order[row["row"]]] = row["score"]
     reads = estimator.needs_scorer and estimator.reads_model
     cost = record["cost"]["tokens_read_per_token"] if reads else None
     return Scored(values, cost, record["seconds"], reasons[0] if reasons else "")

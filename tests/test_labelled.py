@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import labelled, labelled_negatives, mining_quality, quality_measures
+from benchmarks import labelled, labelled_negatives, mining_quality, quality_measures, quality_scoring
 from longlode.core.errors import ConfigError, InputError
 from longlode.corpus import Tokenizer
 from longlode.models import starter_folder
@@ -173,3 +173,13 @@ def test_benchmark_runs_on_a_folder_and_saves(folder, tmp_path, capsys, monkeypa
 def test_benchmark_refuses_an_unknown_estimator(folder):
     with pytest.raises(ConfigError, match="no estimator 'nothing'"):
         mining_quality.main(["--documents", str(folder), "--estimators", "nothing"])
+
+
+def test_an_estimator_that_the_scorer_cannot_serve_has_no_scores_and_a_reason(built, tmp_path):
+    scorer = quality_scoring.TokensOnly(Tokenizer.load(starter_folder()))
+    setup = quality_scoring.Setup(scorer, tmp_path, quiet=True)
+    done = quality_scoring.run_all(["paper", "strength", "gzip"], built.items[:3], setup)
+    assert np.isnan(done["paper"].scores).all()
+    assert np.isnan(done["strength"].scores).all()
+    assert "only its tokenizer" in done["paper"].reason
+    assert np.isfinite(done["gzip"].scores).all()
