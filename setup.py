@@ -17,7 +17,16 @@ from setuptools.command.build_ext import build_ext
 NAME = "longlode.ops.delta_rule.native.libdelta_rule"
 SOURCE = "src/longlode/ops/delta_rule/native/"
 FAILURE = "build-failure.txt"  # native.py reads it
-HEADERS = ("delta_rule.h", "vector.h", "product.h", "solve.h", "chunk.h", "backward.h", "kernels.h")
+HEADERS = (
+    "delta_rule.h",
+    "vector.h",
+    "product.h",
+    "solve.h",
+    "chunk.h",
+    "backward.h",
+    "token.h",
+    "kernels.h",
+)
 COMMON = ["-std=gnu11", "-O3", "-g0", "-fPIC", "-ffp-contract=fast", "-pthread"]
 # The same kernels, once for each instruction set; delta_rule.c chooses at run time. Not -ffast-math: NaN and infinity
 # must come through, and sums keep their order.

@@ -12,9 +12,14 @@ import torch
 
 from longlode.core.errors import BackendError, ConfigError
 from longlode.core.shapes import check_shape
-from longlode.ops.delta_rule.backends import pick_for_device, why_no_native_for, why_no_triton_for
+from longlode.ops.delta_rule.backends import (
+    pick_for_device,
+    steps_natively,
+    why_no_native_for,
+    why_no_triton_for,
+)
 from longlode.ops.delta_rule.chunkwise import delta_rule_chunkwise
-from longlode.ops.delta_rule.native import delta_rule_native
+from longlode.ops.delta_rule.native import delta_rule_native, step_native
 from longlode.ops.delta_rule.reference import delta_rule_reference
 from longlode.ops.delta_rule.step import fused_step
 from longlode.ops.dtypes import check_dtypes
@@ -109,8 +114,11 @@ def delta_rule_step(
     if g is not None:
         check_shape("g", g, "B H", sizes)
     check_dtypes({"q": q, "k": k, "v": v}, {"beta": beta, "g": g, "state": state})
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if steps_natively((q, k, v, beta, g, state)):
+        return step_native(q, k, v, beta, g, scale, state)
     with torch.autocast(q.device.type, enabled=False):
-        return fused_step(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, state)
+        return fused_step(q, k, v, beta, g, scale, state)
 
 
 def available_backends(

@@ -26,7 +26,7 @@ SWITCH = "LONGLODE_NATIVE"
 CHUNK_SIZES = (16, 32, 64)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_HEAD_DIM = 256
-_ABI = 1
+_ABI = 2
 _CHUNK = 32
 # Kept states are a backward's memory, the chunks between two of them its working set, which must fit the second cache.
 _SPAN_BYTES = 1 << 19
@@ -52,6 +52,14 @@ class _Call(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("state", "final_state", "dfinal_state", "dstate", "kept")),
         ("documents", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("num_documents", "H", "K", "V", "chunk", "span")),
+        ("scale", ctypes.c_float),
+    ]
+
+
+class _Token(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "beta", "g", "state", "o", "new_state")),
+        *((name, ctypes.c_int64) for name in ("num_heads", "K", "V")),
         ("scale", ctypes.c_float),
     ]
 
@@ -171,10 +179,37 @@ def _load(library: Path) -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(library))
     loaded.longlode_abi.restype = ctypes.c_int
     loaded.longlode_instruction_sets.restype = ctypes.c_char_p
+    loaded.longlode_token.argtypes = [ctypes.POINTER(_Token), ctypes.c_char_p]
+    loaded.longlode_token.restype = ctypes.c_int
     for function in (loaded.longlode_forward, loaded.longlode_backward):
         function.argtypes = [ctypes.POINTER(_Call), ctypes.c_char_p, ctypes.c_int]
         function.restype = ctypes.c_int
     return loaded
+
+
+def step_native(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    beta: torch.Tensor,
+    g: torch.Tensor | None,
+    scale: float,
+    state: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token, float32 throughout, without gradients; shapes as in `longlode.ops.delta_rule.delta_rule_step`."""
+    inputs = [x if x is None else x.contiguous() for x in (q, k, v, beta, g, state)]
+    B, H, K, V = state.shape
+    o, new_state = torch.empty(B, H, V, dtype=torch.float32), torch.empty(B, H, K, V, dtype=torch.float32)
+    pointers = [x if x is None else x.data_ptr() for x in (*inputs, o, new_state)]
+    _load(LIBRARY).longlode_token(
+        ctypes.byref(_Token(*pointers, B * H, K, V, scale)), _best_instruction_set()
+    )
+    return o, new_state
+
+
+@cache
+def _best_instruction_set() -> bytes:
+    return instruction_sets()[0].encode()
 
 
 def _wide(x: torch.Tensor) -> torch.Tensor:

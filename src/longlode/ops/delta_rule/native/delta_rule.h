@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 /* Raised whenever anything in this file changes; native.py refuses a library of another version. */
-#define LONGLODE_ABI 1
+#define LONGLODE_ABI 2
 
 /* A float tensor [B, T, H, size], its last dimension contiguous; beta and g are [B, T, H], size 1. */
 typedef struct {
@@ -32,12 +32,21 @@ typedef struct {
     float scale;
 } Call;
 
+/* One token: q, k [num_heads, K], v, o [num_heads, V], beta, g [num_heads], states [num_heads, K, V], contiguous. */
+typedef struct {
+    const float *q, *k, *v, *beta, *g, *state; /* g: NULL is no decay */
+    float *o, *new_state;
+    int64_t num_heads, K, V;
+    float scale;
+} Token;
+
 int longlode_abi(void);
 /* Instruction sets compiled in that this CPU has, best first, as a comma-separated list. */
 const char *longlode_instruction_sets(void);
 /* 0 if done; 1: out of memory; 2: no such instruction set.  num_threads includes the calling one. */
 int longlode_forward(const Call *call, const char *instruction_set, int num_threads);
 int longlode_backward(const Call *call, const char *instruction_set, int num_threads);
+int longlode_token(const Token *call, const char *instruction_set);
 
 /* One instruction set's kernels; `workspace` has workspace_bytes(call, backward) bytes on a cache line's boundary. */
 typedef struct {
@@ -45,6 +54,7 @@ typedef struct {
     int64_t (*workspace_bytes)(const Call *call, int backward);
     void (*forward)(const Call *call, int64_t document, int64_t head, void *workspace);
     void (*backward)(const Call *call, int64_t document, int64_t head, void *workspace);
+    void (*token)(const Token *call);
 } Kernels;
 
 #if defined(__x86_64__)

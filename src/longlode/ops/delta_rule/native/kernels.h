@@ -1,6 +1,7 @@
 /* Forward and backward over one document and head, chunk after chunk. Included once for each instruction set, with
  * KERNELS the name of the table to define and INSTRUCTION_SET what it is called. */
 #include "backward.h"
+#include "token.h"
 
 /* Cuts `bytes` off the workspace at `used`, on a cache line's boundary. With base 0 it only counts. */
 static void *cut(char *base, int64_t *used, int64_t bytes) {
@@ -46,7 +47,8 @@ static int64_t workspace_bytes(const Call *call, int backward) {
     return lay_out(call, backward, 0, &w);
 }
 
-/* Moves to chunk `index` of the document and asks for the tokens of chunk `next`. */
+/* Moves to chunk `index` of the document and asks for the tokens of chunk `next`, none if it is below 0: q, k and,
+ * for a chunk whose gradients come next, the gradient of o, else v. */
 static void go_to(Work *w, const int64_t *document, int64_t index, int64_t next, int with_o) {
     const Call *call = w->call;
     const int64_t C = call->chunk, length = document[2];
@@ -99,17 +101,17 @@ static void backward(const Call *call, int64_t number, int64_t head, void *works
                     w.slots[0].S, w.V_step);
         for (int64_t i = first; i < end; i++) {
             Slot *slot = &w.slots[i - first];
-            go_to(&w, document, i, i + 1 < end ? i + 1 : -1, 0);
+            go_to(&w, document, i, i + 1 < end ? i + 1 : i, i + 1 == end);
             prepare(&w, slot);
             correct(&w, slot, 0);
             if (i + 1 < end) advance(&w, slot, slot[1].S);
         }
         for (int64_t i = end - 1; i >= first; i--) {
-            go_to(&w, document, i, i > first ? i - 1 : -1, 1);
+            go_to(&w, document, i, i > first ? i - 1 : first - span, i > first);
             chunk_backward(&w, &w.slots[i - first]);
         }
     }
     if (call->dstate) copy_matrix(w.K, w.V, w.dS, w.V_step, call->dstate + at_state * matrix, w.V);
 }
 
-const Kernels KERNELS = {INSTRUCTION_SET, workspace_bytes, forward, backward};
+const Kernels KERNELS = {INSTRUCTION_SET, workspace_bytes, forward, backward, token};
