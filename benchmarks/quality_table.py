@@ -12,36 +12,56 @@ _GOOD, _FAIR = 0.97, 0.85
 
 
 def show_block(block: Block, console: Console) -> None:
-    """Print one length: AUC with its interval, negatives down, estimators across; then AUC within each domain."""
-    console.print()
+    """Print one length: AUC with its interval, negatives down, estimators across; then AUC within each domain.
+
+    More estimators than the terminal is wide for come in several tables.
+    """
+    first = 4 + max(len(title) for title in ("tokens read per token", *_row_names(block)))
+    names: list[str] = []
+    width = first
+    for name in block["estimators"]:
+        column = 3 + max(len(name), len("0.000 0.00-0.00"))
+        if names and width + column > console.width:
+            _show_part(block, names, console)
+            names, width = [], first
+        names.append(name)
+        width += column
+    _show_part(block, names, console)
+    for name, row in block["estimators"].items():
+        if row["unscored"]:
+            console.print(
+                f"  {name}: {row['unscored']} without a score count as ties. {row['reason']}", style="dim"
+            )
+
+
+def _row_names(block: Block) -> list[str]:
+    """What stands before the AUCs: number and name of each negative."""
+    return [f"{count} {label}" for label, count in block["counts"].items() if label != "coherent"]
+
+
+def _show_part(block: Block, names: list[str], console: Console) -> None:
+    rows = [block["estimators"][name] for name in names]
     table = Table(
         title=f"{block['num_tokens']:,} tokens a document", title_justify="left", title_style="bold"
     )
     table.add_column(f"{block['counts']['coherent']} coherent against", no_wrap=True)
-    between = " " if len(block["estimators"]) <= 3 else "\n"
-    for name in block["estimators"]:
-        table.add_column(name, justify="right")
-    for label, count in block["counts"].items():
-        if label != "coherent":
-            cells = [_auc_cell(row["auc"][label], between) for row in block["estimators"].values()]
-            table.add_row(f"{count} {label}", *cells)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    labels = [label for label in block["counts"] if label != "coherent"]
+    for label, title in zip(labels, _row_names(block), strict=True):
+        table.add_row(title, *(_auc_cell(row["auc"][label]) for row in rows))
     table.add_section()
-    for domain in next(iter(block["estimators"].values()))["by_domain"]:
-        cells = [_plain_cell(_mean(row["by_domain"][domain])) for row in block["estimators"].values()]
-        table.add_row(f"{domain}, mean", *cells)
+    for domain in rows[0]["by_domain"]:
+        table.add_row(f"{domain}, mean", *(_plain_cell(_mean(row["by_domain"][domain])) for row in rows))
     table.add_section()
     for title, make in (
         ("tokens read per token", _reads),
         ("seconds", _seconds),
         ("without a score", _unscored),
     ):
-        table.add_row(title, *(Text(make(row), style="dim") for row in block["estimators"].values()))
+        table.add_row(title, *(Text(make(row), style="dim") for row in rows))
+    console.print()
     console.print(table)
-    for name, row in block["estimators"].items():
-        if row["unscored"]:
-            console.print(
-                f"  {name}: {row['unscored']} without a score count as ties. {row['reason']}", style="dim"
-            )
 
 
 def show_checks(checks: dict[str, dict[str, Any]], console: Console) -> None:
@@ -128,10 +148,10 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
-def _auc_cell(found: list[float], between: str) -> Text:
+def _auc_cell(found: list[float]) -> Text:
     mean, low, high = found
     text = Text(f"{mean:.3f}", style=_style(mean))
-    text.append(f"{between}{low:.2f}-{high:.2f}", style="dim")
+    text.append(f" {low:.2f}-{high:.2f}", style="dim")
     return text
 
 
