@@ -222,7 +222,7 @@ def whole_table(rows: list[Row]) -> str:
 
 def table(rows: list[Row]) -> str:
     lines = [
-        "| case | threads | contender | wall s | CPU s | times longlode in float32 (wall, CPU) | arithmetic "
+        "| case | threads | contender | wall s | CPU s | times the first row (wall, CPU) | arithmetic "
         "| off by, nats |",
         "|---|---|---|---|---|---|---|---|",
     ]
