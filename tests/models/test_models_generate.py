@@ -119,6 +119,13 @@ def test_pieces_tokens_and_whole_agree(stack):
     assert torch.equal(chunked, greedy_without_cache(model, x, 5))
 
 
+def test_generate_from_embeddings():
+    model, x = tiny("DS"), tokens()
+    options = {"max_new_tokens": 5, "do_sample": False}
+    got = model.generate(inputs_embeds=model.model.embeddings(x), **options)
+    assert torch.equal(got, model.generate(x, **options)[:, 11:])
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_conversation_goes_on_from_its_cache(stack):
     model, x = tiny(stack), tokens()

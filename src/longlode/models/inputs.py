@@ -95,11 +95,13 @@ def packed_documents(
     Args: position_ids: `[B, T]`, `[1, T]` or `[T]`. cu_seqlens: given offsets. mask: `[B, T]` of the piece.
       shape: (B, T). cache: what has been read.
     Returns: `[N + 1]` int32, or None when a row is one document.
-    Raises: ConfigError on positions that are neither, and that contradict cu_seqlens.
+    Raises: ConfigError on positions that are neither or that contradict cu_seqlens, and on packing in several rows.
     """
+    num_rows, num_tokens = shape
+    if cu_seqlens is not None and num_rows != 1:
+        raise ConfigError(f"cu_seqlens came with a batch of {num_rows} rows; pack documents into one row.")
     if position_ids is None:
         return cu_seqlens
-    num_rows, num_tokens = shape
     positions = torch.atleast_2d(position_ids)
     if positions.dim() != 2 or positions.shape[0] not in (1, num_rows) or positions.shape[1] != num_tokens:
         raise ConfigError(

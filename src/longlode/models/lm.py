@@ -151,11 +151,7 @@ class LonglodeModel(LonglodePreTrainedModel):
         Returns: last_hidden_state `[B, T, D]` after the final norm, past_key_values, hidden_states, cu_seqlens.
         Raises: ConfigError on inputs that contradict each other.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ConfigError(
-                "The model got both or neither of input_ids and inputs_embeds; pass exactly one."
-            )
-        hidden_states = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        hidden_states = self._embedded(input_ids, inputs_embeds)
         shape = hidden_states.shape[:2]
         _refuse_symbolic_length(shape[1], self.config.stack)
         cache = _checked_cache(past_key_values, len(self.layers), shape[0])
@@ -163,10 +159,6 @@ class LonglodeModel(LonglodePreTrainedModel):
         cu_seqlens = packed_documents(position_ids, cu_seqlens, mask, shape, cache)
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and cu_seqlens is None
-        if cu_seqlens is not None and shape[0] != 1:
-            raise ConfigError(
-                f"cu_seqlens came with a batch of {shape[0]} rows; pack documents into one row."
-            )
         if cu_seqlens is not None and (use_cache or cache is not None):
             raise ConfigError(
                 "A cache and cu_seqlens do not go together; read packed documents with use_cache=False."
@@ -191,6 +183,13 @@ class LonglodeModel(LonglodePreTrainedModel):
             hidden_states=(*streams, hidden_states) if output_hidden_states else None,
             cu_seqlens=cu_seqlens,
         )
+
+    def _embedded(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ConfigError(
+                "The model got both or neither of input_ids and inputs_embeds; pass exactly one."
+            )
+        return self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
 
 
 class ForwardOptions(TypedDict, total=False):
@@ -276,8 +275,6 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             raise TypeError(
                 f"LonglodeForCausalLM.forward() got an unexpected keyword argument {min(unknown)!r}"
             )
-        if cu_seqlens is None:
-            cu_seqlens = options.get("cu_seq_lens_q")
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -285,7 +282,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
-            cu_seqlens=cu_seqlens,
+            cu_seqlens=options.get("cu_seq_lens_q") if cu_seqlens is None else cu_seqlens,
             position_ids=options.get("position_ids"),
         )
         hidden = outputs.last_hidden_state
