@@ -40,7 +40,7 @@ install: $(STAMP)
 	@echo "Installed. Activate with: source $(BIN)/activate     Next: make demo"
 
 # The stamp is newer than what it was made from, so a second run costs nothing.
-$(STAMP): pyproject.toml constraints-cpu.txt
+$(STAMP): pyproject.toml constraints-cpu.txt setup.py $(wildcard src/longlode/ops/delta_rule/native/*.[ch])
 	@python="$(PYTHON)"; \
 	for candidate in $${python:-python3 python3.13 python3.12 python3.11}; do \
 	  if "$$candidate" -c 'import sys; sys.exit(not $(SUPPORTED))' 2>/dev/null; then python="$$candidate"; found=1; break; fi; \

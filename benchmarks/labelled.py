@@ -227,7 +227,6 @@ def build_set(
     Returns: the set; a document's stretch depends on its id, the length and the seed alone, not on other documents.
     Raises: ConfigError for an unknown split; InputError when there are no documents.
     """
-    from benchmarks.labelled_negatives import negatives
     from longlode.models import starter_folder
 
     if split not in (*SPLITS, "all"):
@@ -238,19 +237,32 @@ def build_set(
     result = LabelledSet([])
     for name in SPLITS if split == "all" else (split,):
         here = [source for source in sources if side(source.id) == name]
-        coherent = list(coherent_stretches(here, cutter, seed, result.left_out))
-        wanted = Counter(item.domain for item in coherent)
-        result.items.extend(coherent)
-        if coherent:
-            its_lists = [source for source in lists if side(source.id) == name]
-            from_here = [source for source in here if wanted[source.domain]]
-            made = negatives(from_here, its_lists, wanted, cutter, (name, seed), result.left_out)
-            result.items.extend(made)
+        its_lists = [source for source in lists if side(source.id) == name]
+        result.items.extend(build_side(here, its_lists, cutter, (name, seed), result.left_out))
     if not result.items:
         raise InputError(
             f"No document of the {split} split has {num_tokens} tokens; choose a smaller length or more documents."
         )
     return result
+
+
+def build_side(
+    sources: list[Source],
+    lists: list[Source],
+    cutter: Cutter,
+    name: tuple[str, int],
+    left_out: Counter[tuple[str, str]],
+) -> list[Labelled]:
+    """Coherent stretches of `sources`, and the negatives made from them and from `lists`.
+
+    Args: name of the side and seed, which decide by chance; left_out is counted on. Empty if no source is long enough.
+    """
+    from benchmarks.labelled_negatives import negatives
+
+    coherent = list(coherent_stretches(sources, cutter, name[1], left_out))
+    wanted = Counter(item.domain for item in coherent)
+    used = [source for source in sources if wanted[source.domain]]
+    return coherent + (list(negatives(used, lists, wanted, cutter, name, left_out)) if coherent else [])
 
 
 def coherent_stretches(

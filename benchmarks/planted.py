@@ -1,12 +1,12 @@
-"""Does the default score rise with what was planted, at the distances it claims to see, and not with repetition?
+"""Do order contrast and default score rise with what was planted, where they claim to see it, not with repetition?
 
     python -m benchmarks.planted [--documents 8] [--words 16000] [--save]
 
 Generated documents (`longlode.corpus.planted`) with known dependencies: names that are defined and used again, at a
 chosen distance and number; every other name has its occurrences at random places. A word is a token, so distances are
 exact and no model is needed. Prints three tables (mean and standard deviation over documents, with the mean of
-`score_se`), then what docs/mining.md says of them, checked; the exit status is 1 if one is not so. `overlap` and `gzip`
-stand beside it where repetition is varied.
+`score_se`), then what docs/mining.md says of them, checked; the exit status is 1 if one is not so. Score is the order
+contrast in nats a token; the default score (log-odds, of which it is a part), `overlap` and `gzip` stand beside it.
 """
 
 import argparse
@@ -22,8 +22,10 @@ import numpy as np
 
 from longlode.core.records import versions
 from longlode.corpus.planted import planted_document
+from longlode.mining.background import packaged_background
 from longlode.mining.baselines import far_overlap, gzip_ratio
-from longlode.mining.estimators.default import order_score, spans
+from longlode.mining.coherence import Measurements, packaged_weights, read_words, spans
+from longlode.mining.estimators.order import order_score
 from longlode.mining.estimators.overlap import MIN_DISTANCE, NUM_TOKENS, RARE_SHARE
 
 RESULTS = Path(__file__).with_name("results")
@@ -74,7 +76,7 @@ def measure(num_documents: int, num_words: int, seed: int) -> list[dict]:
 
 
 def summary(texts: list[str]) -> dict:
-    """Mean default score, its spread over the documents, the mean of its own standard error; peers."""
+    """Mean order contrast, its spread over the documents, the mean of its own standard error; peers."""
     tokens = [word_tokens(text) for text in texts]
     scores, errors = zip(*(order_score(each) for each in tokens), strict=True)
     segments = [each[: len(each) // SEGMENT * SEGMENT].reshape(-1, SEGMENT) for each in tokens]
@@ -83,9 +85,16 @@ def summary(texts: list[str]) -> dict:
         "score": float(np.mean(scores)),
         "spread": float(np.std(scores, ddof=1)),
         "score_se": float(np.mean(errors)),
+        "default": float(np.mean([default_score(*one) for one in zip(tokens, texts, strict=True)])),
         "overlap": float(np.mean(far)),
         "gzip": float(np.mean([1 - (gzip_ratio(text) or 0) for text in texts])),
     }
+
+
+def default_score(tokens: np.ndarray, text: str) -> float:
+    """The log-odds, without their error."""
+    measured = Measurements(tokens, read_words(text, packaged_background()))
+    return packaged_weights().log_odds(measured.features())
 
 
 def word_tokens(text: str) -> np.ndarray:
@@ -97,13 +106,13 @@ def show(name: str, rows: list[dict]) -> None:
     """Print one table."""
     print(
         f"\n{name}\n{'distance':>8} {'planted':>8} {'uses':>5} {'repeated':>8}   score (spread; score_se)"
-        f"{'':8}overlap   gzip"
+        f"{'':8}default    overlap      gzip"
     )
     for row in rows:
         print(
             f"{row['distance']:8} {row['num_planted']:8} {row['num_uses']:5} {row['repeated_share']:8.2f}   "
             f"{row['score']:+.4f} ({row['spread']:.4f}; {row['score_se']:.4f})   "
-            f"{row['overlap']:10.4f} {row['gzip']:8.3f}"
+            f"{row['default']:+10.2f} {row['overlap']:10.4f} {row['gzip']:9.3f}"
         )
     print()
 

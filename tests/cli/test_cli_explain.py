@@ -103,7 +103,7 @@ def test_the_report_is_given_the_same(as_json, scores, records, model_folder):
     for one in maps:
         shown = as_json(records, "--id", one["id"], "--top", NUM_SHOWN)
         assert one["order"] == {name: shown[name] for name in one["order"]}
-        assert one["order"]["score"] == one["score"]
+        assert shown["score"] == one["score"]
         assert one["order"]["announcements"]
         assert one["strongest"] == shown["pairs"]
         for pair in one["strongest"]:
@@ -124,6 +124,8 @@ def test_on_a_terminal(run, records, model_folder):
     shown = run("explain", records, "--id", "named", *options)
     for words in (
         "default score",
+        "rare words link both sides",
+        "Weakest seam",
         "Words announced",
         "announced at",
         "Strongest pairs",
@@ -137,7 +139,7 @@ def test_a_short_document_says_why_it_has_no_score(run, corpus, tmp_path, model_
     (tmp_path / "short.txt").write_text("def main(): \x1b[31m pass")
     options = ("--scorer", model_folder, "--segment", SEGMENT)
     shown = run("explain", tmp_path / "short.txt", *options)
-    assert "the default score needs 256 (8 segments)" in shown
+    assert "the default score and its words need 256 (8 segments)" in shown
     assert "No pair of segments" in shown
     assert "\x1b[31m" not in shown
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from longlode.mining.announcements import announcements
-from longlode.mining.estimators.default import order_score, spans
+from longlode.mining.coherence import spans
+from longlode.mining.estimators.order import order_score
 from longlode.mining.order import information, order_contrast
 
 NAME = 900

@@ -1,4 +1,4 @@
-"""The default score against planted truth: number, distance, repetition. `python -m benchmarks.planted` in small."""
+"""The order contrast against planted truth: number, distance, repetition. `python -m benchmarks.planted` in small."""
 
 import random
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from longlode.corpus.planted import planted_document
-from longlode.mining.estimators.default import order_score, spans
+from longlode.mining.coherence import spans
+from longlode.mining.estimators.order import order_score
 
 NUM_WORDS = 6000
 NEAR, SPAN = spans(NUM_WORDS)

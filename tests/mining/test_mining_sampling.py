@@ -127,13 +127,13 @@ def test_far_overlap_equals_its_definition():
 
 def test_the_registry_knows_its_estimators_and_refuses_others():
     assert set(ESTIMATORS) == {
-        *("default", "paper", "release", "strength"),
+        *("default", "order", "paper", "release", "strength"),
         *("context_gain", "attention_mass", "overlap", "gzip"),
     }
     assert all(ESTIMATORS[name].name == name for name in ESTIMATORS)
     with pytest.raises(
         ConfigError,
-        match=r"no estimator 'lds'.*context_gain, default, gzip, overlap, paper, release, strength",
+        match=r"no estimator 'lds'.*context_gain, default, gzip, order, overlap, paper, release, strength",
     ):
         make_estimator("lds")
     with pytest.raises(ConfigError, match="pairs is 0"):

@@ -86,7 +86,7 @@ def test_a_document_without_a_default_score_says_why(tmp_path):
     explained = {"id": "a", "segments": ["x", "y"], "pairs": [[1, 0, 0.5, 0.1]], "order": order}
     write_json(tmp_path / "s" / "explain.json", [explained])
     text = page_of(tmp_path, tmp_path / "report.html")
-    assert "No default score: &lt;40&gt; tokens; too few." in text
+    assert "No order contrast: &lt;40&gt; tokens; too few." in text
     assert faults(text) == []
 
 

@@ -1,4 +1,4 @@
-"""The words that the default score is made of, each with one place that announces it and one that uses it."""
+"""The words that the order contrast is made of, each with one place that announces it and one that uses it."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -17,27 +17,30 @@ _REPLACEMENT = "\ufffd"
 
 
 def order_words(tokens: np.ndarray, scorer: "LMScorer", top: int) -> dict[str, Any]:
-    """The default score of a document and the `top` words that add most to it, JSON-able.
+    """The order contrast of a document and the `top` words that add most to it, JSON-able.
 
     Args: tokens int `[n]`, the whole document.
-    Returns: score and score_se as the default estimator gives them, or null with a `reason`; near and span in
-      tokens (absent without a score); `announcements`, most first, each with word, tokens, contribution_nats,
-      num_uses, num_announced, expected and one announcement and its use in context (announced, used).
+    Returns: order_contrast (nats a token) and order_contrast_se as the `order` estimator gives them, or null with a
+      `reason`; near and span in tokens (absent without them); `announcements`, most first, each with word, tokens,
+      contribution_nats, num_uses, num_announced, expected and one announcement and its use in context (announced,
+      used).
     """
     from longlode.mining.announcements import announcements
-    from longlode.mining.estimators.default import DefaultEstimator, order_score, spans
+    from longlode.mining.coherence import spans
+    from longlode.mining.estimators.order import OrderEstimator, order_score
 
-    least = DefaultEstimator.min_segments
+    least = OrderEstimator.min_segments
     num_segments = len(tokens) // scorer.segment
     if num_segments < least:
-        reason = f"{len(tokens)} tokens; the default score needs {least * scorer.segment} ({least} segments)"
-        return {"score": None, "score_se": None, "reason": reason, "announcements": []}
+        needed = f"{least * scorer.segment} ({least} segments)"
+        reason = f"{len(tokens)} tokens; the default score and its words need {needed}"
+        return {"order_contrast": None, "order_contrast_se": None, "reason": reason, "announcements": []}
     near, span = spans(len(tokens))
     score, error = order_score(tokens)
     found = announcements(tokens, near=near, span=span, top=_PIECES_PER_WORD * top)
     return {
-        "score": score,
-        "score_se": error,
+        "order_contrast": score,
+        "order_contrast_se": error,
         "reason": "",
         "near": near,
         "span": span,

@@ -44,7 +44,7 @@ def map_ends(
     Returns: [{id, file, row, score, label, segment, segments: [text], pairs: [[i, j, strength, gain_nats]],
       strongest, order}]. pairs: all j < i; strength as in `mining.dependency`, gain_nats the mean nats a token
       that s_j takes off s_i. strongest: the first few of them by strength, as `strongest_pairs`. order: the words
-      of the default score, as `order_words`; whatever estimator made `score`, over the whole document.
+      of the order contrast, as `order_words`; whatever estimator made `score`, over the whole document.
     """
     best = score_rows(out, order="best", limit=NUM_EXPLAINED)
     taken = {(row["file"], row["row"]) for row in best}

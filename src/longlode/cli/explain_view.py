@@ -1,5 +1,6 @@
 """An explanation on the terminal: announced words in their two places, strong pairs with both texts."""
 
+import math
 import re
 from typing import Any
 
@@ -11,6 +12,12 @@ from longlode.cli.console import plain, say, stdout, table
 HIGHLIGHT = "bold yellow"
 NUM_HIGHLIGHTED = 8
 """Tokens of a pair that are highlighted and named."""
+FACTORS = {
+    "order": "passages need the text before them",
+    "seams": "rare words link both sides of every cut",
+    "names": "rare words come back far away",
+}
+"""What a factor of the default score asks for."""
 
 
 def show_explanation(found: dict[str, Any]) -> None:
@@ -20,8 +27,12 @@ def show_explanation(found: dict[str, Any]) -> None:
         ("tokens", f"{found['num_tokens']:,} ({found['num_segments']:,} segments of {found['segment']})"),
         ("default score", _score(found)),
     ]
+    for name, probability in found.get("factors", {}).items():
+        rows.append((f"   {name}", f"{probability:.1%}  {FACTORS[name]}"))
     table("Document", ("what", ""), rows)
-    if found["score"] is not None:
+    if found["seam"] is not None:
+        _show_seam(found["seam"])
+    if found["order_contrast"] is not None:
         _show_words(found)
     first, stop = found["segments_read"]
     if not found["pairs"]:
@@ -37,8 +48,24 @@ def show_explanation(found: dict[str, Any]) -> None:
 def _score(found: dict[str, Any]) -> str:
     if found["score"] is None:
         return f"none: {found['reason']}"
-    error = "" if found["score_se"] is None else f" +- {found['score_se']:.4f} (standard error)"
-    return f"{found['score']:.4f}{error} nats a token; 0 if the order of the text did not matter"
+    odds = f"{1 / (1 + math.exp(-found['score'])):.1%}"
+    return (
+        f"{found['score']:.2f} +- {found['score_se']:.2f} (standard error) nats of log-odds: {odds} one text"
+    )
+
+
+def _show_seam(seam: dict[str, Any]) -> None:
+    say(
+        f"[bold]Weakest seam[/]: of the rare words in the {seam['span']} words after it, {seam['share']:.0%} by weight "
+        f"stand in the {seam['span']} before it (typical of this document: {seam['typical']:.0%})"
+    )
+    before, after = (re.sub(r"\s+", " ", plain(seam[part])) for part in ("before", "after"))
+    line = Text(f"{'at ' + format(seam['character'], ','):>20}  ...", style="dim")
+    line.append(before.lstrip(), style="not dim")
+    line.append(" | ", style=f"not dim {HIGHLIGHT}")
+    line.append(after.rstrip(), style="not dim")
+    stdout().print(line.append("..."), soft_wrap=True)
+    stdout().print()
 
 
 def _show_words(found: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Why a document scores as it does, as plain data: the strongest pairs, and the words that were announced."""
+"""Why a document scores as it does, as plain data: factors, the weakest seam, announced words, strongest pairs."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,11 @@ from longlode.cli.dependency_maps import read_pairs, strongest_pairs
 
 if TYPE_CHECKING:
     from longlode.corpus import Document
+    from longlode.mining.coherence import Seam
     from longlode.models.scorer import LMScorer
+
+SEAM_CHARS = 160
+"""Characters shown on either side of the weakest seam."""
 
 
 def explain_document(
@@ -19,9 +23,8 @@ def explain_document(
 
     Args: start, the first segment to read in pairs; num_segments, how many from there; top, how many words and
       how many pairs to give.
-    Returns: id, source, file, row, num_tokens, num_segments, segment (tokens), scorer; score and score_se as the
-      default estimator gives them, or null with a `reason`; near and span in tokens; `announcements` and `pairs`,
-      strongest first; segments_read [first, stop) of the pairs.
+    Returns: id, source, file, row, num_tokens, num_segments, segment (tokens), scorer; what `coherence_parts` and
+      `order_words` give; `pairs`, strongest first; segments_read [first, stop) of the pairs.
     """
     from longlode.mining.segments import split_segments
 
@@ -35,7 +38,56 @@ def explain_document(
         **place,
         **sizes,
         "scorer": scorer.fingerprint,
+        **coherence_parts(document.text, tokens, scorer.segment),
         **order_words(tokens, scorer, top),
         "segments_read": [start, start + len(chosen)],
         "pairs": strongest_pairs(chosen, start, read_pairs(chosen, scorer), scorer, top),
+    }
+
+
+def coherence_parts(text: str, tokens: np.ndarray, segment: int) -> dict[str, Any]:
+    """The default score of a text and what it is made of, JSON-able.
+
+    Args: tokens int `[n]`, those of the text; segment, tokens of a segment.
+    Returns: score and score_se (nats) as the default estimator gives them, null for a text that is too short for it;
+      factors {order, seams, names}, probabilities, absent without a score; seam {share, typical, span (words),
+      before, after}, the place where the text holds together least, null if it cannot be cut.
+    """
+    from longlode.mining.background import packaged_background
+    from longlode.mining.coherence import (
+        Measurements,
+        coherence_score,
+        packaged_weights,
+        read_words,
+        weakest_seam,
+    )
+    from longlode.mining.estimators.default import DefaultEstimator
+
+    if len(tokens) < DefaultEstimator.min_segments * segment:
+        return {"score": None, "score_se": None, "seam": None}
+    words = read_words(text, packaged_background())
+    measured = Measurements(tokens, words)
+    score, error = coherence_score(measured, packaged_weights())
+    factors = packaged_weights().factors(measured.features())
+    seam = weakest_seam(words)
+    return {
+        "score": score,
+        "score_se": error,
+        "factors": {name: float(np.exp(log_p)) for name, log_p in factors.items()},
+        "seam": None if seam is None else _shown_seam(text, seam),
+    }
+
+
+def _shown_seam(text: str, seam: "Seam") -> dict[str, Any]:
+    """The seam with the text on either side."""
+    from longlode.corpus.words import word_starts
+
+    at = word_starts(text)[seam.word]
+    return {
+        "share": seam.share,
+        "typical": seam.typical,
+        "span": seam.span,
+        "character": at,
+        "before": text[max(0, at - SEAM_CHARS) : at],
+        "after": text[at : at + SEAM_CHARS],
     }

@@ -33,10 +33,11 @@ class OrderContrast:
     counted: np.ndarray
 
 
-class _Occurrences:
+class Occurrences:
     """Positions of every token type, sorted by (type, position); answers range queries for all at once."""
 
     def __init__(self, tokens: np.ndarray) -> None:
+        """Args: tokens int `[n]`. position, previous: `[n]`, of each occurrence in that order; -1 before the first."""
         self.num_tokens = num_tokens = len(tokens)
         self.position = np.argsort(tokens, kind="stable").astype(np.int64)
         in_order = tokens[self.position]
@@ -82,7 +83,7 @@ def order_contrast(tokens: np.ndarray, *, near: int, span: int) -> OrderContrast
     num_tokens = len(tokens)
     if num_tokens == 0:
         return OrderContrast(np.zeros(0), np.zeros(0, dtype=bool))
-    seen = _Occurrences(np.asarray(tokens))
+    seen = Occurrences(np.asarray(tokens))
     at = seen.position
     last_before = at - near - 2 * span
     first_after = at + near + 1

@@ -209,6 +209,7 @@ def _cut(entry: _Entry, item: Document, tokens: list[int], work: Work) -> None:
         foreign=kept[:0],
         repetition=entry.row["repetition"],
         gzip_ratio=entry.row["gzip_ratio"],
+        digest=work.estimator.digest(item.text),
     )
 
 

@@ -1,4 +1,4 @@
-"""The section on words: what the default score of a document is made of, each word in two of its places."""
+"""The section on words: what the order contrast of a document is made of, each word in two of its places."""
 
 import re
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Word:
-    """An announced word. contribution: nats a token that it adds to the default score; expected: a share.
+    """An announced word. contribution: nats a token that it adds to the order contrast; expected: a share.
 
     in_map: whether the map of the document has a cell for the segments of `announced` and `used`.
     """
@@ -50,7 +50,10 @@ class Word:
 
 @dataclass(frozen=True)
 class WordsView:
-    """What the template needs of a document's words. reason: why it has no default score, or empty."""
+    """What the template needs of a document's words.
+
+    score: the order contrast, nats a token. reason: why it has none, or empty.
+    """
 
     score: float | None
     score_se: float | None
@@ -70,8 +73,8 @@ def words_view(order: Any, num_mapped: int) -> WordsView | None:
     given = order.get("announcements")
     words = [_word(one, num_mapped) for one in given[:MAX_WORDS]] if isinstance(given, list) else []
     return WordsView(
-        score=as_number(order.get("score")),
-        score_se=as_number(order.get("score_se")),
+        score=as_number(order.get("order_contrast", order.get("score"))),
+        score_se=as_number(order.get("order_contrast_se", order.get("score_se"))),
         reason=clipped(order.get("reason") or "", 200),
         near=_count(order.get("near")),
         span=_count(order.get("span")),

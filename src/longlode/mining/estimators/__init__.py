@@ -16,6 +16,7 @@ from longlode.mining.estimators.base import (
 from longlode.mining.estimators.context_gain import ContextGainEstimator
 from longlode.mining.estimators.default import DefaultEstimator
 from longlode.mining.estimators.gzip import GzipEstimator
+from longlode.mining.estimators.order import OrderEstimator
 from longlode.mining.estimators.overlap import OverlapEstimator
 from longlode.mining.estimators.paper import PaperEstimator
 from longlode.mining.estimators.release import ReleaseEstimator
@@ -25,6 +26,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     kind.name: kind
     for kind in (
         DefaultEstimator,
+        OrderEstimator,
         PaperEstimator,
         ReleaseEstimator,
         StrengthEstimator,

@@ -31,6 +31,7 @@ class SegmentedDocument:
     foreign: int64 `[F, L]`, segments of other documents of the unit, F <= the estimator's num_foreign. F is 0
       when the unit holds no other document, so an estimator must cope with any F from 0.
     repetition, gzip_ratio: the signals of `mining.baselines`; gzip_ratio is of the whole text.
+    digest: what the estimator's `digest` kept of the text.
     attention: for `finish` of an estimator that needs windows, the shares of each, float32 `[S_w, S_w]` as of
       `AttendingScorer.attention`; else empty.
     """
@@ -43,6 +44,7 @@ class SegmentedDocument:
     foreign: np.ndarray
     repetition: float | None
     gzip_ratio: float | None
+    digest: Any = None
     attention: tuple[np.ndarray, ...] = ()
 
     @property
@@ -185,6 +187,10 @@ class Estimator(ABC):
     def reads_model(self) -> bool:
         """Whether the model has to be run at all, set up as it is; if not, the scorer's tokenizer is enough."""
         return self.needs_scorer and self.needs_readings
+
+    def digest(self, text: str) -> Any:
+        """What `finish` will need of the text itself, as `SegmentedDocument.digest`: the text is let go before."""
+        return None
 
     def options(self) -> dict[str, Any]:
         """What shapes the numbers besides name and version, as JSON; part of every result's name."""

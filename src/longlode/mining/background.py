@@ -1,0 +1,91 @@
+"""How common a word is in text at large: what two unrelated texts of any kind share by chance.
+
+A table of words and the number of windows of 1,000 words (`WINDOW`) in which each stood, over a corpus that is not
+the one being scored. The one in the package was counted by `recipes/make_default_score.py`; it holds no word that
+fewer than `LEAST` windows hold, since rarer words are all equally rare to us.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from longlode.core.errors import InputError
+from longlode.corpus.words import split_words
+
+WINDOW = 1000
+"""Words of a window."""
+LEAST = 4
+RAREST = 1e-3
+"""The smallest share that is told apart: a word that is not in the table has this one."""
+PACKAGED = Path(__file__).parents[1] / "assets" / "default_score" / "words.tsv"
+
+
+class Background:
+    """Shares of windows by word.
+
+    shares: word -> share of windows that hold it, in (0, 1].
+    """
+
+    def __init__(self, shares: dict[str, float]) -> None:
+        """Args: shares, word -> share of windows that hold it."""
+        self.shares = shares
+
+    def share(self, words: Sequence[str]) -> np.ndarray:
+        """Share of the windows of text at large that hold each word, float64 `[len(words)]`, at least RAREST."""
+        return np.array([max(self.shares.get(word, RAREST), RAREST) for word in words], dtype=np.float64)
+
+
+def count_words(texts: Iterable[str]) -> tuple[Counter[str], int]:
+    """Windows that hold each word, and windows in all. The ragged end of a text is a window too."""
+    counts: Counter[str] = Counter()
+    num_windows = 0
+    for text in texts:
+        words = split_words(text)
+        for start in range(0, len(words), WINDOW):
+            counts.update(set(words[start : start + WINDOW]))
+            num_windows += 1
+    return counts, num_windows
+
+
+def as_background(counts: Counter[str], num_windows: int) -> Background:
+    """Shares from counts, half a window added to each so that a count of few is not taken for exact."""
+    return Background({w: (n + 0.5) / (num_windows + 1) for w, n in counts.items() if n >= LEAST})
+
+
+def write_background(path: Path, counts: Counter[str], num_windows: int) -> None:
+    """Write the table: the number of windows, then a line a word, most common first."""
+    rows = sorted((-n, word) for word, n in counts.items() if n >= LEAST)
+    lines = [f"{-n}\t{word}" for n, word in rows]
+    path.write_text(
+        "\n".join([f"{num_windows}\t(windows of {WINDOW} words)", *lines]) + "\n", encoding="utf-8"
+    )
+
+
+def read_background(path: Path) -> Background:
+    """Read a table. Raises: InputError that names the line which is no count and word."""
+    counts: Counter[str] = Counter()
+    num_windows = 0
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a table of words.") from error
+    for number, line in enumerate(lines, 1):
+        count, tab, word = line.partition("\t")
+        if not (tab and count.isdigit()):
+            raise InputError(f"{path}, line {number}: {line[:60]!r}; expected a count, a tab and a word.")
+        if number == 1:
+            num_windows = int(count)
+        else:
+            counts[word] = int(count)
+    if not counts:
+        raise InputError(f"{path} holds no words; expected a count, a tab and a word in every line.")
+    return as_background(counts, num_windows)
+
+
+@cache
+def packaged_background() -> Background:
+    """The table in the package, read once."""
+    return read_background(PACKAGED)

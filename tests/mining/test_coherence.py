@@ -1,0 +1,184 @@
+"""Seams against their definition, the background table, and the default score on documents of known make."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from longlode.core.errors import InputError
+from longlode.mining import coherence
+from longlode.mining.background import (
+    RAREST,
+    as_background,
+    count_words,
+    packaged_background,
+    read_background,
+    write_background,
+)
+from longlode.mining.seams import CUT_STEP, far_shares, link_shares
+
+
+def links_by_definition(kinds, weights, span, cut):
+    left, right = set(kinds[cut - span : cut]), set(kinds[cut : cut + span])
+    total = sum(weights[kind] for kind in right)
+    return sum(weights[kind] for kind in right & left) / total if total else 0.0
+
+
+@pytest.mark.parametrize(("n", "span"), [(200, 30), (100, 50), (120, 7), (64, 32)])
+def test_link_shares_equal_the_definition(n, span):
+    rng = np.random.default_rng(n)
+    kinds = rng.integers(0, 40, n)
+    weights = rng.random(40) * (rng.random(40) < 0.7)
+    shares, cuts = link_shares(kinds, weights, span)
+    assert cuts.tolist() == list(range(span, n - span + 1, CUT_STEP))
+    expected = [links_by_definition(kinds.tolist(), weights, span, cut) for cut in cuts]
+    np.testing.assert_allclose(shares, expected, atol=1e-9)
+    if len(cuts) > 1:
+        moved = [links_by_definition(kinds.tolist(), weights, span, cut - 1) for cut in cuts[1:]]
+        assert not np.allclose(shares[1:], moved), "a cut one word off must be told apart"
+
+
+@pytest.mark.parametrize(("n", "span", "gap"), [(120, 10, 40), (60, 20, 20), (31, 5, 30)])
+def test_far_shares_equal_the_definition(n, span, gap):
+    kinds = np.random.default_rng(n).integers(0, 25, n)
+    for at, share in enumerate(far_shares(kinds, span, gap)):
+        starts = [s for s in range(n - span + 1) if s + span <= at - gap or s >= at + gap]
+        holds = [kinds[at] in kinds[s : s + span] for s in starts]
+        assert share == pytest.approx(np.mean(holds) if starts else 0.0, abs=1e-12), at
+
+
+def test_nothing_to_cut():
+    shares, cuts = link_shares(np.arange(5), np.ones(5), 3)
+    assert (len(shares), len(cuts)) == (0, 0)
+
+
+def test_background_survives_its_file(tmp_path):
+    counts, num_windows = count_words(["the cat " * 600, "the dog", "the cat", "the owl", "a the"])
+    assert num_windows == 6
+    assert counts["the"] == 6
+    write_background(tmp_path / "words.tsv", counts, num_windows)
+    again = read_background(tmp_path / "words.tsv")
+    assert again.shares == as_background(counts, num_windows).shares
+    assert again.share(["the", "owl"]).tolist() == [pytest.approx(6.5 / 7), RAREST]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("5\t-\nno tab\n", "line 2: 'no tab'"), ("5\t-\n", "no words")]
+)
+def test_a_table_that_is_none_is_refused(tmp_path, text, message):
+    (tmp_path / "words.tsv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_background(tmp_path / "words.tsv")
+
+
+def test_the_packaged_table_knows_what_is_common():
+    the, said, zanzibar = packaged_background().share(["the", "said", "xzanzibarq"])
+    assert the > 0.9 > said > zanzibar == RAREST
+
+
+SYLLABLES = ("ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu")
+COMMON = (
+    "the",
+    "of",
+    "and",
+    "was",
+    "said",
+    "in",
+    "to",
+    "a",
+    "that",
+    "it",
+    "he",
+    "his",
+    "as",
+    "with",
+    "but",
+    "not",
+)
+
+
+def new_words(rng, count):
+    """Made-up words, in no table."""
+    return ["x" + "".join(rng.choices(SYLLABLES, k=4)) for _ in range(count)]
+
+
+def story(rng, num_sections=40, section_words=150, cast=None):
+    """Sections with a topic of their own each; neighbouring topics overlap, and names go through the whole.
+
+    cast: who appears; None for new names in every section.
+    """
+    topics = [new_words(rng, 15) for _ in range(num_sections + 1)]
+    words = []
+    for number in range(num_sections):
+        topic, names = topics[number] + topics[number + 1], cast or new_words(rng, 12)
+        for _ in range(section_words):
+            chance = rng.random()
+            words.append(rng.choice(topic if chance < 0.2 else names if chance < 0.3 else COMMON))
+    return words
+
+
+def measurements(words):
+    tokens = np.unique(words, return_inverse=True)[1]
+    return coherence.Measurements(tokens, coherence.read_words(" ".join(words), packaged_background()))
+
+
+def score(words):
+    return coherence.coherence_score(measurements(words), coherence.packaged_weights())
+
+
+def test_ranks_a_story_above_what_was_made_of_it():
+    rng = random.Random(0)
+    whole = story(rng, cast=new_words(rng, 12))
+    sections = [whole[at : at + 50] for at in range(0, len(whole), 50)]
+    shuffled = [word for part in rng.sample(sections, len(sections)) for word in part]
+    glued = [word for _ in range(5) for word in story(rng, num_sections=8, cast=new_words(rng, 12))]
+    renamed = story(rng)
+    best, error = score(whole)
+    assert error > 0
+    for worse in (shuffled, glued, renamed):
+        assert best > score(worse)[0] + 1
+
+
+def test_the_weakest_seam_is_where_the_texts_meet():
+    rng = random.Random(1)
+    first, second = (story(rng, num_sections=10, cast=new_words(rng, 12)) for _ in range(2))
+    seam = coherence.weakest_seam(coherence.read_words(" ".join(first + second), packaged_background()))
+    place = len(first)
+    assert abs(seam.word - place) <= 2 * CUT_STEP
+    assert seam.share < seam.typical
+
+
+def test_factors_make_the_score():
+    features = measurements(story(random.Random(2))).features()
+    weights = coherence.packaged_weights()
+    p = np.exp(sum(weights.factors(features).values()))
+    assert weights.log_odds(features) == pytest.approx(np.log(p / (1 - p)), rel=1e-6)
+    assert set(weights.weights) == {"order", "seams", "names"}
+    assert all(set(w) <= set(features) for w in weights.weights.values())
+
+
+def test_features_beyond_what_was_seen_are_clipped():
+    features = measurements(story(random.Random(3))).features()
+    weights = coherence.packaged_weights()
+    for name, (low, high, _, _) in weights.scales.items():
+        assert weights.log_odds(features | {name: high + 100}) == weights.log_odds(features | {name: high})
+        assert weights.log_odds(features | {name: low - 100}) == weights.log_odds(features | {name: low})
+
+
+def test_leaving_everything_out_is_no_division_by_zero():
+    found = measurements(story(random.Random(4))).features((0.0, 2.0))
+    assert all(np.isfinite(value) for value in found.values())
+
+
+def test_the_fingerprint_follows_weights_and_table(tmp_path):
+    (tmp_path / "words.tsv").write_text("9\t-\n8\tthe\n")
+    text = coherence.WEIGHTS_FILE.read_text()
+    (tmp_path / "a.json").write_text(text)
+    found = json.loads(text)
+    found["biases"]["order"] += 1
+    (tmp_path / "b.json").write_text(json.dumps(found))
+    a, b = (coherence.read_weights(tmp_path / f"{name}.json", tmp_path / "words.tsv") for name in "ab")
+    (tmp_path / "words.tsv").write_text("9\t-\n7\tthe\n")
+    c = coherence.read_weights(tmp_path / "a.json", tmp_path / "words.tsv")
+    assert len({a.fingerprint, b.fingerprint, c.fingerprint}) == 3
