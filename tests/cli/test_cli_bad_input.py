@@ -129,7 +129,7 @@ def test_a_scorer_that_is_no_model(run, tmp_path, corpus, model_folder):
     [
         (("--estimator", "nonsense"), "no estimator 'nonsense'"),
         (("--pairs", "many"), "--pairs got 'many'"),
-        (("--pairs", "0"), "--pairs got '0'"),
+        (("--pairs=-1",), "--pairs got '-1'"),
     ],
 )
 def test_settings_that_make_no_sense(run, tmp_path, corpus, arguments, expected):
