@@ -6,7 +6,6 @@ import platform
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -27,8 +26,6 @@ _OPTIONAL = {
     "datatrove": "scoring inside datatrove pipelines",
     "ray": "scoring on many machines",
 }
-_PROBE_SECONDS = 0.05
-_PROBE_SIZE = 256
 
 
 def doctor(
@@ -59,12 +56,14 @@ def doctor(
 def _torch_rows() -> list[tuple[str, str]]:
     import torch
 
+    from longlode.models.scorer_dtype import WORTH_IT, products_per_second
+
     cuda = "none"
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         cuda = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
-    bf16, fp32 = _matmuls_per_second("bfloat16"), _matmuls_per_second("float32")
-    verdict = "worth trying" if bf16 > 1.2 * fp32 else "stay with float32 on this CPU"
+    bf16, fp32 = products_per_second(torch.bfloat16), products_per_second(torch.float32)
+    verdict = "worth trying" if bf16 > WORTH_IT * fp32 else "stay with float32 on this CPU"
     return [
         ("torch", f"{torch.__version__} (CUDA build: {torch.version.cuda or 'no'})"),
         ("transformers", importlib.metadata.version("transformers")),
@@ -73,19 +72,6 @@ def _torch_rows() -> list[tuple[str, str]]:
         ("bfloat16 on the CPU", f"{bf16 / fp32:.2f} x the speed of float32: {verdict}"),
         ("C++ compiler (torch.compile only)", shutil.which("c++") or shutil.which("g++") or "none"),
     ]
-
-
-def _matmuls_per_second(dtype: str) -> float:
-    """Rate of small matrix products on the CPU, over 50 ms: some CPUs are 500 x slower in bfloat16."""
-    import torch
-
-    a = torch.randn(_PROBE_SIZE, _PROBE_SIZE).to(getattr(torch, dtype))
-    a @ a
-    count, started = 0, time.perf_counter()
-    while (spent := time.perf_counter() - started) < _PROBE_SECONDS or count == 0:
-        a @ a
-        count += 1
-    return count / spent
 
 
 def _backend_rows() -> list[tuple[str, str]]:

@@ -8,7 +8,9 @@ Start reading: `document.py` (what comes out), `read.py` (how), `units.py` (how 
     inputs.py, stores.py, formats.py   from names, folders, globs and URLs to files
     streams.py, lines.py, parquet.py   bytes, lines and rows, bounded and torn-proof
     records.py                         one record to one document, or why not
-    controls.py, planted.py            documents made on purpose: without dependency, and with known ones
+    words.py                           the words of a text, whatever the tokenizer
+    controls.py, generated.py          documents made on purpose, without dependency: of real text, and of none
+    planted.py                         the same with known ones
 """
 
 from longlode.corpus.document import Document, Unreadable, id_hash, in_heldout

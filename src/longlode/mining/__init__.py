@@ -8,7 +8,9 @@ May import: core, corpus.
 Start reading: `dependency.py` (the formulas), then `estimators/base.py` and `engine.py`.
     scorer.py, segments.py, sampling.py   what is read: the model's three calls, segments, what chance decides
     estimators/                           what the readings mean, one file each
-    baselines.py                          signals without a model
+    order.py, seams.py, background.py     what the default score is made of: order, cuts, words of text at large
+    coherence.py                          the default score: features, factors, weights
+    baselines.py, announcements.py        signals without a model; the words behind the order contrast
     settings.py, reading.py, work.py      one unit: batches across documents, one row per document
     parts.py, workers.py, summary.py      results on disk, processes, the record
     select.py                             from scores to a smaller corpus
