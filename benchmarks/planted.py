@@ -140,6 +140,9 @@ def check(rows: list[dict], near: int, span: int) -> dict[str, bool]:
         f"does not rise at distances {unseen}, in the near context or beyond the window": all(
             by_distance[d][-1]["score"] - by_distance[d][0]["score"] < noise for d in unseen
         ),
+        "so does the default score": all(
+            a["default"] < b["default"] for d in seen for a, b in itertools.pairwise(by_distance[d])
+        ),
         "rises with the number of callbacks": all(
             uses[64, a]["score"] - uses[0, a]["score"] < uses[64, b]["score"] - uses[0, b]["score"]
             for a, b in itertools.pairwise(USES)
