@@ -31,7 +31,7 @@ from rich.console import Console
 
 from benchmarks.labelled import COHERENT, LENGTHS, Cutter, Labelled, LabelledSet, build_set
 from benchmarks.quality_measures import auc_interval, by_domain, length_bias, same_half, same_kind, spearman
-from benchmarks.quality_scoring import Scored, Setup, TokensOnly, run_all
+from benchmarks.quality_scoring import Scored, Setup, run_all
 from benchmarks.quality_table import Block, markdown, show_block, show_checks
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.records import versions, write_json
@@ -104,14 +104,16 @@ def _pairs(text: str) -> int | None:
 
 
 def load_scorer(options: argparse.Namespace, reads_model: bool) -> Any:
-    """The scorer of the command line; of the starter its tokenizer alone if no estimator reads the model."""
+    """The scorer of the command line; its tokenizer alone if no estimator reads the model."""
     from longlode.models import starter_folder
 
-    if options.scorer == "starter" and not reads_model:
-        return TokensOnly(Tokenizer.load(starter_folder()))
+    name = str(starter_folder()) if options.scorer == "starter" else options.scorer
+    if not reads_model:
+        from longlode.models.scorer_text import TokensSpec
+
+        return TokensSpec(name)()
     from longlode.models.scorer import ScorerSpec
 
-    name = str(starter_folder()) if options.scorer == "starter" else options.scorer
     return ScorerSpec(name, dtype=options.dtype, device=options.device)(options.threads)
 
 

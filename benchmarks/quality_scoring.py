@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.labelled import Labelled
-from longlode.core.errors import ConfigError
-from longlode.corpus import Tokenizer, write_documents
+from longlode.corpus import write_documents
 from longlode.mining import DocumentScore, PairPlan, ScoreSettings, SegmentedDocument, make_estimator, score
 from longlode.mining.estimators.paper import PaperEstimator
 
@@ -22,27 +21,6 @@ SAME_PAIRS = ("paper", "release", "strength")
 """They read the same pairs, so these are read once for all of them; the cost of each is that of the reading."""
 ROWS_PER_UNIT = 16
 """Documents of one unit of work: the bar moves after each, and foreign segments come from its others."""
-
-
-class TokensOnly:
-    """Stands in for the scorer where no estimator reads the model: its tokenizer, without torch."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Args: tokenizer, the scorer's."""
-        self.tokenizer = tokenizer
-        self.fingerprint = f"tokens-only:{tokenizer.fingerprint}"
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text."""
-        return self.tokenizer.encode(texts)
-
-    def alone(self, segments: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Raises: ConfigError."""
-        raise ConfigError("an estimator reads the model, but only its tokenizer was loaded.")
-
-    def given(self, states: Any, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Raises: ConfigError."""
-        return self.alone(targets)[0]
 
 
 @dataclass(frozen=True)

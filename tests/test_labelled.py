@@ -14,6 +14,7 @@ from benchmarks import labelled, labelled_negatives, mining_quality, quality_mea
 from longlode.core.errors import ConfigError, InputError
 from longlode.corpus import Tokenizer
 from longlode.models import starter_folder
+from longlode.models.scorer_text import TokensSpec
 
 NUM_TOKENS = 1024
 
@@ -176,10 +177,10 @@ def test_benchmark_refuses_an_unknown_estimator(folder):
 
 
 def test_an_estimator_that_the_scorer_cannot_serve_has_no_scores_and_a_reason(built, tmp_path):
-    scorer = quality_scoring.TokensOnly(Tokenizer.load(starter_folder()))
+    scorer = TokensSpec(str(starter_folder()))()
     setup = quality_scoring.Setup(scorer, tmp_path, quiet=True)
     done = quality_scoring.run_all(["paper", "strength", "gzip"], built.items[:3], setup)
     assert np.isnan(done["paper"].scores).all()
     assert np.isnan(done["strength"].scores).all()
-    assert "only its tokenizer" in done["paper"].reason
+    assert "without its model" in done["paper"].reason
     assert np.isfinite(done["gzip"].scores).all()

@@ -32,8 +32,8 @@ def score(
     estimator: Annotated[
         str,
         typer.Option(
-            help="default; or, to compare with: paper, release, strength, context_gain, attention_mass, "
-            "overlap or gzip."
+            help="default; or, to compare with: order, paper, release, strength, context_gain, "
+            "attention_mass, overlap or gzip."
         ),
     ] = "default",
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,

@@ -64,7 +64,8 @@ def real_first(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
 
     The order is None when they stand so already, or nothing is padding.
     """
-    if mask is None or torch.compiler.is_exporting() or not (mask[:, 1:] & ~mask[:, :-1]).any():
+    # An exported graph cannot ask where the padding stands, so it always sorts.
+    if mask is None or not (torch.compiler.is_exporting() or (mask[:, 1:] & ~mask[:, :-1]).any()):
         return None, mask
     order = mask.logical_not().long().argsort(dim=1, stable=True)
     return order, mask.gather(1, order)

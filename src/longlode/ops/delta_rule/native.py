@@ -201,9 +201,9 @@ def step_native(
     B, H, K, V = state.shape
     o, new_state = torch.empty(B, H, V, dtype=torch.float32), torch.empty(B, H, K, V, dtype=torch.float32)
     pointers = [x if x is None else x.data_ptr() for x in (*inputs, o, new_state)]
-    _load(LIBRARY).longlode_token(
-        ctypes.byref(_Token(*pointers, B * H, K, V, scale)), _best_instruction_set()
-    )
+    instruction_set = _best_instruction_set()
+    call = _Token(*pointers, B * H, K, V, scale)
+    _check(_load(LIBRARY).longlode_token(ctypes.byref(call), instruction_set), instruction_set.decode())
     return o, new_state
 
 
@@ -258,11 +258,14 @@ def _run(
         scale=scale,
     )
     run = getattr(_load(LIBRARY), function)
-    status = run(ctypes.byref(call), instruction_set.encode(), torch.get_num_threads())
+    _check(run(ctypes.byref(call), instruction_set.encode(), torch.get_num_threads()), instruction_set)
+
+
+def _check(status: int, instruction_set: str) -> None:
+    """Raises: BackendError on a status that is not 0."""
     if status:
-        reason = {1: "out of memory", 2: f"this CPU or library has no {instruction_set!r}"}.get(
-            status, str(status)
-        )
+        reasons = {1: "out of memory", 2: f"this CPU or library has no {instruction_set!r}"}
+        reason = reasons.get(status, str(status))
         raise BackendError(f"delta_rule backend 'native' failed: {reason}. Use backend='chunkwise'.")
 
 
