@@ -148,27 +148,30 @@ def _unsupported(q: torch.Tensor, v: torch.Tensor, chunk_size: int | None) -> st
 def _check_inputs(
     device: torch.device, K: int, V: int, dtype: torch.dtype, gated: bool
 ) -> dict[str, torch.Tensor]:
-    rng = torch.Generator().manual_seed(0)
-    q, k = (torch.randn(1, _TOKENS, _HEADS, K, generator=rng) for _ in range(2))
+    # Named, because torch.set_default_device would make numbers where this generator cannot go.
+    made = {"generator": torch.Generator("cpu").manual_seed(0), "device": "cpu"}
+    q, k = (torch.randn(1, _TOKENS, _HEADS, K, **made) for _ in range(2))
     k[:, _TOKENS // 2 :] = k[:, :1]
-    beta = 2 * torch.rand(1, _TOKENS, _HEADS, generator=rng)
+    beta = 2 * torch.rand(1, _TOKENS, _HEADS, **made)
     beta[:, _TOKENS // 2 :] = 1.0
     inputs = {
         "q": q,
         "k": k / k.norm(dim=-1, keepdim=True),
-        "v": torch.randn(1, _TOKENS, _HEADS, V, generator=rng),
+        "v": torch.randn(1, _TOKENS, _HEADS, V, **made),
         "beta": beta,
-        "state": torch.randn(1, _HEADS, K, V, generator=rng),
+        "state": torch.randn(1, _HEADS, K, V, **made),
     }
     if gated:
-        inputs["g"] = -0.1 * torch.rand(1, _TOKENS, _HEADS, generator=rng)
+        inputs["g"] = -0.1 * torch.rand(1, _TOKENS, _HEADS, **made)
     return {name: x.to(dtype).to(device) for name, x in inputs.items()}
 
 
 def _results(run: object, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Output, final state and gradients of one backend's function."""
     assert callable(run)
-    with torch.inference_mode(False), torch.enable_grad():
+    # The first call of a training step stands under autocast, where the path compared with would compute in bfloat16.
+    precise = torch.autocast(inputs["q"].device.type, enabled=False)
+    with precise, torch.inference_mode(False), torch.enable_grad():
         x = {name: tensor.clone().requires_grad_() for name, tensor in inputs.items()}
         scale = inputs["q"].shape[-1] ** -0.5
         o, final = run(*(x["q"], x["k"], x["v"], x["beta"], x.get("g"), scale, x["state"], None, None))

@@ -89,7 +89,7 @@ def make_plan(offsets: tuple[int, ...] | None, num_rows: int, num_tokens: int, c
     for row, start, length in places:
         rows.append((row, start, length, num_spans))
         num_spans += -(-length // (chunk * span))
-    return Plan(torch.tensor(rows, dtype=torch.int64), chunk, span, num_spans)
+    return Plan(torch.tensor(rows, dtype=torch.int64, device="cpu"), chunk, span, num_spans)
 
 
 def span_chunks(K: int, V: int, chunk: int) -> int:
