@@ -10,7 +10,7 @@ another; `select` keeps the first.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.records import write_record
 from longlode.corpus import Unit, plan
-from longlode.mining.dependency import FORMULAS_VERSION
 from longlode.mining.estimators import Estimator
-from longlode.mining.parts import PART_FORMAT, PARTS_FOLDER, PartInfo, part_path, read_info, remove_leftovers
+from longlode.mining.parts import PARTS_FOLDER, PartInfo, part_path, read_info, remove_leftovers
+from longlode.mining.reading import BatchSize
 from longlode.mining.scorer import Scorer
 from longlode.mining.settings import ScoreSettings
 from longlode.mining.summary import summarize_parts
@@ -59,22 +59,30 @@ class ScoreSummary:
 
 
 @dataclass(eq=False)
-class _Tally:
-    """What is done so far. infos: by part fingerprint."""
+class Tally:
+    """What is done so far. infos: by part fingerprint. num_reused: units whose part was there already."""
 
     total: int
     infos: dict[str, PartInfo] = field(default_factory=dict)
     failed: list[Outcome] = field(default_factory=list)
     num_documents: int = 0
     num_tokens: int = 0
+    num_reused: int = 0
     smallest_batch: int | None = None
 
     def add(self, info: PartInfo) -> None:
+        """Count a part that is there."""
         self.infos[info.fingerprint] = info
         self.num_documents += info.num_rows
         self.num_tokens += info.document_tokens
 
+    def saw(self, size: BatchSize | None, given: int) -> None:
+        """Note the batch size that a worker has come down to from `given` segments."""
+        if size is not None and size.segments < given:
+            self.smallest_batch = min(self.smallest_batch or size.segments, size.segments)
+
     def report(self, progress: Progress | None) -> None:
+        """Tell how far it is."""
         if progress is not None:
             done = len(self.infos) + len(self.failed)
             progress(done, self.total, self.num_documents, self.num_tokens)
@@ -110,36 +118,46 @@ def score(
     """
     started = time.monotonic()
     settings = settings or ScoreSettings()
-    _check(estimator, make_scorer, scorer_fingerprint, num_workers)
+    check_run(estimator, make_scorer, scorer_fingerprint, num_workers)
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     out = out.expanduser().absolute()
-    _prepare_folder(out, listed)
-    identity = _identity(estimator, settings, scorer_fingerprint)
+    prepare_folder(out, listed)
+    spec = WorkerSpec(out, estimator, settings, make_scorer, scorer_fingerprint)
+    identity = spec.identity()
     tasks = [
-        Task(unit, _part_fingerprint(unit, identity))
+        Task(unit, part_fingerprint(unit, identity))
         for unit in plan(listed, rows_per_unit=settings.rows_per_unit)
     ]
+    tally = do_tasks(tasks, spec, num_workers, progress)
+    return conclude(listed, tasks, spec, tally, started)
 
-    tally = _Tally(total=len(tasks))
-    pending = list(_take_done(tasks, out, tally))
-    num_reused = len(tally.infos)
+
+def do_tasks(
+    tasks: Sequence[Task], spec: WorkerSpec, num_workers: int, progress: Progress | None = None
+) -> Tally:
+    """See to it that every task has its part: take those that verify, do the others.
+
+    Raises: as `run_tasks`; a task that fails stands in the tally.
+    """
+    tally = Tally(total=len(tasks))
+    pending = list(_take_done(tasks, spec.out, tally))
+    tally.num_reused = len(tally.infos)
     tally.report(progress)
-    spec = WorkerSpec(out, estimator, settings, make_scorer, scorer_fingerprint)
     for outcome in run_tasks(pending, spec, num_workers):
         if outcome.info is None:
             tally.failed.append(outcome)
         else:
             tally.add(outcome.info)
-        if outcome.size is not None and outcome.size.segments < settings.batch_segments:
-            tally.smallest_batch = min(tally.smallest_batch or outcome.size.segments, outcome.size.segments)
+        tally.saw(outcome.size, spec.settings.batch_segments)
         tally.report(progress)
-    remove_leftovers(out)
-    return _conclude(out, listed, tasks, identity, tally, num_reused, started)
+    remove_leftovers(spec.out)
+    return tally
 
 
-def _check(
+def check_run(
     estimator: Estimator, make_scorer: Callable[[], Scorer] | None, scorer_fingerprint: str, num_workers: int
 ) -> None:
+    """Raises: ConfigError for a number of workers or a missing scorer that no run can be made with."""
     if num_workers < 1:
         raise ConfigError(f"num_workers is {num_workers}; expected at least 1.")
     if estimator.needs_scorer and (make_scorer is None or not scorer_fingerprint):
@@ -149,7 +167,7 @@ def _check(
         )
 
 
-def _prepare_folder(out: Path, inputs: list[str | Path]) -> None:
+def prepare_folder(out: Path, inputs: list[str | Path]) -> None:
     """Make the output folder, and refuse one that a later run would read as input."""
     for item in inputs:
         folder = Path(item).expanduser().absolute()
@@ -167,22 +185,12 @@ def _prepare_folder(out: Path, inputs: list[str | Path]) -> None:
         raise InputError(f"cannot write to the output folder {out}: {error.strerror or error}.") from None
 
 
-def _identity(estimator: Estimator, settings: ScoreSettings, scorer_fingerprint: str) -> dict[str, Any]:
-    """Everything but the unit that shapes a part."""
-    return {
-        "settings": settings.identity(),
-        "estimator": {"name": estimator.name, "version": estimator.version, "options": estimator.options()},
-        "scorer": scorer_fingerprint if estimator.needs_scorer else None,
-        "formulas_version": FORMULAS_VERSION,
-        "part_format": PART_FORMAT,
-    }
+def part_fingerprint(unit: Unit, identity: dict[str, Any], **also: Any) -> str:
+    """The name of a unit's part. Args: identity, of its run; also, what else shapes it, as JSON."""
+    return fingerprint({"unit": unit.fingerprint, **identity, **also})
 
 
-def _part_fingerprint(unit: Unit, identity: dict[str, Any]) -> str:
-    return fingerprint({"unit": unit.fingerprint, **identity})
-
-
-def _take_done(tasks: list[Task], out: Path, tally: _Tally) -> Iterator[Task]:
+def _take_done(tasks: Sequence[Task], out: Path, tally: Tally) -> Iterator[Task]:
     """Put the units whose part verifies into the tally, and yield the others; torn parts are removed."""
     for task in tasks:
         path = part_path(out, task.fingerprint)
@@ -194,15 +202,16 @@ def _take_done(tasks: list[Task], out: Path, tally: _Tally) -> Iterator[Task]:
         yield task
 
 
-def _conclude(
-    out: Path,
-    inputs: list[str | Path],
-    tasks: list[Task],
-    identity: dict[str, Any],
-    tally: _Tally,
-    num_reused: int,
+def conclude(
+    inputs: Sequence[str | Path],
+    tasks: Sequence[Task],
+    spec: WorkerSpec,
+    tally: Tally,
     started: float,
+    race: dict[str, Any] | None = None,
 ) -> ScoreSummary:
+    """Write `record.json` of the parts in the tally. Args: started, by time.monotonic; race, what a race was."""
+    out, num_reused = spec.out, tally.num_reused
     finished = [task for task in tasks if task.fingerprint in tally.infos]
     done = [tally.infos[task.fingerprint] for task in finished]
     paths = [part_path(out, task.fingerprint) for task in finished]
@@ -231,8 +240,9 @@ def _conclude(
         out,
         "scores",
         inputs=[str(item) for item in inputs],
-        **identity,
+        **spec.identity(),
         **sums,
+        **({} if race is None else {"race": race}),
         complete=summary.complete,
         num_units=summary.num_units,
         num_reused=num_reused,

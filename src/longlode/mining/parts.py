@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from longlode.core.records import atomic_path
@@ -66,6 +68,25 @@ PAIRS_FIELD = pa.field(
 _METADATA_KEY = b"longlode"
 
 
+@dataclass(frozen=True, eq=False)
+class StoredPairs:
+    """The pairs of a part's rows, one row after the other.
+
+    ends: int64 `[rows]`, where those of each row end. targets, sources int32, nll_alone, nll_given float32 `[P]`: the
+    fields of PAIRS_FIELD.
+    """
+
+    ends: np.ndarray
+    targets: np.ndarray
+    sources: np.ndarray
+    nll_alone: np.ndarray
+    nll_given: np.ndarray
+
+    def of(self, row: int) -> slice:
+        """Where the pairs of a row are."""
+        return slice(int(self.ends[row - 1]) if row else 0, int(self.ends[row]))
+
+
 @dataclass(frozen=True, kw_only=True)
 class PartInfo:
     """What a part says of itself.
@@ -109,6 +130,17 @@ def read_info(path: Path) -> PartInfo | None:
     if info.fingerprint != path.stem or info.num_rows != table.num_rows:
         return None
     return info
+
+
+def read_pairs(path: Path) -> StoredPairs:
+    """The pairs of a part that was written with `keep_pairs`; a row without any (not scored) has none."""
+    column = pq.read_table(path, columns=["pairs"], partitioning=None).column("pairs").combine_chunks()
+    sizes = pc.fill_null(pc.list_value_length(column), 0)
+    fields = column.flatten()
+    return StoredPairs(
+        np.cumsum(np.asarray(sizes, dtype=np.int64)),
+        *(np.asarray(fields.field(name)) for name in ("i", "j", "nll_alone", "nll_given")),
+    )
 
 
 def remove_leftovers(out: Path) -> int:

@@ -38,6 +38,21 @@ def sample_pairs(
     return targets.astype(np.int32), sources.astype(np.int32)
 
 
+def nested_pairs(
+    targets: np.ndarray, sources: np.ndarray, start: int, stop: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs number `start` to `stop - 1` of a random order, fewer when it ends before.
+
+    Called with generators in the same state, windows side by side share no pair, and the first T of pairs that were
+    drawn uniformly are T that were drawn uniformly.
+
+    Args: targets, sources `[P]`.
+    Returns: of both, those in the window, in the order in which they were given.
+    """
+    chosen = np.sort(rng.permutation(len(targets))[start:stop])
+    return targets[chosen], sources[chosen]
+
+
 def sample_rows(
     num_segments: int, num_pairs: int | None, row_pairs: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:

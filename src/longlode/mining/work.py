@@ -6,7 +6,7 @@ that one.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
@@ -90,15 +90,19 @@ class _Planned:
     plan: PairPlan
 
 
-def score_unit(unit: Unit, work: Work) -> UnitResult:
+def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> UnitResult:
     """Score one unit.
 
+    Args: rows, the places in the unit, from 0, of those to score; the others are not encoded, not listed in the result,
+      and lend no foreign segment. None for all.
     Raises: InputError when its records file has gone or changed since it was planned; ScorerError when the
       scorer fails on every one of several documents, which is the scorer's fault (a lost device) and not
       theirs. Either way there is no result, so that a later run tries again.
     """
     items = _check_source(unit, read_unit(unit, text_field=work.settings.text_field))
-    entries = list(_load(items, work))
+    wanted = None if rows is None else frozenset(rows)
+    entries = list(_load((item for n, item in enumerate(items) if wanted is None or n in wanted), work))
+    assert wanted is None or len(entries) == len(wanted), "rows are places in the unit"
     _draw_foreign(entries, work)
     for group in _groups(entries, work.settings.batch_segments * _GROUP_BLOCKS):
         _score_group(group, work)
@@ -328,15 +332,21 @@ def _finish(one: _Planned, readings: Readings, work: Work) -> None:
     doc = replace(one.doc, attention=readings.attention)
     result = work.estimator.finish(doc, one.plan, readings.alone, readings.given)
     _check_result(result, work.estimator)
+    row = score_fields(result)
+    if work.settings.keep_pairs and not work.estimator.needs_windows:
+        row["pairs"] = _pair_rows(one, readings)
+    one.entry.row |= row
+    _close(one.entry, result.status, result.reason)
+
+
+def score_fields(result: DocumentScore) -> dict[str, Any]:
+    """The columns of a row that an estimator fills, as they are stored."""
     row: dict[str, Any] = {"num_pairs": result.num_pairs}
     for name in ("strength_mean", "strength_max_mean", "gain_nats", "specificity_mean", "score_se"):
         value = getattr(result, name)
         row[name] = float(value) if value is not None and np.isfinite(value) else None
     row["score"] = float(result.score) if result.status == "ok" and result.score is not None else None
-    if work.settings.keep_pairs and not work.estimator.needs_windows:
-        row["pairs"] = _pair_rows(one, readings)
-    one.entry.row |= row
-    _close(one.entry, result.status, result.reason)
+    return row
 
 
 def _check_result(result: DocumentScore, estimator: Estimator) -> None:

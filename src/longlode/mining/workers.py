@@ -12,11 +12,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from longlode.core.errors import BackendError, ConfigError, LonglodeError, ScorerError
 from longlode.corpus import Unit
+from longlode.mining.dependency import FORMULAS_VERSION
 from longlode.mining.estimators import Estimator
-from longlode.mining.parts import PartInfo, part_path, read_info, write_part
+from longlode.mining.parts import PART_FORMAT, PartInfo, part_path, read_info, write_part
 from longlode.mining.reading import BatchSize
 from longlode.mining.scorer import Scorer
 from longlode.mining.settings import ScoreSettings
@@ -28,10 +30,11 @@ _DIED = "the worker process died, again when it had this unit alone: killed, out
 
 @dataclass(frozen=True)
 class Task:
-    """One unit to do, and the fingerprint that names its part."""
+    """One unit to do, and the fingerprint that names its part. rows: as of `score_unit`, None for all of them."""
 
     unit: Unit
     fingerprint: str
+    rows: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,21 @@ class WorkerSpec:
     make_scorer: Callable[[], Scorer] | None
     scorer_fingerprint: str
 
+    def identity(self) -> dict[str, Any]:
+        """Everything but the unit that shapes a part, as JSON."""
+        estimator = self.estimator
+        return {
+            "settings": self.settings.identity(),
+            "estimator": {
+                "name": estimator.name,
+                "version": estimator.version,
+                "options": estimator.options(),
+            },
+            "scorer": self.scorer_fingerprint if estimator.needs_scorer else None,
+            "formulas_version": FORMULAS_VERSION,
+            "part_format": PART_FORMAT,
+        }
+
 
 class Worker:
     """Makes its scorer at the first task and keeps it."""
@@ -74,7 +92,7 @@ class Worker:
             size = BatchSize(settings.batch_segments, settings.batch_pairs)
             self._work = Work(self._spec.estimator, settings, self._make_scorer(), size)
         try:
-            result = score_unit(task.unit, self._work)
+            result = score_unit(task.unit, self._work, task.rows)
             info = PartInfo(
                 fingerprint=task.fingerprint,
                 num_rows=len(result.rows),

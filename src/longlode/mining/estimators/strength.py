@@ -4,18 +4,18 @@ specificity.
 
 from typing import ClassVar
 
-from longlode.mining.estimators.base import SegmentedDocument
-from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator
-from longlode.mining.uncertainty import mean_error
+import numpy as np
+
+from longlode.mining import dependency
+from longlode.mining.estimators.pair_mean import PairMeanEstimator
 
 
-class StrengthEstimator(PairwiseEstimator):
+class StrengthEstimator(PairMeanEstimator):
     """Score = mean DST; free of the length bias of a sum over pairs."""
 
     name: ClassVar[str] = "strength"
     version: ClassVar[int] = 2
-    needs_pairs: ClassVar[bool] = True
 
-    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
-        """Mean DST and its jackknife error."""
-        return float(pairs.strengths.mean()), mean_error(pairs.targets, pairs.strengths)
+    def values(self, ppl_alone: np.ndarray, ppl_given: np.ndarray) -> np.ndarray:
+        """DST of each pair."""
+        return dependency.strength(ppl_alone, ppl_given)

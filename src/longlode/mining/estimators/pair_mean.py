@@ -1,0 +1,85 @@
+"""Scores that are a mean over uniformly drawn pairs: the only ones that can be raced (`mining/race.py`)."""
+
+import copy
+from abc import abstractmethod
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from longlode.mining.estimators.base import DocumentScore, PairPlan, SegmentedDocument
+from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator, measure
+from longlode.mining.sampling import nested_pairs
+from longlode.mining.uncertainty import mean_error
+
+
+class PairMeanEstimator(PairwiseEstimator):
+    """Score = mean over the pairs that were read of a value that each has by itself.
+
+    So few pairs estimate without bias what all would give, and by how much they miss follows from their spread.
+    Neither holds for `paper` and `release`: a sum grows with the pairs, and what a pair adds to it (specificity)
+    depends on which others of its target were read.
+    """
+
+    needs_pairs: ClassVar[bool] = True
+    window: tuple[int, int] | None = None
+    """Of the pairs, in an order that chance has settled, read those from this one to before that one; None for all."""
+
+    @abstractmethod
+    def values(self, ppl_alone: np.ndarray, ppl_given: np.ndarray) -> np.ndarray:
+        """What each pair says, float64 `[P]`. Args: the target's perplexity alone and after the source, `[P]`."""
+
+    def within(self, start: int, stop: int) -> Self:
+        """The same estimator, reading pairs number `start` to `stop - 1` only. Windows side by side share no pair, and
+        all of them together are the pairs of the estimator without a window.
+        """
+        other = copy.copy(self)
+        other.window = (start, stop)
+        return other
+
+    def num_all_pairs(self, num_segments: int) -> int:
+        """How many pairs the chosen segments of a document with `num_segments` have, read or not."""
+        chosen = min(num_segments, self.max_segments)
+        return chosen * (chosen - 1) // 2
+
+    def options(self) -> dict[str, Any]:
+        """As of every estimator, and the window where there is one."""
+        window = {} if self.window is None else {"window": list(self.window)}
+        return super().options() | window
+
+    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
+        """As of every estimator of pairs; with a window, its share of them."""
+        plan = super().plan(doc, rng)
+        if self.window is None:
+            return plan
+        return PairPlan(*nested_pairs(plan.targets, plan.sources, *self.window, rng))
+
+    def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
+        """The mean and its jackknife error."""
+        return self._mean(pairs)
+
+    def finish_pairs(
+        self,
+        targets: np.ndarray,
+        sources: np.ndarray,
+        nll_alone: np.ndarray,
+        nll_given: np.ndarray,
+        num_segments: int,
+    ) -> DocumentScore:
+        """As `finish`, from pairs that were stored.
+
+        Args: targets, sources int `[P]`, P >= 1, places in the document; nll_alone, nll_given `[P]`, mean nats a token
+          of the target alone and after the source; num_segments, of the whole document.
+        """
+        pairs = measure(
+            targets,
+            sources,
+            np.exp(nll_alone, dtype=np.float64),
+            np.exp(nll_given, dtype=np.float64),
+            num_segments=num_segments,
+            floor=self.specificity_floor,
+        )
+        return pairs.scored(*self._mean(pairs))
+
+    def _mean(self, pairs: MeasuredPairs) -> tuple[float, float | None]:
+        values = self.values(pairs.ppl_alone, pairs.ppl_given)
+        return float(values.mean()), mean_error(pairs.targets, values)
