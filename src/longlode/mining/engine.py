@@ -124,10 +124,7 @@ def score(
     prepare_folder(out, listed)
     spec = WorkerSpec(out, estimator, settings, make_scorer, scorer_fingerprint)
     identity = spec.identity()
-    tasks = [
-        Task(unit, part_fingerprint(unit, identity))
-        for unit in plan(listed, rows_per_unit=settings.rows_per_unit)
-    ]
+    tasks = [make_task(unit, identity) for unit in plan(listed, rows_per_unit=settings.rows_per_unit)]
     tally = do_tasks(tasks, spec, num_workers, progress)
     return conclude(listed, tasks, spec, tally, started)
 
@@ -185,9 +182,19 @@ def prepare_folder(out: Path, inputs: list[str | Path]) -> None:
         raise InputError(f"cannot write to the output folder {out}: {error.strerror or error}.") from None
 
 
-def part_fingerprint(unit: Unit, identity: dict[str, Any], **also: Any) -> str:
-    """The name of a unit's part. Args: identity, of its run; also, what else shapes it, as JSON."""
-    return fingerprint({"unit": unit.fingerprint, **identity, **also})
+def make_task(
+    unit: Unit,
+    identity: dict[str, Any],
+    *,
+    rows: tuple[int, ...] | None = None,
+    also: dict[str, Any] | None = None,
+) -> Task:
+    """A task, and the name of its part.
+
+    Args: identity, of the run; rows, of the unit to score, None for all; also, what else shapes the part, as JSON.
+    """
+    shape = {"unit": unit.fingerprint, **identity, **(also or {})}
+    return Task(unit, fingerprint(shape if rows is None else {**shape, "rows": rows}), rows)
 
 
 def _take_done(tasks: Sequence[Task], out: Path, tally: Tally) -> Iterator[Task]:

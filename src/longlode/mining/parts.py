@@ -64,27 +64,9 @@ PAIRS_FIELD = pa.field(
     ),
 )
 """With keep_pairs: places i > j in the document, mean nats a token of s_i alone and after s_j."""
+PAIR_FIELDS = [field.name for field in PAIRS_FIELD.type.value_type]
 
 _METADATA_KEY = b"longlode"
-
-
-@dataclass(frozen=True, eq=False)
-class StoredPairs:
-    """The pairs of a part's rows, one row after the other.
-
-    ends: int64 `[rows]`, where those of each row end. targets, sources int32, nll_alone, nll_given float32 `[P]`: the
-    fields of PAIRS_FIELD.
-    """
-
-    ends: np.ndarray
-    targets: np.ndarray
-    sources: np.ndarray
-    nll_alone: np.ndarray
-    nll_given: np.ndarray
-
-    def of(self, row: int) -> slice:
-        """Where the pairs of a row are."""
-        return slice(int(self.ends[row - 1]) if row else 0, int(self.ends[row]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +114,21 @@ def read_info(path: Path) -> PartInfo | None:
     return info
 
 
-def read_pairs(path: Path) -> StoredPairs:
-    """The pairs of a part that was written with `keep_pairs`; a row without any (not scored) has none."""
+def read_pairs(path: Path) -> list[np.ndarray]:
+    """The pairs of each row of a part that was written with `keep_pairs`, none for a row that was not scored.
+
+    Returns: arrays `[P]` with the fields PAIR_FIELDS.
+    """
     column = pq.read_table(path, columns=["pairs"], partitioning=None).column("pairs").combine_chunks()
-    sizes = pc.fill_null(pc.list_value_length(column), 0)
+    ends = np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy())
     fields = column.flatten()
-    return StoredPairs(
-        np.cumsum(np.asarray(sizes, dtype=np.int64)),
-        *(np.asarray(fields.field(name)) for name in ("i", "j", "nll_alone", "nll_given")),
+    columns = [fields.field(name).to_numpy() for name in PAIR_FIELDS]
+    pairs = np.empty(
+        len(fields), dtype=[(name, c.dtype) for name, c in zip(PAIR_FIELDS, columns, strict=True)]
     )
+    for name, values in zip(PAIR_FIELDS, columns, strict=True):
+        pairs[name] = values
+    return np.split(pairs, ends[:-1])
 
 
 def remove_leftovers(out: Path) -> int:

@@ -23,16 +23,19 @@ SURE = "score_low"
 """A column of select's own: what the score is at least, two standard errors below it."""
 _NUMERIC = (*SCORE_COLUMNS, "num_bytes", "num_tokens", "num_segments", "num_pairs", SURE)
 _EXPRESSIONS = {SURE: "score - 2 * score_se"}
-_BUCKETS = {
+BUCKETS = {
     "length": "floor(log2(greatest(coalesce(num_tokens, num_bytes), 1)))::VARCHAR",
     "source": "source",
 }
+"""SQL for the group that a row falls into, by each of BY."""
+ONE_OF_ID = "(PARTITION BY id ORDER BY value IS NULL, part, place)"
+"""SQL window: of the rows of one id the first is the candidate, one that has a value before others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectSummary:
     """What was kept. dropped: first words of the reason -> rows. num_selected + the dropped =
-    num_documents.
+    num_documents. remark: what the reader should know of the selection, "" if nothing.
     """
 
     out: Path
@@ -42,6 +45,14 @@ class SelectSummary:
     num_groups: int
     dropped: dict[str, int]
     lowest_selected: float
+    remark: str = ""
+
+
+def check_groups(by: Sequence[str]) -> None:
+    """Raises: ConfigError for what documents cannot be grouped by."""
+    unknown = [name for name in by if name not in BY]
+    if unknown:
+        raise ConfigError(f"cannot group by {unknown[0]!r}; expected {' or '.join(BY)}.")
 
 
 @dataclass(frozen=True)
@@ -60,9 +71,7 @@ class _Rule:
             raise ConfigError(
                 f"top is {self.top}; expected a share above 0 and up to 1, such as 0.5 for the best half."
             )
-        unknown = [name for name in self.by if name not in BY]
-        if unknown:
-            raise ConfigError(f"cannot group by {unknown[0]!r}; expected {' or '.join(BY)}.")
+        check_groups(self.by)
         if self.by and self.top is None:
             raise ConfigError(
                 "grouping by length or source goes with top; min_score is one threshold for all."
@@ -130,9 +139,22 @@ def select(
         num_groups=num_groups,
         dropped=counts,
         lowest_selected=lowest,
+        remark=_coarse(record, rule),
     )
     _write_selection_record(summary, scores, record, rule)
     return summary
+
+
+def _coarse(record: dict[str, Any], rule: _Rule) -> str:
+    """What to say of scores that were raced for another cut than this one."""
+    race = record.get("race")
+    if race is None or (rule.top, {*rule.by}, rule.column) == (race["top"], {*race["by"]}, "score"):
+        return ""
+    within = f" by {', '.join(race['by'])}" if race["by"] else ""
+    return (
+        f"these scores were raced for top {race['top']:g}{within}: elsewhere they are coarse, as documents were read "
+        "only until they were sure to lie above or below that cut. Select that, or score without a race."
+    )
 
 
 def _check_finished(record: dict[str, Any], scores: Path) -> None:
@@ -172,7 +194,7 @@ def _check_place(record: dict[str, Any], scores: Path, out: Path) -> None:
 def _rank(base: duckdb.DuckDBPyConnection, record: dict[str, Any], scores: Path, rule: _Rule) -> None:
     """Make the table `ranked`: every row once, `kind` and `why` null where it is selected."""
     names = [str(scores / PARTS_FOLDER / part["part"]) for part in record["parts"]]
-    groups = ", ".join(_BUCKETS[name] for name in rule.by)
+    groups = ", ".join(BUCKETS[name] for name in rule.by)
     value = _EXPRESSIONS.get(rule.column, rule.column)
     base.execute(
         "CREATE TABLE parts AS SELECT unnest(?) AS name, unnest(range(?)) AS part", [names, len(names)]
@@ -194,7 +216,7 @@ def _rank(base: duckdb.DuckDBPyConnection, record: dict[str, Any], scores: Path,
         CREATE TABLE ranked AS
         WITH named AS (
           SELECT *, row_number() OVER once AS nth, first_value(file || '#' || row) OVER once AS first_place
-          FROM rows WINDOW once AS (PARTITION BY id ORDER BY value IS NULL, part, place)
+          FROM rows WINDOW once AS {ONE_OF_ID}
         ), candidates AS (
           SELECT *, nth = 1 AND value IS NOT NULL AS candidate FROM named
         ), placed AS (
@@ -297,5 +319,6 @@ def _write_selection_record(
             "num_groups": summary.num_groups,
             "dropped": summary.dropped,
             "lowest_selected": summary.lowest_selected,
+            **({"remark": summary.remark} if summary.remark else {}),
         },
     )

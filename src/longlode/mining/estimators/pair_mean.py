@@ -61,22 +61,17 @@ class PairMeanEstimator(PairwiseEstimator):
         self,
         targets: np.ndarray,
         sources: np.ndarray,
-        nll_alone: np.ndarray,
-        nll_given: np.ndarray,
+        ppl_alone: np.ndarray,
+        ppl_given: np.ndarray,
         num_segments: int,
     ) -> DocumentScore:
         """As `finish`, from pairs that were stored.
 
-        Args: targets, sources int `[P]`, P >= 1, places in the document; nll_alone, nll_given `[P]`, mean nats a token
-          of the target alone and after the source; num_segments, of the whole document.
+        Args: targets, sources int `[P]`, P >= 1, places in the document; ppl_alone, ppl_given `[P]`, of each target
+          alone and after the source; num_segments, of the whole document.
         """
         pairs = measure(
-            targets,
-            sources,
-            np.exp(nll_alone, dtype=np.float64),
-            np.exp(nll_given, dtype=np.float64),
-            num_segments=num_segments,
-            floor=self.specificity_floor,
+            targets, sources, ppl_alone, ppl_given, num_segments=num_segments, floor=self.specificity_floor
         )
         return pairs.scored(*self._mean(pairs))
 

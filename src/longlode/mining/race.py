@@ -1,0 +1,119 @@
+"""Racing: stop reading pairs of a document once it is clear on which side of the cut it lies.
+
+Rounds of T pairs a document (`standings.py` says who goes on). Each is an ordinary run of the engine in
+`OUT/rounds/T/`, of the documents that are still open and of those of their pairs that were not read before: pairs are
+taken in an order that chance settles once for each document, so the pairs of a round contain those of the rounds
+before. At the end all pairs of each document are put together into ordinary parts and an ordinary record.
+
+A round depends on the scores of the whole corpus, so a unit that fails ends the race until the same command is given
+again. A document that fails in a later round has failed, as it would have without a race.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from longlode.core.errors import ConfigError
+from longlode.core.fingerprints import fingerprint
+from longlode.corpus import plan
+from longlode.mining.engine import Progress, ScoreSummary, check_run, conclude, make_task, prepare_folder
+from longlode.mining.estimators import Estimator
+from longlode.mining.estimators.pair_mean import PairMeanEstimator
+from longlode.mining.race_rounds import RaceRounds, UnfinishedRoundError
+from longlode.mining.scorer import Scorer
+from longlode.mining.settings import ScoreSettings
+from longlode.mining.standings import RaceRule, Round, run_rounds
+from longlode.mining.workers import WorkerSpec
+
+
+def race(
+    inputs: str | Path | Iterable[str | Path],
+    out: Path,
+    *,
+    estimator: Estimator,
+    rule: RaceRule,
+    make_scorer: Callable[[], Scorer] | None = None,
+    scorer_fingerprint: str = "",
+    settings: ScoreSettings | None = None,
+    num_workers: int = 1,
+    progress: Callable[[int], Progress] | None = None,
+) -> ScoreSummary:
+    """Score every document of the inputs as well as it takes to select the best share, as `engine.score` does.
+
+    The result is a scores folder like any other; num_pairs says how many pairs each document got, and the record has an
+    entry "race": the rule, what each round did and read, and how many documents were decided with fewer pairs than
+    the most.
+
+    Args: inputs, out, make_scorer, scorer_fingerprint, settings, num_workers, as of `score`; estimator, a
+      PairMeanEstimator such as "strength", whose `pairs` are the most that are read of a document (None: all); rule,
+      what is decided; progress, called with T of each round, gives what to call after its units.
+    Returns: a summary. `failed_units` is not empty when a unit failed as a whole: then there are no scores yet, and a
+      re-run goes on there.
+    Raises: ConfigError for an estimator that cannot be raced; else as `score`.
+    """
+    started = time.monotonic()
+    raced = check_raceable(estimator)
+    settings = settings or ScoreSettings()
+    check_run(raced, make_scorer, scorer_fingerprint, num_workers)
+    listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    out = out.expanduser().absolute()
+    prepare_folder(out, listed)
+    kept_scorer = None if make_scorer is None else _Once(make_scorer)
+    spec = WorkerSpec(out, raced, settings, kept_scorer, scorer_fingerprint)
+    units = plan(listed, rows_per_unit=settings.rows_per_unit)
+    everything = {"race": asdict(rule), "units": fingerprint([unit.fingerprint for unit in units])}
+    tasks = [make_task(unit, spec.identity(), also=everything) for unit in units]
+
+    done = RaceRounds(spec, raced, rule, units, num_workers, progress)
+    try:
+        rounds = list(run_rounds(rule, raced.pairs, done.read))
+    except UnfinishedRoundError as unfinished:
+        return conclude(listed, tasks, spec, unfinished.tally, started, asdict(rule))
+    tally = done.write_parts(tasks)
+    return conclude(listed, tasks, spec, tally, started, _entry(rule, rounds, done.costs, raced.pairs))
+
+
+def check_raceable(estimator: Estimator) -> PairMeanEstimator:
+    """The estimator. Raises: ConfigError that says why when its score cannot be raced."""
+    if isinstance(estimator, PairMeanEstimator):
+        return estimator
+    why = "its score is not made of sampled pairs, so there are none to save"
+    if estimator.needs_pairs:
+        why = (
+            "its score is a sum that grows with the pairs read, and what a pair adds depends on the others "
+            "(specificity), so a few pairs do not say, even roughly, what many will"
+        )
+    raise ConfigError(
+        f"the estimator {estimator.name!r} cannot be raced: {why}. Expected one whose score is a mean over pairs, such "
+        "as 'strength'; or score without a race."
+    )
+
+
+def _entry(
+    rule: RaceRule, rounds: Sequence[Round], costs: Sequence[dict[str, int]], most: int | None
+) -> dict[str, Any]:
+    """What the record says of the race."""
+    return {
+        **asdict(rule),
+        "rounds": [asdict(one) | cost for one, cost in zip(rounds, costs, strict=True)],
+        "num_decided_early": sum(one.decided for one in rounds if one.pairs != most),
+        "num_undecided": rounds[-1].num_open,
+    }
+
+
+class _Once:
+    """Makes the scorer at the first call and keeps it for all rounds; another process makes its own."""
+
+    def __init__(self, make: Callable[[], Scorer]) -> None:
+        self._make = make
+        self._made: Scorer | None = None
+
+    def __call__(self) -> Scorer:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __reduce__(self) -> tuple[type["_Once"], tuple[Callable[[], Scorer]]]:
+        return type(self), (self._make,)

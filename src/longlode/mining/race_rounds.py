@@ -1,0 +1,192 @@
+"""The rounds of a race on disk: runs of the engine of a part of the documents, and what they give together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from longlode.corpus import Unit
+from longlode.mining.engine import Progress, Tally, do_tasks, make_task
+from longlode.mining.estimators.pair_mean import PairMeanEstimator
+from longlode.mining.parts import COLUMNS, PAIR_FIELDS, PartInfo, part_path, read_info, read_pairs, write_part
+from longlode.mining.select import BUCKETS, ONE_OF_ID
+from longlode.mining.standings import RaceRule, Standings
+from longlode.mining.work import score_fields
+from longlode.mining.workers import Task, WorkerSpec
+
+ROUNDS_FOLDER = "rounds"
+_DOCUMENT_COLUMNS = ["id", "source", "num_bytes", "num_tokens", "num_segments"]
+
+
+class UnfinishedRoundError(Exception):
+    """Units of a round failed; `tally` knows which."""
+
+    def __init__(self, tally: Tally) -> None:
+        """Args: tally, of the round."""
+        super().__init__("units of a round failed")
+        self.tally = tally
+
+
+class RaceRounds:
+    """Runs the rounds, knows what they have written of which documents, and puts it together. costs: tokens read in
+    each round.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        estimator: PairMeanEstimator,
+        rule: RaceRule,
+        units: Sequence[Unit],
+        num_workers: int,
+        progress: Callable[[int], Progress] | None,
+    ) -> None:
+        """Args: spec, of the run as a whole; estimator, its own; the others as of `race`."""
+        self._spec = spec
+        self._estimator = estimator
+        self._rule = rule
+        self._units = units
+        self._num_workers = num_workers
+        self._progress = progress
+        self._parts: list[list[tuple[Path, tuple[int, ...] | None, PartInfo]]] = [[] for _ in units]
+        self._smallest_batch: int | None = None
+        self.costs: list[dict[str, int]] = []
+
+    def read(self, start: int, stop: int, documents: np.ndarray | None) -> Standings:
+        """One round, as `standings.Read`. Raises: UnfinishedRoundError when units failed."""
+        spec = replace(
+            self._spec,
+            out=self._spec.out / ROUNDS_FOLDER / str(stop),
+            estimator=self._estimator.within(start, stop),
+            settings=replace(self._spec.settings, keep_pairs=True),
+        )
+        tasks = self._tasks(spec, documents)
+        progress = None if self._progress is None else self._progress(stop)
+        tally = do_tasks(list(tasks.values()), spec, self._num_workers, progress)
+        if tally.failed:
+            raise UnfinishedRoundError(tally)
+        sizes = [size for size in (self._smallest_batch, tally.smallest_batch) if size is not None]
+        self._smallest_batch = min(sizes, default=None)
+        infos = [tally.infos[task.fingerprint] for task in tasks.values()]
+        self.costs.append(
+            {name: sum(getattr(info, name) for info in infos) for name in ("tokens_alone", "tokens_given")}
+        )
+        for (unit, task), info in zip(tasks.items(), infos, strict=True):
+            self._parts[unit].append((part_path(spec.out, task.fingerprint), task.rows, info))
+        if documents is None:
+            self._enter()
+        for unit in tasks:
+            self._count(unit)
+        self._group()
+        return self._standings
+
+    def _tasks(self, spec: WorkerSpec, documents: np.ndarray | None) -> dict[int, Task]:
+        """By number of the unit; a unit of which no document is to be read has none."""
+        identity = spec.identity()
+        if documents is None:
+            return {number: make_task(unit, identity) for number, unit in enumerate(self._units)}
+        number_of = np.searchsorted(self._starts, documents, side="right") - 1
+        tasks = {}
+        for number in np.unique(number_of).tolist():
+            rows = tuple((documents[number_of == number] - self._starts[number]).tolist())
+            tasks[number] = make_task(self._units[number], identity, rows=rows)
+        return tasks
+
+    def _enter(self) -> None:
+        """Learn from the first round which documents there are."""
+        tables = [pq.read_table(parts[0][0], columns=_DOCUMENT_COLUMNS) for parts in self._parts]
+        sizes = [table.num_rows for table in tables]
+        self._starts = np.cumsum([0, *sizes])[:-1]
+        self._documents = pa.concat_tables(tables).append_column("place", pa.array(np.arange(sum(sizes))))
+        self._is_scored = np.ones(sum(sizes), dtype=bool)
+        segments = self._documents.column("num_segments").to_pylist()
+        num_all = [self._estimator.num_all_pairs(count or 0) for count in segments]
+        self._standings = Standings.blank(np.array(num_all, dtype=np.int64))
+
+    def _count(self, unit: int) -> None:
+        """Add what the last round has read of a unit to the standings."""
+        path, rows, info = self._parts[unit][-1]
+        statuses = pq.read_table(path, columns=["status"]).column("status").to_pylist()
+        places = range(info.num_rows) if rows is None else rows
+        for place, status, pairs in zip(places, statuses, read_pairs(path), strict=True):
+            document = self._starts[unit] + place
+            if status == "ok":
+                self._standings.add(document, self._estimator.values(*perplexities(pairs)))
+            else:
+                self._is_scored[document] = False
+
+    def _group(self) -> None:
+        """Put every document that can be selected into its group, by the words of `select`."""
+        buckets = ", ".join(BUCKETS[name] for name in self._rule.by)
+        scored = pa.array(np.where(self._is_scored, 1.0, np.nan), from_pandas=True)
+        rows = self._documents.append_column("value", scored).append_column(
+            "part", pa.array([0] * len(scored))
+        )
+        with duckdb.connect() as base:
+            base.register("rows", rows)
+            found = base.execute(
+                f"""
+                SELECT CASE WHEN nth = 1 AND value IS NOT NULL THEN kind ELSE -1 END AS kind
+                FROM (SELECT *, row_number() OVER {ONE_OF_ID} AS nth,
+                             dense_rank() OVER (ORDER BY [{buckets}]::VARCHAR[]) AS kind FROM rows)
+                ORDER BY place
+                """
+            ).fetchnumpy()["kind"]
+        self._standings.group[:] = found
+
+    def write_parts(self, tasks: Sequence[Task]) -> Tally:
+        """Put the pairs of all rounds together into the parts of the tasks, one a unit."""
+        tally = Tally(total=len(tasks), smallest_batch=self._smallest_batch)
+        for number, task in enumerate(tasks):
+            path = part_path(self._spec.out, task.fingerprint)
+            info = read_info(path)
+            tally.num_reused += info is not None
+            if info is None:
+                infos = [one for _, _, one in self._parts[number]]
+                info = PartInfo(
+                    fingerprint=task.fingerprint,
+                    num_rows=infos[0].num_rows,
+                    document_tokens=infos[0].document_tokens,
+                    tokens_alone=sum(one.tokens_alone for one in infos),
+                    tokens_given=sum(one.tokens_given for one in infos),
+                )
+                write_part(path, self._rows(number), info, keep_pairs=self._spec.settings.keep_pairs)
+            tally.add(info)
+        return tally
+
+    def _rows(self, unit: int) -> list[dict[str, Any]]:
+        """The rows of a unit, each scored from all its pairs."""
+        rows: list[dict[str, Any]] = []
+        found: list[list[np.ndarray]] = []
+        for path, places, _ in self._parts[unit]:
+            read = pq.read_table(path, columns=COLUMNS.names).to_pylist()
+            if places is None:
+                rows, found = read, [[] for _ in read]
+            for place, row, pairs in zip(places or range(len(read)), read, read_pairs(path), strict=True):
+                found[place].append(pairs)
+                if row["status"] != "ok":
+                    rows[place] = row
+        for row, pieces in zip(rows, found, strict=True):
+            if row["status"] == "ok":
+                self._finish(row, np.concatenate(pieces))
+        return rows
+
+    def _finish(self, row: dict[str, Any], pairs: np.ndarray) -> None:
+        """Fill the columns of a row from its pairs, in the order in which a run without a race lists them."""
+        pairs = pairs[np.lexsort((pairs["j"], pairs["i"]))]
+        found = self._estimator.finish_pairs(
+            pairs["i"], pairs["j"], *perplexities(pairs), row["num_segments"]
+        )
+        row |= score_fields(found)
+        if self._spec.settings.keep_pairs:
+            row["pairs"] = [dict(zip(PAIR_FIELDS, pair, strict=True)) for pair in pairs.tolist()]
+
+
+def perplexities(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the target alone and after the source, float64 `[P]`. Args: pairs as of `parts.read_pairs`."""
+    return np.exp(pairs["nll_alone"].astype(np.float64)), np.exp(pairs["nll_given"].astype(np.float64))

@@ -1,0 +1,179 @@
+"""Who is decided in a race? The rule alone: no scorer, no files (`race.py` has those).
+
+Documents are read in rounds of T pairs: `first_pairs`, then twice as many, up to the most. After each round the cut is
+the value that separates the best share `top`, and a document is decided, for good, when
+
+    |score - cut| > z * error,     error^2 = (1 - T / N) s^2 / T
+
+with s the standard deviation of its T values and N all the pairs it has: that is the variance of a mean of T draws
+without replacement, exactly, whatever pairs of one target have in common. `score_se` would be the wrong error here: it
+is that of another text of the same kind, counts targets that were never written, and does not go to 0 when all pairs
+are read; a race that waits for it reads on where more pairs can change nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from longlode.core.errors import ConfigError
+from longlode.mining.select import check_groups
+
+FIRST_PAIRS = 32
+CONFIDENCE = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaceRule:
+    """What a race decides.
+
+    top: the share that will be selected, between 0 and 1. by: of "length", "source", as of `select`.
+    first_pairs: read of every document, at least 2. z: errors between score and cut from which on a document is
+    decided, above 0.
+    """
+
+    top: float
+    by: tuple[str, ...] = ()
+    first_pairs: int = FIRST_PAIRS
+    z: float = CONFIDENCE
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError that says what is expected."""
+        if not 0 < self.top < 1:
+            raise ConfigError(
+                f"a race for the top {self.top} decides nothing; expected a share between 0 and 1, such as 0.5 for the "
+                "best half."
+            )
+        if self.first_pairs < 2:
+            raise ConfigError(
+                f"first_pairs is {self.first_pairs}; expected at least 2, as one has no spread."
+            )
+        if not 0 < self.z < np.inf:
+            raise ConfigError(
+                f"z is {self.z}; expected a number of standard errors above 0, such as {CONFIDENCE}."
+            )
+        check_groups(self.by)
+
+
+@dataclass(frozen=True, eq=False)
+class Standings:
+    """What is known of D documents, `[D]` each.
+
+    num_read, total, squares: number, sum and sum of squares of the values of the pairs read so far. num_all: pairs that
+    the document has. group: within which the best share is taken; -1 for a document that cannot be selected (no score,
+    or an id that stood before), which is never read again.
+    """
+
+    num_read: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+    num_all: np.ndarray
+    group: np.ndarray
+
+    @classmethod
+    def blank(cls, num_all: np.ndarray) -> "Standings":
+        """Nothing is read, and all are of one group."""
+        count = len(num_all)
+        return cls(
+            np.zeros(count, dtype=np.int64),
+            np.zeros(count),
+            np.zeros(count),
+            num_all,
+            np.zeros(count, np.int64),
+        )
+
+    def add(self, document: int, values: np.ndarray) -> None:
+        """Count the values `[P]` of more pairs of one document."""
+        self.num_read[document] += len(values)
+        self.total[document] += values.sum()
+        self.squares[document] += np.square(values).sum()
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Mean of each, NaN where nothing was read."""
+        return np.divide(
+            self.total, self.num_read, out=np.full(len(self.total), np.nan), where=self.num_read > 0
+        )
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Standard error of each mean as an estimate of that over all pairs; infinite below two pairs, 0 for all."""
+        count = np.maximum(self.num_read, 2)
+        spread = np.maximum(0.0, self.squares - np.square(self.total) / count) / (count - 1)
+        unread = np.maximum(0.0, 1 - self.num_read / np.maximum(self.num_all, 1))
+        errors = np.sqrt(unread * spread / count)
+        return np.where((self.num_read < 2) & (unread > 0), np.inf, errors)
+
+    @property
+    def is_whole(self) -> np.ndarray:
+        """Whether every pair of it was read."""
+        return self.num_read >= self.num_all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round.
+
+    pairs: T, of each of its documents, where it has as many. documents: that were looked at. decided: whose interval
+    cleared the cut; exhausted: whose pairs are all read; num_open: the others, but for those that cannot be selected.
+    """
+
+    pairs: int
+    documents: int
+    decided: int
+    exhausted: int
+    num_open: int
+
+
+Read = Callable[[int, int, np.ndarray | None], Standings]
+"""Called with start, stop and the numbers of the documents to read, None for all: reads pairs start to stop - 1 of each
+and returns the standings after it.
+"""
+
+
+def run_rounds(rule: RaceRule, most: int | None, read: Read) -> Iterator[Round]:
+    """Read until nobody is open, or `most` pairs are read. Args: most, None for all pairs there are."""
+    start, stop = 0, rule.first_pairs if most is None else min(rule.first_pairs, most)
+    standings = read(start, stop, None)
+    is_open = np.ones(len(standings.group), dtype=bool)
+    while True:
+        num_documents = int(is_open.sum())
+        is_open &= standings.group >= 0
+        exhausted = is_open & standings.is_whole
+        decided = is_open & ~exhausted & is_clear(standings, rule)
+        is_open &= ~exhausted & ~decided
+        yield Round(
+            pairs=stop,
+            documents=num_documents,
+            decided=int(decided.sum()),
+            exhausted=int(exhausted.sum()),
+            num_open=int(is_open.sum()),
+        )
+        if not is_open.any() or stop == most:
+            return
+        start, stop = stop, 2 * stop if most is None else min(2 * stop, most)
+        standings = read(start, stop, np.flatnonzero(is_open))
+
+
+def is_clear(standings: Standings, rule: RaceRule) -> np.ndarray:
+    """bool `[D]`: whether the score of each is further from its group's cut than z errors."""
+    scores, cuts = standings.scores, np.full(len(standings.group), np.nan)
+    order = np.argsort(standings.group, kind="stable")
+    groups, starts = np.unique(standings.group[order], return_index=True)
+    for group, members in zip(groups, np.split(order, starts[1:]), strict=True):
+        if group >= 0:
+            cuts[members] = cut(scores[members], rule.top)
+    clear: np.ndarray = np.abs(scores - cuts) > rule.z * standings.errors
+    return clear
+
+
+def cut(scores: np.ndarray, top: float) -> float:
+    """What separates the best share: half way between the last that `select` keeps and the first that it drops.
+
+    -inf when all are kept. Args: scores float `[n]`, n >= 1, all finite.
+    """
+    ordered = np.sort(scores)[::-1]
+    kept = max(1, int(top * len(scores) + 0.5))
+    if kept >= len(scores):
+        return -np.inf
+    return float((ordered[kept - 1] + ordered[kept]) / 2)
