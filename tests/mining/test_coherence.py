@@ -1,5 +1,6 @@
 """Seams against their definition, the background table, and the default score on documents of known make."""
 
+import itertools
 import json
 import random
 
@@ -16,7 +17,14 @@ from longlode.mining.background import (
     read_background,
     write_background,
 )
+from longlode.mining.order import Occurrences, information, order_contrast
 from longlode.mining.seams import CUT_STEP, far_shares, link_shares
+
+
+def links(kinds, weights, span, *, drop=False):
+    """drop: leave out what has no weight beforehand."""
+    seen = Occurrences(kinds, weights[kinds] > 0 if drop else None)
+    return link_shares(seen, weights[kinds[seen.position]], span)
 
 
 def links_by_definition(kinds, weights, span, cut):
@@ -30,10 +38,11 @@ def test_link_shares_equal_the_definition(n, span):
     rng = np.random.default_rng(n)
     kinds = rng.integers(0, 40, n)
     weights = rng.random(40) * (rng.random(40) < 0.7)
-    shares, cuts = link_shares(kinds, weights, span)
+    shares, cuts = links(kinds, weights, span)
     assert cuts.tolist() == list(range(span, n - span + 1, CUT_STEP))
     expected = [links_by_definition(kinds.tolist(), weights, span, cut) for cut in cuts]
     np.testing.assert_allclose(shares, expected, atol=1e-9)
+    np.testing.assert_array_equal(links(kinds, weights, span, drop=True)[0], shares)
     if len(cuts) > 1:
         moved = [links_by_definition(kinds.tolist(), weights, span, cut - 1) for cut in cuts[1:]]
         assert not np.allclose(shares[1:], moved), "a cut one word off must be told apart"
@@ -42,15 +51,20 @@ def test_link_shares_equal_the_definition(n, span):
 @pytest.mark.parametrize(("n", "span", "gap"), [(120, 10, 40), (60, 20, 20), (31, 5, 30)])
 def test_far_shares_equal_the_definition(n, span, gap):
     kinds = np.random.default_rng(n).integers(0, 25, n)
-    for at, share in enumerate(far_shares(kinds, span, gap)):
+    found = far_shares(Occurrences(kinds), span, gap)
+    for at, share in enumerate(found):
         starts = [s for s in range(n - span + 1) if s + span <= at - gap or s >= at + gap]
         holds = [kinds[at] in kinds[s : s + span] for s in starts]
         assert share == pytest.approx(np.mean(holds) if starts else 0.0, abs=1e-12), at
+    wanted = kinds % 3 > 0
+    some = far_shares(Occurrences(kinds, wanted), span, gap)
+    np.testing.assert_array_equal(some, np.where(wanted, found, 0.0))
 
 
-def test_nothing_to_cut():
-    shares, cuts = link_shares(np.arange(5), np.ones(5), 3)
+def test_nothing_to_cut_and_no_window():
+    shares, cuts = links(np.arange(5), np.ones(5), 3)
     assert (len(shares), len(cuts)) == (0, 0)
+    assert far_shares(Occurrences(np.arange(5)), 6, 1).tolist() == [0.0] * 5
 
 
 def test_background_survives_its_file(tmp_path):
@@ -166,9 +180,66 @@ def test_features_beyond_what_was_seen_are_clipped():
         assert weights.log_odds(features | {name: low - 100}) == weights.log_odds(features | {name: low})
 
 
-def test_leaving_everything_out_is_no_division_by_zero():
-    found = measurements(story(random.Random(4))).features((0.0, 2.0))
-    assert all(np.isfinite(value) for value in found.values())
+def plain_measurements(tokens, words, left_out):
+    """The features as they are defined, of what remains without the places in [left_out[0], left_out[1])."""
+    n, m = len(tokens), len(words.kinds)
+    found = {"length": np.log(max(n, 1))}
+
+    def kept(places, length):
+        return np.array(
+            [not left_out[0] <= place / max(length, 1) < left_out[1] for place in places], dtype=bool
+        )
+
+    def mean(values, weights, keep):
+        total = sum(weights[keep])
+        return sum((np.asarray(values) * weights)[keep]) / total if total > 0 else 0.0
+
+    for name, (near, span) in {"order": coherence.spans(n), "close_order": coherence.CLOSE_ORDER}.items():
+        result = order_contrast(tokens, near=near, span=span)
+        value = mean(result.contrast * information(tokens), result.counted.astype(float), kept(range(n), n))
+        found[name] = np.log(max(value, 2e-3))
+    nats = -np.log(words.shares)
+    keep, ones = kept(range(m), m), np.ones(m)
+    found["information"] = mean(nats[words.kinds], ones, keep)
+    found["share_rare"] = np.log(mean((words.shares < 0.03)[words.kinds], ones, keep) + 1e-2)
+    pages = [slice(at, at + 300) for at in range(0, max(m - 299, 1), 300)]
+    types = [len(set(words.kinds[page])) / max(1, min(300, m)) for page in pages]
+    found["types"] = mean(types, np.ones(len(pages)), kept([page.start for page in pages], m))
+    for full in (300, 600):
+        span = max(1, min(full, m // 4))
+        far = far_shares(Occurrences(words.kinds), span, max(1, m // 3)) if m else np.zeros(0)
+        for label, limit in {"rare": 0.03, "uncommon": 0.1}.items():
+            weights = np.where(words.shares < limit, nats, 0.0)
+            found[f"far_{label}_{full}"] = np.log(mean(far, weights[words.kinds], keep) + 2e-2)
+            shares, cuts = links(words.kinds, weights, span)
+            rest = shares[kept(cuts, m)]
+            for level, share in {"lowest": 0.02, "low": 0.1, "middle": 0.5}.items():
+                value = np.quantile(rest, share) if len(rest) else 0.0
+                found[f"{level}_links_{label}_{full}"] = np.log(value + 2e-2)
+    return found
+
+
+@pytest.mark.parametrize("num_words", [0, 1, 2, 7, 55, 290, 1000, 2500])
+def test_the_features_and_the_jackknife_equal_their_definition(num_words):
+    words = story(random.Random(num_words), num_sections=20)[:num_words]
+    tokens = np.unique(words, return_inverse=True)[1] if words else np.zeros(0, dtype=np.int32)
+    read = coherence.read_words(" ".join(words), packaged_background())
+    measured, weights = coherence.Measurements(tokens, read), coherence.packaged_weights()
+    score, error = coherence.coherence_score(measured, weights)
+    parts = [(9.0, 9.0), *itertools.pairwise(np.linspace(0, 1, coherence.NUM_BLOCKS + 1).tolist())]
+    expected = [plain_measurements(tokens, read, part) for part in parts]
+    for name, values in measured.values.items():
+        np.testing.assert_allclose(
+            values, [one[name] for one in expected], rtol=1e-12, atol=1e-13, err_msg=name
+        )
+    whole, *without = [weights.log_odds(one) for one in expected]
+    assert score == pytest.approx(whole, rel=1e-9)
+    spread = np.array(without) - np.mean(without)
+    assert error == pytest.approx(np.sqrt(0.9 * np.sum(spread**2)), rel=1e-9, abs=1e-9)
+    if num_words > 1000:
+        assert error > 0.01
+        wrong = np.array(list(plain_measurements(tokens, read, (0.1, 0.21)).values()))
+        assert not np.allclose([values[2] for values in measured.values.values()], wrong, rtol=1e-6)
 
 
 def test_the_fingerprint_follows_weights_and_table(tmp_path):

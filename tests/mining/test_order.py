@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from longlode.mining.order import information, mean_and_error, order_contrast
+from longlode.mining.order import information, mean_and_error, order_contrast, stable_order
 
 
 def by_definition(tokens, near, span):
@@ -34,6 +34,20 @@ def test_off_by_one_near_context_is_rejected():
     tokens = list(np.random.default_rng(7).integers(0, 30, 200))
     wrong, _ = by_definition(tokens, 6, 20)
     assert not np.allclose(order_contrast(np.array(tokens), near=5, span=20).contrast, wrong)
+
+
+@pytest.mark.parametrize("most", [1, 300, 1 << 16, (1 << 16) + 1, 1 << 31, 1 << 40])
+def test_stable_order_is_the_stable_argsort(most):
+    rng = np.random.default_rng(0)
+    kinds = rng.choice(rng.integers(0, most, 50), 4000)
+    kinds[0] = most - 1
+    np.testing.assert_array_equal(stable_order(kinds), np.argsort(kinds, kind="stable"))
+    np.testing.assert_array_equal(stable_order(-kinds), np.argsort(-kinds, kind="stable"))
+    assert len(stable_order(kinds[:0])) == 0
+
+
+def test_information_is_that_of_the_unigram_frequencies():
+    np.testing.assert_allclose(information(np.array([7, 3, 7, 7])), -np.log([0.75, 0.25, 0.75, 0.75]))
 
 
 def drifting(rng, num_topics=40, tokens_per_topic=300):

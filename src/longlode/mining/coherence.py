@@ -14,10 +14,9 @@ on both. Clip holds every feature within what was seen when the weights were fit
 so that a strange document is not judged by extrapolation.
 """
 
-import itertools
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ from longlode.core.fingerprints import text_fingerprint
 from longlode.corpus.words import split_words
 from longlode.mining.background import PACKAGED as BACKGROUND_FILE
 from longlode.mining.background import Background
-from longlode.mining.order import information, order_contrast
+from longlode.mining.order import Occurrences, contrast_of
 from longlode.mining.seams import far_shares, link_shares
+from longlode.mining.uncertainty import Stretches, jackknife_error
 
 WEIGHTS_FILE = Path(__file__).parents[1] / "assets" / "default_score" / "weights.json"
 NEAR_TOKENS = (128, 192)
@@ -75,87 +75,79 @@ def spans(num_tokens: int) -> tuple[int, int]:
     return near, max(1, min(SPAN_TOKENS, num_tokens // 10))
 
 
-@dataclass(frozen=True, eq=False)
-class _Series:
-    """Values along the document: places in [0, 1), what is averaged, and its weights; or shares at cuts, unweighted."""
-
-    places: np.ndarray
-    values: np.ndarray
-    weights: np.ndarray | None = None
-
-
 class Measurements:
-    """Everything that the features are made of, along the document, so that parts of it can be left out."""
+    """The features of a document, and of what remains of it without each of NUM_BLOCKS equal parts.
+
+    values: name -> float64 `[1 + NUM_BLOCKS]`, of the whole document first.
+    """
 
     def __init__(self, tokens: np.ndarray, words: Words) -> None:
         """Args: tokens int `[n]`, the whole document; words, the same text's."""
-        self.num_tokens = len(tokens)
-        self.means: dict[str, _Series] = {}
-        self.cuts: dict[str, _Series] = {}
+        whole = float(np.log(max(len(tokens), 1)))
+        self.values: dict[str, np.ndarray] = {"length": np.full(1 + NUM_BLOCKS, whole)}
         self._measure_order(np.asarray(tokens))
         self._measure_words(words)
 
-    def features(self, left_out: tuple[float, float] | None = None) -> dict[str, float]:
-        """Features by name, of the document or of what remains without a part of it.
-
-        Args: left_out, where the part begins and stops, as shares of the document.
-        """
-        found = {"length": float(np.log(max(self.num_tokens, 1)))}
-        for name, series in self.means.items():
-            keep = _kept(series.places, left_out)
-            weights = np.ones(len(series.values)) if series.weights is None else series.weights
-            total = weights[keep].sum()
-            mean = float((series.values[keep] * weights[keep]).sum() / total) if total > 0 else 0.0
-            found[name] = _logarithm(name, mean)
-        for name, series in self.cuts.items():
-            shares = series.values[_kept(series.places, left_out)]
-            levels = (
-                np.quantile(shares, list(QUANTILES.values())) if len(shares) else np.zeros(len(QUANTILES))
-            )
-            for level, value in zip(QUANTILES, levels, strict=True):
-                found[f"{level}_{name}"] = _logarithm(f"{level}_{name}", float(value))
-        return found
+    def features(self) -> dict[str, float]:
+        """Features of the document by name."""
+        return {name: float(values[0]) for name, values in self.values.items()}
 
     def _measure_order(self, tokens: np.ndarray) -> None:
-        places = np.arange(len(tokens)) / max(len(tokens), 1)
-        nats = information(tokens) if len(tokens) else np.zeros(0)
+        seen, parts = Occurrences(tokens), Stretches(len(tokens), NUM_BLOCKS)
+        nats = seen.information()
         for name, (near, span) in {"order": spans(len(tokens)), "close_order": CLOSE_ORDER}.items():
-            result = order_contrast(tokens, near=near, span=span)
-            self.means[name] = _Series(places, result.contrast * nats, result.counted.astype(np.float64))
+            result = contrast_of(seen, near=near, span=span)
+            self._put(name, parts.means(result.contrast * nats, result.counted.astype(np.float64)))
 
     def _measure_words(self, words: Words) -> None:
         kinds, n = words.kinds, len(words.kinds)
-        places = np.arange(n) / max(n, 1)
-        nats = -np.log(words.shares)
-        each = nats[kinds]
-        self.means["information"] = _Series(places, each)
-        rare = (words.shares < LIMITS["rare"])[kinds]
-        self.means["share_rare"] = _Series(places, rare.astype(np.float64))
-        starts = np.arange(0, max(n - _PAGE_WORDS + 1, 1), _PAGE_WORDS)
-        types = [len(np.unique(kinds[s : s + _PAGE_WORDS])) / max(1, min(_PAGE_WORDS, n)) for s in starts]
-        self.means["types"] = _Series(starts / max(n, 1), np.array(types))
+        parts, nats = Stretches(n, NUM_BLOCKS), -np.log(words.shares)
+        self._put("information", parts.means(nats[kinds]))
+        self._put("share_rare", parts.means((words.shares < LIMITS["rare"])[kinds].astype(np.float64)))
+        self._put("types", parts.means(*_types(kinds)))
+        # Words that have no weight in any class link nothing.
+        seen = Occurrences(kinds, (words.shares < max(LIMITS.values()))[kinds])
+        measured: dict[int, dict[str, np.ndarray]] = {}
         for full in SPANS:
             span = max(1, min(full, n // 4))
-            far = far_shares(kinds, span, max(1, n // 3)) if n >= span else np.zeros(n)
-            for label, limit in LIMITS.items():
-                weights = np.where(words.shares < limit, nats, 0.0)
-                shares, cuts = link_shares(kinds, weights, span)
-                self.cuts[f"links_{label}_{full}"] = _Series(cuts / max(n, 1), shares)
-                self.means[f"far_{label}_{full}"] = _Series(places, far, weights[kinds])
+            if span not in measured:  # a short document has one span for all
+                measured[span] = _measure_span(seen, words, nats, span, parts)
+            for name, values in measured[span].items():
+                self._put(f"{name}_{full}", values)
+
+    def _put(self, name: str, values: np.ndarray) -> None:
+        """Shares and nats on a log scale, where differences count alike; small ones are all the same."""
+        if name not in ("information", "types"):
+            if "order" in name:
+                values = np.maximum(values, 2e-3)
+            else:
+                values = np.maximum(values, 0.0) + (1e-2 if name == "share_rare" else 2e-2)
+            values = np.log(values)
+        self.values[name] = values
 
 
-def _kept(places: np.ndarray, left_out: tuple[float, float] | None) -> np.ndarray:
-    if left_out is None:
-        return np.ones(len(places), dtype=bool)
-    return (places < left_out[0]) | (places >= left_out[1])
+def _measure_span(
+    seen: Occurrences, words: Words, nats: np.ndarray, span: int, parts: Stretches
+) -> dict[str, np.ndarray]:
+    """Quantiles of the link shares, and the far share, of each class of words; as `Measurements.values`, but linear."""
+    found: dict[str, np.ndarray] = {}
+    kind = words.kinds[seen.position]
+    far = far_shares(seen, span, max(1, seen.num_tokens // 3))
+    for label, limit in LIMITS.items():
+        weights = np.where(words.shares < limit, nats, 0.0)
+        shares, cuts = link_shares(seen, weights[kind], span)
+        levels = parts.quantiles(cuts, shares, np.array(list(QUANTILES.values())))
+        found |= {f"{level}_links_{label}": values for level, values in zip(QUANTILES, levels, strict=True)}
+        found[f"far_{label}"] = parts.means(far, weights[words.kinds])
+    return found
 
 
-def _logarithm(name: str, value: float) -> float:
-    """Shares and nats on a log scale, where differences count alike; small ones are all the same."""
-    if name in ("information", "types"):
-        return value
-    floor = 2e-3 if "order" in name else 1e-2 if name == "share_rare" else 2e-2
-    return float(np.log(max(value, floor) if "order" in name else max(value, 0.0) + floor))
+def _types(kinds: np.ndarray) -> tuple[np.ndarray, None, np.ndarray]:
+    """Different words in each page, a share of the words there; no weights; and where the pages begin."""
+    size = max(1, min(_PAGE_WORDS, len(kinds)))
+    pages = np.sort(kinds[: len(kinds) // size * size].reshape(-1, size), axis=1)
+    types = 1 + np.count_nonzero(pages[:, 1:] != pages[:, :-1], axis=1)
+    return types / size, None, np.arange(len(pages)) * size
 
 
 @dataclass(frozen=True)
@@ -169,21 +161,35 @@ class Weights:
 
     def factors(self, features: dict[str, float]) -> dict[str, float]:
         """log P of each factor, nats, <= 0."""
-        scaled = {
-            name: (min(max(features[name], low), high) - mean) / std
-            for name, (low, high, mean, std) in self.scales.items()
-        }
-        return {
-            factor: -float(
-                np.logaddexp(0.0, -(self.biases[factor] + sum(w * scaled[x] for x, w in weights.items())))
-            )
-            for factor, weights in self.weights.items()
-        }
+        found = self._log_p({name: np.array([value]) for name, value in features.items()})
+        return {name: float(values[0]) for name, values in zip(self.weights, found, strict=True)}
 
     def log_odds(self, features: dict[str, float]) -> float:
         """The score, nats."""
-        log_p = sum(self.factors(features).values())
-        return log_p - float(np.log(-np.expm1(min(log_p, -1e-12))))
+        return float(self.each_log_odds({name: np.array([value]) for name, value in features.items()})[0])
+
+    def each_log_odds(self, values: dict[str, np.ndarray]) -> np.ndarray:
+        """The score of each of K sets of features, nats, float64 `[K]`. Args: values, name -> float64 `[K]`."""
+        log_p: np.ndarray = self._log_p(values).sum(axis=0)
+        return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))
+
+    def _log_p(self, values: dict[str, np.ndarray]) -> np.ndarray:
+        """log P of each factor, float64 `[num_factors, K]`; sums along the first axis add up in the file's order."""
+        low, high, mean, std, biases, used = self._tables
+        scaled = (np.clip(np.stack([values[name] for name in self.scales]), low, high) - mean) / std
+        z = np.stack([(scaled[rows] * weights).sum(axis=0) for rows, weights in used])
+        return -np.logaddexp(0.0, -(biases + z))
+
+    @cached_property
+    def _tables(self) -> tuple[Any, ...]:
+        """Columns of the scales, `[num_features, 1]`; biases `[num_factors, 1]`; rows and weights of each factor."""
+        names = list(self.scales)
+        used = [
+            (np.array([names.index(x) for x in weights]), np.array(list(weights.values()))[:, None])
+            for weights in self.weights.values()
+        ]
+        biases = np.array([self.biases[factor] for factor in self.weights])[:, None]
+        return *np.array(list(self.scales.values())).T[:, :, None], biases, used
 
 
 def read_weights(path: Path, background: Path) -> Weights:
@@ -222,8 +228,8 @@ def weakest_seam(words: Words) -> Seam | None:
     """The cut with the smallest link share of rare words; None for a text too short to be cut."""
     n = len(words.kinds)
     span = max(1, min(SPANS[-1], n // 4))
-    weights = np.where(words.shares < LIMITS["rare"], -np.log(words.shares), 0.0)
-    shares, cuts = link_shares(words.kinds, weights, span)
+    seen = Occurrences(words.kinds, (words.shares < LIMITS["rare"])[words.kinds])
+    shares, cuts = link_shares(seen, -np.log(words.shares)[words.kinds[seen.position]], span)
     if not len(cuts):
         return None
     least = int(np.argmin(shares))
@@ -231,13 +237,6 @@ def weakest_seam(words: Words) -> Seam | None:
 
 
 def coherence_score(measured: Measurements, weights: Weights) -> tuple[float, float]:
-    """The default score of a document, nats, and its standard error: the jackknife over NUM_BLOCKS equal parts.
-
-    se^2 = (B - 1) / B * sum_b (score without part b - mean of those)^2
-    """
-    edges = np.linspace(0.0, 1.0, NUM_BLOCKS + 1)
-    without = np.array(
-        [weights.log_odds(measured.features((float(a), float(b)))) for a, b in itertools.pairwise(edges)]
-    )
-    error = np.sqrt((NUM_BLOCKS - 1) / NUM_BLOCKS * np.sum((without - without.mean()) ** 2))
-    return weights.log_odds(measured.features()), float(error)
+    """The default score of a document, nats, and its standard error: the jackknife over NUM_BLOCKS equal parts."""
+    scores = weights.each_log_odds(measured.values)
+    return float(scores[0]), jackknife_error(scores[1:])

@@ -17,6 +17,7 @@ by counting covered starts), not sampled; the whole costs O(n log n) for n token
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,41 +35,87 @@ class OrderContrast:
 
 
 class Occurrences:
-    """Positions of every token type, sorted by (type, position); answers range queries for all at once."""
+    """Positions of every token type, sorted by (type, position).
 
-    def __init__(self, tokens: np.ndarray) -> None:
-        """Args: tokens int `[n]`. position, previous: `[n]`, of each occurrence in that order; -1 before the first."""
-        self.num_tokens = num_tokens = len(tokens)
-        self.position = np.argsort(tokens, kind="stable").astype(np.int64)
-        in_order = tokens[self.position]
-        is_first = np.r_[True, in_order[1:] != in_order[:-1]]
-        firsts = np.flatnonzero(is_first)
-        group = np.cumsum(is_first) - 1
-        self._base = group * (num_tokens + 1)
-        self._key = self._base + self.position
-        self.previous = np.where(is_first, -1, np.r_[-1, self.position[:-1]])
-        self._group_start = firsts[group]
-        self._group_stop = np.r_[firsts[1:], num_tokens][group]
+    num_tokens: n, of the document. position, previous: int `[m]`, where each occurrence is, and where its type was
+    before, -1 for the first; group: int `[m]`, the number of its type, from 0 in the order of the types; first: int
+    `[num_types + 1]`, where each group begins, and m. m is n unless types were left out.
+    """
 
-    def stands_in(self, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-        """Whether each token's type stands anywhere in its [start, stop)."""
-        beyond = np.searchsorted(self._key, self._base + np.clip(stop, 0, self.num_tokens))
-        return (beyond > self._group_start) & (self.position[beyond - 1] >= start)
+    def __init__(self, tokens: np.ndarray, wanted: np.ndarray | None = None) -> None:
+        """Args: tokens int `[n]`; wanted bool `[n]`, where the tokens stand that count, whole types only; None: all."""
+        self.num_tokens = len(tokens)
+        narrow = np.int32 if self.num_tokens < 1 << 30 else np.int64
+        if wanted is None:
+            order = stable_order(tokens)
+            position: np.ndarray = order.astype(narrow)
+        else:
+            places = np.flatnonzero(wanted).astype(narrow)
+            tokens = tokens[places]
+            order = stable_order(tokens)
+            position = places[order]
+        self.position = position
+        in_order = tokens[order]
+        is_first = np.ones(len(in_order), dtype=bool)
+        np.not_equal(in_order[1:], in_order[:-1], out=is_first[1:])
+        self.first = np.append(np.flatnonzero(is_first), len(in_order))
+        self.group: np.ndarray = np.cumsum(is_first, dtype=narrow) - 1
+        self.previous = np.empty_like(self.position)
+        self.previous[1:] = self.position[:-1]
+        self.previous[self.first[:-1]] = -1
 
-    def covered_starts(self, span: int, last: np.ndarray) -> np.ndarray:
-        """Number of window starts in [0, last] whose window of `span` tokens holds the token's type.
+    @cached_property
+    def key(self) -> np.ndarray:
+        """Type and position in one number, ascending, int64 `[m]`."""
+        return self.group.astype(np.int64) * (self.num_tokens + 1) + self.position
 
-        An occurrence at o covers the starts (o - span, o]; the overlap with the one before it counts once.
+    def information(self) -> np.ndarray:
+        """As `information`, of the tokens that count; 0 for the others."""
+        nats = -np.log(np.diff(self.first) / max(self.num_tokens, 1))
+        result = np.zeros(self.num_tokens)
+        result[self.position] = nats[self.group]
+        return result
+
+
+class Coverage:
+    """Which windows of `span` tokens hold a type, counted by where they start.
+
+    An occurrence at o covers the starts (o - span, o]; the overlap with the one before it counts once.
+    """
+
+    def __init__(self, seen: Occurrences, span: int) -> None:
+        """Args: span in tokens, 1 to the length of the document."""
+        self._seen = seen
+        self._before_new = np.maximum(seen.previous, seen.position - span)
+        self._total = np.zeros(len(seen.position) + 1, dtype=np.int64)
+        np.cumsum(seen.position - self._before_new, out=self._total[1:])
+        last = np.full(len(seen.first) - 1, seen.num_tokens - span)
+        self.whole = self.up_to(seen.first[:-1], last)
+        """Of all windows, int64 `[num_types]`."""
+
+    def up_to(self, rows: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Number of window starts in [0, last] whose window holds the type of an occurrence, int64 `[r]`.
+
+        Args: rows int `[r]`, numbers of occurrences; last int `[r]`, -1 to n - span.
         """
-        last = np.clip(last, -1, self.num_tokens - span)
-        new_starts = np.minimum(span, self.position - self.previous)
-        total = np.r_[0, np.cumsum(new_starts)]
-        beyond = np.maximum(np.searchsorted(self._key, self._base + last, side="right"), self._group_start)
-        whole = total[beyond] - total[self._group_start]
-        at = np.minimum(beyond, self.num_tokens - 1)
-        first_new = np.maximum(self.previous[at], self.position[at] - span)
-        partial = np.where(beyond < self._group_stop, np.maximum(0, last - first_new), 0)
-        return whole + partial
+        seen = self._seen
+        group = seen.group[rows]
+        begin, end = seen.first[group], seen.first[group + 1]
+        beyond = np.searchsorted(seen.key, seen.key[rows] + (last - seen.position[rows]), side="right")
+        whole = self._total[beyond] - self._total[begin]
+        partial = last - self._before_new[np.minimum(beyond, len(seen.position) - 1)]
+        return np.where(beyond < end, whole + np.maximum(partial, 0), whole)
+
+
+def stable_order(kinds: np.ndarray) -> np.ndarray:
+    """`np.argsort(kinds, kind="stable")` by 16 bits at a time, which numpy sorts by radix: ten times faster."""
+    if len(kinds) == 0 or kinds.min() < 0 or kinds.max() >= 1 << 32:
+        return np.argsort(kinds, kind="stable")
+    order = np.argsort(kinds.astype(np.uint16), kind="stable")
+    if kinds.max() >= 1 << 16:
+        upper = (kinds >> 16).astype(np.uint16)
+        order = order[np.argsort(upper[order], kind="stable")]
+    return order
 
 
 def order_contrast(tokens: np.ndarray, *, near: int, span: int) -> OrderContrast:
@@ -80,26 +127,37 @@ def order_contrast(tokens: np.ndarray, *, near: int, span: int) -> OrderContrast
       span: tokens of a window, >= 1.
     Returns: OrderContrast; nothing is counted in a document of fewer than about near + 3 span tokens.
     """
-    num_tokens = len(tokens)
-    if num_tokens == 0:
-        return OrderContrast(np.zeros(0), np.zeros(0, dtype=bool))
-    seen = Occurrences(np.asarray(tokens))
-    at = seen.position
-    last_before = at - near - 2 * span
-    first_after = at + near + 1
-    before = seen.covered_starts(span, last_before)
-    whole = seen.covered_starts(span, np.full(num_tokens, num_tokens - span))
-    after = np.where(first_after <= num_tokens - span, whole - seen.covered_starts(span, first_after - 1), 0)
-    num_before = np.clip(np.minimum(last_before, num_tokens - span) + 1, 0, None)
-    num_windows = num_before + np.clip(num_tokens - span - first_after + 1, 0, None)
-    expected = (np.where(last_before >= 0, before, 0) + after) / np.maximum(num_windows, 1)
-    hit = seen.stands_in(at - near - span, at - near)
-    is_near = seen.previous >= at - near
-    counted = (at >= near + span) & (num_windows >= span)
-    contrast = np.where(counted & ~is_near, hit - expected, 0.0)
-    result = OrderContrast(np.empty(num_tokens), np.empty(num_tokens, dtype=bool))
-    result.contrast[at], result.counted[at] = contrast, counted
-    return result
+    return contrast_of(Occurrences(np.asarray(tokens)), near=near, span=span)
+
+
+def contrast_of(seen: Occurrences, *, near: int, span: int) -> OrderContrast:
+    """`order_contrast` of tokens whose occurrences have been found.
+
+    Only what is needed is searched: a type in the near context has no contrast, and of any other the occurrence before
+    tells whether it is a hit.
+    """
+    n = seen.num_tokens
+    contrast, places = np.zeros(n), np.arange(n, dtype=seen.position.dtype)
+    counted = (places >= near + span) & (_num_control(places, n, near, span) >= span)
+    if not counted.any():
+        return OrderContrast(contrast, counted)
+    rows = np.flatnonzero(counted[seen.position] & (seen.previous < seen.position - near))
+    at, coverage = seen.position[rows], Coverage(seen, span)
+    holding = np.zeros(len(rows), dtype=np.int64)
+    some = np.flatnonzero(at >= near + 2 * span)
+    holding[some] = coverage.up_to(rows[some], at[some] - (near + 2 * span))
+    some = np.flatnonzero(at < n - span - near)
+    after = coverage.up_to(rows[some], at[some] + near)
+    holding[some] += coverage.whole[seen.group[rows[some]]] - after
+    hit = seen.previous[rows] >= at - (near + span)
+    contrast[at] = hit - holding / _num_control(at, n, near, span)
+    return OrderContrast(contrast, counted)
+
+
+def _num_control(at: np.ndarray, num_tokens: int, near: int, span: int) -> np.ndarray:
+    """Windows of `span` tokens that end before mid starts, or start after the near tokens that follow."""
+    before = np.minimum(at - (near + 2 * span), num_tokens - span) + 1
+    return np.maximum(before, 0) + np.maximum(num_tokens - span - near - at, 0)
 
 
 def mean_and_error(values: np.ndarray, counted: np.ndarray, span: int) -> tuple[float, float | None]:
@@ -130,5 +188,4 @@ def mean_and_error(values: np.ndarray, counted: np.ndarray, span: int) -> tuple[
 
 def information(tokens: np.ndarray) -> np.ndarray:
     """Nats of each token under the document's own unigram frequencies: -log(count / n), float64 `[n]`."""
-    _, kind, count = np.unique(tokens, return_inverse=True, return_counts=True)
-    return -np.log(count[kind.reshape(-1)] / max(len(tokens), 1))
+    return Occurrences(np.asarray(tokens)).information()
