@@ -11,7 +11,7 @@ from longlode.cli.guard import EXIT_UNEXPECTED
 from longlode.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from longlode.mining import Estimator, ScoreSummary
+    from longlode.mining import Estimator, RaceRule, ScoreSummary
 
 EXPLAIN_SEGMENTS = 48
 DEFAULT_PAIRS = "500"
@@ -20,6 +20,7 @@ EXAMPLES = (
     "longlode score books/ -o scores",
     "longlode score 'corpus/*.jsonl.zst' -o scores --text-field content --workers 4 --pairs 0",
     "longlode score papers.parquet -o scores-opt --scorer facebook/opt-350m --estimator paper --pairs all",
+    "longlode score corpus/ -o raced --estimator strength --race 0.5",
 )
 
 
@@ -49,6 +50,16 @@ def score(
     keep_pairs: Annotated[
         bool, typer.Option("--keep-pairs", help="Also store every pair that was read.")
     ] = False,
+    race: Annotated[
+        float | None,
+        typer.Option(
+            help="Read only as many pairs of a document as it takes to tell whether it is in the best fraction, "
+            "for example 0.5; for --estimator strength. --pairs is the most."
+        ),
+    ] = None,
+    race_by: Annotated[
+        str, typer.Option(help="With --race: the best fraction of each of: length, source (comma-separated).")
+    ] = "",
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
     rows_per_unit: Annotated[int, typer.Option(min=1, help="Documents of one piece of work.")] = 64,
     explain: Annotated[
@@ -62,11 +73,14 @@ def score(
     Text is not copied. A run that was stopped goes on where it was. Next: longlode select OUT.
     """
     from longlode.cli.scoring import run_scoring
-    from longlode.mining import ScoreSettings, make_estimator
+    from longlode.mining import ScoreSettings, check_raceable, make_estimator
 
     chosen = make_estimator(estimator, pairs=_number_of_pairs(pairs))
     if pairs != DEFAULT_PAIRS and "pairs" not in chosen.options():
         note(f"--pairs {pairs} has no effect: the estimator {estimator!r} samples no pairs.")
+    rule = _race_rule(race, race_by)
+    if rule is not None:
+        check_raceable(chosen)
     settings = ScoreSettings(
         segment=segment, seed=seed, text_field=text_field, keep_pairs=keep_pairs, rows_per_unit=rows_per_unit
     )
@@ -81,20 +95,22 @@ def score(
         dtype=precision,
         workers=workers,
         explain_segments=EXPLAIN_SEGMENTS if explain else 0,
+        rule=rule,
     )
     _conclude(summary, out, f"Scorer: {scorer}, {how}" if chosen.needs_scorer else "Scorer: none")
 
 
 def _conclude(summary: "ScoreSummary", out: Path, how: str) -> None:
     """Show what was found, how it was read, and what to run next; exit with 1 when there is something wrong."""
-    from longlode.cli.score_table import show_scores
+    from longlode.cli.score_table import show_race, show_scores
 
     show_scores(out)
+    share = show_race(out)
     say(escape(how))
     _stop_if_incomplete(summary, out)
     finish(
         f"Scores: {out}/parts/*.parquet, summary: {out}/record.json",
-        then=[f"longlode select {out} -o kept.jsonl --top 0.5", f"longlode report {out} -o report.html"],
+        then=[f"longlode select {out} -o kept.jsonl {share}", f"longlode report {out} -o report.html"],
     )
 
 
@@ -116,6 +132,18 @@ def _stop_if_incomplete(summary: "ScoreSummary", out: Path) -> None:
             note(f"  {reason}")
     if not scored:
         raise typer.Exit(EXIT_UNEXPECTED)
+
+
+def _race_rule(top: float | None, by: str) -> "RaceRule | None":
+    """What --race and --race-by ask for."""
+    from longlode.mining import RaceRule
+
+    groups = tuple(name.strip() for name in by.split(",") if name.strip())
+    if top is None:
+        if groups:
+            raise ConfigError(f"--race-by {by} says within what to race; expected --race FRACTION with it.")
+        return None
+    return RaceRule(top=top, by=groups)
 
 
 def _number_of_pairs(given: str) -> int | None:

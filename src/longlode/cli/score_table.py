@@ -5,7 +5,7 @@ from typing import Any
 
 import duckdb
 
-from longlode.cli.console import note, table
+from longlode.cli.console import note, say, table
 from longlode.core.records import read_record
 
 NUM_SHOWN = 5
@@ -60,6 +60,40 @@ def show_scores(out: Path) -> None:
     duplicates = record["duplicates"]["num_ids"]
     if duplicates:
         note(f"{duplicates:,} ids occur more than once; select keeps the first of each.")
+
+
+def show_race(out: Path) -> str:
+    """Print what a race of a scores folder has done, nothing for other scores.
+
+    Returns: what to select, as options of `longlode select`.
+    """
+    record = read_record(out, "scores")
+    race = record.get("race")
+    if race is None:
+        return "--top 0.5"
+    by = ",".join(race["by"])
+    tokens = record["cost"]["document_tokens"]
+    rows = [
+        (
+            number,
+            one["pairs"],
+            *(one[name] for name in ("documents", "num_decided", "num_spent", "num_open")),
+            (one["tokens_alone"] + one["tokens_given"]) / tokens if tokens else 0.0,
+        )
+        for number, one in enumerate(race.get("rounds", []), 1)
+    ]
+    if rows:
+        table(
+            f"Race for the best {race['top']:.0%}" + (f" by {by}" if by else ""),
+            ("round", "pairs", "read", "decided", "at the most", "open", "tokens read a token"),
+            rows,
+        )
+        read = record["cost"]["tokens_read_per_token"]
+        say(
+            f"{race['num_decided_early']:,} documents were decided before the most pairs; the model read {read:.2f} "
+            "tokens for each token of the documents."
+        )
+    return f"--top {race['top']:g}" + (f" --by {by}" if by else "")
 
 
 def first_reasons(out: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """From names to a scored folder: loads the scorer, runs mining's engine, maps a few documents."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from longlode.cli.sources import model_source
 from longlode.core.records import write_json
 
 if TYPE_CHECKING:
-    from longlode.mining import Scorer, ScoreSettings, ScoreSummary
+    from longlode.mining import RaceRule, Scorer, ScoreSettings, ScoreSummary
+    from longlode.mining.engine import Progress
     from longlode.mining.estimators import Estimator
     from longlode.models.scorer import LMScorer
 
@@ -25,16 +27,17 @@ def run_scoring(
     dtype: str = "float32",
     workers: int = 1,
     explain_segments: int = 48,
+    rule: "RaceRule | None" = None,
 ) -> "ScoreSummary":
     """Score `inputs` into `out` and write explain.json for the best and worst documents.
 
     A model that the estimator does not run is not loaded, and then there is no map.
     Args: scorer, as for `model_source`; dtype, of its model; explain_segments, segments of a document to map, 0 for
-      no map.
+      no map; rule, to race for instead of reading all documents alike.
     Raises: InputError, ConfigError, ScorerError as `mining.score`.
     """
     from longlode.corpus import find_files
-    from longlode.mining import score
+    from longlode.mining import race, score
 
     find_files(inputs)  # a slip in a name should not wait for the scorer to load
     model: LMScorer | None = None
@@ -46,10 +49,16 @@ def run_scoring(
         source = _load_tokens(scorer)
     with progress("scoring") as update:
 
-        def tell(units: int, total: int, documents: int, tokens: int) -> None:
-            update(units, total, f"units: {documents:,} documents, {tokens:,} tokens")
+        def teller(remark: str) -> "Progress":
+            return lambda units, total, documents, tokens: update(
+                units, total, f"units{remark}: {documents:,} documents, {tokens:,} tokens"
+            )
 
-        summary = score(
+        if rule is None:
+            run = functools.partial(score, progress=teller(""))
+        else:
+            run = functools.partial(race, rule=rule, progress=lambda number: teller(f" of round {number}"))
+        summary = run(
             inputs,
             out,
             estimator=estimator,
@@ -57,7 +66,6 @@ def run_scoring(
             scorer_fingerprint=source[0],
             settings=settings,
             num_workers=workers,
-            progress=tell,
         )
     explain_path = out / EXPLAIN_NAME
     explain_path.unlink(missing_ok=True)  # of an earlier run, perhaps of other documents

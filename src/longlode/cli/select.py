@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from longlode.cli.console import finish, table
+from longlode.cli.console import finish, note, table
 from longlode.core.errors import ConfigError
 
 EXAMPLES = (
@@ -52,6 +52,8 @@ def select(
     ]
     rows.append(("all input documents", summary.num_documents))
     table("Selection", ("what", "documents"), rows)
+    if summary.remark:
+        note(f"Note: {summary.remark}")
     finish(
         f"Kept documents: {out}. Dropped, with why: {summary.dropped_path}",
         then=[f"longlode pack {out} -o shards --tokenizer starter --length 4096"],

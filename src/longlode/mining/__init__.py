@@ -13,6 +13,7 @@ Start reading: `dependency.py` (the formulas), then `estimators/base.py` and `en
     baselines.py, announcements.py        signals without a model; the words behind the order contrast
     settings.py, reading.py, work.py      one unit: batches across documents, one row per document
     parts.py, workers.py, summary.py      results on disk, processes, the record
+    standings.py, race.py, race_rounds.py racing: no more pairs of a document than its decision takes
     select.py                             from scores to a smaller corpus
 """
 
@@ -25,9 +26,11 @@ from longlode.mining.estimators import (
     SegmentedDocument,
     make_estimator,
 )
+from longlode.mining.race import check_raceable, race
 from longlode.mining.scorer import AttendingScorer, ContinuingScorer, Scorer
 from longlode.mining.select import SelectSummary, select
 from longlode.mining.settings import ScoreSettings
+from longlode.mining.standings import RaceRule
 
 __all__ = [
     "ESTIMATORS",
@@ -36,12 +39,15 @@ __all__ = [
     "DocumentScore",
     "Estimator",
     "PairPlan",
+    "RaceRule",
     "ScoreSettings",
     "ScoreSummary",
     "Scorer",
     "SegmentedDocument",
     "SelectSummary",
+    "check_raceable",
     "make_estimator",
+    "race",
     "score",
     "select",
 ]

@@ -123,8 +123,7 @@ def score(
     out = out.expanduser().absolute()
     prepare_folder(out, listed)
     spec = WorkerSpec(out, estimator, settings, make_scorer, scorer_fingerprint)
-    identity = spec.identity()
-    tasks = [make_task(unit, identity) for unit in plan(listed, rows_per_unit=settings.rows_per_unit)]
+    tasks = [make_task(unit, spec) for unit in plan(listed, rows_per_unit=settings.rows_per_unit)]
     tally = do_tasks(tasks, spec, num_workers, progress)
     return conclude(listed, tasks, spec, tally, started)
 
@@ -184,17 +183,15 @@ def prepare_folder(out: Path, inputs: list[str | Path]) -> None:
 
 def make_task(
     unit: Unit,
-    identity: dict[str, Any],
+    spec: WorkerSpec,
     *,
     rows: tuple[int, ...] | None = None,
+    estimator: Estimator | None = None,
     also: dict[str, Any] | None = None,
 ) -> Task:
-    """A task, and the name of its part.
-
-    Args: identity, of the run; rows, of the unit to score, None for all; also, what else shapes the part, as JSON.
-    """
-    shape = {"unit": unit.fingerprint, **identity, **(also or {})}
-    return Task(unit, fingerprint(shape if rows is None else {**shape, "rows": rows}), rows)
+    """A task of a run, with the name of its part. Args: rows, estimator, as of `Task`; also, what else shapes it."""
+    shape = {"unit": unit.fingerprint, **spec.identity(estimator), **(also or {})}
+    return Task(unit, fingerprint(shape if rows is None else {**shape, "rows": rows}), rows, estimator)
 
 
 def _take_done(tasks: Sequence[Task], out: Path, tally: Tally) -> Iterator[Task]:

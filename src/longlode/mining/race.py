@@ -1,9 +1,9 @@
 """Racing: stop reading pairs of a document once it is clear on which side of the cut it lies.
 
-Rounds of T pairs a document (`standings.py` says who goes on). Each is an ordinary run of the engine in
-`OUT/rounds/T/`, of the documents that are still open and of those of their pairs that were not read before: pairs are
-taken in an order that chance settles once for each document, so the pairs of a round contain those of the rounds
-before. At the end all pairs of each document are put together into ordinary parts and an ordinary record.
+`standings.py` says who is read on. Each round is an ordinary run of the engine in `OUT/rounds/1/`, `2/` ..., of the
+documents that are open and of those of their pairs that were not read before: pairs are taken in an order that chance
+settles once for each document, so the 64 that a document is judged by have the 32 of before among them. At the end all
+pairs of each document are put together into ordinary parts and an ordinary record.
 
 A round depends on the scores of the whole corpus, so a unit that fails ends the race until the same command is given
 again. A document that fails in a later round has failed, as it would have without a race.
@@ -48,7 +48,7 @@ def race(
 
     Args: inputs, out, make_scorer, scorer_fingerprint, settings, num_workers, as of `score`; estimator, a
       PairMeanEstimator such as "strength", whose `pairs` are the most that are read of a document (None: all); rule,
-      what is decided; progress, called with T of each round, gives what to call after its units.
+      what is decided; progress, called with the number of each round from 1, gives what to call after its units.
     Returns: a summary. `failed_units` is not empty when a unit failed as a whole: then there are no scores yet, and a
       re-run goes on there.
     Raises: ConfigError for an estimator that cannot be raced; else as `score`.
@@ -64,7 +64,7 @@ def race(
     spec = WorkerSpec(out, raced, settings, kept_scorer, scorer_fingerprint)
     units = plan(listed, rows_per_unit=settings.rows_per_unit)
     everything = {"race": asdict(rule), "units": fingerprint([unit.fingerprint for unit in units])}
-    tasks = [make_task(unit, spec.identity(), also=everything) for unit in units]
+    tasks = [make_task(unit, spec, also=everything) for unit in units]
 
     done = RaceRounds(spec, raced, rule, units, num_workers, progress)
     try:
@@ -72,7 +72,7 @@ def race(
     except UnfinishedRoundError as unfinished:
         return conclude(listed, tasks, spec, unfinished.tally, started, asdict(rule))
     tally = done.write_parts(tasks)
-    return conclude(listed, tasks, spec, tally, started, _entry(rule, rounds, done.costs, raced.pairs))
+    return conclude(listed, tasks, spec, tally, started, _entry(rule, rounds, done.costs))
 
 
 def check_raceable(estimator: Estimator) -> PairMeanEstimator:
@@ -91,15 +91,12 @@ def check_raceable(estimator: Estimator) -> PairMeanEstimator:
     )
 
 
-def _entry(
-    rule: RaceRule, rounds: Sequence[Round], costs: Sequence[dict[str, int]], most: int | None
-) -> dict[str, Any]:
+def _entry(rule: RaceRule, rounds: Sequence[Round], costs: Sequence[dict[str, int]]) -> dict[str, Any]:
     """What the record says of the race."""
     return {
         **asdict(rule),
         "rounds": [asdict(one) | cost for one, cost in zip(rounds, costs, strict=True)],
-        "num_decided_early": sum(one.decided for one in rounds if one.pairs != most),
-        "num_undecided": rounds[-1].num_open,
+        "num_decided_early": rounds[-1].num_decided,
     }
 
 

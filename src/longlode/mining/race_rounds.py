@@ -1,7 +1,7 @@
 """The rounds of a race on disk: runs of the engine of a part of the documents, and what they give together."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from longlode.mining.engine import Progress, Tally, do_tasks, make_task
 from longlode.mining.estimators.pair_mean import PairMeanEstimator
 from longlode.mining.parts import COLUMNS, PAIR_FIELDS, PartInfo, part_path, read_info, read_pairs, write_part
 from longlode.mining.select import BUCKETS, ONE_OF_ID
-from longlode.mining.standings import RaceRule, Standings
+from longlode.mining.standings import RaceRule, Standings, Window
 from longlode.mining.work import score_fields
 from longlode.mining.workers import Task, WorkerSpec
 
@@ -30,6 +30,20 @@ class UnfinishedRoundError(Exception):
         """Args: tally, of the round."""
         super().__init__("units of a round failed")
         self.tally = tally
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a round. rows: of its unit, None for all."""
+
+    path: Path
+    rows: tuple[int, ...] | None
+    info: PartInfo
+
+    @property
+    def places(self) -> Sequence[int]:
+        """The place in the unit of each of its rows."""
+        return range(self.info.num_rows) if self.rows is None else self.rows
 
 
 class RaceRounds:
@@ -53,53 +67,55 @@ class RaceRounds:
         self._units = units
         self._num_workers = num_workers
         self._progress = progress
-        self._parts: list[list[tuple[Path, tuple[int, ...] | None, PartInfo]]] = [[] for _ in units]
+        self._parts: list[list[_Part]] = [[] for _ in units]
         self._smallest_batch: int | None = None
         self.costs: list[dict[str, int]] = []
 
-    def read(self, start: int, stop: int, documents: np.ndarray | None) -> Standings:
+    def read(self, windows: Sequence[Window]) -> Standings:
         """One round, as `standings.Read`. Raises: UnfinishedRoundError when units failed."""
-        spec = replace(
-            self._spec,
-            out=self._spec.out / ROUNDS_FOLDER / str(stop),
-            estimator=self._estimator.within(start, stop),
-            settings=replace(self._spec.settings, keep_pairs=True),
-        )
-        tasks = self._tasks(spec, documents)
-        progress = None if self._progress is None else self._progress(stop)
-        tally = do_tasks(list(tasks.values()), spec, self._num_workers, progress)
+        number = len(self.costs) + 1
+        settings = replace(self._spec.settings, keep_pairs=True)
+        spec = replace(self._spec, out=self._spec.out / ROUNDS_FOLDER / str(number), settings=settings)
+        tasks = [found for window in windows for found in self._tasks(spec, window)]
+        progress = None if self._progress is None else self._progress(number)
+        tally = do_tasks([task for _, task in tasks], spec, self._num_workers, progress)
         if tally.failed:
             raise UnfinishedRoundError(tally)
         sizes = [size for size in (self._smallest_batch, tally.smallest_batch) if size is not None]
         self._smallest_batch = min(sizes, default=None)
-        infos = [tally.infos[task.fingerprint] for task in tasks.values()]
+        done = [
+            (unit, _Part(part_path(spec.out, task.fingerprint), task.rows, tally.infos[task.fingerprint]))
+            for unit, task in tasks
+        ]
         self.costs.append(
-            {name: sum(getattr(info, name) for info in infos) for name in ("tokens_alone", "tokens_given")}
+            {
+                name: sum(getattr(part.info, name) for _, part in done)
+                for name in ("tokens_alone", "tokens_given")
+            }
         )
-        for (unit, task), info in zip(tasks.items(), infos, strict=True):
-            self._parts[unit].append((part_path(spec.out, task.fingerprint), task.rows, info))
-        if documents is None:
+        for unit, part in done:
+            self._parts[unit].append(part)
+        if number == 1:
             self._enter()
-        for unit in tasks:
-            self._count(unit)
+        for unit, part in done:
+            self._count(unit, part)
         self._group()
         return self._standings
 
-    def _tasks(self, spec: WorkerSpec, documents: np.ndarray | None) -> dict[int, Task]:
-        """By number of the unit; a unit of which no document is to be read has none."""
-        identity = spec.identity()
-        if documents is None:
-            return {number: make_task(unit, identity) for number, unit in enumerate(self._units)}
-        number_of = np.searchsorted(self._starts, documents, side="right") - 1
-        tasks = {}
+    def _tasks(self, spec: WorkerSpec, window: Window) -> Iterator[tuple[int, Task]]:
+        """With the number of the unit of each; a unit of which no document is to be read has none."""
+        estimator = self._estimator.within(window.start, window.stop)
+        if window.documents is None:
+            yield from ((n, make_task(unit, spec, estimator=estimator)) for n, unit in enumerate(self._units))
+            return
+        number_of = np.searchsorted(self._starts, window.documents, side="right") - 1
         for number in np.unique(number_of).tolist():
-            rows = tuple((documents[number_of == number] - self._starts[number]).tolist())
-            tasks[number] = make_task(self._units[number], identity, rows=rows)
-        return tasks
+            rows = tuple((window.documents[number_of == number] - self._starts[number]).tolist())
+            yield number, make_task(self._units[number], spec, rows=rows, estimator=estimator)
 
     def _enter(self) -> None:
         """Learn from the first round which documents there are."""
-        tables = [pq.read_table(parts[0][0], columns=_DOCUMENT_COLUMNS) for parts in self._parts]
+        tables = [pq.read_table(parts[0].path, columns=_DOCUMENT_COLUMNS) for parts in self._parts]
         sizes = [table.num_rows for table in tables]
         self._starts = np.cumsum([0, *sizes])[:-1]
         self._documents = pa.concat_tables(tables).append_column("place", pa.array(np.arange(sum(sizes))))
@@ -108,12 +124,10 @@ class RaceRounds:
         num_all = [self._estimator.num_all_pairs(count or 0) for count in segments]
         self._standings = Standings.blank(np.array(num_all, dtype=np.int64))
 
-    def _count(self, unit: int) -> None:
-        """Add what the last round has read of a unit to the standings."""
-        path, rows, info = self._parts[unit][-1]
-        statuses = pq.read_table(path, columns=["status"]).column("status").to_pylist()
-        places = range(info.num_rows) if rows is None else rows
-        for place, status, pairs in zip(places, statuses, read_pairs(path), strict=True):
+    def _count(self, unit: int, part: _Part) -> None:
+        """Add what a part holds of a unit to the standings."""
+        statuses = pq.read_table(part.path, columns=["status"]).column("status").to_pylist()
+        for place, status, pairs in zip(part.places, statuses, read_pairs(part.path), strict=True):
             document = self._starts[unit] + place
             if status == "ok":
                 self._standings.add(document, self._estimator.values(*perplexities(pairs)))
@@ -147,7 +161,7 @@ class RaceRounds:
             info = read_info(path)
             tally.num_reused += info is not None
             if info is None:
-                infos = [one for _, _, one in self._parts[number]]
+                infos = [part.info for part in self._parts[number]]
                 info = PartInfo(
                     fingerprint=task.fingerprint,
                     num_rows=infos[0].num_rows,
@@ -163,11 +177,11 @@ class RaceRounds:
         """The rows of a unit, each scored from all its pairs."""
         rows: list[dict[str, Any]] = []
         found: list[list[np.ndarray]] = []
-        for path, places, _ in self._parts[unit]:
-            read = pq.read_table(path, columns=COLUMNS.names).to_pylist()
-            if places is None:
+        for part in self._parts[unit]:
+            read = pq.read_table(part.path, columns=COLUMNS.names).to_pylist()
+            if part.rows is None:
                 rows, found = read, [[] for _ in read]
-            for place, row, pairs in zip(places or range(len(read)), read, read_pairs(path), strict=True):
+            for place, row, pairs in zip(part.places, read, read_pairs(part.path), strict=True):
                 found[place].append(pairs)
                 if row["status"] != "ok":
                     rows[place] = row

@@ -1,7 +1,7 @@
 """Who is decided in a race? The rule alone: no scorer, no files (`race.py` has those).
 
-Documents are read in rounds of T pairs: `first_pairs`, then twice as many, up to the most. After each round the cut is
-the value that separates the best share `top`, and a document is decided, for good, when
+Every document is read at `first_pairs` pairs, then, as long as it is open, at twice as many, up to the most. After each
+round the cut is the value that separates the best share `top`, and a document is decided when
 
     |score - cut| > z * error,     error^2 = (1 - T / N) s^2 / T
 
@@ -11,7 +11,7 @@ is that of another text of the same kind, counts targets that were never written
 are read; a race that waits for it reads on where more pairs can change nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,49 +110,66 @@ class Standings:
         return self.num_read >= self.num_all
 
 
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What to read next of some documents: pairs start to stop - 1. documents: their numbers, None for all."""
+
+    start: int
+    stop: int
+    documents: np.ndarray | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One round.
+    """One round, and how things stand after it.
 
-    pairs: T, of each of its documents, where it has as many. documents: that were looked at. decided: whose interval
-    cleared the cut; exhausted: whose pairs are all read; num_open: the others, but for those that cannot be selected.
+    pairs: the most that any document was given so far. documents: that were read in this round. num_decided: clear of
+    the cut, with pairs left; num_spent: without pairs left, or at the most; num_open: the others, but for documents
+    that cannot be selected.
     """
 
     pairs: int
     documents: int
-    decided: int
-    exhausted: int
+    num_decided: int
+    num_spent: int
     num_open: int
 
 
-Read = Callable[[int, int, np.ndarray | None], Standings]
-"""Called with start, stop and the numbers of the documents to read, None for all: reads pairs start to stop - 1 of each
-and returns the standings after it.
-"""
+Read = Callable[[Sequence[Window]], Standings]
+"""Reads the windows, which share no document, and returns the standings after it."""
 
 
 def run_rounds(rule: RaceRule, most: int | None, read: Read) -> Iterator[Round]:
-    """Read until nobody is open, or `most` pairs are read. Args: most, None for all pairs there are."""
-    start, stop = 0, rule.first_pairs if most is None else min(rule.first_pairs, most)
-    standings = read(start, stop, None)
-    is_open = np.ones(len(standings.group), dtype=bool)
+    """Read until nobody is open. Args: most, pairs of a document; None for all there are.
+
+    A document is open when its interval holds the cut as it stands now, whatever was decided before: the cut moves, and
+    not going back to those that it comes near costs more mistakes than it saves reading (docs/experiments.md).
+    """
+    limit = np.iinfo(np.int64).max // 2 if most is None else most
+    first = min(rule.first_pairs, limit)
+    standings = read([Window(0, first, None)])
+    reach = np.full(len(standings.group), first)
+    num_documents = len(reach)
     while True:
-        num_documents = int(is_open.sum())
-        is_open &= standings.group >= 0
-        exhausted = is_open & standings.is_whole
-        decided = is_open & ~exhausted & is_clear(standings, rule)
-        is_open &= ~exhausted & ~decided
+        can_win = standings.group >= 0
+        is_spent = can_win & (standings.is_whole | (reach >= limit))
+        is_open = can_win & ~is_spent & ~is_clear(standings, rule)
         yield Round(
-            pairs=stop,
+            pairs=int(reach.max(initial=0)),
             documents=num_documents,
-            decided=int(decided.sum()),
-            exhausted=int(exhausted.sum()),
+            num_decided=int((can_win & ~is_spent & ~is_open).sum()),
+            num_spent=int(is_spent.sum()),
             num_open=int(is_open.sum()),
         )
-        if not is_open.any() or stop == most:
+        if not is_open.any():
             return
-        start, stop = stop, 2 * stop if most is None else min(2 * stop, most)
-        standings = read(start, stop, np.flatnonzero(is_open))
+        windows = [
+            Window(start, min(2 * start, limit), np.flatnonzero(is_open & (reach == start)))
+            for start in np.unique(reach[is_open]).tolist()
+        ]
+        reach[is_open] = np.minimum(2 * reach[is_open], limit)
+        num_documents = int(is_open.sum())
+        standings = read(windows)
 
 
 def is_clear(standings: Standings, rule: RaceRule) -> np.ndarray:

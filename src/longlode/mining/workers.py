@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,15 @@ _DIED = "the worker process died, again when it had this unit alone: killed, out
 
 @dataclass(frozen=True)
 class Task:
-    """One unit to do, and the fingerprint that names its part. rows: as of `score_unit`, None for all of them."""
+    """One unit to do, and the fingerprint that names its part.
+
+    rows: as of `score_unit`, None for all of them. estimator: in place of the run's, one that reads in the same way.
+    """
 
     unit: Unit
     fingerprint: str
     rows: tuple[int, ...] | None = None
+    estimator: Estimator | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,9 @@ class WorkerSpec:
     make_scorer: Callable[[], Scorer] | None
     scorer_fingerprint: str
 
-    def identity(self) -> dict[str, Any]:
-        """Everything but the unit that shapes a part, as JSON."""
-        estimator = self.estimator
+    def identity(self, estimator: Estimator | None = None) -> dict[str, Any]:
+        """Everything but the unit that shapes a part, as JSON. Args: estimator, of a task that has its own."""
+        estimator = estimator or self.estimator
         return {
             "settings": self.settings.identity(),
             "estimator": {
@@ -92,7 +96,8 @@ class Worker:
             size = BatchSize(settings.batch_segments, settings.batch_pairs)
             self._work = Work(self._spec.estimator, settings, self._make_scorer(), size)
         try:
-            result = score_unit(task.unit, self._work, task.rows)
+            work = self._work if task.estimator is None else replace(self._work, estimator=task.estimator)
+            result = score_unit(task.unit, work, task.rows)
             info = PartInfo(
                 fingerprint=task.fingerprint,
                 num_rows=len(result.rows),

@@ -1,0 +1,197 @@
+"""How many pairs does it take to select the best share, by racing and by a fixed number for each document?
+
+    python -m benchmarks.racing SCORES [--top 0.5] [--draws 100] [--save]
+
+SCORES is a folder of exhaustive readings: `longlode score ... --estimator strength --pairs all --keep-pairs`. Racing
+(`longlode.mining.standings`, the rule that `longlode score --race` goes by) and fixed sampling are replayed on the
+stored pairs, each document's in a new random order in every draw. Prints, as means over the draws: pairs a document;
+tokens that the model reads for each token of the documents, segments alone (again in every round that needs them) and
+targets; Spearman's rank correlation with the exhaustive score; and the share of documents that are selected, or not, as
+by the exhaustive score (mean and standard deviation). `gain` is the share of wrong decisions that racing saves against
+a fixed number at the same cost, interpolated.
+"""
+
+import argparse
+import datetime
+import itertools
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.quality_measures import spearman
+from longlode.core.errors import InputError
+from longlode.core.records import read_record, versions
+from longlode.mining.estimators import make_estimator
+from longlode.mining.estimators.pair_mean import PairMeanEstimator
+from longlode.mining.parts import PARTS_FOLDER, read_pairs
+from longlode.mining.race import check_raceable
+from longlode.mining.race_rounds import perplexities
+from longlode.mining.standings import RaceRule, Standings, Window, cut, run_rounds
+
+RESULTS = Path(__file__).with_name("results")
+ERRORS = (1.0, 1.5, 2.0)
+FIRST = (16, 32, 64)
+MOST = (128, 256, 512, 1024)
+FIXED = (16, 32, 64, 128, 256, 512, 1024)
+
+
+@dataclass(frozen=True, eq=False)
+class Exhaustive:
+    """One document, read in full. values: of each pair, `[P]`; segments: the two of each, `[P, 2]`."""
+
+    values: np.ndarray
+    segments: np.ndarray
+    num_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """What is replayed. scores: exhaustive, `[D]`."""
+
+    documents: list[Exhaustive]
+    scores: np.ndarray
+    segment: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scores", type=Path, help="scores folder with every pair")
+    parser.add_argument("--top", type=float, default=0.5, help="share to select")
+    parser.add_argument("--estimator", default="strength")
+    parser.add_argument("--draws", type=int, default=100, help="replays of each setting")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save", action="store_true", help="write a dated table to benchmarks/results/")
+    arguments = parser.parse_args()
+    corpus = load(arguments.scores, check_raceable(make_estimator(arguments.estimator)))
+    sizes = [document.num_tokens for document in corpus.documents]
+    print(
+        f"{len(sizes)} documents of {min(sizes):,} to {max(sizes):,} tokens (median {int(np.median(sizes)):,}); "
+        f"{arguments.estimator}, top {arguments.top:g}; {arguments.draws} draws"
+    )
+    rows = measure(corpus, arguments.top, arguments.draws, arguments.seed)
+    lines = table(rows)
+    print("\n".join(lines))
+    if arguments.save:
+        save(rows, lines, sizes)
+
+
+def load(folder: Path, estimator: PairMeanEstimator) -> Corpus:
+    """Raises: InputError when the pairs are not there, or not all of them."""
+    record = read_record(folder, "scores")
+    documents = []
+    for entry in record["parts"]:
+        path = folder / PARTS_FOLDER / entry["part"]
+        if "pairs" not in pq.read_schema(path).names:
+            raise InputError(f"{folder} holds no pairs. Score it with --keep-pairs --pairs all.")
+        rows = pq.read_table(path, columns=["id", "num_segments", "num_tokens", "status"]).to_pylist()
+        for row, pairs in zip(rows, read_pairs(path), strict=True):
+            if row["status"] != "ok":
+                continue
+            expected = estimator.num_all_pairs(row["num_segments"])
+            if len(pairs) != expected:
+                raise InputError(
+                    f"{row['id']} has {len(pairs)} of {expected} pairs in {folder}; expected all. Score it with "
+                    "--pairs all."
+                )
+            both = np.stack([pairs["i"], pairs["j"]], axis=1)
+            documents.append(Exhaustive(estimator.values(*perplexities(pairs)), both, row["num_tokens"]))
+    scores = np.array([document.values.mean() for document in documents])
+    return Corpus(documents, scores, record["settings"]["segment"])
+
+
+def measure(corpus: Corpus, top: float, num_draws: int, seed: int) -> list[dict]:
+    """One row a setting: what it is, and means over the draws."""
+    settings = [{"kind": "fixed", "first": most, "most": most, "z": None} for most in FIXED]
+    settings += [
+        {"kind": "race", "first": first, "most": most, "z": z}
+        for z, first, most in itertools.product(ERRORS, FIRST, MOST)
+    ]
+    rows = []
+    for setting in settings:
+        # The same orders for every setting, so that settings differ by what they do with them.
+        found = [
+            replay(corpus, top, setting, np.random.default_rng([seed, draw])) for draw in range(num_draws)
+        ]
+        means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+        rows.append(setting | means | {"same_sd": float(np.std([one["same"] for one in found]))})
+    return rows
+
+
+def replay(corpus: Corpus, top: float, setting: dict, rng: np.random.Generator) -> dict[str, float]:
+    """One draw of one setting."""
+    orders = [rng.permutation(len(document.values)) for document in corpus.documents]
+    standings = Standings.blank(np.array([len(document.values) for document in corpus.documents]))
+    tokens_read = 0
+
+    def read(windows: Sequence[Window]) -> Standings:
+        nonlocal tokens_read
+        for window in windows:
+            for number in range(len(orders)) if window.documents is None else window.documents:
+                document, new = corpus.documents[number], orders[number][window.start : window.stop]
+                standings.add(number, document.values[new])
+                tokens_read += (len(np.unique(document.segments[new])) + len(new)) * corpus.segment
+        return standings
+
+    if setting["kind"] == "fixed":
+        read([Window(0, setting["most"], None)])
+    else:
+        rule = RaceRule(top=top, first_pairs=setting["first"], z=setting["z"])
+        for _ in run_rounds(rule, setting["most"], read):
+            pass
+    found, exact = standings.scores, corpus.scores
+    return {
+        "pairs": float(standings.num_read.mean()),
+        "read": tokens_read / sum(document.num_tokens for document in corpus.documents),
+        "spearman": spearman(found, exact) or 0.0,
+        "same": float(np.mean((found > cut(found, top)) == (exact > cut(exact, top)))),
+    }
+
+
+def table(rows: Sequence[dict]) -> list[str]:
+    """Markdown: one line a setting."""
+    fixed = sorted((row["read"], 1 - row["same"]) for row in rows if row["kind"] == "fixed")
+    costs, wrong = np.array(fixed).T
+    lines = [
+        "| | z | first | most | pairs, mean | read a token | Spearman | same decision | gain |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        is_race = row["kind"] == "race"
+        expected = np.interp(np.log(row["read"]), np.log(costs), wrong)
+        gain = f"{1 - (1 - row['same']) / expected:+.0%}" if is_race and expected > 0 else ""
+        z, first = (f"{row['z']:g}", f"{row['first']}") if is_race else ("", "")
+        lines.append(
+            f"| {row['kind']} | {z} | {first} | {row['most']} | {row['pairs']:.0f} | {row['read']:.2f} | "
+            f"{row['spearman']:.3f} | {row['same']:.3f} +- {row['same_sd']:.3f} | {gain} |"
+        )
+    return lines
+
+
+def save(rows: list[dict], lines: Sequence[str], sizes: Sequence[int]) -> None:
+    """Write the figures and the table with machine, versions and command."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{datetime.date.today().isoformat()}-racing.json"
+    command = "python -m benchmarks.racing " + " ".join(sys.argv[1:])
+    result = {
+        "command": command,
+        "machine": platform.processor() or platform.machine(),
+        "versions": versions(),
+        "num_documents": len(sizes),
+        "num_tokens": list(sizes),
+        "rows": rows,
+    }
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    path.with_suffix(".md").write_text("\n".join(["# Racing", "", f"`{command}`", "", *lines]) + "\n")
+    print(f"saved {path}")
+
+
+if __name__ == "__main__":
+    main()
