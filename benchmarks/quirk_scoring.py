@@ -35,7 +35,7 @@ class Readings:
     """What the scorer said of one document of S segments: mean nats a token, NaN where nothing was read.
 
     alone `[S]`; given `[S, S]`, of target i after source j; foreign `[S]`, after a segment of another document; kin
-    `[S]`, of another document of the same domain, NaN where there is none.
+    `[S]`, of another document of the same domain, NaN where there is none. seconds: CPU time of all but kin.
     first_alone `[S]`, nats of the first token after an end-of-text mark; first_given `[S, S]`, after the whole source.
     unmarked, marked `[C]`: tokens 1 to L - 2 of some segments read alone, and after an end-of-text mark.
     """
@@ -124,8 +124,8 @@ def read_all(
 ) -> list[Readings]:
     """The readings of every document, from `--work` where they are there already.
 
-    Args: coherent, documents that foreign segments of the same domain come from; those of any domain come from the
-      coherent ones of `documents`.
+    Args: coherent, documents that foreign segments of the same domain come from, for a domain without any those of
+      `documents` themselves. Foreign segments of any domain come from the coherent ones of `documents`.
     """
     found = []
     sizes = [length // SEGMENT for length in options.lengths]
@@ -137,9 +137,9 @@ def read_all(
             raise ConfigError(
                 "There is one coherent document; expected two or more, to be foreign to each other."
             )
-        kin = foreign_segments(
-            item, [other for other in coherent if other.domain == item.domain], options.seed
-        )
+        alike = [other for other in coherent if other.domain == item.domain]
+        alike = alike or [other for other in documents if other.domain == item.domain]
+        kin = foreign_segments(item, alike, options.seed)
         pairs = all_draws(item, sizes, options.pairs, options.seed)
         named = [scorer.fingerprint, *(part.tolist() for part in (segments, foreign, *pairs))]
         print(f"reading {number + 1} of {len(documents)}: {item.id}", file=sys.stderr, flush=True)
@@ -178,7 +178,7 @@ class Rule:
     window: distances over so many segments (R1). floor: of probabilities (R2). one_source: specificity of a row of one
     source (without R3). relative: softmax over DST, not over PPL (without R4). per_pair: mean, not sum (without R5).
     nan_is_zero: R6. sample_size: R7. first_token: it counts, too (without R9). control: strengths are less that of a
-    foreign source (without R11). half: loss and PPL in float16 (X1).
+    foreign source, "foreign" or "kin" (without R11). half: loss and PPL in float16 (X1).
     """
 
     window: int | None = None
@@ -189,7 +189,7 @@ class Rule:
     nan_is_zero: bool = False
     sample_size: int = 0
     first_token: bool = False
-    control: bool = False
+    control: str = ""
     half: bool = False
 
 
@@ -209,7 +209,8 @@ def rules(sample_size: int) -> dict[str, Rule]:
         "R6 in": Rule(nan_is_zero=True),
         "R7 in": Rule(sample_size=sample_size),
         "R9 out": Rule(first_token=True),
-        "R11 out": Rule(control=True),
+        "R11 out": Rule(control="foreign"),
+        "R11 out, kin": Rule(control="kin"),
         "X1 in": Rule(half=True),
         "release": Rule(window=window, floor=floor, nan_is_zero=True, sample_size=sample_size),
     }
@@ -252,7 +253,7 @@ def measure(doc: Readings, num_segments: int, pairs: Pairs, rule: Rule) -> Measu
     rows[np.bincount(targets, minlength=num_segments) == 1] = rule.one_source
     if rule.control:
         # The same for all sources of a target, so that its specificity stays.
-        foreign = perplexity(doc.foreign, doc.first_alone, rule)
+        foreign = perplexity(getattr(doc, rule.control), doc.first_alone, rule)
         strengths = strengths - dependency.strength(alone, foreign)[targets]
     if rule.window is None:
         distances = dependency.distance(targets, sources, num_segments)
@@ -262,10 +263,12 @@ def measure(doc: Readings, num_segments: int, pairs: Pairs, rule: Rule) -> Measu
 
 
 def total(doc: Readings, num_segments: int, pairs: Pairs, rule: Rule) -> float:
-    """The score by the rule."""
+    """The score by the rule; NaN where the readings lack what it asks for."""
     if len(pairs[0]) < rule.sample_size:
         return 0.0
     found = measure(doc, num_segments, pairs, rule)
+    if np.isnan(found.strengths).any() and not rule.half:
+        return np.nan  # what the rule asks for was not read
     add = dependency.release_lds if rule.nan_is_zero else dependency.lds
     score = add(found.strengths, found.distances, found.specificities)
     return score / len(pairs[0]) if rule.per_pair else score

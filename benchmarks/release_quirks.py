@@ -6,10 +6,11 @@
 R1 to R11 and X1 are described in `longlode/mining/dependency.py` and `longlode/mining/estimators/release.py`. Every
 document of the labelled set is read once, at the longest length; shorter documents are its beginnings. The base is the
 paper's LDS. A quirk that the paper does not have is put in ("in"); one that its formulas, as we read them, share with
-the release (R3, R4, R5, R9, R11) is taken out of it ("out"). Printed are: the rank correlation with the base; the share
-of documents on the other side of the median; the rank correlation of the score with the length of the same coherent
-documents; AUC of coherent documents against four negatives, and its difference from the base's. "Mixed" gives every
-document one of the lengths in turn, mean over the ways to do so. What another number says better is a line below.
+the release (R3, R4, R5, R9, R11) is taken out of it ("out"), R11 with a foreign source of any domain, and of the same
+one ("kin"). Printed are: the rank correlation with the base; the share of documents on the other side of the median;
+the rank correlation of the score with the length of the same coherent documents; AUC of coherent documents against
+four negatives, and its difference from the base's. "Mixed" gives every document one of the lengths in turn, mean over
+the ways to do so. What another number says better is a line below.
 """
 
 import argparse
@@ -49,6 +50,8 @@ NEGATIVES = ("spliced", "lists", "logs", "repeated")
 
 def chosen_documents(options: argparse.Namespace) -> tuple[list[Labelled], list[Labelled]]:
     """Documents of the table, of the longest length (shorter ones are their beginnings), and all coherent ones."""
+    if any(length % SEGMENT for length in options.lengths) or options.lengths != sorted(set(options.lengths)):
+        raise ConfigError(f"lengths are {options.lengths}; expected multiples of {SEGMENT}, ascending.")
     items = build_set(
         num_tokens=max(options.lengths), split=options.split, seed=options.seed, documents=options.documents
     ).items

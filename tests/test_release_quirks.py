@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import quirk_scoring, release_quirks
 from benchmarks.quirk_scoring import PAPER, SEGMENT, Readings, Rule, measure, read_document, rules, total
+from longlode.core.errors import ConfigError
 from longlode.corpus import Document
 from longlode.corpus.planted import planted_document
 from longlode.mining import PairPlan, SegmentedDocument, make_estimator
@@ -104,10 +105,14 @@ def test_a_rule_changes_what_it_says(doc, pairs):
 
 
 def test_foreign_gain_is_taken_off_and_nothing_else(doc, pairs):
-    base, less = (measure(doc, NUM_SEGMENTS, pairs, rule) for rule in (PAPER, Rule(control=True)))
+    base, less = (measure(doc, NUM_SEGMENTS, pairs, rule) for rule in (PAPER, Rule(control="foreign")))
     gained = 1 - np.exp(doc.foreign - doc.alone)
     assert less.strengths == pytest.approx(base.strengths - gained[pairs[0]])
     assert np.array_equal(less.rows, base.rows, equal_nan=True)
+    assert np.isnan(total(doc, NUM_SEGMENTS, pairs, Rule(control="kin")))  # nothing of the kind was read
+    known = replace(doc, kin=doc.foreign)
+    scores = [total(known, NUM_SEGMENTS, pairs, Rule(control=name)) for name in ("foreign", "kin")]
+    assert scores[0] == scores[1] != total(doc, NUM_SEGMENTS, pairs, PAPER)
 
 
 def test_first_token_is_read_behind_the_whole_source(doc, segments, pairs):
@@ -195,6 +200,11 @@ def test_mixed_lengths_give_each_label_every_length(doc):
     assert all(len(targets) == 5 for column in study.draws for targets, _ in column)
 
 
+def test_lengths_are_whole_segments(folder):
+    with pytest.raises(ConfigError, match="multiples of 128, ascending"):
+        release_quirks.main(["--documents", str(folder), "--lengths", "512,1000"])
+
+
 def test_no_mark_no_first_token(segments, pairs):
     scorer = SharedTypes()
     scorer.tokenizer = SimpleNamespace(eos_token_id=None)
@@ -202,3 +212,5 @@ def test_no_mark_no_first_token(segments, pairs):
     assert {field.name for field in fields(Readings)} == {*parts, "kin"}
     assert np.isnan(parts["first_alone"]).all()
     assert np.isnan(parts["marked"]).all()
+    doc = Readings(**parts, kin=parts["foreign"])
+    assert np.isnan(total(doc, NUM_SEGMENTS, pairs, Rule(first_token=True)))
