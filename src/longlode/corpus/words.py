@@ -1,13 +1,37 @@
 """Words of a text, the same whatever tokenizer a scorer has: lower case, identifiers taken apart."""
 
 import re
+import threading
+from collections.abc import Iterator
+from functools import cache
 
+import numpy as np
+
+from longlode.core.spans import SpanTable
+
+_SPACELESS = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _PART = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"  # kana and Han are written without spaces: a character each
+    rf"[{_SPACELESS}]"  # kana and Han are written without spaces: a character each
     r"|[A-Z]+(?![^\W\d_A-Z])"  # HTTP in HTTPServer, and whole words in capitals
-    r"|[A-Z]?[^\W\d_A-Z\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"  # Server in HTTPServer, was, größer
+    rf"|[A-Z]?[^\W\d_A-Z{_SPACELESS}]+"  # Server in HTTPServer, was, größer
     r"|\d+"
 )
+
+_GAP = re.compile(r"[\W_]")
+_CHUNK_CHARACTERS = 1 << 17
+_KEPT_WORDS = 1 << 18
+_ALPHABETS = (1 << 7, 1 << 16, 0x110000)
+"""ASCII, the basic plane, and all there are: a table of classes is made when a text needs it."""
+
+# Classes of characters, and of the places between two of them.
+_NO_WORD, _LOWER, _CAPITAL, _DIGIT, _SPACELESS_LETTER, _SPACELESS_SIGN = range(6)
+_CLASSES = {
+    _LOWER: rf"[^\W\d_A-Z{_SPACELESS}]",
+    _CAPITAL: "[A-Z]",
+    _DIGIT: r"\d",
+    _SPACELESS_LETTER: rf"(?![\W\d_])[{_SPACELESS}]",
+    _SPACELESS_SIGN: rf"(?=[\W\d_])[{_SPACELESS}]",
+}
 
 
 def word_starts(text: str) -> list[int]:
@@ -18,3 +42,123 @@ def word_starts(text: str) -> list[int]:
 def split_words(text: str) -> list[str]:
     """The words of a text in order, lower case; `parse_HTTPHeader2` gives parse, http, header, 2."""
     return [part.lower() for part in _PART.findall(text)]
+
+
+class Vocabulary:
+    """Numbers for words, kept from text to text, so that a text costs little more than a look at its characters.
+
+    words: word by number. It lets go of what it knows when that is more than 262,144 words, before the next text.
+    """
+
+    def __init__(self) -> None:
+        """Start with no word."""
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.words: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._spans = SpanTable()
+        self._word_of_span = np.zeros(0, dtype=np.int32)
+        self._first = np.zeros(0, dtype=np.int64)
+
+    def read(self, text: str) -> tuple[np.ndarray, list[str]]:
+        """The words of a text, numbered in the order in which they first stand there.
+
+        Returns: int32 `[n]`, the number of each word of `split_words`; and the words by number.
+        """
+        with self._lock:
+            if len(self.words) > _KEPT_WORDS:
+                self._forget()
+            parts = [self._numbers_of(chunk) for chunk in _chunks(text)]
+            mine = np.concatenate([np.zeros(0, dtype=np.int32), *parts])
+            return self._renumber(mine)
+
+    def _renumber(self, mine: np.ndarray) -> tuple[np.ndarray, list[str]]:
+        """Numbers of ours to those of one text."""
+        places = np.arange(len(mine))
+        if len(self._first) < len(self.words):
+            self._first = np.zeros(2 * len(self.words), dtype=np.int64)
+        # What is left of earlier texts does no harm: only places that were just written are read.
+        self._first[mine[::-1]] = places[::-1]
+        types = mine[self._first[mine] == places]
+        self._first[types] = np.arange(len(types))
+        return self._first[mine].astype(np.int32), [self.words[number] for number in types.tolist()]
+
+    def _numbers_of(self, chunk: str) -> np.ndarray:
+        if (
+            len(chunk) > 8 * _CHUNK_CHARACTERS
+        ):  # one endless word, or a script without any sign: rare, and slow
+            return np.array([self._number(word) for word in split_words(chunk)], dtype=np.int32)
+        if chunk.isascii():
+            codes: np.ndarray = np.frombuffer(chunk.encode("ascii"), dtype=np.uint8)
+        else:
+            codes = np.frombuffer(chunk.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        starts, stops = _bounds(codes)
+        spans, new = self._spans.numbers(codes, starts, stops)
+        if len(new):
+            found = [
+                self._number(chunk[a:b].lower())
+                for a, b in zip(starts[new].tolist(), stops[new].tolist(), strict=True)
+            ]
+            self._word_of_span = np.append(self._word_of_span, np.array(found, dtype=np.int32))
+        return self._word_of_span[spans]
+
+    def _number(self, word: str) -> int:
+        number = self._numbers.setdefault(word, len(self.words))
+        if number == len(self.words):
+            self.words.append(word)
+        return number
+
+
+@cache
+def shared_vocabulary() -> Vocabulary:
+    """That of this process."""
+    return Vocabulary()
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """Cut a text where no word can be cut."""
+    start = 0
+    while start < len(text):
+        gap = _GAP.search(text, start + _CHUNK_CHARACTERS)
+        stop = gap.start() if gap else len(text)
+        yield text[start:stop]
+        start = stop
+
+
+def _bounds(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the words begin and stop; as `_PART`, but all at once. Args: codes, of characters, uint `[n]`."""
+    kinds = np.zeros(len(codes) + 2, dtype=np.uint8)
+    most = int(codes.max(initial=0))
+    kinds[1:-1] = _classes(next(size for size in _ALPHABETS if size > most)).take(codes)
+    here, after = kinds[1:-1], kinds[2:]
+    if most >= _ALPHABETS[0]:  # the pattern takes no capital right before a letter without case
+        here[(here == _CAPITAL) & (after == _SPACELESS_LETTER)] = _NO_WORD
+    same = _joins().take(kinds[:-1] * np.uint8(8) + kinds[1:])
+    capitals = np.flatnonzero(same[:-1] == _CAPITAL)
+    same[capitals] = after[capitals] != _LOWER  # the last capital goes with what follows
+    joined = same.view(bool)
+    in_word = here != _NO_WORD
+    return np.flatnonzero(in_word & ~joined[:-1]), np.flatnonzero(in_word & ~joined[1:]) + 1
+
+
+@cache
+def _joins() -> np.ndarray:
+    """By 8 times the class of a character and that of the next: 1 if one word holds both, 2 if what follows decides."""
+    joins = np.zeros(64, dtype=np.uint8)
+    for before, here in ((_LOWER, _LOWER), (_DIGIT, _DIGIT), (_CAPITAL, _LOWER)):
+        joins[8 * before + here] = 1
+    joins[8 * _CAPITAL + _CAPITAL] = _CAPITAL
+    return joins
+
+
+@cache
+def _classes(size: int) -> np.ndarray:
+    """The class of each of the first `size` characters, uint8."""
+    characters = "".join(map(chr, range(size)))
+    classes = np.zeros(len(characters), dtype=np.uint8)
+    for number, pattern in _CLASSES.items():
+        for run in re.finditer(f"(?:{pattern})+", characters):
+            classes[run.start() : run.end()] = number
+    return classes

@@ -35,7 +35,8 @@ class Background:
 
     def share(self, words: Sequence[str]) -> np.ndarray:
         """Share of the windows of text at large that hold each word, float64 `[len(words)]`, at least RAREST."""
-        return np.array([max(self.shares.get(word, RAREST), RAREST) for word in words], dtype=np.float64)
+        found = (self.shares.get(word, RAREST) for word in words)
+        return np.maximum(np.fromiter(found, dtype=np.float64, count=len(words)), RAREST)
 
 
 def count_words(texts: Iterable[str]) -> tuple[Counter[str], int]:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from longlode.core.fingerprints import text_fingerprint
-from longlode.corpus.words import split_words
+from longlode.corpus.words import shared_vocabulary
 from longlode.mining.background import PACKAGED as BACKGROUND_FILE
 from longlode.mining.background import Background
 from longlode.mining.order import Occurrences, contrast_of
@@ -59,9 +59,8 @@ class Words:
 
 def read_words(text: str, background: Background) -> Words:
     """The words of a text."""
-    known: dict[str, int] = {}
-    kinds = np.array([known.setdefault(word, len(known)) for word in split_words(text)], dtype=np.int32)
-    return Words(kinds, background.share(list(known)))
+    kinds, words = shared_vocabulary().read(text)
+    return Words(kinds, background.share(words))
 
 
 def spans(num_tokens: int) -> tuple[int, int]:
