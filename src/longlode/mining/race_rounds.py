@@ -97,9 +97,9 @@ class RaceRounds:
             self._parts[unit].append(part)
         if number == 1:
             self._enter()
-        for unit, part in done:
-            self._count(unit, part)
-        self._group()
+        num_failed = sum(self._count(unit, part) for unit, part in done)
+        if num_failed or number == 1:
+            self._group()
         return self._standings
 
     def _tasks(self, spec: WorkerSpec, window: Window) -> Iterator[tuple[int, Task]]:
@@ -124,8 +124,8 @@ class RaceRounds:
         num_all = [self._estimator.num_all_pairs(count or 0) for count in segments]
         self._standings = Standings.blank(np.array(num_all, dtype=np.int64))
 
-    def _count(self, unit: int, part: _Part) -> None:
-        """Add what a part holds of a unit to the standings."""
+    def _count(self, unit: int, part: _Part) -> int:
+        """Add what a part holds of a unit to the standings. Returns: how many of its documents have no score."""
         statuses = pq.read_table(part.path, columns=["status"]).column("status").to_pylist()
         for place, status, pairs in zip(part.places, statuses, read_pairs(part.path), strict=True):
             document = self._starts[unit] + place
@@ -133,6 +133,7 @@ class RaceRounds:
                 self._standings.add(document, self._estimator.values(*perplexities(pairs)))
             else:
                 self._is_scored[document] = False
+        return sum(status != "ok" for status in statuses)
 
     def _group(self) -> None:
         """Put every document that can be selected into its group, by the words of `select`."""
