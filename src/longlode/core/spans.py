@@ -1,7 +1,7 @@
 """Numbers for stretches of text: equal stretches get equal numbers, thousands at a time.
 
-A dictionary of Python strings spends 300 ns on each word of a text, most of it on making the string. Here only a stretch
-that was never seen before has to become a string: the others are found by their hashes, in vectors.
+A dictionary of Python strings spends 300 ns on each word of a text, most of it on making the string. Here only what was
+never seen before has to become a string: the others are found by their hashes, in vectors.
 
     hash of codes c_0 .. c_(m-1) = sum_k c_k B^k + m D   modulo 2^64        B, D odd
     from prefix sums P_i = sum_(k<i) c_k B^k:  hash of [start, stop) = (P_stop - P_start) B^(-start) + m D
