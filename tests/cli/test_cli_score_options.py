@@ -42,3 +42,37 @@ def test_refusals_say_what_is_expected(run, tmp_path, corpus):
     shown = run("score", corpus, "-o", out, "--estimator", "paper", "--pairs", 0, status=2)
     assert "made of pairs" in shown
     assert not out.exists()
+
+
+def test_a_race_says_what_it_did_and_select_says_when_it_was_for_another_cut(run, tmp_path, corpus, options):
+    out = tmp_path / "raced"
+    raced = (*options, "--estimator", "strength", "--race", 0.4)
+    shown = run("score", *raced, "-o", out)
+    assert "Race for the best 40%" in shown
+    assert "decided before the most pairs; the model read" in shown
+    assert "--top 0.4" in shown
+    race = read_record(out, "scores")["race"]
+    assert (race["top"], race["by"], race["rounds"][0]["documents"]) == (0.4, [], 5)
+    assert "coarse" not in run("select", out, "-o", tmp_path / "kept.jsonl", "--top", 0.4)
+    shown = run("select", out, "-o", tmp_path / "kept.jsonl", "--top", 0.2)
+    assert "these scores were raced for top 0.4: elsewhere they are coarse" in " ".join(shown.split())
+    run("report", out, "-o", tmp_path / "report.html")
+    assert "race.top" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    by_length = run("score", *raced, "-o", tmp_path / "by", "--race-by", "length")
+    assert "Race for the best 40% by length" in by_length
+    assert "--top 0.4 --by length" in by_length
+
+
+def test_races_that_cannot_be_are_refused(run, tmp_path, corpus):
+    def refused(*options):
+        shown = run("score", corpus, "-o", tmp_path / "scores", *options, status=2)
+        assert not (tmp_path / "scores").exists()
+        return " ".join(shown.replace("\u2502", " ").split())
+
+    assert "'default' cannot be raced: its score is not made of sampled pairs" in refused("--race", 0.5)
+    assert "a sum that grows with the pairs read" in refused("--race", 0.5, "--estimator", "paper")
+    assert "a race for the top 1.5 decides nothing" in refused("--race", 1.5, "--estimator", "strength")
+    assert "expected --race FRACTION with it" in refused("--race-by", "length")
+    assert "cannot group by 'topic'" in refused(
+        "--race", 0.5, "--race-by", "topic", "--estimator", "strength"
+    )

@@ -23,6 +23,27 @@ EXAMPLES = (
     "longlode score corpus/ -o raced --estimator strength --race 0.5",
 )
 
+EstimatorName = Annotated[
+    str,
+    typer.Option(
+        help="default; or, to compare with: order, paper, release, strength, context_gain, "
+        "attention_mass, overlap or gzip."
+    ),
+]
+PairNumber = Annotated[
+    str, typer.Option(help="Pairs of segments to read in a document, or: all; 0: do without the model.")
+]
+RaceTop = Annotated[
+    float | None,
+    typer.Option(
+        help="Read only as many pairs of a document as it takes to tell whether it is in the best fraction, "
+        "for example 0.5; for --estimator strength. --pairs is the most."
+    ),
+]
+RaceBy = Annotated[
+    str, typer.Option(help="With --race: the best fraction of each of: length, source (comma-separated).")
+]
+
 
 def score(
     inputs: Annotated[list[str], typer.Argument(help="Files, folders, globs in quotes, or URLs.")],
@@ -30,18 +51,9 @@ def score(
         Path, typer.Option("--out", "-o", help="Folder to write; the same command goes on there.")
     ],
     scorer: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
-    estimator: Annotated[
-        str,
-        typer.Option(
-            help="default; or, to compare with: order, paper, release, strength, context_gain, "
-            "attention_mass, overlap or gzip."
-        ),
-    ] = "default",
+    estimator: EstimatorName = "default",
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
-    pairs: Annotated[
-        str,
-        typer.Option(help="Pairs of segments to read in a document, or: all; 0: do without the model."),
-    ] = DEFAULT_PAIRS,
+    pairs: PairNumber = DEFAULT_PAIRS,
     dtype: Annotated[
         str, typer.Option(help="Of the scorer: float32, bfloat16, or auto (the faster one here).")
     ] = "float32",
@@ -50,16 +62,8 @@ def score(
     keep_pairs: Annotated[
         bool, typer.Option("--keep-pairs", help="Also store every pair that was read.")
     ] = False,
-    race: Annotated[
-        float | None,
-        typer.Option(
-            help="Read only as many pairs of a document as it takes to tell whether it is in the best fraction, "
-            "for example 0.5; for --estimator strength. --pairs is the most."
-        ),
-    ] = None,
-    race_by: Annotated[
-        str, typer.Option(help="With --race: the best fraction of each of: length, source (comma-separated).")
-    ] = "",
+    race: RaceTop = None,
+    race_by: RaceBy = "",
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
     rows_per_unit: Annotated[int, typer.Option(min=1, help="Documents of one piece of work.")] = 64,
     explain: Annotated[
