@@ -124,9 +124,9 @@ def _floored(study: Study) -> list[bool]:
 
 
 def _singles(study: Study) -> str:
-    views = [(study, column, "") for column in range(len(study.sizes))]
+    views, half = [(study, column, "") for column in range(len(study.sizes))], study.with_half_the_pairs()
     found = []
-    for part, column, name in [*views, (study.with_half_the_pairs(), -1, " and half the pairs")]:
+    for part, column, name in [*views, (half, -1, " and half the pairs")]:
         rows: list[bool] = []
         sums = np.zeros(2)
         for _, one in part.measured(column):
@@ -137,7 +137,8 @@ def _singles(study: Study) -> str:
         share = 100 * sums[0] / max(sums[1], 1e-9)
         length = study.options.lengths[column]
         found.append(f"{length:,} tokens{name}: {_share(rows)} of rows, {share:.1f} % of the sum of scores")
-    return f"rows with one source: {'; '.join(found)}"
+    ranks = _agreement(*(half.scores(rule)[:, -1:].T for rule in (PAPER, Rule(one_source=0.0))))
+    return f"rows with one source: {'; '.join(found)}; rank correlation without those {ranks[0]:.3f}"
 
 
 def _saturation(study: Study) -> str:
