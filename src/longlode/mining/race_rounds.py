@@ -108,9 +108,11 @@ class RaceRounds:
         if window.documents is None:
             yield from ((n, make_task(unit, spec, estimator=estimator)) for n, unit in enumerate(self._units))
             return
-        number_of = np.searchsorted(self._starts, window.documents, side="right") - 1
-        for number in np.unique(number_of).tolist():
-            rows = tuple((window.documents[number_of == number] - self._starts[number]).tolist())
+        numbers, firsts = np.unique(
+            np.searchsorted(self._starts, window.documents, side="right") - 1, return_index=True
+        )
+        for number, members in zip(numbers.tolist(), np.split(window.documents, firsts[1:]), strict=True):
+            rows = tuple((members - self._starts[number]).tolist())
             yield number, make_task(self._units[number], spec, rows=rows, estimator=estimator)
 
     def _enter(self) -> None:
