@@ -294,6 +294,20 @@ def test_auto_leaves_native_when_the_self_check_fails(monkeypatch, caplog):
     assert [r.levelname for r in caplog.records] == ["WARNING"]
 
 
+@needs_native
+@pytest.mark.parametrize(
+    "surroundings",
+    [lambda: torch.autocast("cpu", torch.bfloat16), lambda: torch.device("meta"), torch.no_grad],
+)
+def test_the_self_check_and_a_call_do_not_depend_on_what_stands_around(surroundings):
+    inputs = make_inputs(1, 40, 2, 16, 16, dtype=torch.float32)
+    expected = run_native(**inputs)[0]
+    native.make_plan.cache_clear()
+    with surroundings():
+        assert backends.native_fault.__wrapped__() == ""
+        assert torch.equal(run_native(**inputs)[0], expected)
+
+
 def test_tensors_without_memory_go_to_chunkwise():
     class Stand(torch.Tensor):
         pass

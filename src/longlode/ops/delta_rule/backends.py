@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import os
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -149,7 +150,7 @@ def _check_inputs(
     device: torch.device, K: int, V: int, dtype: torch.dtype, gated: bool
 ) -> dict[str, torch.Tensor]:
     # Named, because torch.set_default_device would make numbers where this generator cannot go.
-    made = {"generator": torch.Generator("cpu").manual_seed(0), "device": "cpu"}
+    made: dict[str, Any] = {"generator": torch.Generator("cpu").manual_seed(0), "device": "cpu"}
     q, k = (torch.randn(1, _TOKENS, _HEADS, K, **made) for _ in range(2))
     k[:, _TOKENS // 2 :] = k[:, :1]
     beta = 2 * torch.rand(1, _TOKENS, _HEADS, **made)

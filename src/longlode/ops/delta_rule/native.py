@@ -199,7 +199,10 @@ def step_native(
     """One token, float32 throughout, without gradients; shapes as in `longlode.ops.delta_rule.delta_rule_step`."""
     inputs = [x if x is None else x.contiguous() for x in (q, k, v, beta, g, state)]
     B, H, K, V = state.shape
-    o, new_state = torch.empty(B, H, V, dtype=torch.float32), torch.empty(B, H, K, V, dtype=torch.float32)
+    o, new_state = (
+        torch.empty(B, H, V, dtype=torch.float32, device="cpu"),
+        torch.empty(B, H, K, V, dtype=torch.float32, device="cpu"),
+    )
     pointers = [x if x is None else x.data_ptr() for x in (*inputs, o, new_state)]
     instruction_set = _best_instruction_set()
     call = _Token(*pointers, B * H, K, V, scale)
@@ -287,9 +290,11 @@ class _NativeDeltaRule(torch.autograd.Function):
         differentiate: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         H, K, V = q.shape[2], q.shape[3], v.shape[3]
-        o = torch.empty(v.shape, dtype=torch.float32)
-        final_state = torch.empty(len(plan.documents), H, K, V, dtype=torch.float32)
-        kept = torch.empty(plan.num_spans, H, K, V, dtype=torch.float32) if differentiate else None
+        o = torch.empty(v.shape, dtype=torch.float32, device="cpu")
+        final_state = torch.empty(len(plan.documents), H, K, V, dtype=torch.float32, device="cpu")
+        kept = (
+            torch.empty(plan.num_spans, H, K, V, dtype=torch.float32, device="cpu") if differentiate else None
+        )
         initial = None if state is None else state.float().contiguous()
         states = {"state": initial, "final_state": final_state, "kept": kept}
         tensors = {**_inputs(q, k, v, beta, g), "o": o}
@@ -319,11 +324,11 @@ class _NativeDeltaRule(torch.autograd.Function):
         scale, plan, instruction_set = ctx.call
         inputs = _inputs(*originals)
         grads = {
-            f"d{name}": None if x is None else torch.empty(x.shape, dtype=torch.float32)
+            f"d{name}": None if x is None else torch.empty(x.shape, dtype=torch.float32, device="cpu")
             for name, x in inputs.items()
         }
         shape = (len(plan.documents), *kept.shape[1:])
-        dstate = None if ctx.state_dtype is None else torch.empty(shape, dtype=torch.float32)
+        dstate = None if ctx.state_dtype is None else torch.empty(shape, dtype=torch.float32, device="cpu")
         dfinal = None if dfinal is None else dfinal.float().contiguous()
         states = {"dfinal_state": dfinal, "dstate": dstate, "kept": kept}
         tensors = {**inputs, **grads, "o": None if do is None else _wide(do)}
