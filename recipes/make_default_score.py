@@ -43,8 +43,8 @@ LENGTHS = (4096, 8192, 16_384, 32_768)
 """At 2,048 tokens the negatives are hardly told apart, and fitting them costs at every other length."""
 SEEDS = (1, 2)
 """Stretches and negatives of the training side are drawn this many times."""
-TEXT = ["length", "types", "information", "share_rare"]
-ORDER = ["order", "close_order"]
+TEXT = ["types", "information", "share_rare"]
+ORDER = ["order", "close_order", "word_order"]
 SEAMS = [
     f"{part}_{label}_{span}"
     for span in SPANS
@@ -54,6 +54,8 @@ SEAMS = [
 FACTORS = {"order": ORDER + TEXT, "seams": SEAMS + TEXT, "names": ORDER + SEAMS + TEXT}
 PENALTY = 3e-4
 """Of the squared weights; judged on dev, 1e-4 to 1e-3 did alike (docs/experiments.md)."""
+JOIN = 3e-4
+"""Of the squared differences of weights at neighbouring lengths; 1e-4 to 1e-3 did alike."""
 CLIP = (0.01, 0.99)
 ASSETS = Path(__file__).parents[1] / "src" / "longlode" / "assets" / "default_score"
 
@@ -140,50 +142,58 @@ def balance(rows: list[Row]) -> np.ndarray:
 
 
 def fit(rows: list[Row]) -> dict[str, Any]:
-    """Fit scales, biases and weights by maximum likelihood with a penalty."""
+    """Fit scales, and biases and weights at every length, by maximum likelihood with a penalty."""
     names = TEXT + ORDER + SEAMS
     x = np.array([[row[3][name] for name in names] for row in rows])
     low, high = np.quantile(x, CLIP, axis=0)
     x = np.clip(x, low, high)
     mean, std = x.mean(axis=0), x.std(axis=0) + 1e-6
     scaled = torch.tensor((x - mean) / std)
+    at = torch.tensor([LENGTHS.index(row[0]) for row in rows])
     columns = {factor: [names.index(name) for name in wanted] for factor, wanted in FACTORS.items()}
-    weights = {f: torch.zeros(len(c), dtype=torch.float64) for f, c in columns.items()}
-    for factor in weights:
-        weights[factor][0] = 1.0  # factors that start alike would stay alike
-    biases = {factor: torch.ones(1, dtype=torch.float64) for factor in columns}
-    parameters = [p.requires_grad_() for p in (*weights.values(), *biases.values())]
+    weights = {f: torch.zeros(len(LENGTHS), 1 + len(c), dtype=torch.float64) for f, c in columns.items()}
+    for matrix in weights.values():
+        matrix[:, 0] = 1.0  # the bias
+        matrix[:, 1] = 1.0  # factors that start alike would stay alike
+    parameters = [matrix.requires_grad_() for matrix in weights.values()]
     coherent = torch.tensor([float(row[1] == COHERENT) for row in rows], dtype=torch.float64)
     counts = torch.tensor(balance(rows))
     optimizer = torch.optim.LBFGS(parameters, max_iter=500, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        log_p = sum(
-            torch.nn.functional.logsigmoid(scaled[:, c] @ weights[f] + biases[f]) for f, c in columns.items()
-        )
+        log_p = torch.zeros(len(rows), dtype=torch.float64)
+        for f, c in columns.items():
+            own = weights[f][at]
+            log_p = log_p + torch.nn.functional.logsigmoid(own[:, 0] + (own[:, 1:] * scaled[:, c]).sum(1))
         log_odds = log_p - torch.log(-torch.expm1(torch.clamp(log_p, max=-1e-12)))
         each = torch.nn.functional.binary_cross_entropy_with_logits(log_odds, coherent, reduction="none")
-        total = (counts * each).sum() / counts.sum() + PENALTY * sum((w**2).sum() for w in weights.values())
+        size = sum((w[:, 1:] ** 2).sum() for w in weights.values())
+        bends = sum((w.diff(dim=0) ** 2).sum() for w in weights.values())
+        total = (counts * each).sum() / counts.sum() + (PENALTY * size + JOIN * bends) / len(LENGTHS)
         total.backward()
         return total
 
     optimizer.step(loss)
+    scales = {name: _short(low[i], high[i], mean[i], std[i]) for i, name in enumerate(names)}
     return {
         "loss": loss().item(),
-        "scales": {
-            name: [float(f"{value:.6g}") for value in (low[i], high[i], mean[i], std[i])]
-            for i, name in enumerate(names)
-        },
-        "biases": {factor: float(f"{bias.item():.6g}") for factor, bias in biases.items()},
+        "lengths": list(LENGTHS),
+        "scales": scales,
+        "biases": {factor: _short(*matrix[:, 0].tolist()) for factor, matrix in weights.items()},
         "weights": {
             factor: {
-                name: float(f"{w.item():.6g}")
-                for name, w in zip(FACTORS[factor], weights[factor], strict=True)
+                name: _short(*column.tolist())
+                for name, column in zip(FACTORS[factor], weights[factor][:, 1:].T, strict=True)
             }
             for factor in FACTORS
         },
     }
+
+
+def _short(*values: float) -> list[float]:
+    """Six digits of each, which is more than the fit knows."""
+    return [float(f"{value:.6g}") for value in values]
 
 
 if __name__ == "__main__":

@@ -7,14 +7,16 @@ Every step leaves its result in `--work`, and a rerun goes on where the last one
 """
 
 import argparse
+import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from longlode.core.records import read_record
-from longlode.corpus import Document, Tokenizer, in_heldout, read, train_bpe
+from longlode.corpus import Document, Tokenizer, Unreadable, in_heldout, read, train_bpe
 from longlode.packing import batches, open_shards, pack
 from longlode.train import Recipe, TrainSummary, build_model, train
 
@@ -22,6 +24,8 @@ RECIPE = Path(__file__).with_name("starter.toml")
 VOCAB_SIZE = 4096
 MAX_TOKENIZER_CHARS = 1_000_000
 """Characters of one document that the tokenizer learns from, so that one huge book does not choose the words."""
+PASSAGE_CHARS = 500
+"""About a segment of tokens: the size of the passages of a shuffled copy."""
 
 
 def main() -> None:
@@ -34,7 +38,8 @@ def main() -> None:
         train_bpe(training_texts(arguments.inputs, fraction), VOCAB_SIZE).save(tokenizer_folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
     if not (shards_folder / "record.json").is_file():
-        print(pack(read(arguments.inputs), tokenizer, shards_folder, length=recipe.data.length))
+        documents = with_shuffled_copies(read(arguments.inputs), arguments.shuffled_copies)
+        print(pack(documents, tokenizer, shards_folder, length=recipe.data.length))
     summary = run_training(recipe, tokenizer, shards_folder, arguments)
     print(summary)
     export(recipe, summary, shards_folder, arguments)
@@ -49,6 +54,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder for tokenizer, shards and the run")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the finished scorer")
     parser.add_argument("--about", type=Path, help="text for the model card: what the corpus is, whose it is")
+    parser.add_argument(
+        "--shuffled-copies", type=int, default=1, help="copies of each document in another order, beside it"
+    )
     parser.add_argument("--set", action="append", default=[], help="SECTION.KEY=VALUE, as in longlode train")
     parser.add_argument("--resume", action="store_true", help="go on with a stopped training run")
     return parser.parse_args()
@@ -59,6 +67,35 @@ def training_texts(inputs: list[str], fraction: float) -> Iterator[str]:
     for item in read(inputs):
         if isinstance(item, Document) and not in_heldout(item.id, fraction):
             yield item.text[:MAX_TOKENIZER_CHARS]
+
+
+def with_shuffled_copies(
+    items: Iterator[Document | Unreadable], copies: int
+) -> Iterator[Document | Unreadable]:
+    """Each document, and after it copies of its passages in random order, under the same id.
+
+    A scorer reads pairs of segments that do not follow each other, and in running text the near past foretells what
+    the far past could: the copies are where it learns to take from a passage what holds all through the document.
+    """
+    for item in items:
+        yield item
+        if isinstance(item, Document):
+            for copy in range(copies):
+                yield replace(item, text=shuffled_passages(item.text, random.Random(f"{item.id}/{copy}")))
+
+
+def shuffled_passages(text: str, rng: random.Random) -> str:
+    """The text in passages of about PASSAGE_CHARS characters, cut where a word ends, in random order."""
+    passages: list[str] = []
+    start = 0
+    while start < len(text):
+        end = min(start + PASSAGE_CHARS, len(text))
+        while end < len(text) and not text[end].isspace():
+            end += 1
+        passages.append(text[start:end].strip())
+        start = end
+    rng.shuffle(passages)
+    return "\n".join(passages)
 
 
 def run_training(

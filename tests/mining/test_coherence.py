@@ -180,6 +180,29 @@ def test_features_beyond_what_was_seen_are_clipped():
         assert weights.log_odds(features | {name: low - 100}) == weights.log_odds(features | {name: low})
 
 
+def test_weights_between_two_lengths_are_between_those_of_the_two():
+    features = measurements(story(random.Random(4))).features()
+    weights = coherence.packaged_weights()
+    scaled = {
+        name: (np.clip(features[name], low, high) - mean) / std
+        for name, (low, high, mean, std) in weights.scales.items()
+    }
+
+    def log_p(factor, mix):
+        z = np.dot(mix, weights.biases[factor])
+        z += sum(np.dot(mix, w) * scaled[name] for name, w in weights.weights[factor].items())
+        return -np.log1p(np.exp(-z))
+
+    a, b = weights.lengths[:2]
+    assert (a, b) == (4096, 8192)
+    for num_tokens, share in ((1000, 1.0), (a, 1.0), (a * 2**0.25, 0.75), (b, 0.0)):
+        found = weights.factors(features | {"length": np.log(num_tokens)})
+        mix = [share, 1 - share] + [0.0] * (len(weights.lengths) - 2)
+        assert found == pytest.approx({factor: log_p(factor, mix) for factor in found}, rel=1e-9)
+    beyond = [weights.log_odds(features | {"length": np.log(n)}) for n in (weights.lengths[-1], 10**6)]
+    assert beyond[0] == beyond[1] != weights.log_odds(features | {"length": np.log(a)})
+
+
 def plain_measurements(tokens, words, left_out):
     """The features as they are defined, of what remains without the places in [left_out[0], left_out[1])."""
     n, m = len(tokens), len(words.kinds)
@@ -205,7 +228,15 @@ def plain_measurements(tokens, words, left_out):
     pages = [slice(at, at + 300) for at in range(0, max(m - 299, 1), 300)]
     types = [len(set(words.kinds[page])) / max(1, min(300, m)) for page in pages]
     found["types"] = mean(types, np.ones(len(pages)), kept([page.start for page in pages], m))
-    for full in (300, 600):
+    near, span = coherence.WORD_ORDER
+    result = order_contrast(words.kinds, near=near, span=max(1, min(span, m // 6)))
+    value = mean(
+        result.contrast * np.where(words.shares < 0.1, nats, 0.0)[words.kinds],
+        result.counted.astype(float),
+        keep,
+    )
+    found["word_order"] = np.log(max(value, 2e-3))
+    for full in (60, 300, 600):
         span = max(1, min(full, m // 4))
         far = far_shares(Occurrences(words.kinds), span, max(1, m // 3)) if m else np.zeros(0)
         for label, limit in {"rare": 0.03, "uncommon": 0.1}.items():
@@ -247,7 +278,7 @@ def test_the_fingerprint_follows_weights_and_table(tmp_path):
     text = coherence.WEIGHTS_FILE.read_text()
     (tmp_path / "a.json").write_text(text)
     found = json.loads(text)
-    found["biases"]["order"] += 1
+    found["biases"]["order"][0] += 1
     (tmp_path / "b.json").write_text(json.dumps(found))
     a, b = (coherence.read_weights(tmp_path / f"{name}.json", tmp_path / "words.tsv") for name in "ab")
     (tmp_path / "words.tsv").write_text("9\t-\n7\tthe\n")

@@ -9,9 +9,10 @@ Three questions, each a factor with a probability; a document must pass all thre
     z_f = bias_f + sum_x weight_fx * (clip(x) - mean_x) / std_x         P = prod_f 1 / (1 + exp(-z_f))
     score = log(P / (1 - P)), nats
 
-Every factor also sees the length of the document, and how rich its vocabulary is, since what is to be expected depends
-on both. Clip holds every feature within what was seen when the weights were fitted (`recipes/make_default_score.py`),
-so that a strange document is not judged by extrapolation.
+Every factor also sees how rich the vocabulary is, since what is to be expected depends on it. What a feature is worth
+depends on how much there is to measure it on: biases and weights are given at a few lengths, linear in the logarithm
+of the number of tokens between them and constant beyond. Clip holds every feature within what was seen when the weights
+were fitted (`recipes/make_default_score.py`), so that a strange document is not judged by extrapolation.
 """
 
 import json
@@ -37,7 +38,9 @@ SPAN_TOKENS = 1024
 """The past that is put to the test, and the size of the windows it is compared with. At most."""
 CLOSE_ORDER = (64, 256)
 """(near, span) of the second order feature: what the paragraph before announces."""
-SPANS = (300, 600)
+WORD_ORDER = (60, 400)
+"""(near, span) of the third, in words weighed by how rare they are at large; span at most a sixth of the document."""
+SPANS = (60, 300, 600)
 """Words on either side of a cut; at most a quarter of the document."""
 LIMITS = {"rare": 0.03, "uncommon": 0.1}
 """Classes of words: those in at most this share of the windows of text at large."""
@@ -106,6 +109,9 @@ class Measurements:
         self._put("types", parts.means(*_types(kinds)))
         # Words that have no weight in any class link nothing.
         seen = Occurrences(kinds, (words.shares < max(LIMITS.values()))[kinds])
+        near, span = WORD_ORDER
+        result = contrast_of(seen, near=near, span=max(1, min(span, n // 6)))
+        self._put("word_order", parts.means(result.contrast * nats[kinds], result.counted.astype(np.float64)))
         measured: dict[int, dict[str, np.ndarray]] = {}
         for full in SPANS:
             span = max(1, min(full, n // 4))
@@ -151,11 +157,16 @@ def _types(kinds: np.ndarray) -> tuple[np.ndarray, None, np.ndarray]:
 
 @dataclass(frozen=True)
 class Weights:
-    """The fitted numbers: for each feature (low, high, mean, std), and for each factor its bias and its weights."""
+    """The fitted numbers, M lengths.
 
+    lengths: of documents, in tokens, ascending. scales: for each feature (low, high, mean, std). biases, weights: for
+    each factor its bias, and its weight of each feature it sees, at each of the lengths.
+    """
+
+    lengths: tuple[int, ...]
     scales: dict[str, tuple[float, float, float, float]]
-    biases: dict[str, float]
-    weights: dict[str, dict[str, float]]
+    biases: dict[str, list[float]]
+    weights: dict[str, dict[str, list[float]]]
     fingerprint: str
 
     def factors(self, features: dict[str, float]) -> dict[str, float]:
@@ -174,21 +185,28 @@ class Weights:
 
     def _log_p(self, values: dict[str, np.ndarray]) -> np.ndarray:
         """log P of each factor, float64 `[num_factors, K]`; sums along the first axis add up in the file's order."""
-        low, high, mean, std, biases, used = self._tables
-        scaled = (np.clip(np.stack([values[name] for name in self.scales]), low, high) - mean) / std
-        z = np.stack([(scaled[rows] * weights).sum(axis=0) for rows, weights in used])
-        return -np.logaddexp(0.0, -(biases + z))
+        low, high, mean, std, used = self._tables
+        scaled = (np.clip(np.stack([values[name] for name in self.scales], axis=1), low, high) - mean) / std
+        place = np.interp(values["length"], np.log(self.lengths), np.arange(len(self.lengths)))
+        near = np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(len(self.lengths))))
+        z = []
+        for columns, table in used:
+            own = near @ table
+            z.append(own[:, 0] + (own[:, 1:] * scaled[:, columns]).sum(axis=1))
+        return -np.logaddexp(0.0, -np.stack(z))
 
     @cached_property
     def _tables(self) -> tuple[Any, ...]:
-        """Columns of the scales, `[num_features, 1]`; biases `[num_factors, 1]`; rows and weights of each factor."""
+        """Rows of the scales, `[num_features]`; of each factor the columns it sees, and `[M, 1 + columns]` numbers."""
         names = list(self.scales)
         used = [
-            (np.array([names.index(x) for x in weights]), np.array(list(weights.values()))[:, None])
-            for weights in self.weights.values()
+            (
+                np.array([names.index(x) for x in weights]),
+                np.array([self.biases[factor], *weights.values()]).T,
+            )
+            for factor, weights in self.weights.items()
         ]
-        biases = np.array([self.biases[factor] for factor in self.weights])[:, None]
-        return *np.array(list(self.scales.values())).T[:, :, None], biases, used
+        return *np.array(list(self.scales.values())).T, used
 
 
 def read_weights(path: Path, background: Path) -> Weights:
@@ -196,6 +214,7 @@ def read_weights(path: Path, background: Path) -> Weights:
     text = path.read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return Weights(
+        lengths=tuple(found["lengths"]),
         scales={name: tuple(values) for name, values in found["scales"].items()},
         biases=found["biases"],
         weights=found["weights"],

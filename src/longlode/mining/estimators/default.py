@@ -22,7 +22,7 @@ class DefaultEstimator(RowPairsEstimator):
     """
 
     name: ClassVar[str] = "default"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def options(self) -> dict[str, Any]:
         """The pair budget, and what was fitted."""
