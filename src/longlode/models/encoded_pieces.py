@@ -1,0 +1,162 @@
+"""Tokens of texts whose pieces have mostly been seen before: ten times faster than a tokenizer, the same tokens.
+
+A byte-level BPE first splits a text by a pattern and then encodes each piece alone, so what a piece becomes can be
+kept. `tokenizers` does keep it, but the split takes most of its time. Here the text is cut by bytes, at places where
+the pattern cuts as well: right after a run of ASCII letters or digits that ends at ASCII of another class, and between
+a sign and a single space. What stands between two such places is encoded once, and found by its hash from then on
+(`core.spans`).
+"""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+
+from longlode.core.spans import SpanTable
+
+_BLOCK_BYTES = 1 << 17
+_LONG_BYTES = 48
+"""Longer stretches are not kept: they hardly come back."""
+_KEPT_PIECES = 1 << 18
+_LETTER, _DIGIT, _SIGN, _SPACE, _BLANK, _OTHER = range(6)
+"""Classes of bytes: ASCII, but for the last; blank is white space other than the space."""
+_KEPT_SHARE = 0.7
+"""A block of which less than this share would be kept goes to the tokenizer as it is."""
+
+# Patterns of which it is known that a run of letters, or of digits, ends a piece. None looks behind, and none looks
+# further than the end of a run of spaces. In this order: ours, GPT-2 (written out), Llama 3, Qwen 2.
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_PATTERNS = {
+    r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    *(
+        rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        for digits in (r"\p{N}{1,3}", r"\p{N}")
+    ),
+}
+
+
+def piece_cutter(tokenizer_json: str) -> "list[str] | None":
+    """Whether tokens of a text may be put together from those of its stretches, for a tokenizer as JSON.
+
+    Returns: None if that is not known; else the strings that a text must not hold for it (beginnings of added tokens).
+    """
+    found = json.loads(tokenizer_json)
+    added = found.get("added_tokens") or []
+    whole = (
+        found.get("normalizer") is None
+        and found["model"].get("type") == "BPE"
+        and not found["model"].get("dropout")
+    )
+    plain = not any(one["lstrip"] or one["rstrip"] or one["single_word"] for one in added)
+    if not (whole and plain and _cuts_at_runs(found.get("pre_tokenizer") or {})):
+        return None
+    return sorted({one["content"][:2] for one in added})
+
+
+def _cuts_at_runs(step: dict) -> bool:
+    steps = step.get("pretokenizers", []) if step.get("type") == "Sequence" else [step]
+    kinds = [one.get("type") for one in steps]
+    if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]) or steps[-1].get("add_prefix_space"):
+        return False
+    if kinds == ["ByteLevel"]:
+        return bool(steps[0].get("use_regex", True))
+    split = steps[0]
+    known = split["pattern"].get("Regex") in _PATTERNS
+    return (
+        known
+        and split["behavior"] == "Isolated"
+        and not split["invert"]
+        and not steps[1].get("use_regex", True)
+    )
+
+
+class EncodedPieces:
+    """What has been encoded so far. At most 262,144 stretches, then it starts anew."""
+
+    def __init__(self, encode: Callable[[list[str]], tuple[Sequence[int], Sequence[int]]]) -> None:
+        """Args: encode, the tokens of some texts one after the other, and of each token the number of its text."""
+        self._encode = encode
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._table = SpanTable()
+        self._tokens = np.zeros(0, dtype=np.int32)
+        self._first = np.zeros(1, dtype=np.int64)
+
+    def tokens(self, text: str) -> np.ndarray:
+        """The tokens of a text, int32 `[n]`."""
+        data = text.encode("utf-8")
+        found, start = [np.zeros(0, dtype=np.int32)], 0
+        with self._lock:
+            while start < len(data):
+                block, cuts = _block(data, start)
+                found.append(self._block_tokens(block, cuts))
+                start += len(block)
+                if len(self._table) > _KEPT_PIECES:
+                    self._forget()
+        return np.concatenate(found)
+
+    def _block_tokens(self, block: bytes, cuts: np.ndarray) -> np.ndarray:
+        starts, stops = cuts[:-1], cuts[1:]
+        short = stops - starts <= _LONG_BYTES
+        if (stops - starts)[short].sum() < _KEPT_SHARE * len(block):
+            return self._each(block, np.array([0]), np.array([len(block)]))[0]
+        numbers = self._numbers(block, starts[short], stops[short])
+        first, num = np.zeros(len(starts), dtype=np.int64), np.zeros(len(starts), dtype=np.int64)
+        first[short], num[short] = self._first[numbers], self._first[numbers + 1] - self._first[numbers]
+        pool, rest = self._tokens, np.flatnonzero(~short)
+        if len(rest):
+            others, num[rest] = self._each(block, starts[rest], stops[rest])
+            first[rest] = len(pool) + np.cumsum(num[rest]) - num[rest]
+            pool = np.concatenate([pool, others])
+        stop = np.cumsum(num)
+        return pool[np.repeat(first - (stop - num), num) + np.arange(stop[-1] if len(stop) else 0)]
+
+    def _numbers(self, block: bytes, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+        numbers, new = self._table.numbers(np.frombuffer(block, dtype=np.uint8), starts, stops)
+        if len(new):
+            tokens, num = self._each(block, starts[new], stops[new])
+            self._tokens = np.concatenate([self._tokens, tokens])
+            self._first = np.append(self._first, self._first[-1] + np.cumsum(num))
+        return numbers
+
+    def _each(self, block: bytes, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of each stretch, one after the other, int32; and how many each has, int64 `[k]`."""
+        bounds = zip(starts.tolist(), stops.tolist(), strict=True)
+        tokens, owners = self._encode([block[a:b].decode("utf-8") for a, b in bounds])
+        return np.array(tokens, dtype=np.int32), np.bincount(
+            np.array(owners, dtype=np.int64), minlength=len(starts)
+        )
+
+
+def _block(data: bytes, start: int) -> tuple[bytes, np.ndarray]:
+    """The next block, up to the last place where it can be cut; and all those places, 0 and its length among them."""
+    size = _BLOCK_BYTES
+    while True:
+        block = data[start : start + size]
+        kinds = _kinds()[np.frombuffer(block, dtype=np.uint8)]
+        here, after = kinds[:-1], kinds[1:]
+        is_cut = (here <= _DIGIT) & (after <= _BLANK) & (here != after)
+        is_cut[:-1] |= (here[:-1] == _SIGN) & (after[:-1] == _SPACE) & (after[1:] <= _SIGN)
+        cuts = np.flatnonzero(is_cut) + 1
+        if start + len(block) == len(data):
+            return block, np.concatenate([[0], cuts, [len(block)]])
+        if len(cuts):
+            return block[: cuts[-1]], np.append(0, cuts)
+        size *= 2
+
+
+@cache
+def _kinds() -> np.ndarray:
+    """The class of each byte."""
+    kinds = np.full(256, _OTHER, dtype=np.uint8)
+    for one in map(chr, range(128)):
+        kinds[ord(one)] = _LETTER if one.isalpha() else _DIGIT if one.isdigit() else _SIGN
+    kinds[ord(" ")] = _SPACE
+    kinds[[ord(one) for one in "\t\n\v\f\r\x1c\x1d\x1e\x1f"]] = _BLANK
+    return kinds
