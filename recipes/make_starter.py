@@ -174,6 +174,7 @@ def model_card(
         rows=rows,
         about=about,
         corpus_tokens=f"{num_tokens:,}" if isinstance(num_tokens, int) else num_tokens,
+        copies=COPIES.format(copies=arguments.shuffled_copies, chars=PASSAGE_CHARS),
     )
 
 
@@ -182,6 +183,9 @@ def input_row(name: str, fraction: float) -> str:
     sides = Counter(in_heldout(item.id, fraction) for item in read([name]) if isinstance(item, Document))
     return f"| {Path(name).name} | {sides[False]} | {sides[True]} |"
 
+
+COPIES = """Shuffled copies of each document, beside it: {copies} (its passages of about {chars} characters in random order), so that
+the model learns to take from a passage what holds all through a document."""
 
 CARD = """---
 license: apache-2.0
@@ -197,6 +201,7 @@ bfloat16 weights) that `longlode score` uses when no other scorer is named. Made
 
 {steps} steps, {tokens} tokens in sequences of {length} (no document is cut shorter), {hours} hours on one CPU thread.
 Loss on held-out documents: {loss} nats a token. The corpus has {corpus_tokens} tokens, both sides of the split counted.
+{copies}
 Documents whose id hashes below {fraction} (`longlode.corpus.in_heldout`) were left out of the tokenizer and the
 training; benchmarks score only those.
 
