@@ -23,7 +23,7 @@ What the released code does otherwise (`release_*` here, the rest in `estimators
         about two.
     R4  the softmax runs over raw perplexity differences, so a hard segment (PPL in the hundreds) saturates
         it.
-    R5  LDS is a plain sum, not divided by the number of pairs: longer documents score higher.
+    R5  LDS is a plain sum, not divided by the number of pairs: with all pairs, longer documents score higher.
     R6  a NaN sum becomes 0.
 
 Everything below is a pure function of arrays. Letters: S segments, P pairs, L tokens of a segment.

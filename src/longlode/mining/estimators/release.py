@@ -11,8 +11,9 @@ Checked against `prolong/run.py` and `run_batch_multi_process.py` of github.com/
     R9   A segment's first token is never scored, not even after a source, where it has a context. Kept
          (Scorer).
     R10  The tail after the last whole segment is dropped. Kept (segments.py).
-    R11  Segments are read without BOS, so any context at all lowers the cold start's perplexity, and nothing
-         subtracts that: unrelated text has positive strength. Kept.
+    R11  Segments are read without BOS, and nothing subtracts what any text of the kind would have given: a source
+         from another document of the same domain has most of the strength of one from the document itself
+         (docs/mining.md, "The release's quirks"). Kept.
 
 What is not kept, because it is an accident of the program and no part of the score:
 
