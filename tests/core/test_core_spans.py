@@ -1,11 +1,12 @@
 """Numbers of stretches against a dictionary of the stretches themselves."""
 
+import os
 import random
 
 import numpy as np
 import pytest
 
-from longlode.core.spans import SpanTable
+from longlode.core.spans import ForkGuard, SpanTable
 
 
 def by_dictionary(known, codes, starts, stops):
@@ -67,3 +68,47 @@ def test_a_crowded_table_finds_the_next_free_slot():
         )
         assert numbers.tolist() == list(range(at, at + len(some)))
     assert len(table) == len(set(stretches))
+
+
+def thue_morse(length):
+    return "".join("ab"[bin(place).count("1") % 2] for place in range(length))
+
+
+COLLIDING = [
+    ("mnlmnkklnnmnmnmmmkomol", "mlnmlnnnkklklklmmnkmkn"),
+    (" the", " llmmnrpkomknoomnlilkllllnnn"),
+    (thue_morse(1024), thue_morse(1024).translate(str.maketrans("ab", "ba"))),
+]
+
+
+@pytest.mark.parametrize("pair", COLLIDING, ids=["words", "preimage", "thue-morse"])
+def test_stretches_that_share_a_hash_are_told_apart(pair):
+    table = SpanTable()
+    for text in ("".join(pair) * 2, pair[1] + pair[0], pair[0] + pair[1]):
+        codes = np.frombuffer(text.encode(), dtype=np.uint8)
+        ends = np.cumsum(
+            [len(pair[0] if text.startswith(pair[0]) == (k % 2 == 0) else pair[1]) for k in range(2)]
+        )
+        starts = np.append(0, ends[:-1])
+        hashes = table._hash(codes, starts, ends)
+        numbers, new = table.numbers(codes, starts, ends)
+        assert numbers.tolist() == ([0, 1] if text.startswith(pair[0]) else [1, 0])
+        assert len(table) == 2
+    assert hashes[0] == hashes[1], "these would have been one"
+    assert len(new) == 0
+
+
+def test_a_cache_is_dropped_when_a_step_raises_and_in_a_forked_child():
+    kept = [1]
+    guard = ForkGuard(kept.clear)
+    with pytest.raises(MemoryError), guard:
+        raise MemoryError
+    assert kept == []
+    kept.append(2)
+    with guard:
+        child = os.fork()
+        if not child:  # the child has a lock that a thread of its parent holds
+            with guard:
+                os._exit(int(kept != []))
+        assert os.waitpid(child, 0)[1] == 0
+    assert kept == [2]

@@ -1,6 +1,8 @@
 """Tokens put together from stretches against those of the tokenizer on the whole text."""
 
+import copy
 import json
+import pickle
 import random
 
 import numpy as np
@@ -87,3 +89,34 @@ def test_what_is_not_known_to_be_cut_is_left_to_the_tokenizer(change):
     found = json.loads(TextEncoder(starter()).to_str())
     assert piece_cutter(json.dumps(found)) == ["<|"]
     assert piece_cutter(json.dumps(found | change)) is None
+
+
+def test_nothing_is_left_half_done_by_a_text_that_fails(monkeypatch):
+    encoder = TextEncoder(starter())
+    right = encoder._pieces._encode
+    fails = iter([MemoryError("no memory")])
+
+    def once(texts):
+        for error in fails:
+            raise error
+        return right(texts)
+
+    monkeypatch.setattr(encoder._pieces, "_encode", once)
+    with pytest.raises(MemoryError):
+        encoder.encode(["the cat sat"])
+    texts = ["zebra runs away fast today", "the cat sat"]
+    assert encoder.encode(texts) == encoder._encode_plainly(texts)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda encoder: pickle.loads(pickle.dumps(encoder))])
+def test_an_encoder_can_be_copied_and_sent(copied):
+    encoder = TextEncoder(starter())
+    expected = encoder.encode(["one of the cats"])
+    assert copied(encoder).encode(["one of the cats"]) == expected
+
+
+def test_texts_with_few_places_to_cut_go_to_the_tokenizer(monkeypatch):
+    encoder = TextEncoder(starter())
+    monkeypatch.setattr(encoder._pieces, "tokens", None)
+    texts = ["Пётр сказал, что придёт", "漢字かな"]
+    assert encoder.encode(texts) == encoder._encode_plainly(texts)

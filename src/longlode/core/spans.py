@@ -1,13 +1,19 @@
 """Numbers for stretches of text: equal stretches get equal numbers, thousands at a time.
 
 A dictionary of Python strings spends 300 ns on each word of a text, most of it on making the string. Here only what was
-never seen before has to become a string: the others are found by their hashes, in vectors.
+never seen before has to become a string: the others are found by their hashes, in vectors, and compared code by code.
 
     hash of codes c_0 .. c_(m-1) = sum_k c_k B^k + m D   modulo 2^64        B, D odd
     from prefix sums P_i = sum_(k<i) c_k B^k:  hash of [start, stop) = (P_stop - P_start) B^(-start) + m D
 
-Two of a million different stretches share a hash with a probability of about 3e-8; no text is known that does.
+Different stretches may share a hash, by intent too, as the constants are public: those that came later are kept aside,
+in a dictionary, which is slow and right.
 """
+
+import os
+import threading
+from collections.abc import Callable
+from types import TracebackType
 
 import numpy as np
 
@@ -24,12 +30,23 @@ class SpanTable:
     def __init__(self) -> None:
         """Start with nothing known."""
         self._hashes = np.zeros(0, dtype=np.uint64)
+        self._numbers = np.zeros(0, dtype=np.int64)
         self._powers = np.ones((2, 1), dtype=np.uint64)
         self._clear(_LEAST_BITS)
+        # What each number stands for: its codes lie in one row of all codes.
+        self._codes = np.zeros(0, dtype=np.uint32)
+        self._begin = np.zeros(0, dtype=np.int64)
+        self._length = np.zeros(0, dtype=np.int64)
+        self._aside: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         """How many are known."""
-        return len(self._hashes)
+        return len(self._length)
+
+    @property
+    def num_codes(self) -> int:
+        """Codes of all that are known."""
+        return len(self._codes)
 
     def numbers(
         self, codes: np.ndarray, starts: np.ndarray, stops: np.ndarray
@@ -42,16 +59,49 @@ class SpanTable:
         hashes = self._hash(codes, starts, stops)
         numbers = self._find(hashes)
         missing = np.flatnonzero(numbers < 0)
-        if not len(missing):
-            return numbers, missing
-        _, first, which = np.unique(hashes[missing], return_index=True, return_inverse=True)
-        in_order = np.argsort(first)
-        rank = np.empty(len(first), dtype=np.int64)
-        rank[in_order] = np.arange(len(first))
-        numbers[missing] = len(self) + rank[which]
-        new = missing[first[in_order]]
-        self._add(hashes[new])
+        new = missing
+        if len(missing):
+            _, first, which = np.unique(hashes[missing], return_index=True, return_inverse=True)
+            in_order = np.argsort(first)
+            rank = np.empty(len(first), dtype=np.int64)
+            rank[in_order] = np.arange(len(first))
+            numbers[missing] = len(self) + rank[which]
+            new = missing[first[in_order]]
+            self._add(hashes[new], numbers[new])
+            self._keep(codes, starts[new], stops[new])
+        others = np.flatnonzero(self._is_other(codes, starts, stops, numbers))
+        for row in others.tolist():
+            known = codes[starts[row] : stops[row]].astype(np.uint32).tobytes()
+            numbers[row] = self._aside.setdefault(known, len(self))
+            if numbers[row] == len(self):
+                self._keep(codes, starts[row : row + 1], stops[row : row + 1])
+                new = np.append(new, row)
         return numbers, new
+
+    def _keep(self, codes: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
+        """Store what the next numbers stand for."""
+        lengths = stops - starts
+        ends = np.cumsum(lengths)
+        self._begin = np.append(self._begin, len(self._codes) + ends - lengths)
+        self._length = np.append(self._length, lengths)
+        rows = np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum())
+        self._codes = np.append(self._codes, codes[rows].astype(np.uint32))
+
+    def _is_other(
+        self, codes: np.ndarray, starts: np.ndarray, stops: np.ndarray, numbers: np.ndarray
+    ) -> np.ndarray:
+        """Where a stretch is not what its number stands for, bool `[k]`."""
+        lengths = stops - starts
+        is_other: np.ndarray = self._length[numbers] != lengths
+        # Of stretches as long as they should be, all codes at once, one stretch after the other.
+        rows = np.flatnonzero(~is_other & (lengths > 0))
+        length, ends = lengths[rows], np.cumsum(lengths[rows])
+        here = np.repeat(starts[rows] - (ends - length), length) + np.arange(length.sum())
+        there = here + np.repeat(self._begin[numbers[rows]] - starts[rows], length)
+        wrong = codes[here] != self._codes[there]
+        if wrong.any():
+            is_other[rows[np.searchsorted(ends, np.flatnonzero(wrong), side="right")]] = True
+        return is_other
 
     def _hash(self, codes: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
         n = len(codes)
@@ -79,25 +129,52 @@ class SpanTable:
             other = other[(self._hash_at[slots[other]] != hashes[other]) & (numbers[other] >= 0)]
         return numbers
 
-    def _add(self, hashes: np.ndarray) -> None:
-        """Args: hashes, new ones, all different."""
-        first = len(self)
-        self._hashes = np.concatenate([self._hashes, hashes])
+    def _add(self, hashes: np.ndarray, numbers: np.ndarray) -> None:
+        """Args: hashes, new ones, all different; the numbers of their stretches."""
+        self._hashes, self._numbers = np.append(self._hashes, hashes), np.append(self._numbers, numbers)
         bits = 1 + len(self._hashes).bit_length()
         if 1 << bits > len(self._number_at):
             self._clear(bits)
-            first = 0
-        numbers = np.arange(first, len(self._hashes))
-        hashes = self._hashes[first:]
+            hashes, numbers = self._hashes, self._numbers
         slots = (hashes >> self._shift).astype(np.int64)
         while len(numbers):
             free = self._number_at[slots] < 0
             self._number_at[slots[free]] = numbers[free]  # of several that want a slot, one gets it
-            self._hash_at[slots[free]] = hashes[free]
             left = self._number_at[slots] != numbers
+            self._hash_at[slots[~left]] = hashes[~left]
             numbers, hashes, slots = numbers[left], hashes[left], (slots[left] + 1) % len(self._number_at)
 
     def _clear(self, bits: int) -> None:
         self._number_at = np.full(1 << bits, -1, dtype=np.int64)
         self._hash_at = np.zeros(1 << bits, dtype=np.uint64)
         self._shift = np.uint64(64 - bits)
+
+
+class ForkGuard:
+    """One at a time, for a cache that is filled in several steps: `with guard: ...`.
+
+    What is left when a step raises, or when a process is forked while another thread is at it, fits no longer
+    together, so the cache is dropped.
+    """
+
+    def __init__(self, forget: Callable[[], None]) -> None:
+        """Args: forget, empties the cache."""
+        self._forget = forget
+        self._lock, self._process = threading.Lock(), os.getpid()
+
+    def __enter__(self) -> None:
+        """Wait for the others; a forked child does not wait for threads that it does not have."""
+        if self._process != os.getpid():
+            self._lock, self._process = threading.Lock(), os.getpid()
+            self._forget()
+        self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the next one in."""
+        try:
+            if kind is not None:
+                self._forget()
+        finally:
+            self._lock.release()

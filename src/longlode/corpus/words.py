@@ -1,13 +1,12 @@
 """Words of a text, the same whatever tokenizer a scorer has: lower case, identifiers taken apart."""
 
 import re
-import threading
 from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 
-from longlode.core.spans import SpanTable
+from longlode.core.spans import ForkGuard, SpanTable
 
 _SPACELESS = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _PART = re.compile(
@@ -20,6 +19,8 @@ _PART = re.compile(
 _GAP = re.compile(r"[\W_]")
 _CHUNK_CHARACTERS = 1 << 17
 _KEPT_WORDS = 1 << 18
+_KEPT_CODES = 1 << 23
+"""Characters of what is kept: pages of base64 would fill the memory with fewer words."""
 _ALPHABETS = (1 << 7, 1 << 16, 0x110000)
 """ASCII, the basic plane, and all there are: a table of classes is made when a text needs it."""
 
@@ -47,12 +48,13 @@ def split_words(text: str) -> list[str]:
 class Vocabulary:
     """Numbers for words, kept from text to text, so that a text costs little more than a look at its characters.
 
-    words: word by number. It lets go of what it knows when that is more than 262,144 words, before the next text.
+    words: word by number. It lets go of what it knows when that is more than 262,144 spellings or 8 MB of them, before
+    the next text.
     """
 
     def __init__(self) -> None:
         """Start with no word."""
-        self._lock = threading.Lock()
+        self._guard = ForkGuard(self._forget)
         self._forget()
 
     def _forget(self) -> None:
@@ -67,8 +69,8 @@ class Vocabulary:
 
         Returns: int32 `[n]`, the number of each word of `split_words`; and the words by number.
         """
-        with self._lock:
-            if len(self.words) > _KEPT_WORDS:
+        with self._guard:
+            if len(self._spans) > _KEPT_WORDS or self._spans.num_codes > _KEPT_CODES:
                 self._forget()
             parts = [self._numbers_of(chunk) for chunk in _chunks(text)]
             mine = np.concatenate([np.zeros(0, dtype=np.int32), *parts])

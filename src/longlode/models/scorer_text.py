@@ -34,7 +34,7 @@ class TextEncoder:
         self._inner.no_truncation()
         self._inner.no_padding()
         self._marks = piece_cutter(self.to_str())
-        self._pieces = EncodedPieces(self._each_of)
+        self._pieces = EncodedPieces(self._each_of, self._whole)
 
     @property
     def vocab_size(self) -> int:
@@ -55,7 +55,11 @@ class TextEncoder:
         """
         if self._marks is None:
             return self._encode_plainly(texts)
-        plain = [number for number, text in enumerate(texts) if any(mark in text for mark in self._marks)]
+        plain = [
+            number
+            for number, text in enumerate(texts)
+            if any(mark in text for mark in self._marks) or _is_foreign(text)
+        ]
         found = dict(zip(plain, self._encode_plainly([texts[number] for number in plain]), strict=True))
         return [
             found[number]
@@ -68,6 +72,11 @@ class TextEncoder:
         """Tokens of some short texts, and the number of the text of each token; each call costs 10 us."""
         found = self._inner.encode(texts, is_pretokenized=True, add_special_tokens=False)
         return found.ids, found.word_ids
+
+    def _whole(self, text: str) -> list[int]:
+        (found,) = self._inner.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = found.ids
+        return ids
 
     def _encode_plainly(self, texts: Sequence[str]) -> list[list[int]]:
         owners: list[int] = []
@@ -82,6 +91,11 @@ class TextEncoder:
             for owner, encoding in zip(owners[start:stop], encodings, strict=True):
                 tokens[owner].extend(encoding.ids)
         return tokens
+
+
+def _is_foreign(text: str) -> bool:
+    """Whether more than a fifth of it is not ASCII: there are few places to cut such a text at."""
+    return len(text.encode("utf-8", "surrogatepass")) > 1.2 * len(text)
 
 
 class TokensOnly:
