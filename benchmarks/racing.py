@@ -120,7 +120,7 @@ def measure(corpus: Corpus, top: float, num_draws: int, seed: int) -> list[dict]
         found = [
             replay(corpus, top, setting, np.random.default_rng([seed, draw])) for draw in range(num_draws)
         ]
-        means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+        means = {name: float(np.nanmean([one[name] for one in found])) for name in found[0]}
         rows.append(setting | means | {"same_sd": float(np.std([one["same"] for one in found]))})
     return rows
 
@@ -150,7 +150,7 @@ def replay(corpus: Corpus, top: float, setting: dict, rng: np.random.Generator) 
     return {
         "pairs": float(standings.num_read.mean()),
         "read": tokens_read / sum(document.num_tokens for document in corpus.documents),
-        "spearman": spearman(found, exact) or 0.0,
+        "spearman": np.nan if (rank := spearman(found, exact)) is None else rank,
         "same": float(np.mean((found > cut(found, top)) == (exact > cut(exact, top)))),
     }
 

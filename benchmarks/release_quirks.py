@@ -148,11 +148,12 @@ def _saturation(study: Study) -> str:
         for doc, one in study.measured(-1, rule):
             several = np.bincount(one.targets, minlength=len(one.rows)) > 1
             rows += one.rows[several].tolist()
-            related.append(spearman(doc.alone[: len(one.rows)][several], one.rows[several]) or 0.0)
+            rank = spearman(doc.alone[: len(one.rows)][several], one.rows[several])
+            related.append(np.nan if rank is None else rank)
         found.append(f"mean {np.mean(rows):.3f}, above 0.9 in {_share(np.array(rows) > 0.9)} of rows")
     return (
         f"specificity of rows with two sources or more: {found[0]}; with DST in the softmax {found[1]}; its rank "
-        f"correlation with PPL(s_i) in a document {np.mean(related[: len(related) // 2]):.2f}"
+        f"correlation with PPL(s_i) in a document {np.nanmean(related[: len(related) // 2]):.2f}"
     )
 
 

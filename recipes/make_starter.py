@@ -33,12 +33,13 @@ def main() -> None:
     arguments = parse()
     recipe = Recipe.load(RECIPE, arguments.set)
     fraction = recipe.data.heldout_fraction
-    tokenizer_folder, shards_folder = arguments.work / "tokenizer", arguments.work / "shards"
+    tokenizer_folder = arguments.work / "tokenizer"
+    shards_folder = arguments.work / f"shards-{arguments.shuffled_copies}-copies"
     if not (tokenizer_folder / "tokenizer.json").is_file():
         train_bpe(training_texts(arguments.inputs, fraction), VOCAB_SIZE).save(tokenizer_folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
     if not (shards_folder / "record.json").is_file():
-        documents = with_shuffled_copies(read(arguments.inputs), arguments.shuffled_copies)
+        documents = with_shuffled_copies(read(arguments.inputs), arguments.shuffled_copies, fraction)
         print(pack(documents, tokenizer, shards_folder, length=recipe.data.length))
     summary = run_training(recipe, tokenizer, shards_folder, arguments)
     print(summary)
@@ -55,7 +56,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the finished scorer")
     parser.add_argument("--about", type=Path, help="text for the model card: what the corpus is, whose it is")
     parser.add_argument(
-        "--shuffled-copies", type=int, default=1, help="copies of each document in another order, beside it"
+        "--shuffled-copies", type=int, default=1, help="of each document trained on, beside it"
     )
     parser.add_argument("--set", action="append", default=[], help="SECTION.KEY=VALUE, as in longlode train")
     parser.add_argument("--resume", action="store_true", help="go on with a stopped training run")
@@ -70,16 +71,16 @@ def training_texts(inputs: list[str], fraction: float) -> Iterator[str]:
 
 
 def with_shuffled_copies(
-    items: Iterator[Document | Unreadable], copies: int
+    items: Iterator[Document | Unreadable], copies: int, fraction: float
 ) -> Iterator[Document | Unreadable]:
-    """Each document, and after it copies of its passages in random order, under the same id.
+    """Each document, and after it, on the training side, copies of its passages in random order, under the same id.
 
     A scorer reads pairs of segments that do not follow each other, and in running text the near past foretells what
     the far past could: the copies are where it learns to take from a passage what holds all through the document.
     """
     for item in items:
         yield item
-        if isinstance(item, Document):
+        if isinstance(item, Document) and not in_heldout(item.id, fraction):
             for copy in range(copies):
                 yield replace(item, text=shuffled_passages(item.text, random.Random(f"{item.id}/{copy}")))
 
@@ -184,8 +185,8 @@ def input_row(name: str, fraction: float) -> str:
     return f"| {Path(name).name} | {sides[False]} | {sides[True]} |"
 
 
-COPIES = """Shuffled copies of each document, beside it: {copies} (its passages of about {chars} characters in random order), so that
-the model learns to take from a passage what holds all through a document."""
+COPIES = """Shuffled copies of each document, beside it: {copies} (its passages of about {chars} characters in random
+order), so that the model learns to take from a passage what holds all through a document."""
 
 CARD = """---
 license: apache-2.0
@@ -200,7 +201,8 @@ bfloat16 weights) that `longlode score` uses when no other scorer is named. Made
 ## What it was trained on
 
 {steps} steps, {tokens} tokens in sequences of {length} (no document is cut shorter), {hours} hours on one CPU thread.
-Loss on held-out documents: {loss} nats a token. The corpus has {corpus_tokens} tokens, both sides of the split counted.
+Loss on held-out documents: {loss} nats a token. The corpus has {corpus_tokens} tokens, both sides of the split and
+the copies counted.
 {copies}
 Documents whose id hashes below {fraction} (`longlode.corpus.in_heldout`) were left out of the tokenizer and the
 training; benchmarks score only those.

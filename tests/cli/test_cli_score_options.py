@@ -46,7 +46,7 @@ def test_refusals_say_what_is_expected(run, tmp_path, corpus):
 
 def test_a_race_says_what_it_did_and_select_says_when_it_was_for_another_cut(run, tmp_path, corpus, options):
     out = tmp_path / "raced"
-    raced = (*options, "--estimator", "strength", "--race", 0.4)
+    raced = (*options, "--estimator", "strength", "--race", 0.4, "--pairs", 40)
     shown = run("score", *raced, "-o", out)
     assert "Race for the best 40%" in shown
     assert "decided before the most pairs; the model read" in shown
@@ -72,6 +72,8 @@ def test_races_that_cannot_be_are_refused(run, tmp_path, corpus):
     assert "'default' cannot be raced: its score is not made of sampled pairs" in refused("--race", 0.5)
     assert "a sum that grows with the pairs read" in refused("--race", 0.5, "--estimator", "paper")
     assert "a race for the top 1.5 decides nothing" in refused("--race", 1.5, "--estimator", "strength")
+    few = refused("--race", 0.5, "--estimator", "strength", "--pairs", 32)
+    assert "a race that begins with 32 pairs of every document saves nothing when 32 are the most" in few
     assert "expected --race FRACTION with it" in refused("--race-by", "length")
     assert "cannot group by 'topic'" in refused(
         "--race", 0.5, "--race-by", "topic", "--estimator", "strength"

@@ -336,6 +336,18 @@ def test_nothing_to_score_is_no_race(tmp_path):
     assert len(read_record(tmp_path / "out")["race"]["rounds"]) == 1
 
 
+@pytest.mark.parametrize("rows_per_unit", [1, 2, 4])
+def test_lines_of_nothing_change_nothing(tmp_path, rows_per_unit):
+    settings = replace(SETTINGS, rows_per_unit=rows_per_unit)
+    write_jsonl(tmp_path / "in.jsonl", corpus_rows())
+    lines = (tmp_path / "in.jsonl").read_text().splitlines()
+    (tmp_path / "gaps.jsonl").write_text("\n" * 5 + "\n\n\n\n\n\n".join(lines) + "\n" * 9)
+    expected = run(tmp_path / "in.jsonl", tmp_path / "out", settings=settings)
+    summary = run(tmp_path / "gaps.jsonl", tmp_path / "gaps", settings=settings)
+    assert summary.counts == expected.counts
+    assert len(rows(tmp_path / "gaps")) == len(rows(tmp_path / "out"))
+
+
 class LateFault(FaultyScorer):
     """Reads everything until 32 pairs are read: four of each of eight documents, one round."""
 

@@ -84,7 +84,7 @@ def score(
         note(f"--pairs {pairs} has no effect: the estimator {estimator!r} samples no pairs.")
     rule = _race_rule(race, race_by)
     if rule is not None:
-        check_raceable(chosen)
+        check_raceable(chosen, rule)
     settings = ScoreSettings(
         segment=segment, seed=seed, text_field=text_field, keep_pairs=keep_pairs, rows_per_unit=rows_per_unit
     )

@@ -128,7 +128,7 @@ def read_pairs(path: Path) -> list[np.ndarray]:
     )
     for name, values in zip(PAIR_FIELDS, columns, strict=True):
         pairs[name] = values
-    return np.split(pairs, ends[:-1])
+    return np.split(pairs, ends[:-1]) if len(ends) else []
 
 
 def remove_leftovers(out: Path) -> int:

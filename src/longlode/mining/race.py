@@ -54,7 +54,7 @@ def race(
     Raises: ConfigError for an estimator that cannot be raced; else as `score`.
     """
     started = time.monotonic()
-    raced = check_raceable(estimator)
+    raced = check_raceable(estimator, rule)
     settings = settings or ScoreSettings()
     check_run(raced, make_scorer, scorer_fingerprint, num_workers)
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
@@ -75,9 +75,14 @@ def race(
     return conclude(listed, tasks, spec, tally, started, _entry(rule, rounds, done.costs))
 
 
-def check_raceable(estimator: Estimator) -> PairMeanEstimator:
-    """The estimator. Raises: ConfigError that says why when its score cannot be raced."""
+def check_raceable(estimator: Estimator, rule: RaceRule | None = None) -> PairMeanEstimator:
+    """The estimator. Raises: ConfigError that says why when its score cannot be raced, or not by this rule."""
     if isinstance(estimator, PairMeanEstimator):
+        if rule is not None and estimator.pairs is not None and estimator.pairs <= rule.first_pairs:
+            raise ConfigError(
+                f"a race that begins with {rule.first_pairs} pairs of every document saves nothing when "
+                f"{estimator.pairs} are the most; ask for more pairs, or score without a race."
+            )
         return estimator
     why = "its score is not made of sampled pairs, so there are none to save"
     if estimator.needs_pairs:

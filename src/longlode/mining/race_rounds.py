@@ -13,7 +13,16 @@ import pyarrow.parquet as pq
 from longlode.corpus import Unit
 from longlode.mining.engine import Progress, Tally, do_tasks, make_task
 from longlode.mining.estimators.pair_mean import PairMeanEstimator
-from longlode.mining.parts import COLUMNS, PAIR_FIELDS, PartInfo, part_path, read_info, read_pairs, write_part
+from longlode.mining.parts import (
+    COLUMNS,
+    PAIR_FIELDS,
+    PartInfo,
+    part_path,
+    read_info,
+    read_pairs,
+    remove_leftovers,
+    write_part,
+)
 from longlode.mining.select import BUCKETS, ONE_OF_ID
 from longlode.mining.standings import RaceRule, Standings, Window
 from longlode.mining.work import score_fields
@@ -174,6 +183,7 @@ class RaceRounds:
                 )
                 write_part(path, self._rows(number), info, keep_pairs=self._spec.settings.keep_pairs)
             tally.add(info)
+        remove_leftovers(self._spec.out)
         return tally
 
     def _rows(self, unit: int) -> list[dict[str, Any]]:

@@ -55,6 +55,8 @@ def _covered(first: np.ndarray, stop: np.ndarray, weight: np.ndarray, n: int) ->
 def far_shares(seen: Occurrences, span: int, gap: int) -> np.ndarray:
     """For each word, the share of the windows of `span` words at least `gap` words away that hold its type.
 
+    That far away: gap words before it or more, or gap - 1 after it, lie between.
+
     Args: seen, of n words; span, gap in words, >= 1. Returns: float64 `[n]`; 0 where no window is that far away, where
       the type was left out, and everywhere if a window is longer than the document.
     """
