@@ -13,9 +13,6 @@ table goes to benchmarks/results/, as JSON and Markdown.
 """
 
 import argparse
-import datetime
-import os
-import platform
 import random
 import sys
 import tempfile
@@ -33,12 +30,11 @@ from benchmarks.labelled import COHERENT, LENGTHS, Cutter, Labelled, LabelledSet
 from benchmarks.quality_measures import auc_interval, by_domain, length_bias, same_half, same_kind, spearman
 from benchmarks.quality_scoring import Scored, Setup, run_all
 from benchmarks.quality_table import Block, markdown, show_block, show_checks
+from benchmarks.saved import about, save
 from longlode.core.errors import ConfigError, InputError
-from longlode.core.records import versions, write_json
 from longlode.corpus import Tokenizer
 from longlode.mining import ESTIMATORS, make_estimator
 
-RESULTS = Path(__file__).with_name("results")
 DEFAULT_ESTIMATORS = "default,paper,release,strength,overlap,gzip"
 BIAS_CUTS = (16, 8, 4, 2, 1)
 """Length bias is measured at these parts of the longest length, from LEAST_BIAS_TOKENS on: 2,048 to 32,768 tokens."""
@@ -61,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         checks = {} if options.no_checks else check(names, options, setup)
     show_checks(checks, console)
     if options.save:
-        save(blocks, checks, options)
+        made_by = about("mining_quality") | {"split": options.split, "seed": options.seed}
+        result = made_by | {"lengths": blocks, "checks": checks}
+        save("mining-quality", result, markdown(blocks, checks, made_by))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -238,22 +236,6 @@ def _set(num_tokens: int, options: argparse.Namespace) -> LabelledSet:
 @lru_cache(maxsize=4)
 def _built(num_tokens: int, split: str, seed: int, documents: Path | None) -> LabelledSet:
     return build_set(num_tokens=num_tokens, split=split, seed=seed, documents=documents)
-
-
-def save(blocks: list[Block], checks: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
-    """Write the numbers and the table, with machine, versions and command."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{datetime.date.today().isoformat()}-mining-quality.json"
-    about = {
-        "command": "python -m benchmarks.mining_quality " + " ".join(sys.argv[1:]),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": versions(),
-        "split": options.split,
-        "seed": options.seed,
-    }
-    write_json(path, about | {"lengths": blocks, "checks": checks})
-    path.with_suffix(".md").write_text(markdown(blocks, checks, about), encoding="utf-8")
-    print(f"saved {path} and the table beside it")
 
 
 if __name__ == "__main__":

@@ -10,17 +10,13 @@ contrast in nats a token; the default score (log-odds, of which it is a part), `
 """
 
 import argparse
-import datetime
 import itertools
-import json
-import platform
 import random
 import sys
-from pathlib import Path
 
 import numpy as np
 
-from longlode.core.records import versions
+from benchmarks.saved import about, save
 from longlode.corpus.planted import planted_document
 from longlode.mining.background import packaged_background
 from longlode.mining.baselines import far_overlap, gzip_ratio
@@ -28,7 +24,6 @@ from longlode.mining.coherence import Measurements, packaged_weights, read_words
 from longlode.mining.estimators.order import order_score
 from longlode.mining.estimators.overlap import MIN_DISTANCE, NUM_TOKENS, RARE_SHARE
 
-RESULTS = Path(__file__).with_name("results")
 DISTANCES = (64, 256, 512, 1024, 2048, 4096)
 NUMBERS = (0, 16, 32, 64)
 USES = (1, 2, 4, 8)
@@ -55,7 +50,7 @@ def main() -> None:
     for claim, holds in verdicts.items():
         print(f"{'yes' if holds else 'NO '}  {claim}")
     if arguments.save:
-        save(rows, verdicts)
+        save("planted", about("planted") | {"verdicts": verdicts, "rows": rows})
     sys.exit(0 if all(verdicts.values()) else 1)
 
 
@@ -152,21 +147,6 @@ def check(rows: list[dict], near: int, span: int) -> dict[str, bool]:
         ),
         "and gzip does": repeated[0, 0.75]["gzip"] > repeated[0, 0.0]["gzip"] + 0.1,
     }
-
-
-def save(rows: list[dict], verdicts: dict[str, bool]) -> None:
-    """Write the table with machine, versions and command."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{datetime.date.today().isoformat()}-planted.json"
-    result = {
-        "command": "python -m benchmarks.planted " + " ".join(sys.argv[1:]),
-        "machine": platform.processor() or platform.machine(),
-        "versions": versions(),
-        "verdicts": verdicts,
-        "rows": rows,
-    }
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"saved {path}")
 
 
 if __name__ == "__main__":

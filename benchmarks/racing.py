@@ -12,11 +12,7 @@ a fixed number at the same cost, interpolated.
 """
 
 import argparse
-import datetime
 import itertools
-import json
-import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +21,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.quality_measures import spearman
+from benchmarks.saved import about, save
 from longlode.core.errors import InputError
-from longlode.core.records import read_record, versions
+from longlode.core.records import read_record
 from longlode.mining.estimators import make_estimator
 from longlode.mining.estimators.pair_mean import PairMeanEstimator
 from longlode.mining.parts import PARTS_FOLDER, read_pairs
@@ -34,7 +31,6 @@ from longlode.mining.race import check_raceable
 from longlode.mining.race_rounds import perplexities
 from longlode.mining.standings import RaceRule, Standings, Window, cut, run_rounds
 
-RESULTS = Path(__file__).with_name("results")
 ERRORS = (1.0, 1.5, 2.0)
 FIRST = (16, 32, 64)
 MOST = (128, 256, 512, 1024)
@@ -80,7 +76,12 @@ def main() -> None:
     lines = table(rows)
     print("\n".join(lines))
     if arguments.save:
-        save(rows, lines, sizes)
+        made_by = about("racing") | {"num_documents": len(sizes), "num_tokens": list(sizes)}
+        save(
+            "racing",
+            made_by | {"rows": rows},
+            "\n".join(["# Racing", "", f"`{made_by['command']}`", "", *lines]),
+        )
 
 
 def load(folder: Path, estimator: PairMeanEstimator) -> Corpus:
@@ -173,24 +174,6 @@ def table(rows: Sequence[dict]) -> list[str]:
             f"{row['spearman']:.3f} | {row['same']:.3f} +- {row['same_sd']:.3f} | {gain} |"
         )
     return lines
-
-
-def save(rows: list[dict], lines: Sequence[str], sizes: Sequence[int]) -> None:
-    """Write the figures and the table with machine, versions and command."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{datetime.date.today().isoformat()}-racing.json"
-    command = "python -m benchmarks.racing " + " ".join(sys.argv[1:])
-    result = {
-        "command": command,
-        "machine": platform.processor() or platform.machine(),
-        "versions": versions(),
-        "num_documents": len(sizes),
-        "num_tokens": list(sizes),
-        "rows": rows,
-    }
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    path.with_suffix(".md").write_text("\n".join(["# Racing", "", f"`{command}`", "", *lines]) + "\n")
-    print(f"saved {path}")
 
 
 if __name__ == "__main__":

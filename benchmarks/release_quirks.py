@@ -14,9 +14,6 @@ the ways to do so. What another number says better is a line below.
 """
 
 import argparse
-import datetime
-import os
-import platform
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -37,14 +34,13 @@ from benchmarks.labelled import (
 from benchmarks.mining_quality import balanced, load_scorer
 from benchmarks.quality_measures import auc, auc_interval, length_bias, same_half, spearman
 from benchmarks.quirk_scoring import PAPER, SEGMENT, Rule, Study, measure, perplexity, read_all, rules, total
+from benchmarks.saved import about, save
 from longlode.core.errors import ConfigError, InputError
-from longlode.core.records import versions, write_json
 from longlode.corpus import Tokenizer
 from longlode.mining import dependency
 from longlode.mining.sampling import document_rng, sample_pairs, sample_segments
 from longlode.models import starter_folder
 
-RESULTS = Path(__file__).with_name("results")
 NEGATIVES = ("spliced", "lists", "logs", "repeated")
 
 
@@ -357,25 +353,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = markdown(table, said, options.lengths)
     print(text)
     if options.save:
-        save(study, table, said, text)
+        save_all(study, table, said, text)
 
 
-def save(study: Study, table: dict[str, dict[str, Any]], said: dict[str, str], text: str) -> None:
-    """Write the numbers and the tables, with machine, versions and command."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{datetime.date.today().isoformat()}-release-quirks.json"
-    about = {
-        "command": "python -m benchmarks.release_quirks " + " ".join(sys.argv[1:]),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": versions(),
+def save_all(study: Study, table: dict[str, dict[str, Any]], said: dict[str, str], text: str) -> None:
+    """Write the numbers and the tables, with what made them."""
+    made_by = about("release_quirks") | {
         "documents": dict(Counter(study.labels.tolist())),
         "reading_cpu_seconds": round(sum(float(doc.seconds) for doc in study.readings)),
     }
-    write_json(path, about | {"table": table, "lines": said})
-    listed = "\n".join(f"- {name}: {value}" for name, value in about.items())
+    listed = "\n".join(f"- {name}: {value}" for name, value in made_by.items())
     title = "# The quirks of ProLong's release, one at a time"
-    path.with_suffix(".md").write_text(f"{title}\n\n{listed}\n\n{text}\n", encoding="utf-8")
-    print(f"saved {path} and the table beside it")
+    save("release-quirks", made_by | {"table": table, "lines": said}, f"{title}\n\n{listed}\n\n{text}")
 
 
 if __name__ == "__main__":

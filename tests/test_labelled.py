@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import labelled, labelled_negatives, mining_quality, quality_measures, quality_scoring
+from benchmarks import labelled, labelled_negatives, mining_quality, quality_measures, quality_scoring, saved
 from longlode.core.errors import ConfigError, InputError
 from longlode.corpus import Tokenizer
 from longlode.models import starter_folder
@@ -147,7 +147,7 @@ def test_length_bias_sees_length_and_nothing_else():
 
 def test_benchmark_runs_on_a_folder_and_saves(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(mining_quality, "RESULTS", tmp_path)
+    monkeypatch.setattr(saved, "RESULTS", tmp_path)
     arguments = (
         f"--documents {folder} --estimators overlap,gzip --lengths {NUM_TOKENS} --split all --max-documents 4"
     )
@@ -157,8 +157,8 @@ def test_benchmark_runs_on_a_folder_and_saves(folder, tmp_path, capsys, monkeypa
     out = capsys.readouterr().out
     assert "1,024 tokens a document" in out
     assert all(label in out for label in labelled_negatives.NEGATIVES)
-    (saved,) = tmp_path.glob("*.json")
-    found = json.loads(saved.read_text())
+    (written,) = tmp_path.glob("*.json")
+    found = json.loads(written.read_text())
     (block,) = found["lengths"]
     for row in block["estimators"].values():
         assert row["auc"].keys() == set(labelled_negatives.NEGATIVES)
@@ -166,7 +166,7 @@ def test_benchmark_runs_on_a_folder_and_saves(folder, tmp_path, capsys, monkeypa
         assert row["by_domain"].keys() == {"novels", "letters"}
         assert row["tokens_read"] is None
     assert all(row["exact"] for row in found["checks"].values())
-    table = saved.with_suffix(".md").read_text()
+    table = written.with_suffix(".md").read_text()
     assert "## 1,024 tokens" in table
     assert "| novels | spliced-documents |" in table
 

@@ -1,5 +1,6 @@
 """`benchmarks.racing`: what it replays is what was scored, and what it reports follows from it."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "mining"))
 
 from mining_fakes import CacheScorer, random_text
 
-from benchmarks import racing
+from benchmarks import racing, saved
 from longlode.core.errors import InputError
 from longlode.core.records import write_jsonl
 from longlode.mining import ScoreSettings, make_estimator, score
@@ -47,13 +48,13 @@ def test_all_pairs_give_the_scores_and_the_cost_of_the_run(folder):
 
 
 def test_racing_is_better_than_as_many_pairs_for_everybody(folder, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(racing, "RESULTS", tmp_path)
+    monkeypatch.setattr(saved, "RESULTS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["racing", str(folder / "all"), "--draws", "20", "--save"])
     racing.main()
     shown = capsys.readouterr().out
     assert "12 documents of 200 to 211 tokens" in shown
-    saved = racing.json.loads(next(tmp_path.glob("*-racing.json")).read_text())
-    rows = saved["rows"]
+    found = json.loads(next(tmp_path.glob("*-racing.json")).read_text())
+    rows = found["rows"]
     assert len(rows) == len(racing.FIXED) + len(racing.ERRORS) * len(racing.FIRST) * len(racing.MOST)
     assert sum(line.startswith("| race") for line in shown.splitlines()) == len(rows) - len(racing.FIXED)
     race = next(

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import quirk_scoring, release_quirks
+from benchmarks import quirk_scoring, release_quirks, saved
 from benchmarks.quirk_scoring import PAPER, SEGMENT, Readings, Rule, measure, read_document, rules, total
 from longlode.core.errors import ConfigError
 from longlode.corpus import Document
@@ -151,7 +151,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_benchmark_reads_once_and_saves(folder, tmp_path, capsys, monkeypatch):
     scorer = SharedTypes()
-    monkeypatch.setattr(release_quirks, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(saved, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(release_quirks, "load_scorer", lambda options, reads_model: scorer)
     arguments = f"--documents {folder} --lengths 512,768,1024 --split all --max-documents 3 --pairs 12 --max-segments 3"
     arguments = [*arguments.split(), "--work", str(tmp_path / "work"), "--save"]
@@ -161,8 +161,8 @@ def test_benchmark_reads_once_and_saves(folder, tmp_path, capsys, monkeypatch):
     release_quirks.main(arguments)
     assert scorer.num_read == read > 0
     assert first == capsys.readouterr().out
-    (saved,) = (tmp_path / "results").glob("*.json")
-    found = json.loads(saved.read_text())
+    (written,) = (tmp_path / "results").glob("*.json")
+    found = json.loads(written.read_text())
     assert found["documents"] == {"coherent": 3, "lists": 3, "logs": 3, "repeated": 3}
     table = found["table"]
     assert table.keys() == rules(12).keys()
@@ -179,7 +179,7 @@ def test_benchmark_reads_once_and_saves(folder, tmp_path, capsys, monkeypatch):
     assert all(0 <= value <= 1 for row in table.values() for value in row["auc logs"].values())
     assert {f"R{number}" for number in range(2, 12)} | {"X1", "paper"} == found["lines"].keys()
     assert not any("not measured" in line for line in found["lines"].values())
-    text = saved.with_suffix(".md").read_text()
+    text = written.with_suffix(".md").read_text()
     assert "| R11 out |" in text
     assert "100.0 % at 512, 0.0 % at 768" in text
 
