@@ -12,6 +12,7 @@ of the training side are taken with words counted over the dev side, and those o
 import argparse
 import json
 import pickle
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from benchmarks.labelled import (
 from longlode.corpus import Document, Tokenizer, in_heldout, read
 from longlode.mining.background import Background, as_background, count_words, write_background
 from longlode.mining.coherence import LIMITS, QUANTILES, SPANS, Measurements, read_words
+from longlode.mining.estimators.default import DefaultEstimator
 from longlode.models import starter_folder
 
 LENGTHS = (4096, 8192, 16_384, 32_768)
@@ -74,8 +76,9 @@ def main() -> None:
     table = as_background(counts, num_windows)
     dev = [source for source in heldout_sources(data_folder()) if side(source.id) == "dev"]
     of_dev = as_background(*count_words(source.text for source in dev))
-    rows = kept(arguments.work / "dev.pkl", lambda: [*measured(dev_items(), table)])
-    rows += kept(arguments.work / "train.pkl", lambda: [*measured(train_items(trained), of_dev)])
+    version = DefaultEstimator.version
+    rows = kept(arguments.work / f"dev-{version}.pkl", lambda: [*measured(dev_items(), table)])
+    rows += kept(arguments.work / f"train-{version}.pkl", lambda: [*measured(train_items(trained), of_dev)])
     result = fit(rows)
     (arguments.out / "weights.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{len(rows):,} documents, loss {result['loss']:.4f} nats; written to {arguments.out}")
@@ -106,8 +109,6 @@ def dev_items() -> Iterator[Labelled]:
 
 def train_items(sources: list[Source]) -> Iterator[Labelled]:
     """The training side at every length, with the lists of the dev side (no list was trained on)."""
-    from collections import Counter
-
     lists = [source for source in list_sources(data_folder()) if side(source.id) == "dev"]
     tokenizer = Tokenizer.load(starter_folder())
     for length in LENGTHS:
@@ -125,7 +126,7 @@ def measured(items: Iterable[Labelled], background: Background) -> Iterator[Row]
 
 
 def kept(path: Path, make: Any) -> list[Row]:
-    """What `make` gave, from an earlier run if it is there."""
+    """What `make` gave, from an earlier run if it is there; its name holds the version of the features."""
     if not path.exists():
         path.write_bytes(pickle.dumps(make()))
     return list(pickle.loads(path.read_bytes()))

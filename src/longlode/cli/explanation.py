@@ -51,7 +51,7 @@ def coherence_parts(text: str, tokens: np.ndarray, segment: int) -> dict[str, An
     Args: tokens int `[n]`, those of the text; segment, tokens of a segment.
     Returns: score and score_se (nats) as the default estimator gives them, null for a text that is too short for it;
       factors {order, seams, names}, probabilities, absent without a score; seam {share, typical, span (words),
-      before, after}, the place where the text holds together least, null if it cannot be cut.
+      character, before, after}, the place where the text holds together least, null if it cannot be cut.
     """
     from longlode.mining.background import packaged_background
     from longlode.mining.coherence import (

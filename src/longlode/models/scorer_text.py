@@ -95,7 +95,7 @@ class TextEncoder:
 
 def _is_foreign(text: str) -> bool:
     """Whether more than a fifth of it is not ASCII: there are few places to cut such a text at."""
-    return len(text.encode("utf-8", "surrogatepass")) > 1.2 * len(text)
+    return not text.isascii() and len(text.encode("utf-8", "surrogatepass")) > 1.2 * len(text)
 
 
 class TokensOnly:

@@ -199,10 +199,9 @@ def step_native(
     """One token, float32 throughout, without gradients; shapes as in `longlode.ops.delta_rule.delta_rule_step`."""
     inputs = [x if x is None else x.contiguous() for x in (q, k, v, beta, g, state)]
     B, H, K, V = state.shape
-    o, new_state = (
-        torch.empty(B, H, V, dtype=torch.float32, device="cpu"),
-        torch.empty(B, H, K, V, dtype=torch.float32, device="cpu"),
-    )
+    # The device is named here and below, because torch.set_default_device must not choose it.
+    o = torch.empty(B, H, V, dtype=torch.float32, device="cpu")
+    new_state = torch.empty(B, H, K, V, dtype=torch.float32, device="cpu")
     pointers = [x if x is None else x.data_ptr() for x in (*inputs, o, new_state)]
     instruction_set = _best_instruction_set()
     call = _Token(*pointers, B * H, K, V, scale)
