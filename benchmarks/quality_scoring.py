@@ -126,7 +126,7 @@ def _run(estimator: Any, documents: Sequence[Labelled], setup: Setup, title: str
     values = np.full(len(documents), np.nan)
     reasons = [unit["error"] for unit in summary.failed_units]  # a scorer that the estimator cannot use
     for part in sorted((out / "parts").glob("*.parquet")):
-        for row in pq.read_table(part, columns=["row", "score", "reason"]).to_pylist():
+        for row in pq.read_table(part, columns=["row", "score", "reason"], partitioning=None).to_pylist():
             if row["score"] is None:
                 reasons.append(row["reason"])
             else:

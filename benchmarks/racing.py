@@ -92,7 +92,8 @@ def load(folder: Path, estimator: PairMeanEstimator) -> Corpus:
         path = folder / PARTS_FOLDER / entry["part"]
         if "pairs" not in pq.read_schema(path).names:
             raise InputError(f"{folder} holds no pairs. Score it with --keep-pairs --pairs all.")
-        rows = pq.read_table(path, columns=["id", "num_segments", "num_tokens", "status"]).to_pylist()
+        rows = pq.read_table(path, columns=["id", "num_segments", "num_tokens", "status"], partitioning=None)
+        rows = rows.to_pylist()
         for row, pairs in zip(rows, read_pairs(path), strict=True):
             if row["status"] != "ok":
                 continue

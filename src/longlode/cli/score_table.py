@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from longlode.cli.console import note, say, table
 from longlode.core.records import read_record
+from longlode.mining.part_queries import query_parts
 
 NUM_SHOWN = 5
 
@@ -21,12 +20,11 @@ def score_rows(out: Path, *, order: str, limit: int) -> list[dict[str, Any]]:
         return []
     columns = ("id", "source", "file", "row", "score", "num_tokens", "num_segments", "part")
     direction = {"best": "DESC", "worst": "ASC"}[order]
-    with duckdb.connect() as base:
+    with query_parts(parts) as base:
         rows = base.execute(
-            "SELECT id, source, file, row, score, num_tokens, num_segments, filename "
-            "FROM read_parquet(?, filename = true) WHERE status = 'ok' "
-            f"ORDER BY score {direction}, id, file, row LIMIT ?",
-            [parts, limit],
+            "SELECT id, source, file, row, score, num_tokens, num_segments, filename FROM parts "
+            f"WHERE status = 'ok' ORDER BY score {direction}, id, file, row LIMIT ?",
+            [limit],
         ).fetchall()
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
@@ -34,11 +32,9 @@ def score_rows(out: Path, *, order: str, limit: int) -> list[dict[str, Any]]:
 def signal_by_source(out: Path, expression: str) -> dict[str, list[float]]:
     """Values of a column, or of an SQL expression of columns, over the "ok" rows, by source."""
     values: dict[str, list[float]] = {}
-    query = (
-        f"SELECT source, {expression} AS value FROM read_parquet(?) WHERE status = 'ok' AND value IS NOT NULL"
-    )
-    with duckdb.connect() as base:
-        for source, value in base.execute(query, [_part_paths(out)]).fetchall():
+    query = f"SELECT source, {expression} AS value FROM parts WHERE status = 'ok' AND value IS NOT NULL"
+    with query_parts(_part_paths(out)) as base:
+        for source, value in base.execute(query).fetchall():
             values.setdefault(source, []).append(value)
     return values
 
@@ -101,15 +97,15 @@ def first_reasons(out: Path) -> list[str]:
     parts = _part_paths(out)
     if not parts:
         return []
-    with duckdb.connect() as base:
+    with query_parts(parts) as base:
         rows = base.execute(
-            "SELECT status, reason, count(*), min(id) FROM read_parquet(?) WHERE status <> 'ok' "
+            "SELECT status, reason, count(*), min(id) FROM parts WHERE status <> 'ok' "
             "GROUP BY status, reason ORDER BY count(*) DESC, status, reason LIMIT ?",
-            [parts, NUM_SHOWN],
+            [NUM_SHOWN],
         ).fetchall()
     return [f"{count:,} {status}: {reason} (for example {name})" for status, reason, count, name in rows]
 
 
-def _part_paths(out: Path) -> list[str]:
+def _part_paths(out: Path) -> list[Path]:
     """The parts that the record of a scores folder names; others there are of earlier settings."""
-    return [str(out / "parts" / entry["part"]) for entry in read_record(out, "scores")["parts"]]
+    return [out / "parts" / entry["part"] for entry in read_record(out, "scores")["parts"]]

@@ -12,7 +12,7 @@ Start reading: `dependency.py` (the formulas), then `estimators/base.py` and `en
     coherence.py                          the default score: features, factors, weights
     baselines.py, announcements.py        signals without a model; the words behind the order contrast
     settings.py, reading.py, work.py      one unit: batches across documents, one row per document
-    parts.py, workers.py, summary.py      results on disk, processes, the record
+    parts.py, part_queries.py, workers.py, summary.py   results on disk, read by SQL; processes; the record
     standings.py, race.py, race_rounds.py racing: no more pairs of a document than its decision takes
     select.py                             from scores to a smaller corpus
 """

@@ -126,7 +126,10 @@ class RaceRounds:
 
     def _enter(self) -> None:
         """Learn from the first round which documents there are."""
-        tables = [pq.read_table(parts[0].path, columns=_DOCUMENT_COLUMNS) for parts in self._parts]
+        tables = [
+            pq.read_table(parts[0].path, columns=_DOCUMENT_COLUMNS, partitioning=None)
+            for parts in self._parts
+        ]
         sizes = [table.num_rows for table in tables]
         self._starts = np.cumsum([0, *sizes])[:-1]
         self._documents = pa.concat_tables(tables).append_column("place", pa.array(np.arange(sum(sizes))))
@@ -137,7 +140,9 @@ class RaceRounds:
 
     def _count(self, unit: int, part: _Part) -> int:
         """Add what a part holds of a unit to the standings. Returns: how many of its documents have no score."""
-        statuses = pq.read_table(part.path, columns=["status"]).column("status").to_pylist()
+        statuses = (
+            pq.read_table(part.path, columns=["status"], partitioning=None).column("status").to_pylist()
+        )
         for place, status, pairs in zip(part.places, statuses, read_pairs(part.path), strict=True):
             document = self._starts[unit] + place
             if status == "ok":
@@ -191,7 +196,7 @@ class RaceRounds:
         rows: list[dict[str, Any]] = []
         found: list[list[np.ndarray]] = []
         for part in self._parts[unit]:
-            read = pq.read_table(part.path, columns=COLUMNS.names).to_pylist()
+            read = pq.read_table(part.path, columns=COLUMNS.names, partitioning=None).to_pylist()
             if part.rows is None:
                 rows, found = read, [[] for _ in read]
             for place, row, pairs in zip(part.places, read, read_pairs(part.path), strict=True):

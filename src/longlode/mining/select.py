@@ -12,6 +12,7 @@ import duckdb
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.records import atomic_path, read_record, versions, write_json
 from longlode.corpus import Document, Unit, check_output_path, read_unit, write_documents
+from longlode.mining.part_queries import query_parts
 from longlode.mining.parts import PARTS_FOLDER, SCORE_COLUMNS
 
 BY = ("length", "source")
@@ -118,8 +119,9 @@ def select(
     _check_finished(record, scores)
     _check_place(record, scores, out)
     dropped_path = out.with_name(out.name + ".dropped.parquet")
-    with duckdb.connect() as base:
-        _rank(base, record, scores, rule)
+    parts = [scores / PARTS_FOLDER / part["part"] for part in record["parts"]]
+    with query_parts(parts) as base:
+        _rank(base, parts, rule)
         counts = _count_kinds(base)
         num_selected = counts.pop("", 0)
         if num_selected == 0:
@@ -191,13 +193,13 @@ def _check_place(record: dict[str, Any], scores: Path, out: Path) -> None:
         raise InputError(f"{out} is one of the inputs that were scored; choose another name.")
 
 
-def _rank(base: duckdb.DuckDBPyConnection, record: dict[str, Any], scores: Path, rule: _Rule) -> None:
+def _rank(base: duckdb.DuckDBPyConnection, parts: Sequence[Path], rule: _Rule) -> None:
     """Make the table `ranked`: every row once, `kind` and `why` null where it is selected."""
-    names = [str(scores / PARTS_FOLDER / part["part"]) for part in record["parts"]]
     groups = ", ".join(BUCKETS[name] for name in rule.by)
     value = _EXPRESSIONS.get(rule.column, rule.column)
     base.execute(
-        "CREATE TABLE parts AS SELECT unnest(?) AS name, unnest(range(?)) AS part", [names, len(names)]
+        "CREATE TABLE part_numbers AS SELECT unnest(?) AS name, unnest(range(?)) AS part",
+        [[str(path) for path in parts], len(parts)],
     )
     base.execute(
         f"""
@@ -205,9 +207,8 @@ def _rank(base: duckdb.DuckDBPyConnection, record: dict[str, Any], scores: Path,
         SELECT part, file_row_number AS place, id, source, file, row, num_bytes, score, status, reason,
                CASE WHEN status = 'ok' AND isfinite({value}) THEN {value} END AS value,
                [{groups}]::VARCHAR[] AS bucket
-        FROM read_parquet(?, filename = true, file_row_number = true) JOIN parts ON name = filename
-        """,
-        [names],
+        FROM parts JOIN part_numbers ON name = filename
+        """
     )
     keep = "rank <= greatest(1, floor(? * size + 0.5))" if rule.top is not None else "value >= ?"
     limit = rule.top if rule.top is not None else rule.min_score

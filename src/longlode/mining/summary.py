@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
+from longlode.mining.part_queries import query_parts
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -19,19 +19,16 @@ def summarize_parts(paths: Sequence[Path]) -> dict[str, Any]:
     """
     if not paths:
         return {"counts": {}, "num_documents": 0, "score_quantiles": {}, "duplicates": _duplicates([])}
-    names = [str(path) for path in paths]
-    with duckdb.connect() as base:
+    with query_parts(paths) as base:
         statuses = base.execute(
-            "SELECT status, count(*) FROM read_parquet(?) GROUP BY status ORDER BY status", [names]
+            "SELECT status, count(*) FROM parts GROUP BY status ORDER BY status"
         ).fetchall()
         quantiles = base.execute(
-            "SELECT quantile_cont(score, ?) FROM read_parquet(?) WHERE status = 'ok'",
-            [list(QUANTILES), names],
+            "SELECT quantile_cont(score, ?) FROM parts WHERE status = 'ok'", [list(QUANTILES)]
         ).fetchall()[0][0]
         repeated = base.execute(
             """SELECT id, count(*), list(file || '#' || row ORDER BY file, row)
-               FROM read_parquet(?) GROUP BY id HAVING count(*) > 1 ORDER BY id""",
-            [names],
+               FROM parts GROUP BY id HAVING count(*) > 1 ORDER BY id"""
         ).fetchall()
     counts = dict(statuses)
     return {

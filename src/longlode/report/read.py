@@ -158,7 +158,9 @@ def score_table(gathered: Gathered, scores: Found) -> pa.Table:
 
 def _part(path: Path) -> pa.Table:
     present = set(pq.read_schema(path).names)
-    return pq.read_table(path, columns=[name for name in _SCORE_COLUMNS if name in present])
+    columns = [name for name in _SCORE_COLUMNS if name in present]
+    # Without this, a folder called `name=value` would add a column or replace one.
+    return pq.read_table(path, columns=columns, partitioning=None)
 
 
 def explained(gathered: Gathered, scores: Found) -> list[dict[str, Any]]:
