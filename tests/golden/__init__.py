@@ -1,0 +1,1 @@
+"""Numbers and names that a refactor must not change; see README.md."""
