@@ -24,6 +24,7 @@ from mining_fakes import (
 )
 
 from longlode.core.errors import ConfigError, InputError, ScorerError
+from longlode.core.processes import machine_tag
 from longlode.core.records import read_record, write_jsonl
 from longlode.mining import DocumentScore, PairPlan, ScoreSettings, make_estimator, score
 from longlode.mining.estimators.strength import StrengthEstimator
@@ -193,9 +194,16 @@ def test_a_kill_between_write_and_rename_leaves_nothing_half_done(corpus, tmp_pa
     assert len(parts(tmp_path / "out")) == 1
     assert not (tmp_path / "out/record.json").exists()
     # What a kill -9 leaves: a temporary file of a process that is gone.
-    leftover = tmp_path / "out/parts/.0123456789abcdef.parquet.999999999.tmp"
-    leftover.write_bytes(b"half a part")
+    leftovers = [
+        tmp_path / f"out/parts/.0123456789abcdef.parquet.{machine}-999999999-1.tmp"
+        for machine in (machine_tag(), "00000000")
+    ]
+    for leftover in leftovers:
+        leftover.write_bytes(b"half a part")
     assert run(corpus, tmp_path / "out").num_reused == 1
+    # That of another machine may be in the making.
+    assert [leftover.exists() for leftover in leftovers] == [False, True]
+    leftovers[1].unlink()
     assert parts(tmp_path / "out") == parts(tmp_path / "whole")
 
 

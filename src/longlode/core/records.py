@@ -7,6 +7,8 @@ the versions that made it and its settings; `longlode report` reads nothing else
 import contextlib
 import os
 import platform
+import re
+import shutil
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -15,8 +17,11 @@ from typing import Any
 import orjson
 
 from longlode.core.errors import InputError
+from longlode.core.processes import is_gone, process_tag
 
 RECORD_NAME = "record.json"
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<tag>[0-9a-f]{8}-\d+-\d+)\.tmp(?:\.\w+)?", re.DOTALL)
+"""What `temporary_name` makes, and what stands beside it while it is filled (`.spool`)."""
 _PACKAGES = ("longlode", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
@@ -24,7 +29,7 @@ _PACKAGES = ("longlode", "torch", "transformers", "tokenizers", "numpy", "pyarro
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it and rename it over `path`, on error remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -33,6 +38,39 @@ def atomic_path(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """Name the file or folder beside `path` in which this process prepares it: `.NAME.WRITER.tmp`, with its
+    `process_tag`, so that no two processes share one, on whatever machines they run.
+    """
+    return path.with_name(f".{path.name}.{process_tag()}.tmp")
+
+
+def remove_leftovers(folder: Path, name: str | None = None, *, sole_writer: bool = False) -> int:
+    """Remove what killed writers left in `folder` under a `temporary_name`.
+
+    Args:
+      name: only what was prepared for the file or folder of this name; None: for any.
+      sole_writer: the caller holds the `write_lock` for these, so that whatever another process prepared is
+        abandoned. Without it only those go whose writer is provably gone.
+    Returns: how many. One that cannot be removed is left.
+    """
+    own = process_tag()
+    removed = 0
+    for leftover in folder.iterdir() if folder.is_dir() else ():
+        found = _TEMPORARY.fullmatch(leftover.name)
+        if found is None or found["tag"] == own or name not in (None, found["name"]):
+            continue
+        if not (sole_writer or is_gone(found["tag"])):
+            continue
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+        removed += not leftover.exists()
+    return removed
 
 
 def sync_folder(folder: Path) -> None:

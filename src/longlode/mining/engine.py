@@ -17,10 +17,10 @@ from typing import Any
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
-from longlode.core.records import write_record
+from longlode.core.records import remove_leftovers, write_record
 from longlode.corpus import Unit, plan
 from longlode.mining.estimators import Estimator
-from longlode.mining.parts import PARTS_FOLDER, PartInfo, part_path, read_info, remove_leftovers
+from longlode.mining.parts import PARTS_FOLDER, PartInfo, part_path, read_info
 from longlode.mining.reading import BatchSize
 from longlode.mining.scorer import Scorer
 from longlode.mining.settings import ScoreSettings
@@ -146,7 +146,7 @@ def do_tasks(
             tally.add(outcome.info)
         tally.saw(outcome.size, spec.settings.batch_segments)
         tally.report(progress)
-    remove_leftovers(spec.out)
+    remove_leftovers(spec.out / PARTS_FOLDER)
     return tally
 
 

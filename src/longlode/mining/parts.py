@@ -4,7 +4,6 @@ A part is named by the fingerprint of everything that shapes it, and carries tha
 and its cost in its metadata. "Done" means: the file of that name exists and verifies. Nothing else is state.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,24 +128,3 @@ def read_pairs(path: Path) -> list[np.ndarray]:
     for name, values in zip(PAIR_FIELDS, columns, strict=True):
         pairs[name] = values
     return np.split(pairs, ends[:-1]) if len(ends) else []
-
-
-def remove_leftovers(out: Path) -> int:
-    """Remove temporary files of writers that are gone (killed). Returns: how many."""
-    removed = 0
-    for leftover in (out / PARTS_FOLDER).glob(".*.parquet.*.tmp"):
-        owner = leftover.name.split(".")[-2]
-        if owner.isdigit() and not _is_running(int(owner)):
-            leftover.unlink(missing_ok=True)
-            removed += 1
-    return removed
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

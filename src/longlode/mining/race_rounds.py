@@ -10,17 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longlode.core.records import remove_leftovers
 from longlode.corpus import Unit
 from longlode.mining.engine import Progress, Tally, do_tasks, make_task
 from longlode.mining.estimators.pair_mean import PairMeanEstimator
 from longlode.mining.parts import (
     COLUMNS,
     PAIR_FIELDS,
+    PARTS_FOLDER,
     PartInfo,
     part_path,
     read_info,
     read_pairs,
-    remove_leftovers,
     write_part,
 )
 from longlode.mining.select import BUCKETS, ONE_OF_ID
@@ -188,7 +189,7 @@ class RaceRounds:
                 )
                 write_part(path, self._rows(number), info, keep_pairs=self._spec.settings.keep_pairs)
             tally.add(info)
-        remove_leftovers(self._spec.out)
+        remove_leftovers(self._spec.out / PARTS_FOLDER)
         return tally
 
     def _rows(self, unit: int) -> list[dict[str, Any]]:

@@ -1,0 +1,83 @@
+"""Name a process so that others can tell, later and from another machine, whether it is surely gone."""
+
+import hashlib
+import os
+import platform
+import re
+from functools import cache
+from pathlib import Path
+
+_TAG = re.compile(r"[0-9a-f]{8}-\d+-\d+")
+
+
+def process_tag() -> str:
+    """Name this process: `machine-pid-start`, letters that file names may hold.
+
+    machine: 8 hex digits that differ between hosts, between boots and between containers (PID namespaces), as a PID
+    means something in one of them only. start: the kernel's start time of the process, as PIDs are used again; 0
+    where the system does not say.
+    """
+    return f"{machine_tag()}-{os.getpid()}-{_start_time(os.getpid())}"
+
+
+def is_gone(tag: str) -> bool:
+    """True if the process named `tag` (`process_tag`) provably runs no more; False if it runs or cannot be judged.
+
+    Only processes of this machine, since its last boot and in this container, can be judged.
+    """
+    if not _TAG.fullmatch(tag):
+        return False
+    machine, pid, start = tag.split("-")
+    if machine != machine_tag():
+        return False
+    return not _is_running(int(pid)) or _start_time(int(pid)) != int(start)
+
+
+@cache
+def boot_tag() -> str:
+    """Name the running kernel by 8 hex digits: the same in all containers of a host until it boots again."""
+    return _digest(_read("/proc/sys/kernel/random/boot_id") or platform.node())
+
+
+@cache
+def machine_tag() -> str:
+    """Name the host, its boot and the PID namespace of this process by 8 hex digits."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # no Linux, or no /proc: then the host's name must do
+        namespace = ""
+    return _digest(f"{platform.node()}\0{boot_tag()}\0{namespace}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it runs, as somebody else
+        return True
+    # A zombie has ended, and only waits for its parent to ask how.
+    return _stat_fields(pid)[:1] not in (["Z"], ["X"])
+
+
+def _start_time(pid: int) -> int:
+    """Clock ticks after boot at which a process began; 0 if unknown."""
+    fields = _stat_fields(pid)
+    return int(fields[19]) if len(fields) > 19 else 0
+
+
+def _stat_fields(pid: int) -> list[str]:
+    """Read /proc/PID/stat from field 3, the state, on (field 22, the start time, is number 19); empty if unknown."""
+    # Field 2, the program's name in parentheses, may hold blanks and parentheses itself.
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
