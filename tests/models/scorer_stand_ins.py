@@ -56,8 +56,9 @@ def lfm2():
     return Lfm2ForCausalLM(config)
 
 
-def stack(mixers):
-    config = LonglodeConfig(vocab_size=VOCABULARY, hidden_size=32, num_heads=2, mixers=mixers, window=16)
+def stack(mixers, **fields):
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_heads": 2, "window": 16}
+    config = LonglodeConfig(mixers=mixers, **sizes, **fields)
     return LonglodeForCausalLM(config)
 
 

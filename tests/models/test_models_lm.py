@@ -141,7 +141,7 @@ def test_loss_and_gradients_equal_plain_cross_entropy(monkeypatch, block_logits)
 
 def test_loss_with_nothing_asked_is_zero():
     hidden = torch.randn(1, 3, 4, requires_grad=True)
-    loss = next_token_loss(hidden, torch.randn(7, 4), torch.full((1, 3), -100))
+    loss = next_token_loss(hidden, torch.nn.Linear(4, 7, bias=False), torch.full((1, 3), -100))
     assert loss == 0
     assert torch.autograd.grad(loss, hidden)[0].abs().max() == 0
 
@@ -227,11 +227,8 @@ def test_contradictory_inputs_are_refused():
         "exactly one": {},
         "batch of 2 rows": {"input_ids": x, "cu_seqlens": offsets},
         "do not go together": {"input_ids": x[:1], "cu_seqlens": offsets, "use_cache": True},
-        "labels and shift_labels": {"input_ids": x, "labels": x, "shift_labels": x},
         "attention_mask has shape": {"input_ids": x, "attention_mask": torch.ones(2, 5)},
         "has 3 layers and the model 2": {"input_ids": x, "past_key_values": LonglodeCache(3)},
     }.items():
         with pytest.raises(ConfigError, match=said):
             model(**inputs)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'token_type_ids'"):
-        model(x, token_type_ids=x)

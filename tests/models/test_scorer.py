@@ -121,11 +121,9 @@ class _WrongPositions:
     def __init__(self, reader):
         self.reader = reader
 
-    def __call__(self, *, input_ids, use_cache, past_key_values):
+    def __call__(self, *, input_ids, **others):
         positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
-        return self.reader(
-            input_ids=input_ids, use_cache=use_cache, past_key_values=past_key_values, position_ids=positions
-        )
+        return self.reader(input_ids=input_ids, position_ids=positions, **others)
 
 
 @pytest.mark.parametrize("name", ["opt", "llama", "gpt2"])

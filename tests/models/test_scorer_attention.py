@@ -52,38 +52,44 @@ def test_shares_are_the_models_own_weights_summed(name, texts):
     assert np.ptp(shares[:, -1, 0]) > 1e-3  # they do depend on the text
 
 
-def rotated(x, theta):
-    """Rotary positions by complex numbers: x `[T, K]` float64."""
-    half = x.shape[1] // 2
-    turned = (x[:, :half] + 1j * x[:, half:]) * np.exp(
-        1j * np.arange(len(x))[:, None] * theta ** (-np.arange(half) / half)
-    )
-    return np.concatenate([turned.real, turned.imag], axis=1)
+def attention_that_runs(model, texts):
+    """`[n, 1, T, T]` of the A layer, mean over heads, seen from outside: how far its output follows each value.
 
-
-def test_our_own_layers_tell_the_attention_that_they_compute(texts):
-    torch.manual_seed(0)
-    model = stack("DA").double().eval()
-    scorer = scorer_of(model)
-    seen = []
+    With values of 1 at token j and 0 elsewhere, every channel of the output at token t is its head's weight from t to
+    j. Nothing is asked about the number of heads or their size.
+    """
     layer = next(m for m in model.modules() if type(m).__name__ == "FullAttention")
-    handle = layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].numpy()))
-    shares = scorer.attention(texts)
-    handle.remove()
-    num_heads, width = layer.settings.num_heads, layer.settings.head_dim
-    weights = np.zeros((len(texts), num_heads, NUM_TOKENS, NUM_TOKENS))
-    for n, x in enumerate(seen[-1]):
-        for head in range(num_heads):
-            part = slice(head * width, (head + 1) * width)
-            q, k = (
-                rotated(x @ projection.weight.detach().numpy()[part].T, layer.settings.rope_theta)
-                for projection in (layer.q_proj, layer.k_proj)
-            )
-            for query in range(NUM_TOKENS):
-                logits = k[: query + 1] @ q[query] / np.sqrt(width)
-                weights[n, head, query, : query + 1] = np.exp(logits - logits.max())
-                weights[n, head, query] /= weights[n, head, query].sum()
-    np.testing.assert_allclose(shares, by_hand([weights]), atol=1e-6)
+    weights = np.zeros((len(texts), 1, NUM_TOKENS, NUM_TOKENS))
+    for j in range(NUM_TOKENS):
+
+        def one_at_j(_, __, values, j=j):
+            marked = torch.zeros_like(values)
+            marked[:, j] = 1
+            return marked
+
+        def keep(_, inputs, j=j):
+            weights[:, 0, :, j] = inputs[0].mean(-1).numpy()
+
+        handles = layer.v_proj.register_forward_hook(one_at_j), layer.o_proj.register_forward_pre_hook(keep)
+        with torch.inference_mode():
+            model(torch.from_numpy(texts), use_cache=False)
+        for handle in handles:
+            handle.remove()
+    return weights
+
+
+@pytest.mark.parametrize(
+    "heads", [{}, {"attn_num_heads": 4, "attn_head_dim": 6, "num_kv_heads": 2, "qkv_bias": True}]
+)
+def test_our_own_layers_tell_the_attention_that_they_compute(texts, heads):
+    torch.manual_seed(0)
+    model = stack("DA", **heads).double().eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(0, 0.3)
+    shares = scorer_of(model).attention(texts)
+    np.testing.assert_allclose(shares, by_hand([attention_that_runs(model, texts)]), atol=1e-6)
+    assert np.ptp(shares[:, -1, 0]) > 1e-3
 
 
 def test_rows_sum_to_one_in_any_batch(texts, monkeypatch):

@@ -1,6 +1,6 @@
 """The configuration of a longlode language model: sizes, and the stack of mixers as text."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers.configuration_utils import PreTrainedConfig
@@ -39,7 +39,9 @@ class LonglodeConfig(PreTrainedConfig):
     """
 
     model_type = "longlode"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 - the attribute is transformers' own
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]  # noqa: RUF012 - the attribute is transformers' own
+    auto_map: ClassVar[dict[str, str]] = {}
+    """No code on the hub: TRL asks every config for this. Not a field, so that no config.json has it."""
     attribute_map = {  # noqa: RUF012
         "num_attention_heads": "num_heads",
         "num_key_value_heads": "num_kv_heads",

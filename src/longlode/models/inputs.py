@@ -87,6 +87,7 @@ def packed_documents(
     mask: Tensor | None,
     shape: torch.Size,
     cache: "LonglodeCache | None",
+    seq_idx: Tensor | None = None,
 ) -> Tensor | None:
     """The offsets of packed documents, read off positions that start anew in a row where they are not given.
 
@@ -94,11 +95,15 @@ def packed_documents(
     transformers' DataCollatorWithFlattening do.
 
     Args: position_ids: `[B, T]`, `[1, T]` or `[T]`. cu_seqlens: given offsets. mask: `[B, T]` of the piece.
-      shape: (B, T). cache: what has been read.
+      shape: (B, T). cache: what has been read. seq_idx: `[1, T]` or `[T]`, a number that changes from document to
+      document, which may take the place of cu_seqlens.
     Returns: `[N + 1]` int32, or None when a row is one document.
-    Raises: ConfigError on positions that are neither or that contradict cu_seqlens, and on packing in several rows.
+    Raises: ConfigError on positions that are neither or that contradict cu_seqlens, on cu_seqlens and seq_idx that
+      differ, and on packing in several rows.
     """
     num_rows, num_tokens = shape
+    if seq_idx is not None:
+        cu_seqlens = _offsets_of(seq_idx, cu_seqlens, num_rows, num_tokens)
     if cu_seqlens is not None and num_rows != 1:
         raise ConfigError(f"cu_seqlens came with a batch of {num_rows} rows; pack documents into one row.")
     if position_ids is None:
@@ -126,6 +131,28 @@ def packed_documents(
             f"cu_seqlens says {cu_seqlens.tolist()} and position_ids say {want.tolist()}; leave position_ids out."
         )
     return cu_seqlens
+
+
+def _offsets_of(seq_idx: Tensor, cu_seqlens: Tensor | None, num_rows: int, num_tokens: int) -> Tensor | None:
+    """Offsets of the documents that seq_idx numbers; cu_seqlens as it is if it says the same, None if all is one."""
+    numbers = torch.atleast_2d(seq_idx)
+    if numbers.dim() != 2 or numbers.shape[0] not in (1, num_rows) or numbers.shape[1] != num_tokens:
+        raise ConfigError(f"seq_idx has shape {list(seq_idx.shape)}; expected [{num_rows}, {num_tokens}].")
+    changes = numbers[:, 1:] != numbers[:, :-1]
+    if num_rows > 1:
+        if changes.any():
+            raise ConfigError(
+                f"seq_idx names several documents in a batch of {num_rows} rows; pack them in one row."
+            )
+        return cu_seqlens
+    edges = [0, *(changes[0].nonzero()[:, 0] + 1).tolist(), num_tokens]
+    if cu_seqlens is not None:
+        if cu_seqlens.tolist() != edges:
+            raise ConfigError(
+                f"cu_seqlens says {cu_seqlens.tolist()} and seq_idx says {edges}; leave seq_idx out."
+            )
+        return cu_seqlens
+    return torch.tensor(edges, dtype=torch.int32, device=seq_idx.device) if len(edges) > 2 else None
 
 
 def _counts_on(positions: Tensor, mask: Tensor | None, cache: "LonglodeCache | None") -> bool:

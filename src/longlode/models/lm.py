@@ -5,8 +5,9 @@
 Parameters carry the names of fla's `delta_net` checkpoints.
 """
 
+import functools
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,14 @@ from longlode.mixers.short_conv import ShortConv
 from longlode.models.cache import LayerMemory, LonglodeCache
 from longlode.models.config import LonglodeConfig
 from longlode.models.inputs import packed_documents, piece_mask, real_first, reordered, restored
+from longlode.models.keywords import (
+    CACHE_KEYWORD,
+    BackboneOptions,
+    HeadOptions,
+    given_cache,
+    honoured,
+    with_cache_renamed,
+)
 from longlode.models.loss import IGNORED, next_token_loss
 
 
@@ -65,10 +74,10 @@ class LonglodeBlock(GradientCheckpointingLayer):
         hidden_states: Tensor,
         mask: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
-        past_key_values: LonglodeCache | None = None,
+        cache: LonglodeCache | None = None,
     ) -> Tensor:
         """Renew the residual stream `[B, T, D]`, and this layer's memory in the cache."""
-        memory = past_key_values.layers[self.layer_idx] if past_key_values is not None else LayerMemory()
+        memory = cache.layers[self.layer_idx] if cache is not None else LayerMemory()
         mixed, state = self.attn(self.attn_norm(hidden_states), memory.state, cu_seqlens, mask)
         memory.state = state
         hidden_states = hidden_states + mixed
@@ -90,7 +99,7 @@ class LonglodePreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["LonglodeBlock"]  # noqa: RUF012 - these attributes are transformers' own
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = ["cache", "past_key_values"]  # noqa: RUF012
     _keep_in_fp32_modules_strict = ["A_log", "dt_bias"]  # noqa: RUF012
     _supports_sdpa = True
     _is_stateful = True
@@ -134,7 +143,7 @@ class LonglodeModel(LonglodePreTrainedModel):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         cu_seqlens: Tensor | None = None,
-        position_ids: Tensor | None = None,
+        **options: Unpack[BackboneOptions],
     ) -> LonglodeOutput:
         """Read tokens, going on from `past_key_values`.
 
@@ -142,21 +151,27 @@ class LonglodeModel(LonglodePreTrainedModel):
           input_ids: int64 `[B, T]`; or else inputs_embeds `[B, T, D]`.
           attention_mask: `[B, T]`, or `[B, past + T]` as `generate` passes it; 0 at padding, which may stand
             anywhere in a row.
-          past_key_values: a LonglodeCache, renewed in place.
+          past_key_values: a LonglodeCache, renewed in place; `cache`, its name since transformers 5.24, will do.
           use_cache: make a cache and return it (default: the config's use_cache, never while training).
           output_hidden_states: also return the residual stream before each block and the final hidden states.
           cu_seqlens: `[N + 1]` offsets of documents packed in one row (B = 1); nothing passes between them.
           position_ids: `[B, T]`; the model counts itself, these may only agree, or start anew in one row,
-            which says the same as cu_seqlens.
-        Returns: last_hidden_state `[B, T, D]` after the final norm, past_key_values, hidden_states, cu_seqlens.
-        Raises: ConfigError on inputs that contradict each other.
+            which says the same as cu_seqlens. seq_idx `[1, T]`, a number per document, says it too.
+          cu_seq_lens_q: flash attention's name for cu_seqlens, as transformers' collators write it.
+        What else transformers passes to its models is in `keywords.py`.
+        Returns: last_hidden_state `[B, T, D]` after the final norm, the cache, hidden_states, cu_seqlens.
+        Raises: ConfigError on inputs that contradict each other or that a longlode model cannot honour.
         """
+        read = honoured(options)
         hidden_states = self._embedded(input_ids, inputs_embeds)
         shape = hidden_states.shape[:2]
         _refuse_symbolic_length(shape[1], self.config.stack)
-        cache = _checked_cache(past_key_values, len(self.layers), shape[0])
+        cache = _checked_cache(given_cache(past_key_values, options), len(self.layers), shape[0])
         mask = piece_mask(attention_mask, shape, cache)
-        cu_seqlens = packed_documents(position_ids, cu_seqlens, mask, shape, cache)
+        given = read.get("cu_seq_lens_q") if cu_seqlens is None else cu_seqlens
+        cu_seqlens = packed_documents(
+            read.get("position_ids"), given, mask, shape, cache, read.get("seq_idx")
+        )
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and cu_seqlens is None
         if cu_seqlens is not None and (use_cache or cache is not None):
@@ -165,24 +180,36 @@ class LonglodeModel(LonglodePreTrainedModel):
             )
         if cache is None and use_cache:
             cache = LonglodeCache(len(self.layers))
-        order, block_mask = real_first(mask)
-        hidden_states = reordered(hidden_states, order)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        streams = []
-        for block in self.layers:
-            if output_hidden_states:
-                streams.append(restored(hidden_states, order))
-            hidden_states = block(hidden_states, block_mask, cu_seqlens, past_key_values=cache)
-        hidden_states = restored(self.norm(hidden_states), order)
-        if cache is not None:
-            cache.count(shape[1], mask)
+        hidden_states, streams = self._read(hidden_states, mask, cu_seqlens, cache, output_hidden_states)
         return LonglodeOutput(
             last_hidden_state=hidden_states,
-            past_key_values=cache,
-            hidden_states=(*streams, hidden_states) if output_hidden_states else None,
+            hidden_states=streams,
             cu_seqlens=cu_seqlens,
+            **{CACHE_KEYWORD: cache},  # type: ignore[arg-type]
         )
+
+    def _read(
+        self,
+        hidden_states: Tensor,
+        mask: Tensor | None,
+        cu_seqlens: Tensor | None,
+        cache: LonglodeCache | None,
+        keep_streams: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Read a piece: its final hidden states, and if asked for the residual stream before each block."""
+        order, block_mask = real_first(mask)
+        num_tokens, hidden_states = hidden_states.shape[1], reordered(hidden_states, order)
+        streams = []
+        for block in self.layers:
+            if keep_streams:
+                streams.append(restored(hidden_states, order))
+            hidden_states = block(hidden_states, block_mask, cu_seqlens, cache=cache)
+        hidden_states = restored(self.norm(hidden_states), order)
+        if cache is not None:
+            cache.count(num_tokens, mask)
+        return hidden_states, (*streams, hidden_states) if keep_streams else None
 
     def _embedded(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         if (input_ids is None) == (inputs_embeds is None):
@@ -190,23 +217,6 @@ class LonglodeModel(LonglodePreTrainedModel):
                 "The model got both or neither of input_ids and inputs_embeds; pass exactly one."
             )
         return self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-
-
-class ForwardOptions(TypedDict, total=False):
-    """What else `LonglodeForCausalLM.forward` may be told.
-
-    Keywords of their own would not do: transformers' Trainer takes every parameter whose name has "label" in it for
-    a column of the data, and then finds no loss in an evaluation; and `generate` makes `position_ids` for every
-    token it writes where it sees such a parameter.
-    """
-
-    shift_labels: Tensor | None
-    num_items_in_batch: Tensor | int | None
-    position_ids: Tensor | None
-    cu_seq_lens_q: Tensor | None
-    cu_seq_lens_k: Tensor | None
-    max_length_q: int
-    max_length_k: int
 
 
 class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
@@ -232,7 +242,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
     ) -> None:
         """Give `generate` our cache from the start; prefill in chunks wants one before the first forward."""
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *sizes)  # type: ignore[misc]
-        cache, mask = model_kwargs.get("past_key_values"), model_kwargs.get("attention_mask")
+        cache, mask = model_kwargs.get(CACHE_KEYWORD), model_kwargs.get("attention_mask")
         # transformers leaves out a mask without padding, and notes its length instead.
         length = mask.shape[1] if mask is not None else getattr(generation_config, "_mask_length", None)
         if cache is not None and length is not None and cache.get_seq_length() >= length:
@@ -241,8 +251,12 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
                 f"{length} in all; expected more. Pass the whole text, or its new part together with an "
                 "attention_mask that covers the part read before too."
             )
-        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
-            model_kwargs["past_key_values"] = LonglodeCache(len(self.model.layers))
+        if generation_config.use_cache is not False and cache is None:
+            model_kwargs[CACHE_KEYWORD] = LonglodeCache(len(self.model.layers))
+
+    @functools.wraps(GenerationMixin.generate)
+    def generate(self, *inputs: Any, **options: Any) -> Any:  # noqa: D102 - wrapped
+        return super().generate(*inputs, **with_cache_renamed(options))
 
     @can_return_tuple
     def forward(
@@ -256,25 +270,20 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         cu_seqlens: Tensor | None = None,
-        **options: Unpack[ForwardOptions],
+        **options: Unpack[HeadOptions],
     ) -> CausalLMOutputWithPast:
         """Predict the next token at each position; what is not named here is as in `LonglodeModel.forward`.
 
         Args:
           labels: int64 `[B, T]`, the tokens themselves, -100 where nothing is asked; shifted here as
             transformers does. With cu_seqlens no document is asked for the first token of the next.
-          shift_labels: instead of labels: `[B, T]`, what should follow each position (see `core.batch`).
+          shift_labels: `[B, T]`, what should follow each position (see `core.batch`); read instead of labels.
           logits_to_keep: compute only the last n positions' logits (0: all), or those of the given positions.
           num_items_in_batch: divide the summed loss by this instead of the number of labels.
-          cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k: flash attention's words for packed documents,
-            as transformers' collators write them; the first stands for cu_seqlens.
         Returns: logits `[B, kept, V]`; while training with labels they are None, since the loss is
           taken block by block and never holds them; loss, the mean in nats, when labels are given.
         """
-        if unknown := set(options) - ForwardOptions.__optional_keys__:
-            raise TypeError(
-                f"LonglodeForCausalLM.forward() got an unexpected keyword argument {min(unknown)!r}"
-            )
+        shift_labels, num_items = options.pop("shift_labels", None), options.pop("num_items_in_batch", None)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -282,19 +291,15 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
-            cu_seqlens=options.get("cu_seq_lens_q") if cu_seqlens is None else cu_seqlens,
-            position_ids=options.get("position_ids"),
+            cu_seqlens=cu_seqlens,
+            **options,
         )
         hidden = outputs.last_hidden_state
-        shift_labels = options.get("shift_labels")
-        if labels is not None:
-            if shift_labels is not None:
-                raise ConfigError("The model got both labels and shift_labels; pass one of them.")
+        if labels is not None and shift_labels is None:
             shift_labels = _shift(labels, outputs.cu_seqlens)
         loss = None
         if shift_labels is not None:
-            targets, num_items = shift_labels.to(hidden.device), options.get("num_items_in_batch")
-            loss = next_token_loss(hidden, self.lm_head.weight, targets, num_items)
+            loss = next_token_loss(hidden, self.lm_head, shift_labels.to(hidden.device), num_items)
         logits = None
         if loss is None or not self.training:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -302,8 +307,8 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
+            **{CACHE_KEYWORD: outputs.get(CACHE_KEYWORD)},
         )
 
 

@@ -1,9 +1,15 @@
-"""Next-token cross entropy from hidden states, without ever holding all logits."""
+"""Next-token cross entropy from hidden states, without ever holding all logits.
+
+A plain head is a matrix, and the gradient of the loss is then known block by block. A head that something was wrapped
+around (LoRA, quantised or offloaded weights, hooks) is called as the module that it is.
+"""
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from longlode.core.errors import ConfigError
 from longlode.mixers.norm import at_least_float32
@@ -58,17 +64,54 @@ class _HeadCrossEntropy(torch.autograd.Function):
 
 
 def next_token_loss(
-    hidden: Tensor, weight: Tensor, targets: Tensor, num_items: Tensor | int | None = None
+    hidden: Tensor, head: nn.Module, targets: Tensor, num_items: Tensor | int | None = None
 ) -> Tensor:
     """Mean cross entropy in nats of the targets that are asked for.
 
     Args:
       hidden: `[B, T, D]` final hidden states.
-      weight: `[V, D]` of the head.
+      head: the module that makes logits `[n, V]` of hidden states `[n, D]`.
       targets: int64 `[B, T]`, the token that should follow each position; -100 where nothing is asked.
       num_items: divide the sum by this instead of the number of targets (gradient accumulation).
     Returns: a scalar, float32 or float64; 0 when nothing is asked.
     """
     asked = targets != IGNORED
-    total = _HeadCrossEntropy.apply(hidden[asked], weight, targets[asked])
+    if is_plain(head):
+        total = _HeadCrossEntropy.apply(hidden[asked], head.weight, targets[asked])
+    else:
+        total = _loss_through(head, hidden[asked], targets[asked])
     return total / (asked.sum().clamp(min=1) if num_items is None else num_items)
+
+
+def is_plain(head: nn.Module) -> bool:
+    """Whether `head(x)` is `x @ head.weight.T` and nothing else, whoever may have laid hands on it.
+
+    Not plain: another class (LoRA, quantised or parametrised layers are some), hooks, a `forward` of the instance's
+    own (accelerate's offloading), a bias, a weight that is no ordinary tensor or is not here (meta).
+    """
+    if type(head) is not nn.Linear or head.bias is not None or "forward" in vars(head):
+        return False
+    # These four are torch's own names of a module's hooks; there is no public way to ask.
+    hooks = (head._forward_hooks, head._forward_pre_hooks, head._backward_hooks, head._backward_pre_hooks)
+    weight = head.weight
+    ordinary = type(weight) in (nn.Parameter, Tensor) and type(weight.data) is Tensor
+    return not any(hooks) and ordinary and not weight.is_meta and weight.is_floating_point()
+
+
+def _loss_through(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross entropy of `head(hidden)`, hidden `[n, D]`; of several blocks, each is computed again backwards."""
+
+    def block_loss(rows: Tensor, asked: Tensor) -> Tensor:
+        return functional.cross_entropy(at_least_float32(head(rows)), asked, reduction="sum")
+
+    vocabulary = getattr(head, "out_features", None) or hidden.shape[-1]
+    num_rows = max(1, _CHUNK_LOGITS // vocabulary)
+    if len(hidden) <= num_rows:
+        return block_loss(hidden, targets)
+    total = at_least_float32(hidden).new_zeros(())
+    for rows, asked in zip(hidden.split(num_rows), targets.split(num_rows), strict=True):
+        if torch.is_grad_enabled():
+            total = total + checkpoint(block_loss, rows, asked, use_reentrant=False)
+        else:
+            total = total + block_loss(rows, asked)
+    return total

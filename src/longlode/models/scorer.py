@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from longlode.core.errors import ConfigError, ScorerError
+from longlode.models.keywords import CACHE_KEYWORD
 from longlode.models.scorer_attention import attention_shares
 from longlode.models.scorer_prefix import SegmentStates, cache_bytes, select
 from longlode.models.scorer_source import load_scorer_parts, scorer_fingerprint
@@ -266,8 +267,8 @@ class LMScorer:
 
     def _forward(self, inputs: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
         """Output `[r, T, width]` of the reader for inputs `[r, T]` after `cache`, and the cache then."""
-        output = self._reader(input_ids=inputs, use_cache=True, past_key_values=cache)
-        return output[0], output.get("past_key_values")
+        output = self._reader(input_ids=inputs, use_cache=True, **{CACHE_KEYWORD: cache})
+        return output[0], output.get(CACHE_KEYWORD)
 
     def _nll(self, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """NLL `[r, T]` of labels `[r, T]` from the first T positions of `output`, slice by slice."""

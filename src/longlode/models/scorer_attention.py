@@ -104,7 +104,7 @@ def _watched(model: Any, total: ShareSum, num_tokens: int) -> Iterator[None]:
     def after_ours(layer: FullAttention, inputs: tuple[Tensor, ...], _: Any) -> None:
         x, settings = inputs[0], layer.settings
         positions = torch.arange(x.shape[1], device=x.device)[None]
-        shape = (*x.shape[:2], -1, settings.head_dim)
+        shape = (*x.shape[:2], -1, settings.query_dim)
         q = rotate(layer.q_proj(x).view(shape), positions, settings.rope_theta)
         total.add_keys(q, rotate(layer.k_proj(x).view(shape), positions, settings.rope_theta))
 
