@@ -141,7 +141,7 @@ def test_settings_that_make_no_sense(run, tmp_path, corpus, arguments, expected)
     [
         (("select", "{tmp}", "-o", "{tmp}/kept.jsonl"), "give either --top"),
         (("select", "{tmp}", "-o", "{tmp}/kept.jsonl", "--top", "0.5", "--min-score", "1"), "got two"),
-        (("select", "{tmp}", "-o", "{tmp}/kept.jsonl", "--top", "0.5"), "not a longlode output folder"),
+        (("select", "{tmp}", "-o", "{tmp}/kept.jsonl", "--top", "0.5"), "no record.json"),
         (("pack", "{tmp}/nowhere", "-o", "{tmp}/shards", "--tokenizer", "{model}"), "does not exist"),
         (("pack", "{corpus}", "-o", "{tmp}/shards", "--tokenizer", "{tmp}"), "no tokenizer"),
         (("train", "{tmp}/nowhere.toml", "-o", "{tmp}/run"), "cannot be read"),
@@ -165,10 +165,10 @@ def test_settings_that_make_no_sense(run, tmp_path, corpus, arguments, expected)
         (("convert", "{model}", "{tmp}/there", "--to", "gguf"), "--to got 'gguf'"),
         (("convert", "{model}", "{corpus}", "--to", "fla"), "is not empty"),
         (("convert", "{tmp}/nowhere", "{tmp}/there", "--to", "fla"), "does not exist"),
-        (("report", "{tmp}/nowhere"), "is no folder"),
+        (("report", "{tmp}/nowhere"), "is not a folder"),
         (("report", "{tmp}", "-o", "{tmp}/report.html"), "no record.json"),
         (("demo", "-o", "{tmp}/demo", "--minutes", "0"), "--minutes got 0"),
-        (("demo", "-o", "{corpus}"), "something else than a demo"),
+        (("demo", "-o", "{corpus}"), "is not empty"),
     ],
 )
 def test_every_command_says_what_is_wrong(run, tmp_path, corpus, model_folder, arguments, expected):

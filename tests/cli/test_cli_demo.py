@@ -170,13 +170,19 @@ def test_the_whole_demo_in_small(run, tmp_path, model_folder, tiny_demo):
 
 def test_an_earlier_demo_is_replaced_and_nothing_else(tmp_path):
     out = tmp_path / "demo"
-    demo_run.clear(out)
+    settings = demo_run.DemoSettings(out=out, minutes=1.0)
+    demo_run.clear(settings)
     (out / "scores").mkdir()
     (out / "notes.txt").write_text("mine")
-    demo_run.clear(out)
+    demo_run.clear(settings)
     assert sorted(path.name for path in out.iterdir()) == ["notes.txt", "record.json"]
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="something else than a demo"):
-        demo_run.clear(other)
+    with pytest.raises(InputError, match=r"thesis\.txt"):
+        demo_run.clear(demo_run.DemoSettings(out=other, minutes=1.0))
+    longer = demo_run.DemoSettings(out=out, minutes=2.0)
+    with pytest.raises(InputError, match="settings"):
+        demo_run.clear(longer)
+    demo_run.clear(longer, overwrite=True)
+    assert read_record(out, "demo")["settings"]["minutes"] == 2.0

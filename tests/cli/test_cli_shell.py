@@ -112,18 +112,6 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch):
     assert "3/4" in stream.getvalue()
 
 
-@pytest.mark.parametrize("make", [console.output_folder, console.output_file])
-def test_outputs_that_cannot_be_written(tmp_path, make):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be used as an output folder"):
-        make(tmp_path / "file" / "below")
-
-
-def test_an_output_file_that_is_a_folder(tmp_path):
-    with pytest.raises(InputError, match="is a folder"):
-        console.output_file(tmp_path)
-
-
 def test_help_is_light():
     program = (
         "import sys\nfrom longlode.cli import main\nsys.argv = ['longlode', 'score', '--help']\n"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from longlode.evaluate.tasks import words as material
 
@@ -51,7 +51,7 @@ class Copier(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.vocab_size, self.window = vocab_size, window
-        self.config = SimpleNamespace(name_or_path="copier")
+        self.config = PretrainedConfig(name_or_path="copier")
         self.device = torch.device("cpu")
 
     @property

@@ -218,8 +218,11 @@ def test_what_shapes_a_result_changes_its_name_and_what_does_not_does_not(corpus
     assert not names("d", settings=replace(SETTINGS, keep_pairs=True)) & base
     assert not names("e", estimator=make_estimator("paper", pairs=41, max_segments=16)) & base
     assert not names("f", estimator=make_estimator("release", pairs=40, max_segments=16)) & base
-    # Other settings in a folder that is used already: both sets stay, the record names its own.
-    summary = run(corpus, tmp_path / "a", settings=replace(SETTINGS, seed=1))
+    # Other settings in a folder that is used already: refused; overwritten, both sets stay, the record names its own.
+    with pytest.raises(InputError, match=r"settings\.seed"):
+        run(corpus, tmp_path / "a", settings=replace(SETTINGS, seed=1))
+    assert read_record(tmp_path / "a")["num_other_parts"] == 0
+    summary = run(corpus, str(tmp_path / "a"), settings=replace(SETTINGS, seed=1), overwrite=True)
     record = read_record(tmp_path / "a")
     assert (len(record["parts"]), record["num_other_parts"], summary.num_documents) == (3, 3, 10)
 
@@ -240,7 +243,6 @@ def poisoned(tmp_path):
 )
 def test_a_poison_document_fails_alone(tmp_path, fault, reason):
     path = poisoned(tmp_path)
-    run(path, tmp_path / "good")
     settings = replace(SETTINGS, rows_per_unit=6)
     # All segments are read, so that the poison at the end is among them.
     all_read = make_estimator("paper", pairs=40, max_segments=64)
@@ -462,7 +464,7 @@ def test_a_scorer_that_cannot_be_made_stops_the_run_with_a_message(corpus, tmp_p
 def test_folders_that_cannot_be_used_are_refused(corpus, tmp_path):
     with pytest.raises(InputError, match="lies inside the input folder"):
         run(tmp_path, tmp_path / "scores")
-    with pytest.raises(InputError, match="cannot write to the output folder"):
+    with pytest.raises(InputError, match="is a file"):
         run(corpus, corpus)
     with pytest.raises(InputError, match="does not exist"):
         run(tmp_path / "nothing.jsonl", tmp_path / "out")

@@ -192,10 +192,10 @@ def test_select_and_record_take_raced_scores_for_scores(corpus, tmp_path):
         {"top": 0.5, "by": ("source",)},
         {"top": 0.5, "column": "gain_nats"},
     ):
-        summary = select(tmp_path / "race", tmp_path / "other.jsonl", **rule)
+        summary = select(tmp_path / "race", tmp_path / "other.jsonl", overwrite=True, **rule)
         assert "these scores were raced for top 0.5: elsewhere they are coarse" in summary.remark
         assert read_record_of(tmp_path / "other.jsonl")["remark"] == summary.remark
-        assert select(tmp_path / "plain", tmp_path / "other.jsonl", **rule).remark == ""
+        assert select(tmp_path / "plain", tmp_path / "other.jsonl", overwrite=True, **rule).remark == ""
     assert "remark" not in read_record_of(tmp_path / "other.jsonl")
 
 
@@ -219,7 +219,8 @@ def test_groups_have_cuts_of_their_own(tmp_path):
     kept = select(tmp_path / "1", tmp_path / "kept.jsonl", top=0.5, by=("source",))
     assert kept.remark == ""
     assert kept.num_groups == 2
-    assert "raced for top 0.5 by source" in select(tmp_path / "1", tmp_path / "kept.jsonl", top=0.5).remark
+    other = select(tmp_path / "1", str(tmp_path / "other.jsonl"), top=0.5)
+    assert "raced for top 0.5 by source" in other.remark
     by_length = run(tmp_path / "in.jsonl", tmp_path / "2", rule=replace(RULE, by=("length", "source")))
     assert by_length.complete
 
@@ -303,7 +304,9 @@ def test_a_kill_changes_no_byte(corpus, tmp_path, calls):
 def test_another_cut_reads_on_from_what_is_there(corpus, tmp_path):
     run(corpus, tmp_path / "out")
     scorer = CacheScorer()
-    summary = run(corpus, tmp_path / "out", rule=replace(RULE, top=0.3), scorer=scorer)
+    with pytest.raises(InputError, match="race"):
+        run(corpus, tmp_path / "out", rule=replace(RULE, top=0.3), scorer=scorer)
+    summary = run(corpus, tmp_path / "out", rule=replace(RULE, top=0.3), scorer=scorer, overwrite=True)
     assert 8 * sum(scorer.given_sizes) <= summary.cost["tokens_given"] - 8 * 10 * 8  # round one is there
     run(corpus, tmp_path / "fresh", rule=replace(RULE, top=0.3))
     assert rows(tmp_path / "out") == rows(tmp_path / "fresh")

@@ -4,7 +4,6 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -18,8 +17,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
-
-from longlode.core.errors import InputError
 
 _WIDTH_WITHOUT_TERMINAL = 110
 _SECONDS_BETWEEN_LINES = 10.0
@@ -126,26 +123,3 @@ def _line_printer(label: str) -> Callable[[int, int | None, str], None]:
             note(f"{label}: {done:,}{of_all} {remark}".rstrip())
 
     return update
-
-
-def output_folder(path: Path) -> Path:
-    """Make `path` as a folder that can be written to. Raises InputError that says why it cannot be."""
-    probe = path / ".longlode-writable"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be used as an output folder: {error.strerror or error}. "
-            "Name a folder that you can write to with -o."
-        ) from None
-    return path
-
-
-def output_file(path: Path) -> Path:
-    """Make the folder of `path`, a result file. Raises InputError when it cannot be written."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; expected the name of the file to write. Name one with -o.")
-    output_folder(path.parent)
-    return path

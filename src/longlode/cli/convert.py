@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from longlode.cli.console import finish, note, output_folder
+from longlode.cli.console import finish, note
 from longlode.cli.sources import model_source
-from longlode.core.errors import ConfigError, InputError, ScorerError
+from longlode.core.errors import ConfigError, ScorerError
+from longlode.core.outputs import claim_folder
 
 EXAMPLES = (
     "longlode convert fla-hub/delta_net-1.3B-100B delta-net-1.3b --to longlode",
@@ -27,8 +28,7 @@ def convert(
     """
     if to not in ("fla", "longlode"):
         raise ConfigError(f"--to got {to!r}; expected fla or longlode.")
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; expected a new folder, so that no other model is mixed in.")
+    claim_folder(out, "model", make=False)
     from longlode.models import LonglodeForCausalLM
     from longlode.models.convert import save_for_fla
     from longlode.models.load import load_model, load_tokenizer
@@ -39,7 +39,7 @@ def convert(
         raise ConfigError(
             f"{source} is a {type(model).__name__}; expected a longlode model, or fla's delta_net or gated_deltanet."
         )
-    output_folder(out)
+    claim_folder(out, "model")
     if to == "fla":
         save_for_fla(model, out)
     else:

@@ -14,12 +14,15 @@ _LEAST_MINUTES = 0.1
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder to write; an earlier demo's is replaced.")
+        Path, typer.Option("--out", "-o", help="Folder to write; the same demo made before is replaced.")
     ] = Path("demo-out"),
     minutes: Annotated[float, typer.Option(help="Time to aim at: sets how many documents and steps.")] = 4.0,
     scorer: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
     estimator: Annotated[str, typer.Option(help="As for longlode score.")] = "default",
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a demo of other options that lies there.")
+    ] = False,
 ) -> None:
     """Score, select, pack, train, evaluate and report on the sources of Python's own library.
 
@@ -33,7 +36,7 @@ def demo(
     from longlode.cli.demo_run import DemoSettings, run_demo
 
     settings = DemoSettings(out=out, minutes=minutes, scorer=scorer, estimator=estimator, seed=seed)
-    found = run_demo(settings)
+    found = run_demo(settings, overwrite=overwrite)
     say("")
     say("[bold]What it found[/]")
     for sentence in found:

@@ -23,8 +23,9 @@ from longlode.cli.score_table import score_rows, signal_by_source
 from longlode.cli.scoring import run_scoring
 from longlode.cli.sources import model_source
 from longlode.cli.training import run_training
-from longlode.core.errors import InputError
-from longlode.core.records import RECORD_NAME, read_record, write_record
+from longlode.core.kinds import RECORD_NAME
+from longlode.core.outputs import claim_folder
+from longlode.core.records import write_record
 
 if TYPE_CHECKING:
     from longlode.mining import ScoreSummary
@@ -81,10 +82,14 @@ class Stages:
         say(f"[bold]{name:9}[/] {seconds:6.1f} s   {escape(shown)}")
 
 
-def run_demo(settings: DemoSettings) -> list[str]:
-    """Run all stages into `settings.out`; returns the findings. Raises: what the rooms raise."""
+def run_demo(settings: DemoSettings, *, overwrite: bool = False) -> list[str]:
+    """Run all stages into `settings.out`; returns the findings.
+
+    Args: overwrite: replace a demo of other settings that lies there.
+    Raises: what the rooms raise.
+    """
     out, stages = settings.out, Stages()
-    clear(out)
+    clear(settings, overwrite=overwrite)
     with stages("gather", "reading Python's own library and splicing controls") as facts:
         material = gather(settings.seed)
         rows = _write_corpus(settings, material)
@@ -105,7 +110,7 @@ def run_demo(settings: DemoSettings) -> list[str]:
         facts |= {"examples": _num_examples(comparison)}
     found = findings(separation, halves, comparison)
     record = {
-        "settings": asdict(settings) | {"out": str(out)},
+        "settings": _recorded(settings),
         "auc": {name: {SPLICED: one.value} for name, one in separation.items()},
         "auc_intervals": {name: asdict(one) for name, one in separation.items()},
         "halves": halves,
@@ -123,15 +128,18 @@ def run_demo(settings: DemoSettings) -> list[str]:
     return found
 
 
-def clear(out: Path) -> None:
-    """Make `out` ready: new, empty, or an earlier demo's, whose pieces are removed."""
-    if out.exists() and any(out.iterdir()):
-        if not (out / RECORD_NAME).is_file() or read_record(out).get("kind") != "demo":
-            raise InputError(f"{out} holds something else than a demo. Name another folder with -o.")
-        for name in _MADE:
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    write_record(out, "demo", status="running")
+def clear(settings: DemoSettings, *, overwrite: bool = False) -> None:
+    """Make the folder of a demo ready: new, empty, or that of the same demo made before, whose pieces are removed."""
+    out = claim_folder(settings.out, "demo", identity={"settings": _recorded(settings)}, overwrite=overwrite)
+    for name in _MADE:
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    write_record(out, "demo", status="running", settings=_recorded(settings))
+
+
+def _recorded(settings: DemoSettings) -> dict[str, Any]:
+    """The settings that decide what the demo finds."""
+    return {name: value for name, value in asdict(settings).items() if name != "out"}
 
 
 def _write_corpus(settings: DemoSettings, material: Material) -> list[dict[str, Any]]:

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from longlode.cli.console import finish, note, output_folder, progress, table
+from longlode.cli.console import finish, note, progress, table
 from longlode.cli.sources import model_source
 from longlode.core.errors import ConfigError, InputError
+from longlode.core.outputs import claim_folder
 
 EXAMPLES = (
     "longlode evaluate runs/small -o eval-small",
@@ -35,6 +36,9 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another evaluation that lies there.")
+    ] = False,
     lm_eval: Annotated[
         str | None, typer.Option(help="Instead: tasks of lm-evaluation-harness, comma-separated.")
     ] = None,
@@ -52,14 +56,16 @@ def evaluate(
     largest of --lengths, and the results are OUT/lm_eval.json.
     """
     if lm_eval is not None or include_path is not None:
-        _harness(model, out, lm_eval, include_path, max(_integers(lengths)), num_examples, seed, device)
+        _harness(
+            model, out, lm_eval, include_path, max(_integers(lengths)), num_examples, seed, device, overwrite
+        )
         return
     from longlode.evaluate import evaluate as run_evaluation
 
     documents = _read(texts or [], text_field)
     chosen = _task_names(tasks, has_texts=bool(documents))
     sizes = _integers(lengths)
-    network, tokenizer = _open(model, out, device)
+    network, tokenizer = _open(model, out, device, "evaluation")
     with progress("evaluating") as update:
         summary = run_evaluation(
             network,
@@ -71,6 +77,7 @@ def evaluate(
             seed=seed,
             texts=documents,
             name=model,
+            overwrite=overwrite,
             progress=update,
         )
     columns = ("task", "length", "metric", "mean", "low", "high", "n", "unit")
@@ -79,13 +86,13 @@ def evaluate(
     finish(f"Results: {out}", then=[f"longlode report {out} -o report.html"])
 
 
-def _open(model: str, out: Path, device: str) -> tuple[Any, Any]:
+def _open(model: str, out: Path, device: str, kind: str) -> tuple[Any, Any]:
     """The model and its tokenizer, once it is sure that there is somewhere to write."""
     from longlode.models import load
     from longlode.train.build import pick_device
 
     source = model_source(model)
-    output_folder(out)
+    claim_folder(out, kind, identity={})
     return load(source, device=str(pick_device(device)))
 
 
@@ -98,12 +105,13 @@ def _harness(
     limit: int | None,
     seed: int,
     device: str,
+    overwrite: bool,
 ) -> None:
     if tasks is None:
         raise ConfigError("--include-path came without --lm-eval; it names a folder of lm-eval's tasks.")
     from longlode.evaluate import run_harness
 
-    network, tokenizer = _open(model, out, device)
+    network, tokenizer = _open(model, out, device, "lm_eval")
     fields = run_harness(
         network,
         tokenizer,
@@ -114,6 +122,7 @@ def _harness(
         limit=limit,
         seed=seed,
         name=model,
+        overwrite=overwrite,
     )
     columns = ("task", "metric", "filter", "value", "stderr", "n")
     rows = [tuple(row[column] for column in columns) for row in fields["summary"]]

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from longlode.cli.console import note, output_file, plain
+from longlode.cli.console import note, plain
 from longlode.cli.reading import read_prompt
 from longlode.cli.sources import model_source
 from longlode.core.errors import ConfigError, InputError
+from longlode.core.outputs import claim_file
 
 EXAMPLES = (
     'longlode generate runs/small --prompt "def main(" --max-new-tokens 200',
@@ -33,6 +34,10 @@ def generate(
     save_state: Annotated[
         Path | None, typer.Option(help="Write the state after the prompt to this file.")
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace a file that --save-state names."),
+    ] = False,
     max_new_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens to write at most; 0 only reads, for --save-state.")
     ] = 128,
@@ -54,7 +59,12 @@ def generate(
     if not text:
         raise InputError("The prompt is empty; expected some text to continue.")
     if save_state is not None:
-        output_file(save_state)
+        claim_file(
+            save_state,
+            "a state",
+            replaceable=lambda path: state is not None and state.exists() and path.samefile(state),
+            overwrite=overwrite,
+        )
     import torch
 
     from longlode.models import load

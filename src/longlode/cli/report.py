@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from longlode.cli.console import finish, output_file
-from longlode.core.errors import InputError
+from longlode.cli.console import finish
 
 EXAMPLES = (
     "longlode report scores runs/small eval -o report.html",
@@ -19,18 +18,14 @@ def report(
         list[Path], typer.Argument(help="Folders written by longlode; folders below them count.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no report.")] = False,
 ) -> None:
     """Write one self-contained page: scores, best and worst documents, dependency maps, training, evaluation.
 
     The page loads nothing from elsewhere and needs no server: open it in a browser or send it by mail.
     Corpus text in it is escaped.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(
-                f"{folder} is no folder; expected one that longlode score, train, evaluate ... wrote."
-            )
     from longlode.report import build
 
-    build(folders, output_file(out))
-    finish(f"The report: {out} ({out.stat().st_size / 1024:,.0f} kB)", then=[f"open {out} in a browser"])
+    page = build(folders, out, overwrite=overwrite)
+    finish(f"The report: {out} ({page.stat().st_size / 1024:,.0f} kB)", then=[f"open {out} in a browser"])

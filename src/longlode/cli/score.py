@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from longlode.cli.console import finish, note, output_folder, say
+from longlode.cli.console import finish, note, say
 from longlode.cli.guard import EXIT_UNEXPECTED
 from longlode.core.errors import ConfigError
+from longlode.core.outputs import claim_folder
 
 if TYPE_CHECKING:
     from longlode.mining import Estimator, RaceRule, ScoreSummary
@@ -66,6 +67,9 @@ def score(
     race_by: RaceBy = "",
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
     rows_per_unit: Annotated[int, typer.Option(min=1, help="Documents of one piece of work.")] = 64,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace scores of other inputs or options that lie there.")
+    ] = False,
     explain: Annotated[
         bool, typer.Option(help="Also map the 2 best and 2 worst documents, for the report.")
     ] = True,
@@ -89,7 +93,7 @@ def score(
         segment=segment, seed=seed, text_field=text_field, keep_pairs=keep_pairs, rows_per_unit=rows_per_unit
     )
     precision, how = _precision(dtype, chosen)
-    output_folder(out)
+    claim_folder(out, "scores", identity={})  # a slip in a name should not wait for a model to load
     summary = run_scoring(
         inputs,
         out,
@@ -100,6 +104,7 @@ def score(
         workers=workers,
         explain_segments=EXPLAIN_SEGMENTS if explain else 0,
         rule=rule,
+        overwrite=overwrite,
     )
     _conclude(summary, out, f"Scorer: {scorer}, {how}" if chosen.needs_scorer else "Scorer: none")
 

@@ -28,12 +28,13 @@ def run_scoring(
     workers: int = 1,
     explain_segments: int = 48,
     rule: "RaceRule | None" = None,
+    overwrite: bool = False,
 ) -> "ScoreSummary":
     """Score `inputs` into `out` and write explain.json for the best and worst documents.
 
     A model that the estimator does not run is not loaded, and then there is no map.
     Args: scorer, as for `model_source`; dtype, of its model; explain_segments, segments of a document to map, 0 for
-      no map; rule, to race for instead of reading all documents alike.
+      no map; rule, to race for instead of reading all documents alike; overwrite, as of `mining.score`.
     Raises: InputError, ConfigError, ScorerError as `mining.score`.
     """
     from longlode.corpus import find_files
@@ -66,6 +67,7 @@ def run_scoring(
             scorer_fingerprint=source[0],
             settings=settings,
             num_workers=workers,
+            overwrite=overwrite,
         )
     explain_path = out / EXPLAIN_NAME
     explain_path.unlink(missing_ok=True)  # of an earlier run, perhaps of other documents

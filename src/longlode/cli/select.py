@@ -30,6 +30,9 @@ def select(
     column: Annotated[
         str, typer.Option(help="The column of the scores to go by; score_low: score - 2 score_se.")
     ] = "score",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT if it exists and is another selection or file.")
+    ] = False,
 ) -> None:
     """Write the documents that score best, and beside them what was dropped and why.
 
@@ -45,7 +48,9 @@ def select(
     from longlode.mining.select import select as run_selection
 
     groups = tuple(name.strip() for name in by.split(",") if name.strip())
-    summary = run_selection(scores, out, top=top, min_score=min_score, by=groups, column=column)
+    summary = run_selection(
+        scores, out, top=top, min_score=min_score, by=groups, column=column, overwrite=overwrite
+    )
     rows = [
         ("kept", summary.num_selected),
         *((f"dropped: {kind}", number) for kind, number in summary.dropped.items()),

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from longlode.cli.console import finish, note, output_folder, table
+from longlode.cli.console import finish, note, table
+from longlode.core.outputs import claim_folder
 
 EXAMPLES = (
     "longlode train recipes/cpu_small.toml -o runs/small --set data.shards=shards",
@@ -34,7 +35,8 @@ def train(
     from longlode.train import Recipe
 
     loaded = Recipe.load(recipe, set_ or [])
-    output_folder(out)
+    if not resume:
+        claim_folder(out, "run", advice="go on with its run by --resume", make=False)
     summary = run_training(loaded, out, resume=resume)
     if summary.resumed_from is not None:
         note(f"Resumed from step {summary.resumed_from:,}.")

@@ -1,7 +1,7 @@
 """How results get to disk: whole or not at all, and readable by anything that reads JSON.
 
-Every output folder has a `record.json` with a `kind` ("scores", "selection", "shards", "run", "evaluation", "demo"),
-the versions that made it and its settings; `longlode report` reads nothing else to know what a folder is.
+Every output folder has a `record.json` with a `kind` (one of `kinds.KINDS`), the versions that made it and its
+settings; `longlode report` reads nothing else to know what a folder is.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from typing import Any
 import orjson
 
 from longlode.core.errors import InputError
+from longlode.core.kinds import RECORD_NAME, kind_name, where_it_is
 from longlode.core.processes import is_gone, process_tag
 
-RECORD_NAME = "record.json"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<tag>[0-9a-f]{8}-\d+-\d+)\.tmp(?:\.\w+)?", re.DOTALL)
 """What `temporary_name` makes, and what stands beside it while it is filled (`.spool`)."""
 _PACKAGES = ("longlode", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
@@ -135,14 +135,30 @@ def write_record(folder: Path, kind: str, **fields: Any) -> None:
     write_json(folder / RECORD_NAME, {"kind": kind, "made_with": versions(), **fields})
 
 
-def read_record(folder: Path, kind: str | None = None) -> dict[str, Any]:
-    """Read `folder/record.json`. Raises InputError when it is missing or of another kind than `kind`."""
+def read_record(folder: str | os.PathLike[str], kind: str | None = None) -> dict[str, Any]:
+    """Read `folder/record.json`.
+
+    Raises: InputError when it is missing or of another kind than `kind`; the message names a folder inside that is of
+      the kind, if there is one.
+    """
+    folder = Path(folder)
     path = folder / RECORD_NAME
+    expected = "" if kind is None else f" Expected {kind_name(kind)}."
     if not path.is_file():
-        raise InputError(f"{folder} is not a longlode output folder: it has no {RECORD_NAME}.")
-    record: dict[str, Any] = read_json(path)
+        what = (
+            f"is not a longlode output folder: it has no {RECORD_NAME}"
+            if folder.is_dir()
+            else "is a file, not a longlode output folder"
+            if folder.exists()
+            else "does not exist"
+        )
+        raise InputError(f"{folder} {what}.{expected}{where_it_is(folder, kind) if kind else ''}")
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is not a record: expected a JSON object. Make the folder again.")
     if kind is not None and record.get("kind") != kind:
-        raise InputError(f"{folder} holds {record.get('kind')!r}, expected {kind!r}.")
+        found = kind_name(record.get("kind"))
+        raise InputError(f"{folder} holds {found}.{expected}{where_it_is(folder, kind)}")
     return record
 
 

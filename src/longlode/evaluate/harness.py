@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from longlode.core.errors import BackendError, ConfigError, InputError
+from longlode.core.outputs import claim_folder
 from longlode.core.records import write_json, write_record
+from longlode.models.fingerprint import model_fingerprint
 
 RESULTS_NAME = "lm_eval.json"
 
@@ -17,12 +19,13 @@ def run_harness(
     tokenizer: Any,
     *,
     tasks: Sequence[str],
-    out: Path,
-    include_path: Path | None = None,
+    out: str | Path,
+    include_path: str | Path | None = None,
     max_length: int = 2048,
     limit: int | None = None,
     seed: int = 0,
     name: str | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Run tasks of lm-eval; nothing about a task is ours.
 
@@ -33,13 +36,21 @@ def run_harness(
       include_path: folder with YAML tasks of your own.
       max_length: tokens of context; longer texts lose their beginning, as everywhere in lm-eval.
       limit: examples a task; None for all.   seed: of few-shot examples and sampling.
-      name: what the record calls the model.
+      name: what the record calls the model.   overwrite: replace results of other options that `out` holds.
     Returns: the record's fields; `summary` has rows {task, metric, filter, value, stderr, n}.
     Raises: BackendError without lm-eval; ConfigError on tasks it does not know; InputError without include_path.
     """
     simple_evaluate, HFLM = _import_harness()
+    include_path = None if include_path is None else Path(include_path)
     if include_path is not None and not include_path.is_dir():
         raise InputError(f"--include-path {include_path} is no folder; expected one with YAML tasks.")
+    asked = {
+        "model": name or type(model).__name__,
+        "model_fingerprint": model_fingerprint(model),
+        "tasks": list(tasks),
+        "settings": {"max_length": max_length, "limit": limit, "seed": seed},
+    }
+    folder = claim_folder(out, "lm_eval", identity=asked, overwrite=overwrite)
     manager = _task_manager(list(tasks), include_path)
     wrapped = HFLM(
         pretrained=model,
@@ -55,20 +66,14 @@ def run_harness(
         found: Any = simple_evaluate(
             model=wrapped, tasks=list(tasks), task_manager=manager, limit=limit, log_samples=False, **seeds
         )
-    settings = {"max_length": max_length, "limit": limit, "seed": seed}
-    fields = {
-        "model": name or type(model).__name__,
-        "tasks": list(tasks),
-        "settings": settings,
-        "summary": _rows(found["results"], found.get("n-samples", {})),
-    }
+    fields = asked | {"summary": _rows(found["results"], found.get("n-samples", {}))}
     kept = {
         key: found[key]
         for key in ("results", "versions", "n-shot", "n-samples", "higher_is_better")
         if key in found
     }
-    write_json(out / RESULTS_NAME, kept)
-    write_record(out, "lm_eval", **fields)
+    write_json(folder / RESULTS_NAME, kept)
+    write_record(folder, "lm_eval", **fields)
     return fields
 
 

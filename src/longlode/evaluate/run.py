@@ -12,11 +12,13 @@ import numpy as np
 
 from longlode.core.errors import ConfigError
 from longlode.core.fingerprints import fingerprint, text_fingerprint
+from longlode.core.outputs import claim_folder
 from longlode.core.records import write_jsonl, write_record
 from longlode.evaluate.scoring import Reader, context_limit, make_encode
 from longlode.evaluate.statistics import bootstrap_mean, wilson
 from longlode.evaluate.tasks import TASKS
 from longlode.evaluate.tasks.base import Example, Metric, SpanScore, Task, Tokens
+from longlode.models.fingerprint import model_fingerprint
 
 EXAMPLES_NAME = "examples.jsonl"
 _SEED_STRIDE = 1_000_003  # example k of seed s is made from s * stride + k: runs of seeds never overlap
@@ -31,12 +33,13 @@ def evaluate(
     *,
     tasks: Sequence[str] = tuple(TASKS),
     lengths: Sequence[int] = (512, 1024, 2048),
-    out: Path,
+    out: str | Path,
     num_examples: int = 50,
     seed: int = 0,
     texts: Sequence[str] = (),
     name: str | None = None,
     batch_tokens: int = 16384,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate a causal LM.
@@ -53,13 +56,28 @@ def evaluate(
         summary).
       texts: held-out documents, needed by loss_by_position.
       name: what reports call the model; default: its configured name or its class.
+      overwrite: replace an evaluation of another model or with other options that `out` holds.
       progress: called with (examples done, examples in all, task name).
     Returns: the written record's fields.
-    Raises: ConfigError for unknown tasks, and lengths that the model, a task or the texts cannot serve.
+    Raises: InputError when `out` holds another result; ConfigError for unknown tasks, and lengths that the model, a
+      task or the texts cannot serve.
     """
     limit = context_limit(model)
     _check(tasks, lengths, num_examples, limit)
     started = time.perf_counter()
+    asked = {
+        "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
+        "model_fingerprint": model_fingerprint(model),
+        "tasks": list(tasks),
+        "lengths": list(lengths),
+        "settings": {
+            "num_examples": num_examples,
+            "seed": seed,
+            "num_texts": len(texts),
+            "texts_fingerprint": fingerprint([text_fingerprint(text) for text in texts]),
+        },
+    }
+    folder = claim_folder(out, "evaluation", identity=asked, overwrite=overwrite)
     made = [TASKS[task](make_encode(tokenizer), texts) for task in tasks]
     plan = [
         _Part(task, length, task.num_available(length, num_examples)) for task in made for length in lengths
@@ -69,20 +87,17 @@ def evaluate(
             part.task.make(part.length, 0)  # says why there is nothing of this length
     reader = Reader(model, batch_tokens=batch_tokens)
     rows, examples_fingerprint = _ask_all(reader, plan, seed, progress)
-    write_jsonl(out / EXAMPLES_NAME, rows)
+    write_jsonl(folder / EXAMPLES_NAME, rows)
     fields = {
-        "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
+        **asked,
         "model_info": _model_info(model, limit),
-        "tasks": list(tasks),
-        "lengths": list(lengths),
-        "settings": {"num_examples": num_examples, "seed": seed, "num_texts": len(texts)},
         "examples_fingerprint": examples_fingerprint,
         "metrics": {task: [vars(metric) for metric in TASKS[task].metrics] for task in tasks},
         "summary": summarise(rows),
         "loss_by_position": position_curve(rows),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    write_record(out, "evaluation", **fields)
+    write_record(folder, "evaluation", **fields)
     return fields
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
+from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import remove_leftovers, write_record
 from longlode.corpus import Unit, plan
 from longlode.mining.estimators import Estimator
@@ -90,13 +91,14 @@ class Tally:
 
 def score(
     inputs: str | Path | Iterable[str | Path],
-    out: Path,
+    out: str | Path,
     *,
     estimator: Estimator,
     make_scorer: Callable[[], Scorer] | None = None,
     scorer_fingerprint: str = "",
     settings: ScoreSettings | None = None,
     num_workers: int = 1,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score every document of the inputs into `out/parts/*.parquet` and write `out/record.json`.
@@ -110,6 +112,7 @@ def score(
         estimators that read no model.
       settings: defaults to ScoreSettings().
       num_workers: processes; 1 works in this one. The parts do not depend on it.
+      overwrite: replace scores of other inputs or settings that `out` holds; parts that still fit are used again.
       progress: called after every unit.
     Returns: a summary; `failed_units` is not empty when a unit failed as a whole, and a re-run tries just
       those.
@@ -120,9 +123,8 @@ def score(
     settings = settings or ScoreSettings()
     check_run(estimator, make_scorer, scorer_fingerprint, num_workers)
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    out = out.expanduser().absolute()
-    prepare_folder(out, listed)
-    spec = WorkerSpec(out, estimator, settings, make_scorer, scorer_fingerprint)
+    spec = WorkerSpec(full_path(out), estimator, settings, make_scorer, scorer_fingerprint)
+    prepare_folder(spec, listed, overwrite=overwrite)
     tasks = [make_task(unit, spec) for unit in plan(listed, rows_per_unit=settings.rows_per_unit)]
     tally = do_tasks(tasks, spec, num_workers, progress)
     return conclude(listed, tasks, spec, tally, started)
@@ -163,20 +165,46 @@ def check_run(
         )
 
 
-def prepare_folder(out: Path, inputs: list[str | Path]) -> None:
-    """Make the output folder, and refuse one that a later run would read as input."""
+def prepare_folder(
+    spec: WorkerSpec,
+    inputs: Sequence[str | Path],
+    *,
+    race: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make the output folder of a run.
+
+    Args: race: the rule of a race, None for a run without one; overwrite: as of `score`.
+    Raises: InputError for a folder that holds anything but a run of the same settings over some of these inputs, and
+      for one that a later run would read as input.
+    """
+    out = spec.out
     for item in inputs:
-        folder = Path(item).expanduser().absolute()
+        folder = full_path(item)
         if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
             raise InputError(
                 f"the output folder {out} lies inside the input folder {item}: the next run would read the "
                 "scores as documents. Choose a folder outside it."
             )
+    given = {str(item) for item in inputs}
+
+    def covered(recorded: Any) -> bool:
+        return isinstance(recorded, list) and given.issuperset(recorded)
+
+    def raced_alike(recorded: Any) -> bool:
+        return (recorded is None) == (race is None) and all(
+            recorded.get(name) == (list(value) if isinstance(value, tuple) else value)
+            for name, value in (race or {}).items()
+        )
+
+    claim_folder(
+        out,
+        "scores",
+        identity={"inputs": covered, "race": raced_alike, **spec.identity()},
+        overwrite=overwrite,
+    )
     try:
-        (out / PARTS_FOLDER).mkdir(parents=True, exist_ok=True)
-        probe = out / PARTS_FOLDER / ".writable"
-        probe.touch()
-        probe.unlink()
+        (out / PARTS_FOLDER).mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to the output folder {out}: {error.strerror or error}.") from None
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from longlode.core.errors import ConfigError
 from longlode.core.fingerprints import fingerprint
+from longlode.core.outputs import full_path
 from longlode.corpus import plan
 from longlode.mining.engine import Progress, ScoreSummary, check_run, conclude, make_task, prepare_folder
 from longlode.mining.estimators import Estimator
@@ -30,7 +31,7 @@ from longlode.mining.workers import WorkerSpec
 
 def race(
     inputs: str | Path | Iterable[str | Path],
-    out: Path,
+    out: str | Path,
     *,
     estimator: Estimator,
     rule: RaceRule,
@@ -38,6 +39,7 @@ def race(
     scorer_fingerprint: str = "",
     settings: ScoreSettings | None = None,
     num_workers: int = 1,
+    overwrite: bool = False,
     progress: Callable[[int], Progress] | None = None,
 ) -> ScoreSummary:
     """Score every document of the inputs as well as it takes to select the best share, as `engine.score` does.
@@ -46,7 +48,7 @@ def race(
     entry "race": the rule, what each round did and read, and how many documents were decided with fewer pairs than
     the most.
 
-    Args: inputs, out, make_scorer, scorer_fingerprint, settings, num_workers, as of `score`; estimator, a
+    Args: inputs, out, make_scorer, scorer_fingerprint, settings, num_workers, overwrite, as of `score`; estimator, a
       PairMeanEstimator such as "strength", whose `pairs` are the most that are read of a document (None: all); rule,
       what is decided; progress, called with the number of each round from 1, gives what to call after its units.
     Returns: a summary. `failed_units` is not empty when a unit failed as a whole: then there are no scores yet, and a
@@ -58,10 +60,9 @@ def race(
     settings = settings or ScoreSettings()
     check_run(raced, make_scorer, scorer_fingerprint, num_workers)
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    out = out.expanduser().absolute()
-    prepare_folder(out, listed)
     kept_scorer = None if make_scorer is None else _Once(make_scorer)
-    spec = WorkerSpec(out, raced, settings, kept_scorer, scorer_fingerprint)
+    spec = WorkerSpec(full_path(out), raced, settings, kept_scorer, scorer_fingerprint)
+    prepare_folder(spec, listed, race=asdict(rule), overwrite=overwrite)
     units = plan(listed, rows_per_unit=settings.rows_per_unit)
     everything = {"race": asdict(rule), "units": fingerprint([unit.fingerprint for unit in units])}
     tasks = [make_task(unit, spec, also=everything) for unit in units]

@@ -10,7 +10,9 @@ from typing import Any
 import duckdb
 
 from longlode.core.errors import ConfigError, InputError
-from longlode.core.records import atomic_path, read_record, versions, write_json
+from longlode.core.kinds import RECORD_NAME
+from longlode.core.outputs import claim_file, full_path
+from longlode.core.records import atomic_path, read_json, read_record, versions, write_json
 from longlode.corpus import Document, Unit, check_output_path, read_unit, write_documents
 from longlode.mining.part_queries import query_parts
 from longlode.mining.parts import PARTS_FOLDER, SCORE_COLUMNS
@@ -87,15 +89,20 @@ class _Rule:
                 f"there is no column {self.column!r} to select by; choose one of {', '.join(_NUMERIC)}."
             )
 
+    def to_json(self) -> dict[str, Any]:
+        """The rule as the record has it."""
+        return {"top": self.top, "min_score": self.min_score, "by": list(self.by), "column": self.column}
+
 
 def select(
-    scores: Path,
-    out: Path,
+    scores: str | Path,
+    out: str | Path,
     *,
     top: float | None = None,
     min_score: float | None = None,
     by: Sequence[str] = (),
     column: str = "score",
+    overwrite: bool = False,
 ) -> SelectSummary:
     """Write the best documents of a finished scoring run to `out`.
 
@@ -108,16 +115,18 @@ def select(
       and `score`; `out.dropped.parquet`: every row left out, with its place, value, status and why;
       `out.record.json`: kind "selection", the rule and the counts.
     Args: scores, the output folder of `score`; out; top or min_score; by, of "length", "source"; column, a
-      numeric column of the parts, or "score_low", score - 2 score_se.
-    Raises: InputError when the run is not finished, nothing is selected, an input has changed since, or
-      `out` lies over or inside what it comes from; ConfigError for a rule that makes no sense.
+      numeric column of the parts, or "score_low", score - 2 score_se; overwrite, replace a file that is there, unless
+      it is this selection made before, which may always be made again.
+    Raises: InputError when the run is not finished, nothing is selected, an input has changed since, `out` is there
+      already, or it lies over or inside what it comes from; ConfigError for a rule that makes no sense.
     """
     rule = _Rule(top, min_score, tuple(by), column)
-    scores, out = scores.expanduser().absolute(), out.expanduser().absolute()
+    scores, out = full_path(scores), full_path(out)
     record = read_record(scores, "scores")
     check_output_path(out)
     _check_finished(record, scores)
     _check_place(record, scores, out)
+    claim_file(out, "a selection", replaceable=lambda path: _is_this(path, scores, rule), overwrite=overwrite)
     dropped_path = out.with_name(out.name + ".dropped.parquet")
     parts = [scores / PARTS_FOLDER / part["part"] for part in record["parts"]]
     with query_parts(parts) as base:
@@ -191,6 +200,19 @@ def _check_place(record: dict[str, Any], scores: Path, out: Path) -> None:
         or any(place == Path(file).resolve() for file in files if "://" not in file)
     ):
         raise InputError(f"{out} is one of the inputs that were scored; choose another name.")
+
+
+def _is_this(path: Path, scores: Path, rule: _Rule) -> bool:
+    """Whether the file was selected from these scores by this rule."""
+    record_path = path.with_name(f"{path.name}.{RECORD_NAME}")
+    if not record_path.is_file():
+        return False
+    record = read_json(record_path)
+    return isinstance(record, dict) and (
+        record.get("kind"),
+        record.get("scores"),
+        record.get("rule"),
+    ) == ("selection", str(scores), rule.to_json())
 
 
 def _rank(base: duckdb.DuckDBPyConnection, parts: Sequence[Path], rule: _Rule) -> None:
@@ -312,7 +334,7 @@ def _write_selection_record(
             "scores": str(scores),
             "out": str(summary.out),
             "dropped_path": str(summary.dropped_path),
-            "rule": {"top": rule.top, "min_score": rule.min_score, "by": rule.by, "column": rule.column},
+            "rule": rule.to_json(),
             "estimator": record["estimator"],
             "scorer": record["scorer"],
             "num_documents": summary.num_documents,

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import file_sha256, text_fingerprint
-from longlode.core.records import RECORD_NAME, read_record, sync_folder, write_record
+from longlode.core.outputs import claim_folder
+from longlode.core.records import sync_folder, write_record
 from longlode.corpus import Document, Tokenizer, Unreadable, id_hash
 from longlode.packing.shards import DOCUMENT_COLUMNS, FORMAT, KIND, TOKENIZER_FOLDER
 
@@ -52,12 +53,11 @@ def pack(
       num_files, dtype, fingerprint.
     Raises: InputError when out is in use or cannot be written, or when there are fewer than `length` tokens.
     """
-    out = Path(out)
     if length < 2 or shard_tokens < 1:
         raise ConfigError(f"length is {length} and shard_tokens {shard_tokens}; expected >= 2 and >= 1.")
     if tokenizer.eos_id is None:
         raise InputError("The tokenizer names no eos_token in tokenizer_config.json; each document needs it.")
-    _check_free(out, overwrite)
+    out = claim_folder(out, KIND, overwrite=overwrite, make=False)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -228,16 +228,6 @@ def _finish(folder: Path, writer: _Writer, tokenizer: Tokenizer, length: int) ->
         files=writer.files,
     )
     return summary
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if out.is_dir() and (out / RECORD_NAME).is_file() and read_record(out).get("kind") == KIND:
-        if overwrite:
-            return
-        raise InputError(f"{out} already holds shards. Choose another folder, or ask to overwrite it.")
-    raise InputError(f"{out} already exists and holds something else than shards. Choose another folder.")
 
 
 def _move(temporary: Path, out: Path) -> None:

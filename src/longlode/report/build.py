@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from longlode.core.outputs import claim_file
 from longlode.core.records import atomic_path
 from longlode.report.agreement import Together, together
 from longlode.report.charts import Bar, bars
@@ -32,6 +33,8 @@ from longlode.report.text import as_number, clipped, duration, shown
 from longlode.report.training import TrainingView, training_view
 
 _HERE = Path(__file__).parent
+_GENERATOR = b'<meta name="generator" content="longlode report">'
+_HEAD_BYTES = 4096
 _MAKERS = {
     "scores": "longlode score INPUT -o scores",
     "selection": "longlode select scores -o best.jsonl",
@@ -48,17 +51,26 @@ _FOLDED = (
 """Fields of selections and shards that only the provenance shows."""
 
 
-def build(folders: list[Path], out: Path) -> None:
+def build(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = False) -> Path:
     """Write the report of everything found in `folders` and three levels below to `out`, whole or not at all.
 
     The page loads nothing: styles and script stand inside and are named by hash in its content security
     policy. Texts from corpora and records are escaped, and characters that hide or reorder text are written
-    out.
-    Raises: InputError when a folder is missing or none holds a record.
+    out. An earlier report is replaced, as it can be drawn again from its records; any other file only with `overwrite`.
+    Returns: the path of the page.
+    Raises: InputError when a folder is missing, none holds a record, or `out` may not be written.
     """
+    path = claim_file(out, "a report", replaceable=is_page, overwrite=overwrite)
     page = render(gather([Path(folder) for folder in folders]))
-    with atomic_path(Path(out)) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
+    return path
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a report of ours."""
+    with path.open("rb") as stream:
+        return _GENERATOR in stream.read(_HEAD_BYTES)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longlode.core.errors import InputError
-from longlode.core.records import RECORD_NAME, read_json, read_jsonl
+from longlode.core.kinds import RECORD_NAME
+from longlode.core.records import read_json, read_jsonl
 
 KINDS = ("demo", "scores", "selection", "shards", "run", "evaluation", "lm_eval")
 _MAX_DEPTH = 3

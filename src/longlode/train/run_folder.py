@@ -15,11 +15,11 @@ from typing import Any
 import orjson
 import torch
 
-from longlode.core.errors import CheckpointError, InputError
+from longlode.core.errors import InputError
+from longlode.core.outputs import claim_folder
 from longlode.core.records import (
     append_jsonl,
     read_jsonl,
-    read_record,
     sync_folder,
     write_jsonl,
     write_record,
@@ -73,8 +73,8 @@ class RunFolder:
         """Where the run begins: at step 0, or with `resume` at the newest checkpoint that verifies.
 
         Rows of metrics.jsonl beyond that checkpoint are removed, as their steps will be run again.
-        Raises: CheckpointError if the folder is not empty and `resume` is False, if no checkpoint verifies,
-          or if the checkpoint is of another recipe or other data. InputError if the folder cannot be made.
+        Raises: InputError if the folder holds another run and `resume` is False, holds anything else, or cannot be
+          made; CheckpointError if no checkpoint verifies, or if it is of another recipe or other data.
         """
         with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -102,14 +102,13 @@ class RunFolder:
         return state
 
     def _check_empty_or_ours(self, resume: bool) -> None:
-        found = {path.name for path in self.path.iterdir()}
-        if found and not resume:
-            raise CheckpointError(
-                f"Run folder {self.path} is not empty. Go on with its run by --resume, or give a new folder."
-            )
         # A run killed before its record was written leaves an empty checkpoints folder and nothing else.
-        if found - {self.checkpoints.name}:
-            read_record(self.path, "run")
+        claim_folder(
+            self.path,
+            "run",
+            identity={} if resume else None,
+            advice="go on with its run by --resume",
+        )
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a row to metrics.jsonl."""

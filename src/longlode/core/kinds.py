@@ -1,0 +1,76 @@
+"""What an output folder can hold. The kind stands in its record.json; its name here is what messages call it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+RECORD_NAME = "record.json"
+KINDS = {
+    "scores": "scores",
+    "selection": "a selection",
+    "shards": "token shards",
+    "run": "a training run",
+    "evaluation": "an evaluation",
+    "lm_eval": "an evaluation by lm-eval",
+    "comparison": "a comparison",
+    "demo": "a demo",
+    "model": "a model",
+}
+LEFTOVERS = {
+    "scores": ("parts", "rounds"),
+    "run": ("checkpoints",),
+    "evaluation": ("examples.jsonl",),
+    "lm_eval": ("lm_eval.json",),
+}
+"""What a folder of a kind may hold when its writer was killed before it wrote the record."""
+_DEPTH = 2
+_SKIPPED = {"parts", "rounds", "checkpoints"}
+
+
+def kind_name(kind: Any) -> str:
+    """A kind in words, also one that this version does not know."""
+    return KINDS.get(kind, f"something of kind {kind!r}") if isinstance(kind, str) else "something unknown"
+
+
+def kind_of(folder: Path) -> str | None:
+    """The kind that a folder's record names; None without a record that can be read."""
+    try:
+        record = orjson.loads((folder / RECORD_NAME).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    kind = record.get("kind") if isinstance(record, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def folders_of_kind(folder: Path, kind: str) -> list[Path]:
+    """Folders of this kind at most two levels below `folder`, in the order of their names, the nearest first."""
+    found: list[Path] = []
+    level = [folder]
+    for _ in range(_DEPTH):
+        level = [child for parent in level for child in _children(parent)]
+        found += [child for child in level if kind_of(child) == kind]
+    return found
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [
+                entry.name
+                for entry in entries
+                if entry.is_dir() and entry.name not in _SKIPPED and not entry.name.startswith(".")
+            ]
+    except OSError:
+        return []
+    return [folder / name for name in sorted(names)]
+
+
+def where_it_is(folder: Path, kind: str) -> str:
+    """ " It is in A or B.", for messages about a folder that is not of `kind` but has such folders inside; else ""."""
+    inside = folders_of_kind(folder, kind)
+    if not inside:
+        return ""
+    named = " and ".join(map(str, inside[:2]))
+    return f" There is {'one' if len(inside) == 1 else 'more than one'} inside: {named}."
