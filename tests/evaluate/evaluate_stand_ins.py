@@ -53,6 +53,7 @@ class Copier(nn.Module):
         self.vocab_size, self.window = vocab_size, window
         self.config = PretrainedConfig(name_or_path="copier")
         self.device = torch.device("cpu")
+        self.dtype = torch.float32
 
     @property
     def base_model(self):
