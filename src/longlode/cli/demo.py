@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from longlode.cli.console import finish, say
+from longlode.cli.options import Overwrite
 from longlode.core.errors import ConfigError
 
 EXAMPLES = ("longlode demo", "longlode demo -o demo-out --minutes 10", "longlode demo --seed 1 -o demo-2")
@@ -20,9 +21,7 @@ def demo(
     scorer: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
     estimator: Annotated[str, typer.Option(help="As for longlode score.")] = "default",
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a demo of other options that lies there.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score, select, pack, train, evaluate and report on the sources of Python's own library.
 

@@ -1,11 +1,13 @@
 """longlode evaluate: does a model use its context?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from longlode.cli.console import finish, note, progress, table
+from longlode.cli.options import Device, Model, Overwrite, TextField
 from longlode.cli.sources import model_source
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.outputs import claim_folder
@@ -16,10 +18,13 @@ EXAMPLES = (
     "longlode evaluate facebook/opt-125m --tasks passkey,repeated_list --lengths 512,1024 -o eval-opt",
     "longlode evaluate runs/small --lm-eval lambada_openai,piqa -o eval-harness",
 )
+NumExamples = Annotated[
+    int | None, typer.Option(min=1, help="Examples per task and length: 50; with --lm-eval all.")
+]
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run folder, a model folder, a hub id, or: starter.")],
+    model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     tasks: Annotated[
         str, typer.Option(help="Of loss_by_position, passkey, repeated_list, recall; or: all.")
@@ -30,15 +35,11 @@ def evaluate(
     texts: Annotated[
         list[str] | None, typer.Option(help="Held-out documents for loss_by_position: file, folder or glob.")
     ] = None,
-    text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",
-    num_examples: Annotated[
-        int | None, typer.Option(min=1, help="Examples a task and length: 50; with --lm-eval all.")
-    ] = None,
+    text_field: TextField = "text",
+    num_examples: NumExamples = None,
     seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another evaluation that lies there.")
-    ] = False,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
     lm_eval: Annotated[
         str | None, typer.Option(help="Instead: tasks of lm-evaluation-harness, comma-separated.")
     ] = None,
@@ -63,8 +64,7 @@ def evaluate(
     from longlode.evaluate import evaluate as run_evaluation
 
     documents = _read(texts or [], text_field)
-    chosen = _task_names(tasks, has_texts=bool(documents))
-    sizes = _integers(lengths)
+    chosen, sizes = _task_names(tasks, has_texts=bool(documents)), _integers(lengths)
     network, tokenizer = _open(model, out, device, "evaluation")
     with progress("evaluating") as update:
         summary = run_evaluation(
@@ -80,10 +80,12 @@ def evaluate(
             overwrite=overwrite,
             progress=update,
         )
-    columns = ("task", "length", "metric", "mean", "low", "high", "n", "unit")
-    rows = [[row[column] for column in columns] for row in summary["summary"]]
-    table(f"Evaluation of {model}", columns, rows)
+    _show(f"Evaluation of {model}", ("task", "length", "metric", "mean", "low", "high", "n", "unit"), summary)
     finish(f"Results: {out}", then=[f"longlode report {out} -o report.html"])
+
+
+def _show(title: str, columns: Sequence[str], fields: dict[str, Any]) -> None:
+    table(title, columns, [[row[column] for column in columns] for row in fields["summary"]])
 
 
 def _open(model: str, out: Path, device: str, kind: str) -> tuple[Any, Any]:
@@ -124,9 +126,7 @@ def _harness(
         name=model,
         overwrite=overwrite,
     )
-    columns = ("task", "metric", "filter", "value", "stderr", "n")
-    rows = [tuple(row[column] for column in columns) for row in fields["summary"]]
-    table(f"lm-eval of {model}", columns, rows)
+    _show(f"lm-eval of {model}", ("task", "metric", "filter", "value", "stderr", "n"), fields)
     finish(f"Results: {out}")
 
 

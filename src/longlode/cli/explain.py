@@ -6,6 +6,7 @@ import orjson
 import typer
 
 from longlode.cli.console import finish, note
+from longlode.cli.options import TextField
 from longlode.core.errors import ConfigError
 
 EXAMPLES = (
@@ -32,7 +33,7 @@ def explain(
     segments: Annotated[
         int, typer.Option(min=2, help="Segments to read from there, each after every earlier one.")
     ] = 48,
-    text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",
+    text_field: TextField = "text",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead, all of it.")] = False,
 ) -> None:
     """Show what a document's score is made of: announced words, and the pairs of passages that help most.

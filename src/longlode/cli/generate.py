@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import note, plain
+from longlode.cli.options import Device, Model, Overwrite
 from longlode.cli.reading import read_prompt
 from longlode.cli.sources import model_source
 from longlode.core.errors import ConfigError, InputError
@@ -23,7 +24,7 @@ EXAMPLES = (
 
 
 def generate(
-    model: Annotated[str, typer.Argument(help="A run folder, a model folder, a hub id, or: starter.")],
+    model: Model,
     prompt: Annotated[str | None, typer.Option(help="The text to continue.")] = None,
     prompt_file: Annotated[
         Path | None, typer.Option(help="A file with the text; - reads standard input.")
@@ -34,16 +35,13 @@ def generate(
     save_state: Annotated[
         Path | None, typer.Option(help="Write the state after the prompt to this file.")
     ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace a file that --save-state names."),
-    ] = False,
+    overwrite: Overwrite = False,
     max_new_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens to write at most; 0 only reads, for --save-state.")
     ] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Continue a text with a model and print it as it is written.
 
@@ -59,12 +57,7 @@ def generate(
     if not text:
         raise InputError("The prompt is empty; expected some text to continue.")
     if save_state is not None:
-        claim_file(
-            save_state,
-            "a state",
-            replaceable=lambda path: state is not None and state.exists() and path.samefile(state),
-            overwrite=overwrite,
-        )
+        _claim_state(save_state, state, overwrite)
     import torch
 
     from longlode.models import load
@@ -86,6 +79,16 @@ def generate(
     written = network.generate(**inputs, **options, **sampling)
     seconds, num_new = time.perf_counter() - started, written.shape[1] - inputs["input_ids"].shape[1]
     note(f"{reading}; {num_new} tokens after them in {seconds:.1f} s ({num_new / seconds:.1f} tokens/s)")
+
+
+def _claim_state(save_state: Path, state: Path | None, overwrite: bool) -> None:
+    """See that the state may be written; the file that it goes on from may always be replaced by it."""
+    claim_file(
+        save_state,
+        "a state",
+        replaceable=lambda path: state is not None and state.exists() and path.samefile(state),
+        overwrite=overwrite,
+    )
 
 
 def _read(path: Path) -> str:

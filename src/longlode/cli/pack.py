@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from longlode.cli.console import finish, progress, table
+from longlode.cli.options import Overwrite, TextField
 from longlode.cli.sources import model_source
 
 EXAMPLES = (
@@ -19,8 +20,8 @@ def pack(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     tokenizer: Annotated[str, typer.Option(help="Folder with tokenizer.json, or: starter.")] = "starter",
     length: Annotated[int, typer.Option(min=2, help="Tokens of a training sequence.")] = 4096,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace shards that lie there.")] = False,
-    text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",
+    overwrite: Overwrite = False,
+    text_field: TextField = "text",
 ) -> None:
     """Tokenize documents into memory-mapped shards.
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from longlode.cli.console import finish
+from longlode.cli.options import Overwrite
 
 EXAMPLES = (
     "longlode report scores runs/small eval -o report.html",
@@ -18,7 +19,7 @@ def report(
         list[Path], typer.Argument(help="Folders written by longlode; folders below them count.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no report.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write one self-contained page: scores, best and worst documents, dependency maps, training, evaluation.
 

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from longlode.cli.console import finish, note, say
 from longlode.cli.guard import EXIT_UNEXPECTED
+from longlode.cli.options import Overwrite, TextField
 from longlode.core.errors import ConfigError
 from longlode.core.outputs import claim_folder
 
@@ -58,7 +59,7 @@ def score(
     dtype: Annotated[
         str, typer.Option(help="Of the scorer: float32, bfloat16, or auto (the faster one here).")
     ] = "float32",
-    text_field: Annotated[str, typer.Option(help="The field that holds the text of a record.")] = "text",
+    text_field: TextField = "text",
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
     keep_pairs: Annotated[
         bool, typer.Option("--keep-pairs", help="Also store every pair that was read.")
@@ -67,9 +68,7 @@ def score(
     race_by: RaceBy = "",
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
     rows_per_unit: Annotated[int, typer.Option(min=1, help="Documents of one piece of work.")] = 64,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace scores of other inputs or options that lie there.")
-    ] = False,
+    overwrite: Overwrite = False,
     explain: Annotated[
         bool, typer.Option(help="Also map the 2 best and 2 worst documents, for the report.")
     ] = True,

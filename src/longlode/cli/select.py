@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from longlode.cli.console import finish, note, table
+from longlode.cli.options import Overwrite
 from longlode.core.errors import ConfigError
 
 EXAMPLES = (
@@ -30,9 +31,7 @@ def select(
     column: Annotated[
         str, typer.Option(help="The column of the scores to go by; score_low: score - 2 score_se.")
     ] = "score",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace OUT if it exists and is another selection or file.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write the documents that score best, and beside them what was dropped and why.
 

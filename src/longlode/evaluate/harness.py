@@ -12,6 +12,7 @@ from longlode.core.records import write_json, write_record
 from longlode.models.fingerprint import model_fingerprint
 
 RESULTS_NAME = "lm_eval.json"
+_KEPT = ("results", "versions", "n-shot", "n-samples", "higher_is_better")
 
 
 def run_harness(
@@ -67,12 +68,7 @@ def run_harness(
             model=wrapped, tasks=list(tasks), task_manager=manager, limit=limit, log_samples=False, **seeds
         )
     fields = asked | {"summary": _rows(found["results"], found.get("n-samples", {}))}
-    kept = {
-        key: found[key]
-        for key in ("results", "versions", "n-shot", "n-samples", "higher_is_better")
-        if key in found
-    }
-    write_json(folder / RESULTS_NAME, kept)
+    write_json(folder / RESULTS_NAME, {key: found[key] for key in _KEPT if key in found})
     write_record(folder, "lm_eval", **fields)
     return fields
 

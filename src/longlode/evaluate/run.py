@@ -50,10 +50,8 @@ def evaluate(
     Args:
       model, tokenizer: a Hugging Face causal LM and its fast tokenizer.
       tasks: names from TASKS.   lengths: tokens an example may have, special tokens included.
-      out: folder for examples.jsonl (one row an example; a row a bucket for loss_by_position) and
-        record.json.
-      num_examples: examples a task and length; a task with less material uses what there is (see `n` in the
-        summary).
+      out: folder for examples.jsonl (a row per example; for loss_by_position a row per bucket) and record.json.
+      num_examples: examples per task and length; a task with less material uses what there is (`n` in the summary).
       texts: held-out documents, needed by loss_by_position.
       name: what reports call the model; default: its configured name or its class.
       overwrite: replace an evaluation of another model or with other options that `out` holds.
@@ -65,18 +63,8 @@ def evaluate(
     limit = context_limit(model)
     _check(tasks, lengths, num_examples, limit)
     started = time.perf_counter()
-    asked = {
-        "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
-        "model_fingerprint": model_fingerprint(model),
-        "tasks": list(tasks),
-        "lengths": list(lengths),
-        "settings": {
-            "num_examples": num_examples,
-            "seed": seed,
-            "num_texts": len(texts),
-            "texts_fingerprint": fingerprint([text_fingerprint(text) for text in texts]),
-        },
-    }
+    settings = {"num_examples": num_examples, "seed": seed, **_texts_identity(texts)}
+    asked = {**_model_identity(model, name), "tasks": [*tasks], "lengths": [*lengths], "settings": settings}
     folder = claim_folder(out, "evaluation", identity=asked, overwrite=overwrite)
     made = [TASKS[task](make_encode(tokenizer), texts) for task in tasks]
     plan = [
@@ -253,6 +241,18 @@ def position_curve(rows: Sequence[dict[str, Any]], column: str = "nats") -> list
             }
         )
     return curve
+
+
+def _texts_identity(texts: Sequence[str]) -> dict[str, Any]:
+    names = [text_fingerprint(text) for text in texts]
+    return {"num_texts": len(texts), "texts_fingerprint": fingerprint(names)}
+
+
+def _model_identity(model: Any, name: str | None) -> dict[str, str]:
+    return {
+        "model": name or getattr(model.config, "name_or_path", "") or type(model).__name__,
+        "model_fingerprint": model_fingerprint(model),
+    }
 
 
 def _model_info(model: Any, limit: int | None) -> dict[str, Any]:

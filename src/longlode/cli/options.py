@@ -1,0 +1,15 @@
+"""Options that several commands have in common."""
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="A run folder, a model folder, a hub id, or: starter.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+TextField = Annotated[str, typer.Option(help="The field that holds the text of a record.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace an earlier result of other options at the place of the output."
+    ),
+]
