@@ -24,7 +24,7 @@ endif
 STAMP := $(VENV)/.longlode-$(TORCH)
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint docs bench clean
 
 help:
 	@echo "longlode: score -> select -> pack -> train -> evaluate"
@@ -33,6 +33,7 @@ help:
 	@echo "  make test      set up, then run the tests (2 workers, no network, no GPU needed)"
 	@echo "  make install   set up $(VENV) with everything; 'longlode' is then $(BIN)/longlode"
 	@echo "  make lint      ruff and mypy"
+	@echo "  make docs      the documentation site, with the reference made from the code (docs/_build/html)"
 	@echo "  make bench     the benchmarks, one after the other (BENCH='name name' picks)"
 	@echo "  make clean     remove $(VENV), caches and $(OUT)"
 
@@ -88,6 +89,15 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 	@echo "Lint is clean. Next: make test"
 
+$(STAMP)-docs: $(STAMP)
+	@echo "Packages of the documentation site"
+	@$(BIN)/pip install -q --log "$(VENV)/install.log" $(CONSTRAINTS) -e '.[docs]' 2>/dev/null || { echo "pip failed; its log is $(VENV)/install.log."; exit 1; }
+	@touch "$@"
+
+docs: $(STAMP)-docs
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "Built. Open docs/_build/html/index.html"
+
 bench: $(STAMP)
 	@failed=; for name in $(BENCH); do \
 	  echo "== benchmarks.$$name"; $(BIN)/python -m "benchmarks.$$name" || failed="$$failed $$name"; \
@@ -96,5 +106,5 @@ bench: $(STAMP)
 	@echo "Benchmarks done. Dated results: benchmarks/results/"
 
 clean:
-	rm -rf "$(VENV)" "$(OUT)" .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info
+	rm -rf "$(VENV)" "$(OUT)" docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
