@@ -1,12 +1,23 @@
 """Around the commands: what an error looks like, what a terminal gets to see, what starting costs."""
 
+import errno
+import importlib
 import io
+import json
+import logging
+import os
 import subprocess
 import sys
+import unicodedata
+from pathlib import Path
 
 import pytest
 import typer
+from rich.color import ColorSystem
 from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from longlode.cli import console, guard
@@ -59,16 +70,99 @@ def test_debug_shows_the_traceback(log_folder, monkeypatch):
     assert "Traceback" in result.output
 
 
-def test_a_refusal_of_the_system_names_the_file(log_folder):
-    result = invoke(raising(PermissionError(13, "Permission denied", "/some/file")))
-    assert result.exit_code == 1
-    assert "Permission denied (/some/file)" in result.output
+def test_the_log_is_new_unpredictable_and_for_its_owner_alone(log_folder):
+    names = set()
+    for _ in range(2):
+        invoke(raising(ZeroDivisionError("seven")))
+        logs = set(log_folder.glob("longlode-error-*.log")) - names
+        names |= logs
+        (log,) = logs
+        assert log.stat().st_mode & 0o777 == 0o600
+        assert str(os.getpid()) not in log.stem.split("-")
+
+
+def test_the_log_follows_no_planted_link(log_folder, monkeypatch):
+    victim = log_folder / "victim"
+    victim.write_text("precious")
+    monkeypatch.setattr(guard.secrets, "token_hex", lambda size: "guessed")
+    (log_folder / "longlode-error-guessed.log").symlink_to(victim)
+    result = invoke(raising(ZeroDivisionError("seven")))
+    assert victim.read_text() == "precious"
+    assert "LONGLODE_DEBUG=1" in result.output
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied", "/some/file"),
+        OSError(errno.ENOSPC, "No space left on device", "/some/file"),
+        OSError(errno.EROFS, "Read-only file system", "/some/file"),
+    ],
+)
+def test_a_refusal_of_the_system_names_the_file(log_folder, error):
+    result = invoke(raising(error))
+    assert result.exit_code == 2
+    assert f"{error.strerror}: /some/file" in result.output
+    assert not list(log_folder.iterdir())
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SafetensorError])
+def test_a_full_disk_is_told_in_whatever_words_it_comes(log_folder, tmp_path, kind):
+    def command(out: Path = tmp_path / "model") -> None:
+        raise kind("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    result = invoke(command)
+    assert result.exit_code == 2
+    assert "model" in result.output
+    assert "Make room" in result.output
 
 
 def test_interrupt():
     result = invoke(raising(KeyboardInterrupt()))
     assert result.exit_code == 130
     assert "Interrupted" in result.output
+
+
+COMMANDS = (
+    "score",
+    "select",
+    "pack",
+    "train",
+    "evaluate",
+    "generate",
+    "convert",
+    "explain",
+    "report",
+    "demo",
+    "doctor",
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_after_an_interrupt_what_is_there(tmp_path, name):
+    told = importlib.import_module(f"longlode.cli.{name}").interrupted({"out": tmp_path / "out"})
+    assert "is on disk" not in told
+    if name in ("select", "pack", "evaluate", "report", "demo"):
+        assert "the same command" in told
+
+
+def test_an_interrupted_score_counts_what_is_there(tmp_path):
+    from longlode.cli.score import interrupted
+
+    assert "nothing is kept" in interrupted({"out": tmp_path})
+    for place in ("parts", "rounds/1/parts"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.parquet").write_text("")
+    assert interrupted({"out": tmp_path}).startswith("2 finished units")
+
+
+def test_an_interrupted_training_names_its_checkpoint(tmp_path):
+    from longlode.cli.train import interrupted
+
+    assert "step 0" in interrupted({"out": tmp_path})
+    for step in (2, 10):
+        (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    assert "step-00000010" in interrupted({"out": tmp_path})
 
 
 def test_exits_of_our_own_pass():
@@ -82,6 +176,48 @@ def test_control_characters_do_not_reach_the_terminal(capsys):
     assert "\u202e" not in shown
     assert "[red]" in shown
     assert "1.25" in shown
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda text: console.say(f"[bold]Kept[/] {text}"),
+        lambda text: console.finish(f"{text} explained.", then=[text]),
+        console.note,
+        console.echo,
+        lambda text: console.echo_json({"id": text}),
+        lambda text: console.stdout().print(Panel(Text(text), title=Text(text))),
+        lambda text: console.stdout().print(Text(text), soft_wrap=True),
+    ],
+)
+def test_nothing_lets_control_characters_through(capsys, show):
+    show("evil\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202e\U000e0041red")
+    captured = capsys.readouterr()
+    shown = captured.out + captured.err
+    assert "evil" in shown
+    assert "red" in shown
+    assert not [one for one in shown if one != "\n" and unicodedata.category(one)[0] == "C"]
+
+
+def test_json_keeps_what_it_escapes(capsys):
+    text = "evil\x1b[31m\x9b\u202e\U000e0041 \u00e9"
+    console.echo_json({"id": text})
+    assert json.loads(capsys.readouterr().out) == {"id": text}
+
+
+def test_log_records_are_plain_too():
+    record = logging.LogRecord("a", logging.WARNING, "", 0, "bad \x1b[2J file", (), None)
+    assert "\x1b" not in console.PlainFormatter("%(message)s").format(record)
+
+
+def test_styles_of_our_own_still_reach_a_terminal():
+    stream = io.StringIO()
+    terminal = console.PlainConsole(stderr=False)
+    terminal.file, terminal._force_terminal = stream, True
+    terminal._color_system = ColorSystem.STANDARD
+    terminal.print("[bold]ours[/]", Text("\x1b[31mtheirs"))
+    assert "\x1b[1mours" in stream.getvalue()
+    assert "\x1b[31m" not in stream.getvalue()
 
 
 def test_errors_are_plain_too(capsys):

@@ -1,12 +1,23 @@
-"""What the commands print: results on stdout, progress and notes on stderr, both good without a terminal."""
+"""What the commands print: results on stdout, progress and notes on stderr, both good without a terminal.
 
+Everything goes through `PlainConsole` (or `echo`, for text without markup), which lets no control character of what it
+is given through to the terminal: ids, texts, file names and messages of other libraries come from outside.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import orjson
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -16,27 +27,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 
 _WIDTH_WITHOUT_TERMINAL = 110
 _SECONDS_BETWEEN_LINES = 10.0
-
-
-def stdout() -> Console:
-    """The console for results. Made anew each time, so that redirected streams are respected."""
-    return _console(stderr=False)
-
-
-def stderr() -> Console:
-    """The console for progress, notes and errors."""
-    return _console(stderr=True)
-
-
-def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDTH_WITHOUT_TERMINAL
-    return console
 
 
 def plain(text: str) -> str:
@@ -45,6 +40,87 @@ def plain(text: str) -> str:
         character if character in "\n\t" or unicodedata.category(character)[0] != "C" else "\ufffd"
         for character in text
     )
+
+
+class PlainConsole(Console):
+    """A console that prints text as `plain` gives it, whatever is printed, and outlives a reader that goes away."""
+
+    def __init__(self, *, stderr: bool) -> None:
+        """Write to standard output, or to standard error."""
+        super().__init__(stderr=stderr, highlight=False)
+        self.push_render_hook(_PlainHook())
+        if not self.is_terminal:
+            self.width = _WIDTH_WITHOUT_TERMINAL
+
+    def on_broken_pipe(self) -> None:
+        """Let the command go on to its end and its exit status: `longlode score ... | head` has still scored."""
+        mute(sys.stderr if self.stderr else sys.stdout)
+
+
+class _PlainHook(RenderHook):
+    """Wraps what a console is about to render."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Plain(renderable) for renderable in renderables]
+
+
+class _Plain:
+    """What a renderable renders to, the text of each piece made plain; styles and cursor movements are rich's own."""
+
+    def __init__(self, inner: ConsoleRenderable) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.inner, options):
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats log records as `plain` text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The formatted record without control characters."""
+        return plain(super().format(record))
+
+
+def mute(stream: Any) -> None:
+    """Send what is still written to a stream whose reader has gone to the null device."""
+    with contextlib.suppress(OSError, ValueError):  # no file behind the stream, or a closed one
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def echo(text: str, *, end: str = "\n") -> bool:
+    """Print plain text as it is, without markup or wrapping. Returns: False when nobody reads any more."""
+    try:
+        sys.stdout.write(plain(text) + end)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        mute(sys.stdout)
+        return False
+    return True
+
+
+def echo_json(value: Any) -> None:
+    """Print JSON on standard output; what could steer a terminal, or has no place in its encoding, is escaped."""
+    whole = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    echo("".join(one if one == "\n" or _shows(one, whole) else json.dumps(one)[1:-1] for one in text))
+
+
+def _shows(character: str, whole: bool) -> bool:
+    return (whole or character.isascii()) and unicodedata.category(character)[0] != "C"
+
+
+def stdout() -> Console:
+    """The console for results. Made anew each time, so that redirected streams are respected."""
+    return PlainConsole(stderr=False)
+
+
+def stderr() -> Console:
+    """The console for progress, notes and errors."""
+    return PlainConsole(stderr=True)
 
 
 def say(text: str) -> None:

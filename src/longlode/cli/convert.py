@@ -1,7 +1,8 @@
 """longlode convert: move a checkpoint from and to flash-linear-attention."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,3 +50,8 @@ def convert(
     except ScorerError as error:
         note(f"No tokenizer was written: {error}")
     finish(f"{model.config.num_params / 1e6:,.1f}M parameters in {model.dtype}: {out}")
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What Ctrl-C leaves: part of a model, perhaps."""
+    return f"{options['out']} may hold part of a model; remove it before you try again."

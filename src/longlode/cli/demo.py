@@ -1,7 +1,8 @@
 """longlode demo: the main job, end to end, on text that every machine has."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,3 +50,8 @@ def demo(
             "longlode --help",
         ],
     )
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What Ctrl-C leaves: the stages so far, which the next run replaces."""
+    return f"What the finished stages wrote is in {options['out']}; the same command starts anew."

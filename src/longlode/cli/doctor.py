@@ -6,8 +6,9 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -125,3 +126,8 @@ def _self_test() -> None:
         say("Pass another backend to delta_rule ('reference' is always right), and report the output above.")
         raise typer.Exit(EXIT_UNEXPECTED)
     finish(f"All {len(checks)} checks passed.", then=["longlode demo"])
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What Ctrl-C leaves: nothing."""
+    return "Nothing was written."

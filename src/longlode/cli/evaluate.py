@@ -1,6 +1,6 @@
 """longlode evaluate: does a model use its context?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -171,3 +171,8 @@ def _read(inputs: list[str], text_field: str) -> list[str]:
     if len(texts) < len(rows):
         note(f"{len(rows) - len(texts)} of {len(rows)} rows of --texts are no documents and are left out.")
     return texts
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What Ctrl-C leaves: nothing new, as results are written at the end."""
+    return f"No results were written to {options['out']}; the same command starts anew."

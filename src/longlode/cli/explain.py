@@ -1,11 +1,11 @@
 """longlode explain: which passages and words of a document need each other?"""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-import orjson
 import typer
 
-from longlode.cli.console import finish, note
+from longlode.cli.console import echo_json, finish, note
 from longlode.cli.options import TextField
 from longlode.core.errors import ConfigError
 
@@ -58,10 +58,15 @@ def explain(
     note(f"reading up to {num_pairs:,} pairs of segments")
     found = explain_document(picked, model, start=start, num_segments=segments, top=top)
     if as_json:
-        typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode("utf-8"))
+        echo_json(found)
         return
     show_explanation(found)
     finish(
         f"{picked.id} explained.",
         then=[f"longlode score {document} -o scores", f"longlode explain {document} --json"],
     )
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What Ctrl-C leaves: nothing."""
+    return "Nothing was written."

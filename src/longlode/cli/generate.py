@@ -2,12 +2,13 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from longlode.cli.console import note, plain
+from longlode.cli.console import echo, note
 from longlode.cli.options import Device, Model, Overwrite
 from longlode.cli.reading import read_prompt
 from longlode.cli.sources import model_source
@@ -110,7 +111,15 @@ def _streamer(tokenizer: Any) -> Any:
 
     class _Printer(TextStreamer):
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            typer.echo(plain(text), nl=stream_end)
-            sys.stdout.flush()
+            if not echo(text, end="\n" if stream_end else ""):
+                raise typer.Exit  # nobody reads what would still be written
 
     return _Printer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What Ctrl-C leaves: the state, if it was written before the text."""
+    save_state = options.get("save_state")
+    if save_state is None:
+        return ""
+    return f"The state {save_state} is written as a whole, before the first new token, or not at all."

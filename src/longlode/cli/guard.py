@@ -1,18 +1,21 @@
 """What a person sees when a command fails: one message that says what to do, and no traceback."""
 
+import errno
 import functools
 import os
+import secrets
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import typer
 from rich.panel import Panel
 from rich.text import Text
 
+from longlode.cli import EXIT_INTERRUPTED
 from longlode.cli.console import note, plain, stderr
 from longlode.core.errors import LonglodeError
 
@@ -20,12 +23,31 @@ P = ParamSpec("P")
 
 EXIT_UNEXPECTED = 1
 EXIT_REFUSED = 2
-EXIT_INTERRUPTED = 130
-_OWN_EXITS = (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError)
+_OWN_EXITS = (typer.Exit, typer.Abort, typer.BadParameter)
+_REFUSALS = {
+    errno.ENOSPC: "Make room there, or name another place.",
+    errno.EDQUOT: "Make room there, or name another place.",
+    errno.EFBIG: "Name a place on a file system that takes files of this size.",
+    errno.EROFS: "Name a place that can be written to.",
+    errno.EACCES: "Name a place that you may read and write.",
+    errno.EPERM: "Name a place that you may read and write.",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), or use fewer workers.",
+    errno.ENFILE: "Close programs that hold many files open, or use fewer workers.",
+    errno.ENAMETOOLONG: "Name a shorter path.",
+    errno.ENOMEM: "Free memory, or ask for smaller batches or fewer workers.",
+}
+"""What the operating system refuses and a person can mend."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OUTPUTS = ("out", "save_state")
 
 
-def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Wrap a command: our errors are a panel and exit 2, Ctrl-C exit 130, anything else exit 1 and a log."""
+def guarded(
+    command: Callable[P, None], interrupted: Callable[[Mapping[str, Any]], str] = lambda options: ""
+) -> Callable[P, None]:
+    """Wrap a command: our errors are a panel and exit 2, Ctrl-C exit 130, anything else exit 1 and a log.
+
+    Args: interrupted, says after Ctrl-C what is on disk and how to go on, given the options of the command.
+    """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -34,18 +56,42 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except _OWN_EXITS:
             raise
         except LonglodeError as error:
-            stderr().print(
-                Panel(Text(plain(str(error))), title="longlode", title_align="left", border_style="red")
-            )
+            _show(str(error))
             raise typer.Exit(EXIT_REFUSED) from None
         except KeyboardInterrupt:
-            note("Interrupted. What was finished is on disk; the same command goes on from there.")
+            note(f"Interrupted. {interrupted(kwargs)}".rstrip())
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:
+            refusal = _refusal(error, kwargs)
+            if refusal:
+                _show(refusal)
+                raise typer.Exit(EXIT_REFUSED) from None
             _report_unexpected(error)
             raise typer.Exit(EXIT_UNEXPECTED) from None
 
     return run
+
+
+def _show(message: str) -> None:
+    stderr().print(Panel(Text(plain(message)), title="longlode", title_align="left", border_style="red"))
+
+
+def _refusal(error: Exception, options: Mapping[str, Any]) -> str:
+    """What the operating system refused, where, and what to do; "" for other errors.
+
+    Libraries in other languages (safetensors, DuckDB, Arrow) pass such errors on as errors of their own, by their text.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number not in _REFUSALS:
+        number = next((one for one in _FULL if os.strerror(one) in str(error)), None)
+    if number is None:
+        return ""
+    named = [getattr(error, name, None) for name in ("filename", "filename2")]
+    places = [str(name) for name in named if name is not None] or [
+        str(options[name]) for name in _OUTPUTS if options.get(name) is not None
+    ]
+    where = f": {' -> '.join(places)}" if places else ""
+    return f"The operating system refused: {os.strerror(number)}{where}. {_REFUSALS[number]}"
 
 
 def _report_unexpected(error: Exception) -> None:
@@ -54,16 +100,26 @@ def _report_unexpected(error: Exception) -> None:
     if os.environ.get("LONGLODE_DEBUG"):
         sys.stderr.write(trace)
         return
-    if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if error.filename else ""
-        message = f"The operating system refused: {error.strerror}{where}."
-    else:
-        message = f"This should not have happened: {type(error).__name__}: {error}"
-    log = Path(tempfile.gettempdir()) / f"longlode-error-{os.getpid()}.log"
-    try:
-        log.write_text(f"{' '.join(sys.argv)}\n\n{trace}", encoding="utf-8")
-        advice = f"The full traceback is in {log}; LONGLODE_DEBUG=1 shows it here."
-    except OSError:
+    message = f"This should not have happened: {type(error).__name__}: {error}"
+    log = _write_log(trace)
+    if log is None:
         advice = "Run it again with LONGLODE_DEBUG=1 to see the traceback."
-    text = Text(plain(f"{message}\n{advice}"))
-    stderr().print(Panel(text, title="longlode", title_align="left", border_style="red"))
+    else:
+        advice = f"The full traceback is in {log}; LONGLODE_DEBUG=1 shows it here. Please report it."
+    _show(f"{message}\n{advice}")
+
+
+def _write_log(trace: str) -> Path | None:
+    """Write a traceback to a new file that only its owner may read; None where that cannot be.
+
+    The temporary folder is open to everyone: the name cannot be guessed, and a link of that name is not followed.
+    """
+    log = Path(tempfile.gettempdir()) / f"longlode-error-{secrets.token_hex(8)}.log"
+    text = f"{' '.join(sys.argv)}\n\n{trace}"
+    try:
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(text)
+    except OSError:
+        return None
+    return log

@@ -1,7 +1,8 @@
 """longlode pack: token shards for training."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,3 +46,8 @@ def pack(
     rows = [(name, value) for name, value in summary.items() if isinstance(value, int)]
     table("Shards", ("what", "number"), rows)
     finish(f"Shards: {out}", then=[f"longlode train RECIPE.toml -o runs/first --set data.shards={out}"])
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What Ctrl-C leaves: nothing new."""
+    return f"No shards were written to {options['out']}; the same command starts anew."

@@ -1,7 +1,8 @@
 """longlode report: one HTML page from the folders that other commands wrote."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,3 +31,8 @@ def report(
 
     page = build(folders, out, overwrite=overwrite)
     finish(f"The report: {out} ({page.stat().st_size / 1024:,.0f} kB)", then=[f"open {out} in a browser"])
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What Ctrl-C leaves: the page as it was."""
+    return f"{options['out']} is as it was; the same command starts anew."

@@ -1,7 +1,8 @@
 """longlode score: how much long-range dependency is in each document?"""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -176,3 +177,12 @@ def _precision(dtype: str, estimator: "Estimator") -> tuple[str, str]:
 
     chosen, why = fastest_dtype()
     return chosen, f"{chosen} (--dtype auto: {why})"
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What Ctrl-C leaves: the parts of the units that were finished."""
+    out = options["out"]
+    parts = [*out.glob("parts/*.parquet"), *out.glob("rounds/*/parts/*.parquet")]
+    if not parts:
+        return "No unit of work was finished, so nothing is kept; the same command starts anew."
+    return f"{len(parts):,} finished units of work are kept in {out}; the same command goes on after them."

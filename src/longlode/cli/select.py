@@ -1,7 +1,8 @@
 """longlode select: keep the best part of a scored corpus."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,3 +63,8 @@ def select(
         f"Kept documents: {out}. Dropped, with why: {summary.dropped_path}",
         then=[f"longlode pack {out} -o shards --tokenizer starter --length 4096"],
     )
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What Ctrl-C leaves: whole files only; the record says "complete": false until all three are of this selection."""
+    return f"The selection {options['out']} is not finished; the same command makes it anew."

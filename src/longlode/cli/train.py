@@ -1,7 +1,8 @@
 """longlode train: a run from a recipe."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,3 +57,12 @@ def train(
         f"Model: {summary.model_folder}. Metrics: {out}/metrics.jsonl",
         then=[f"longlode evaluate {out} -o eval", f'longlode generate {out} --prompt "Once"'],
     )
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What a second Ctrl-C leaves: the newest checkpoint."""
+    out = options["out"]
+    steps = sorted(path.name for path in out.glob("checkpoints/step-*"))
+    if not steps:
+        return f"No checkpoint was saved in {out} yet; the same command with --resume starts at step 0."
+    return f"The newest checkpoint is {out}/checkpoints/{steps[-1]}; the same command with --resume goes on from there."

@@ -127,7 +127,6 @@ def select(
     _check_finished(record, scores)
     _check_place(record, scores, out)
     claim_file(out, "a selection", replaceable=lambda path: _is_this(path, scores, rule), overwrite=overwrite)
-    dropped_path = out.with_name(out.name + ".dropped.parquet")
     parts = [scores / PARTS_FOLDER / part["part"] for part in record["parts"]]
     with query_parts(parts) as base:
         _rank(base, parts, rule)
@@ -135,25 +134,32 @@ def select(
         num_selected = counts.pop("", 0)
         if num_selected == 0:
             raise InputError(_nothing(base, rule, counts))
+        summary = _summarize(base, out, counts, num_selected, _coarse(record, rule))
+        # The record first, so that a run that is killed from here on may be repeated; it says that it is not complete.
+        _write_selection_record(summary, scores, record, rule, complete=False)
         num_written = write_documents(out, _selected_rows(base, record))
         assert num_written == num_selected, "every selected row is written once"
-        _write_dropped(base, dropped_path)
-        lowest, num_groups = base.execute(
-            "SELECT min(value) FILTER (kind IS NULL), count(DISTINCT bucket) FILTER (rank IS NOT NULL) "
-            "FROM ranked"
-        ).fetchall()[0]
-    summary = SelectSummary(
+        _write_dropped(base, summary.dropped_path)
+    _write_selection_record(summary, scores, record, rule, complete=True)
+    return summary
+
+
+def _summarize(
+    base: duckdb.DuckDBPyConnection, out: Path, dropped: dict[str, int], num_selected: int, remark: str
+) -> SelectSummary:
+    lowest, num_groups = base.execute(
+        "SELECT min(value) FILTER (kind IS NULL), count(DISTINCT bucket) FILTER (rank IS NOT NULL) FROM ranked"
+    ).fetchall()[0]
+    return SelectSummary(
         out=out,
-        dropped_path=dropped_path,
-        num_documents=num_selected + sum(counts.values()),
+        dropped_path=out.with_name(out.name + ".dropped.parquet"),
+        num_documents=num_selected + sum(dropped.values()),
         num_selected=num_selected,
         num_groups=num_groups,
-        dropped=counts,
+        dropped=dropped,
         lowest_selected=lowest,
-        remark=_coarse(record, rule),
+        remark=remark,
     )
-    _write_selection_record(summary, scores, record, rule)
-    return summary
 
 
 def _coarse(record: dict[str, Any], rule: _Rule) -> str:
@@ -324,12 +330,13 @@ def _write_dropped(base: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def _write_selection_record(
-    summary: SelectSummary, scores: Path, record: dict[str, Any], rule: _Rule
+    summary: SelectSummary, scores: Path, record: dict[str, Any], rule: _Rule, *, complete: bool
 ) -> None:
     write_json(
         summary.out.with_name(summary.out.name + ".record.json"),
         {
             "kind": "selection",
+            "complete": complete,
             "made_with": versions(),
             "scores": str(scores),
             "out": str(summary.out),

@@ -1,8 +1,10 @@
 """The `longlode` command: its list of subcommands and its entry point."""
 
 import inspect
+import io
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Annotated
@@ -24,6 +26,7 @@ from longlode.cli import (
     select,
     train,
 )
+from longlode.cli.console import PlainFormatter
 from longlode.cli.guard import guarded
 
 _PANELS = {
@@ -70,7 +73,8 @@ def _help(doc: str, examples: Sequence[str]) -> str:
 for _panel, _modules in _PANELS.items():
     for _module in _modules:
         _command = getattr(_module, _module.__name__.rsplit(".", 1)[1])
-        app.command(help=_help(_command.__doc__, _module.EXAMPLES), rich_help_panel=_panel)(guarded(_command))
+        _guarded = guarded(_command, _module.interrupted)
+        app.command(help=_help(_command.__doc__, _module.EXAMPLES), rich_help_panel=_panel)(_guarded)
 
 
 _ENVIRONMENT = {
@@ -84,12 +88,17 @@ _ENVIRONMENT = {
 }
 
 
-def main() -> None:
-    """Entry point of the console script: sets what must be set before torch is loaded, then runs the command."""
+def run() -> None:
+    """Run the command line: set what must be set before torch is loaded, then do what was asked for."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where ids and texts may hold what the encoding does not
+            stream.reconfigure(errors="backslashreplace")
     debug = bool(os.environ.get("LONGLODE_DEBUG"))
-    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, handlers=[handler])
     if not debug:
         warnings.filterwarnings("ignore", module=r"(torch|transformers|huggingface_hub)\b")
     app()
