@@ -177,10 +177,7 @@ def test_cache_operations_of_transformers():
     want = model(torch.cat((x[[1, 0]], more), 1)).logits[:, -2:]
     torch.testing.assert_close(model(more, past_key_values=cache).logits, want, **EXACT)
     assert cache.get_mask_sizes(3, 0) == (16, 0)
-    assert (cache.get_max_length(), cache.is_compileable, cache.is_croppable) == (-1, False, False)
-    cache.crop(0)
-    with pytest.raises(ConfigError, match="cannot be cut back"):
-        cache.crop(-2)
+    assert (cache.get_max_length(), cache.is_compileable) == (-1, False)
     with pytest.raises(ConfigError, match="rows 0 to 1"):
         cache.select(torch.tensor([2]))
     cache.reset()
@@ -193,5 +190,3 @@ def test_what_cannot_work_is_refused():
     model, x = tiny("DA"), tokens()
     with pytest.raises(ConfigError, match="DynamicCache; a longlode model needs a LonglodeCache"):
         model(x, past_key_values=DynamicCache())
-    with pytest.raises(ValueError, match="assisted generation is not supported"):
-        model.generate(x[:1], max_new_tokens=3, assistant_model=tiny("DA"))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from longlode.models.cache import LonglodeCache
     from longlode.models.config import LonglodeConfig
+    from longlode.models.heads import LonglodeForSequenceClassification, LonglodeForTokenClassification
     from longlode.models.lm import LonglodeForCausalLM, LonglodeModel, register
     from longlode.models.load import load, starter_folder
 
@@ -22,6 +23,8 @@ __all__ = [
     "LonglodeCache",
     "LonglodeConfig",
     "LonglodeForCausalLM",
+    "LonglodeForSequenceClassification",
+    "LonglodeForTokenClassification",
     "LonglodeModel",
     "load",
     "register",
@@ -32,6 +35,8 @@ _HOMES = {
     "LonglodeCache": "cache",
     "LonglodeConfig": "config",
     "LonglodeForCausalLM": "lm",
+    "LonglodeForSequenceClassification": "heads",
+    "LonglodeForTokenClassification": "heads",
     "LonglodeModel": "lm",
     "load": "load",
     "register": "lm",

@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache
 from longlode.core.errors import ConfigError
 from longlode.mixers import State
 from longlode.models.fingerprint import model_fingerprint
+from longlode.models.rewind import Part, Rewind
 from longlode.models.state_file import read_state, write_state
 
 
@@ -18,7 +19,7 @@ class LayerMemory:
 
     is_compileable = False
     is_sliding = False
-    is_croppable = False
+    is_croppable = True
     is_initialized = False
     supports_early_init = False
 
@@ -48,8 +49,8 @@ class LonglodeCache(Cache):
 
     Delta-rule layers keep a matrix a head and three tokens of convolution, window layers the last
     `window - 1` keys and values, full attention all of them. transformers asks attention layers how long the
-    text is; a stack may have none, so this cache counts itself. It cannot be cut back: a state does not
-    forget on demand.
+    text is; a stack may have none, so this cache counts itself. Told to record (`activate_past_recording`), it can
+    be cut back, as assisted generation asks (`rewind.py`).
     """
 
     layers: list[LayerMemory]  # type: ignore[assignment]
@@ -60,6 +61,25 @@ class LonglodeCache(Cache):
         self.num_positions = 0
         self.mask: Tensor | None = None
         """`[B, up to the last padding]`, False at the positions read as padding; None while there were none."""
+        self.rewind = Rewind()
+
+    def activate_past_recording(self) -> None:
+        """Be ready to drop what is read from here on; each `crop` moves that place forward."""
+        self.rewind.recording = True
+        self.rewind.forget()
+
+    def parts(self, inputs: Tensor, mask: Tensor | None) -> list[Part]:
+        """The parts of a piece, in the order in which they are to be read, each after a `note`."""
+        return self.rewind.parts(inputs, mask)
+
+    def note(self, part: Part) -> None:
+        """To be called before a part is read, so that it can be dropped again."""
+        self.rewind.note(self.num_positions, [layer.state for layer in self.layers], part)
+
+    def take_pending(self) -> list[Part]:
+        """What must be read before anything else, and does not count: `crop` went back too far by that."""
+        pending, self.rewind.pending = self.rewind.pending, []
+        return pending
 
     def count(self, num_tokens: int, mask: Tensor | None) -> None:
         """Note that a piece of `num_tokens` positions has been read, with this mask `[B, num_tokens]` or none."""
@@ -109,6 +129,7 @@ class LonglodeCache(Cache):
         """
         if self.batch_size < 0:
             raise ConfigError("An empty cache was to be saved; read some text with it first.")
+        model.base_model.catch_up(self)
         states = [layer.state for layer in self.layers]
         fingerprint = model_fingerprint(model)
         write_state(Path(path), states, num_tokens=self.num_positions, mask=self.mask, model=fingerprint)
@@ -132,6 +153,7 @@ class LonglodeCache(Cache):
         other = LonglodeCache(0)
         other.layers = [LayerMemory(layer.state) for layer in self.layers]
         other.num_positions, other.mask = self.num_positions, self.mask
+        other.rewind = self.rewind.copy()
         return other
 
     def select(self, indices: Tensor) -> "LonglodeCache":
@@ -153,6 +175,7 @@ class LonglodeCache(Cache):
         chosen.num_positions = self.num_positions
         if self.mask is not None:
             chosen.mask = self.mask.index_select(0, indices.to(self.mask.device))
+        chosen.rewind = self.rewind.select(indices)
         return chosen
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -170,18 +193,28 @@ class LonglodeCache(Cache):
 
     def _take(self, rows: Tensor) -> None:
         chosen = self.select(rows)
-        self.layers, self.mask = chosen.layers, chosen.mask
+        self.layers, self.mask, self.rewind = chosen.layers, chosen.mask, chosen.rewind
 
     def reset(self) -> None:
         """Forget everything."""
         self.layers = [LayerMemory() for _ in self.layers]
         self.num_positions, self.mask = 0, None
+        self.rewind = Rewind(self.rewind.recording)
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Refuse: a recurrent state cannot be cut back. Removing nothing is allowed."""
-        if tokens_to_remove:
+        """Drop the last `abs(tokens_to_remove)` positions; the next call can drop what is read from here on.
+
+        Raises: ConfigError when that is more than was read since recording began, or since the last call.
+        """
+        num_removed, room = abs(tokens_to_remove), self.rewind.room(self.num_positions)
+        if num_removed > room:
             raise ConfigError(
-                f"The cache of a longlode model was told to drop {abs(tokens_to_remove)} tokens; a "
-                "recurrent state cannot be cut back. Keep a copy from before (cache.select); assisted "
-                "generation is not possible."
+                f"The cache of a longlode model was told to drop {num_removed} of {self.num_positions} positions; it "
+                f"can drop {room}. A recurrent state cannot be cut back by itself: call "
+                "cache.activate_past_recording() before what may be dropped is read, or keep a copy (cache.copy())."
             )
+        if num_removed:
+            self.num_positions -= num_removed
+            self.layers = [LayerMemory(state) for state in self.rewind.go_back(self.num_positions)]
+            self.mask = None if self.mask is None else self.mask[:, : self.num_positions]
+        self.rewind.forget()

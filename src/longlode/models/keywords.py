@@ -50,9 +50,17 @@ class HeadOptions(BackboneOptions, total=False):
 
 
 # The model counts positions itself; it has one type of token; the flash keywords for keys say what those for queries
-# say; `generate` passes on the tokenizer that it was given for its own stop strings.
+# say; items are counted where the loss is; `generate` passes on the tokenizer that it got for its own stop strings.
 _UNREAD = frozenset(
-    {"cu_seq_lens_k", "max_length_q", "max_length_k", "cache_position", "token_type_ids", "tokenizer"}
+    {
+        "num_items_in_batch",
+        "cu_seq_lens_k",
+        "max_length_q",
+        "max_length_k",
+        "cache_position",
+        "token_type_ids",
+        "tokenizer",
+    }
 )
 _READ = frozenset({"position_ids", "output_attentions", "cu_seq_lens_q", "seq_idx"})
 

@@ -6,7 +6,9 @@ Parameters carry the names of fla's `delta_net` checkpoints.
 """
 
 import functools
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Unpack
 
 import torch
@@ -16,6 +18,8 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     GenerationConfig,
     GenerationMixin,
     PreTrainedModel,
@@ -29,6 +33,7 @@ from longlode.core.errors import ConfigError
 from longlode.mixers import MIXERS, Mixer, RMSNorm
 from longlode.mixers.short_conv import ShortConv
 from longlode.models.cache import LayerMemory, LonglodeCache
+from longlode.models.card import write_card
 from longlode.models.config import LonglodeConfig
 from longlode.models.inputs import packed_documents, piece_mask, real_first, reordered, restored
 from longlode.models.keywords import (
@@ -98,11 +103,19 @@ class LonglodePreTrainedModel(PreTrainedModel):
     config_class = LonglodeConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
+    model_tags = ["longlode"]  # noqa: RUF012
     _no_split_modules = ["LonglodeBlock"]  # noqa: RUF012 - these attributes are transformers' own
     _skip_keys_device_placement = ["cache", "past_key_values"]  # noqa: RUF012
     _keep_in_fp32_modules_strict = ["A_log", "dt_bias"]  # noqa: RUF012
     _supports_sdpa = True
-    _is_stateful = True
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **options: Any
+    ) -> None:
+        """Save as transformers does, with a model card that says how to load it (see `card.py`)."""
+        super().save_pretrained(save_directory, is_main_process, **options)
+        if is_main_process and (Path(save_directory) / "config.json").is_file():
+            write_card(Path(save_directory), self.config, type(self).__name__, self.num_parameters())
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -182,34 +195,54 @@ class LonglodeModel(LonglodePreTrainedModel):
             cache = LonglodeCache(len(self.layers))
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        hidden_states, streams = self._read(hidden_states, mask, cu_seqlens, cache, output_hidden_states)
+        streams = self._read(hidden_states, mask, cu_seqlens, cache, bool(output_hidden_states))
         return LonglodeOutput(
-            last_hidden_state=hidden_states,
-            hidden_states=streams,
+            last_hidden_state=streams[-1],
+            hidden_states=tuple(streams) if output_hidden_states else None,
             cu_seqlens=cu_seqlens,
             **{CACHE_KEYWORD: cache},  # type: ignore[arg-type]
         )
 
+    def catch_up(self, cache: LonglodeCache) -> None:
+        """Read what a cut has left for the cache to read again, so that its states stand where it says."""
+        for inputs, mask in cache.take_pending():
+            self._run_blocks(inputs, mask, None, cache, False)
+
     def _read(
         self,
-        hidden_states: Tensor,
+        inputs: Tensor,
         mask: Tensor | None,
         cu_seqlens: Tensor | None,
         cache: LonglodeCache | None,
         keep_streams: bool,
-    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        """Read a piece: its final hidden states, and if asked for the residual stream before each block."""
+    ) -> list[Tensor]:
+        """Read a piece, in the parts that the cache asks for, and count it; returns as `_run_blocks`."""
+        if cache is None:
+            return self._run_blocks(inputs, mask, cu_seqlens, None, keep_streams)
+        self.catch_up(cache)
+        pieces = []
+        for part in cache.parts(inputs, mask):
+            cache.note(part)
+            pieces.append(self._run_blocks(*part, cu_seqlens, cache, keep_streams))
+            cache.count(part[0].shape[1], part[1])
+        return pieces[0] if len(pieces) == 1 else [torch.cat(s, dim=1) for s in zip(*pieces, strict=True)]
+
+    def _run_blocks(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None,
+        cu_seqlens: Tensor | None,
+        cache: LonglodeCache | None,
+        keep_streams: bool,
+    ) -> list[Tensor]:
+        """The residual stream before each block (if asked for), and last the final hidden states, `[B, T, D]`."""
         order, block_mask = real_first(mask)
-        num_tokens, hidden_states = hidden_states.shape[1], reordered(hidden_states, order)
-        streams = []
+        hidden_states, streams = reordered(inputs, order), []
         for block in self.layers:
             if keep_streams:
                 streams.append(restored(hidden_states, order))
             hidden_states = block(hidden_states, block_mask, cu_seqlens, cache=cache)
-        hidden_states = restored(self.norm(hidden_states), order)
-        if cache is not None:
-            cache.count(num_tokens, mask)
-        return hidden_states, (*streams, hidden_states) if keep_streams else None
+        return [*streams, restored(self.norm(hidden_states), order)]
 
     def _embedded(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         if (input_ids is None) == (inputs_embeds is None):
@@ -253,6 +286,9 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             )
         if generation_config.use_cache is not False and cache is None:
             model_kwargs[CACHE_KEYWORD] = LonglodeCache(len(self.model.layers))
+            if generation_config.is_assistant:
+                # It drafts token by token, and is cut back to what the other model accepted.
+                model_kwargs[CACHE_KEYWORD].activate_past_recording()
 
     @functools.wraps(GenerationMixin.generate)
     def generate(self, *inputs: Any, **options: Any) -> Any:  # noqa: D102 - wrapped
@@ -354,3 +390,11 @@ def register() -> None:
     AutoConfig.register(LonglodeConfig.model_type, LonglodeConfig, exist_ok=True)
     AutoModel.register(LonglodeConfig, LonglodeModel, exist_ok=True)
     AutoModelForCausalLM.register(LonglodeConfig, LonglodeForCausalLM, exist_ok=True)
+    from longlode.models import heads
+
+    AutoModelForSequenceClassification.register(
+        LonglodeConfig, heads.LonglodeForSequenceClassification, exist_ok=True
+    )
+    AutoModelForTokenClassification.register(
+        LonglodeConfig, heads.LonglodeForTokenClassification, exist_ok=True
+    )

@@ -1,0 +1,73 @@
+"""The model card that stands beside every saved model: what it is, and how to load it."""
+
+from pathlib import Path
+
+from longlode.models.config import LonglodeConfig
+
+_CARD = """---
+library_name: transformers
+pipeline_tag: {task}
+tags:
+- longlode
+---
+# A longlode model
+
+{kind}: layers `{stack}`, width {width}, {num_params:,} parameters. Made with longlode, which loads it.
+
+## Load it
+
+transformers does not know this architecture by itself; `import longlode` tells it, and no code from here is run:
+
+    pip install longlode
+
+```python
+import longlode
+from transformers import {auto_class}, AutoTokenizer
+
+folder = "PATH"  # of this folder, or its name on the hub
+model = {auto_class}.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+```
+
+Without the import transformers says that it "does not recognize this architecture"; upgrading it does not help.
+Programs that load models themselves need the import too, for example lm-evaluation-harness:
+
+    python -c "import longlode; from lm_eval.__main__ import cli_evaluate; cli_evaluate()" run \\
+        --model hf --model_args pretrained=PATH,backend=causal --tasks lambada_openai
+"""
+
+# By class: what the hub calls the task, the Auto class that loads it, what it is in words.
+_TASKS = {
+    "LonglodeForCausalLM": ("text-generation", "AutoModelForCausalLM", "A language model"),
+    "LonglodeForSequenceClassification": (
+        "text-classification",
+        "AutoModelForSequenceClassification",
+        "A classifier of texts",
+    ),
+    "LonglodeForTokenClassification": (
+        "token-classification",
+        "AutoModelForTokenClassification",
+        "A classifier of tokens",
+    ),
+}
+_BACKBONE = ("feature-extraction", "AutoModel", "A backbone without a head")
+
+
+def write_card(folder: Path, config: LonglodeConfig, architecture: str, num_params: int) -> None:
+    """Write `folder`/README.md, unless there is one: a card that somebody wrote is never touched.
+
+    Args: architecture: name of the model class. num_params: its parameters, tied ones once.
+    """
+    path = folder / "README.md"
+    if path.exists():
+        return
+    task, auto_class, kind = _TASKS.get(architecture, _BACKBONE)
+    text = _CARD.format(
+        task=task,
+        auto_class=auto_class,
+        kind=kind,
+        stack=config.mixers,
+        width=config.hidden_size,
+        num_params=num_params,
+    )
+    path.write_text(text, encoding="utf-8")
