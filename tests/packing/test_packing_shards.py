@@ -1,6 +1,10 @@
 """Shards hold what the documents say, whole or not at all, and count every row."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +14,7 @@ import pytest
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import text_fingerprint
 from longlode.core.records import read_record
-from longlode.corpus import Document, Tokenizer, Unreadable, id_hash, in_heldout, read, train_bpe
+from longlode.corpus import Document, Tokenizer, Unreadable, id_hash, in_heldout, read, tokens, train_bpe
 from longlode.packing import heldout_documents, open_shards, pack, writer
 
 SENTENCE = "the quick brown fox jumps over the lazy dog and runs away from 12 hounds"
@@ -223,6 +227,134 @@ def test_broken_folders_are_named(tmp_path, tokenizer):
     path.unlink()
     with pytest.raises(InputError, match=r"lacks tokens-00000\.bin"):
         open_shards(tmp_path / "out")
+
+
+KILLED_AT_RENAME = """
+import os, sys
+from pathlib import Path
+from longlode.corpus import Document, Tokenizer
+from longlode.packing import pack
+
+folder, fatal = Path(sys.argv[1]), int(sys.argv[2])
+real, calls = Path.replace, 0
+
+def replace(self, target):
+    global calls
+    if "shards" in Path(target).name:
+        calls += 1
+        if calls == fatal:
+            os._exit(9)
+    return real(self, target)
+
+Path.replace = replace
+texts = [Document(f"new{i}", f"the quick brown fox {i}", "s", "f", i) for i in range(30)]
+pack(texts, Tokenizer.load(folder / "tokenizer"), folder / "shards", length=8, overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("fatal", [1, 2])
+def test_an_overwrite_that_is_killed_between_its_renames_loses_nothing(tmp_path, tokenizer, fatal):
+    tokenizer.save(tmp_path / "tokenizer")
+    out = tmp_path / "shards"
+    old = pack(documents(), tokenizer, out, length=8)["fingerprint"]
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_RENAME, tmp_path, str(fatal)], check=False)
+    assert done.returncode == 9
+    assert out.exists() == (fatal == 1)
+    assert len(list(tmp_path.iterdir())) > 2  # what a killed writer leaves: as much as the shards
+    with pytest.raises(InputError, match="already holds shards"):
+        pack(documents(20), tokenizer, out, length=8)
+    assert open_shards(out, verify=True).fingerprint == old
+    assert {path.name for path in tmp_path.iterdir()} == {"shards", "tokenizer"}
+    new = pack(documents(20), tokenizer, out, length=8, overwrite=True)["fingerprint"]
+    assert open_shards(out, verify=True).fingerprint == new != old
+
+
+def test_a_second_pack_of_one_folder_is_refused_while_the_first_runs(tmp_path, tokenizer):
+    def meanwhile():
+        yield from documents(20)
+        with pytest.raises(InputError, match=f"process {os.getpid()} "):
+            pack(documents(), tokenizer, tmp_path / "out", length=8)
+        yield from documents(10, "y")
+
+    pack(meanwhile(), tokenizer, tmp_path / "out", length=8)
+    assert open_shards(tmp_path / "out", verify=True).num_documents == 30
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_text_that_makes_the_tokenizer_panic_fails_alone(tmp_path, tokenizer):
+    rows = [
+        Document("good", SENTENCE, "s", "f", 0),
+        Document("blanks", "x" + " " * 11_000_000 + "y", "s", "f", 1),
+        Document("better", SENTENCE, "s", "f", 2),
+    ]
+    summary = pack(rows, tokenizer, tmp_path / "out", length=4)
+    assert (summary["num_documents"], summary["num_failed"]) == (2, 1)
+    (row,) = (json.loads(line) for line in (tmp_path / "out/unreadable.jsonl").read_text().splitlines())
+    assert (row["id"], row["status"]) == ("blanks", "failed")
+    assert "PanicException" in row["reason"]
+
+
+def test_an_interrupt_is_no_fault_of_a_text(tmp_path):
+    class Interrupted(WideTokenizer):
+        def encode(self, texts):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(documents(), Interrupted(300), tmp_path / "out", length=4)
+    assert list(tmp_path.iterdir()) == []
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from longlode.corpus import Document, Tokenizer
+from longlode.packing import pack
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+folder = Path(sys.argv[1])
+tokenizer = Tokenizer.load(folder / "tokenizer")
+pack([Document("a", "the quick brown fox " * 40_000, "s", "f", 0)], tokenizer, folder / "warm", length=8)
+before = peak()
+text = "".join(f"the quick brown fox {number} jumps over; " for number in range(300_000))
+pack([Document("long", text, "s", "f", 0)], tokenizer, folder / "out", length=8)
+print((peak() - before) / len(text))
+"""
+
+
+def test_memory_is_a_few_times_the_text(tmp_path, tokenizer):
+    tokenizer.save(tmp_path / "tokenizer")
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, tmp_path], check=True, capture_output=True, text=True
+    )
+    assert float(done.stdout) < 10
+
+
+def test_long_texts_give_the_tokens_of_the_whole(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(writer, "_LONG_CHARACTERS", 100)
+    monkeypatch.setattr(tokens, "_PIECE_CHARACTERS", 30)
+    monkeypatch.setattr(tokens, "_PIECES_AT_ONCE", 3)
+    texts = [f"{SENTENCE}\n" * repeats for repeats in (1, 7, 1, 40)]
+    pack(
+        [Document(str(i), text, "s", "f", i) for i, text in enumerate(texts)],
+        tokenizer,
+        tmp_path / "out",
+        length=8,
+    )
+    shards = open_shards(tmp_path / "out")
+    expected = [[*ids, tokenizer.eos_id] for ids in tokenizer.encode(texts)]
+    assert [shards.tokens(i).tolist() for i in range(4)] == expected
+
+
+def test_a_full_disk_is_said(tmp_path, tokenizer, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "_sync", full)
+    with pytest.raises(InputError, match="no space left"):
+        pack(documents(), tokenizer, tmp_path / "out", length=8)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tokenizer_without_eos_is_refused(tmp_path):

@@ -1,16 +1,19 @@
 """Text to token ids and back: a thin wrapper over `tokenizers`, and the training of a byte-level BPE."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.records import atomic_path, read_json, write_json
+from longlode.core.token_cuts import can_be_cut, cut_text
 
 TOKENIZER_NAME = "tokenizer.json"
 CONFIG_NAME = "tokenizer_config.json"
@@ -18,6 +21,8 @@ END_OF_TEXT = "<|endoftext|>"
 
 _END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
 _NUM_BYTES = 256
+_PIECE_CHARACTERS = 1 << 16
+_PIECES_AT_ONCE = 16
 # Where a config is silent, transformers gives token types as well, which `generate` refuses.
 _MODEL_INPUTS = ["input_ids", "attention_mask"]
 
@@ -85,6 +90,23 @@ class Tokenizer:
         return [
             encoding.ids for encoding in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
         ]
+
+    def encode_long(self, text: str) -> np.ndarray:
+        """Token ids of one text of any length, int32 `[n]`: those of `encode`, in little memory.
+
+        A tokenizer takes more than a hundred times the size of a text to encode it. Byte-level BPEs of the kinds that
+        `core.token_cuts` knows get it in pieces; others whole.
+        """
+        if not self._can_be_cut:
+            return np.array(self.encode([text])[0], dtype=np.int32)
+        found, pieces = [], cut_text(text, _PIECE_CHARACTERS)
+        while group := list(itertools.islice(pieces, _PIECES_AT_ONCE)):
+            found += [np.array(tokens, dtype=np.int32) for tokens in self.encode(group)]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int32)
+
+    @cached_property
+    def _can_be_cut(self) -> bool:
+        return can_be_cut(self._inner.to_str())
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids, special tokens spelled out."""

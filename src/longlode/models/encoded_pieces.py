@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from longlode.core.spans import ForkGuard, SpanTable
+from longlode.core.token_cuts import splits_at_runs
 
 _BLOCK_BYTES = 1 << 17
 _LONG_BYTES = 48
@@ -25,19 +26,6 @@ _LETTER, _DIGIT, _SIGN, _SPACE, _BLANK, _OTHER = range(6)
 _KEPT_SHARE = 0.7
 """A block of which less than this share would be kept goes to the tokenizer as it is."""
 
-# Patterns of which it is known that a run of letters, or of digits, ends a piece. None looks behind, and none looks
-# further than the end of a run of spaces. In this order: ours, GPT-2 (written out), Llama 3, Qwen 2.
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_PATTERNS = {
-    r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    *(
-        rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}"
-        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-        for digits in (r"\p{N}{1,3}", r"\p{N}")
-    ),
-}
-
 
 def piece_cutter(tokenizer_json: str) -> "list[str] | None":
     """Whether tokens of a text may be put together from those of its stretches, for a tokenizer as JSON.
@@ -45,33 +33,9 @@ def piece_cutter(tokenizer_json: str) -> "list[str] | None":
     Returns: None if that is not known; else the strings that a text must not hold for it (beginnings of added tokens).
     """
     found = json.loads(tokenizer_json)
-    added = found.get("added_tokens") or []
-    whole = (
-        found.get("normalizer") is None
-        and found["model"].get("type") == "BPE"
-        and not found["model"].get("dropout")
-    )
-    plain = not any(one["lstrip"] or one["rstrip"] or one["single_word"] for one in added)
-    if not (whole and plain and _cuts_at_runs(found.get("pre_tokenizer") or {})):
+    if not splits_at_runs(found):
         return None
-    return sorted({one["content"][:2] for one in added})
-
-
-def _cuts_at_runs(step: dict) -> bool:
-    steps = step.get("pretokenizers", []) if step.get("type") == "Sequence" else [step]
-    kinds = [one.get("type") for one in steps]
-    if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]) or steps[-1].get("add_prefix_space"):
-        return False
-    if kinds == ["ByteLevel"]:
-        return bool(steps[0].get("use_regex", True))
-    split = steps[0]
-    known = split["pattern"].get("Regex") in _PATTERNS
-    return (
-        known
-        and split["behavior"] == "Isolated"
-        and not split["invert"]
-        and not steps[1].get("use_regex", True)
-    )
+    return sorted({one["content"][:2] for one in found.get("added_tokens") or []})
 
 
 class EncodedPieces:

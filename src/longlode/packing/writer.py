@@ -1,6 +1,8 @@
 """Documents to token shards: the whole folder or none of it."""
 
+import contextlib
 import hashlib
+import logging
 import os
 import shutil
 from collections import Counter
@@ -15,16 +17,23 @@ import pyarrow.parquet as pq
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import file_sha256, text_fingerprint
-from longlode.core.outputs import claim_folder
-from longlode.core.records import sync_folder, write_record
+from longlode.core.kinds import RECORD_NAME
+from longlode.core.locks import write_lock
+from longlode.core.outputs import claim_folder, full_path
+from longlode.core.records import remove_leftovers, sync_folder, temporary_name, write_record
 from longlode.corpus import Document, Tokenizer, Unreadable, id_hash
 from longlode.packing.shards import DOCUMENT_COLUMNS, FORMAT, KIND, TOKENIZER_FOLDER
 
 _BATCH_DOCUMENTS = 64
-_BATCH_CHARACTERS = 4 << 20
+# A tokenizer's working memory is about a hundred times the text that it is given at once.
+_BATCH_CHARACTERS = 1 << 20
+_LONG_CHARACTERS = 1 << 18
 _TABLE_ROWS = 1 << 14
 _MAX_UINT16 = 1 << 16
+_MOVED_ASIDE = ".old-shards"
 STATUSES = ("ok", "too_short", "skipped", "failed")
+
+logger = logging.getLogger(__name__)
 
 
 def pack(
@@ -57,24 +66,46 @@ def pack(
         raise ConfigError(f"length is {length} and shard_tokens {shard_tokens}; expected >= 2 and >= 1.")
     if tokenizer.eos_id is None:
         raise InputError("The tokenizer names no eos_token in tokenizer_config.json; each document needs it.")
-    out = claim_folder(out, KIND, overwrite=overwrite, make=False)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    out = full_path(out)
     try:
-        temporary.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with write_lock(out.with_name(f".{out.name}.lock"), str(out)):
+            _recover(out)
+            claim_folder(out, KIND, overwrite=overwrite, make=False)
+            return _write(documents, tokenizer, out, length, shard_tokens, progress)
+    except OSError as error:
+        what = error.filename if isinstance(error.filename, str) else out
+        raise InputError(
+            f"{out} cannot be written: {(error.strerror or str(error)).lower()} ({what}). Make room or choose another "
+            "folder; nothing was changed."
+        ) from None
+
+
+def _write(
+    documents: Iterable[Document | Unreadable],
+    tokenizer: Tokenizer,
+    out: Path,
+    length: int,
+    shard_tokens: int,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    """Write the shards beside `out`, then put them in its place."""
+    temporary = temporary_name(out)
+    try:
+        temporary.mkdir()
         writer = _Writer(temporary, tokenizer, shard_tokens)
         try:
             for tokens, item in _encoded(documents, tokenizer):
                 writer.add(item, tokens)
                 if progress is not None:
                     progress(writer.counts["ok"], writer.num_tokens)
-        finally:
             writer.close()
+        finally:
+            writer.abandon()
         if writer.num_tokens < length:
             raise InputError(_too_little(writer, length))
         summary = _finish(temporary, writer, tokenizer, length)
         _move(temporary, out)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise InputError(f"{out} cannot be written: {(error.strerror or str(error)).lower()}.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return summary
@@ -91,14 +122,15 @@ class _Writer:
         self.num_tokens = 0
         self.first_reason = ""
         self.hash = hashlib.blake2b(tokenizer.fingerprint.encode(), digest_size=8)
+        self._eos = np.array([tokenizer.eos_id], dtype=self.dtype).tobytes()
         self._shard_tokens = shard_tokens
         self._tokens: BinaryIO | None = None
         self._table: pq.ParquetWriter | None = None
         self._rows: list[dict[str, Any]] = []
         self._unreadable = (folder / "unreadable.jsonl").open("wb")
 
-    def add(self, item: Document | Unreadable, tokens: list[int]) -> None:
-        """Add one input row."""
+    def add(self, item: Document | Unreadable, tokens: np.ndarray | list[int]) -> None:
+        """Add one input row; tokens without the eos, which ends every document."""
         place = {"id": item.id, "source": item.source, "file": item.file, "row": item.row}
         if isinstance(item, Unreadable):
             self.counts[item.status] += 1
@@ -109,14 +141,16 @@ class _Writer:
         if self._tokens is None:
             self._open()
         assert self._tokens is not None
-        self._tokens.write(np.array(tokens, dtype=self.dtype).tobytes())
+        self._tokens.write(np.asarray(tokens, dtype=self.dtype).data)
+        self._tokens.write(self._eos)
+        num_tokens = len(tokens) + 1
         content = text_fingerprint(item.text)
-        self.hash.update(orjson.dumps([item.id, content, len(tokens)]))
-        row = {**place, "num_tokens": len(tokens), "content_hash": content, "id_hash": id_hash(item.id)}
+        self.hash.update(orjson.dumps([item.id, content, num_tokens]))
+        row = {**place, "num_tokens": num_tokens, "content_hash": content, "id_hash": id_hash(item.id)}
         self._rows.append(row)
         self.counts["ok"] += 1
-        self.num_tokens += len(tokens)
-        self.files[-1]["num_tokens"] += len(tokens)
+        self.num_tokens += num_tokens
+        self.files[-1]["num_tokens"] += num_tokens
         self.files[-1]["num_documents"] += 1
         if len(self._rows) >= _TABLE_ROWS:
             self._flush()
@@ -124,11 +158,17 @@ class _Writer:
             self._close_file()
 
     def close(self) -> None:
-        """Close what is open."""
+        """Finish the files: all is on disk afterwards."""
         self._close_file()
-        if not self._unreadable.closed:
-            _sync(self._unreadable)
-            self._unreadable.close()
+        _sync(self._unreadable)
+        self._unreadable.close()
+
+    def abandon(self) -> None:
+        """Let go of files that are still open, whatever they hold; they go away with their folder."""
+        for stream in (self._table, self._tokens, self._unreadable):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
 
     def _open(self) -> None:
         number = len(self.files)
@@ -151,53 +191,77 @@ class _Writer:
         self._tokens.close()
         self._tokens = self._table = None
         file = self.files[-1]
-        file["sha256"] = file_sha256(self.folder / file["tokens"])
         with (self.folder / file["documents"]).open("rb") as stream:
             os.fsync(stream.fileno())
+        file["sha256"] = file_sha256(self.folder / file["tokens"])
+        file["documents_sha256"] = file_sha256(self.folder / file["documents"])
 
 
 def _encoded(
     documents: Iterable[Document | Unreadable], tokenizer: Tokenizer
-) -> Iterator[tuple[list[int], Document | Unreadable]]:
-    """Yield every row in order with its tokens, eos added; a batch of texts is encoded at once."""
+) -> Iterator[tuple[np.ndarray | list[int], Document | Unreadable]]:
+    """Yield every row in order with its tokens; short texts are encoded many at once, a long one in pieces."""
     batch: list[Document | Unreadable] = []
     characters = 0
     for item in documents:
-        batch.append(item)
-        characters += len(item.text) if isinstance(item, Document) else 0
-        if len(batch) >= _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
+        size = len(item.text) if isinstance(item, Document) else 0
+        if (
+            size >= _LONG_CHARACTERS
+            or characters + size > _BATCH_CHARACTERS
+            or len(batch) >= _BATCH_DOCUMENTS
+        ):
             yield from _encode_batch(batch, tokenizer)
             batch, characters = [], 0
+        if isinstance(item, Document) and size >= _LONG_CHARACTERS:
+            yield _encode_alone(item, tokenizer.encode_long)
+        else:
+            batch.append(item)
+            characters += size
     yield from _encode_batch(batch, tokenizer)
 
 
 def _encode_batch(
     batch: list[Document | Unreadable], tokenizer: Tokenizer
-) -> Iterator[tuple[list[int], Document | Unreadable]]:
+) -> Iterator[tuple[np.ndarray | list[int], Document | Unreadable]]:
     texts = [item.text for item in batch if isinstance(item, Document)]
     try:
         encoded: Iterator[list[int]] | None = iter(tokenizer.encode(texts))
-    except Exception:  # whose fault it is shows when each goes alone
-        encoded = None
+    except BaseException as error:
+        if not _is_tokenizer_fault(error):
+            raise
+        encoded = None  # whose fault it is shows when each goes alone
     for item in batch:
         if isinstance(item, Unreadable):
             yield [], item
-            continue
-        try:
-            tokens = next(encoded) if encoded is not None else tokenizer.encode([item.text])[0]
-        except Exception as error:  # tokenizers raises bare Exception, TypeError and more
-            reason = f"the tokenizer cannot take the text: {type(error).__name__}: {error}"
-            yield [], _left_out(item, "failed", reason)
-            continue
-        if tokens:
-            yield [*tokens, _eos(tokenizer)], item
+        elif encoded is not None:
+            yield _judged(next(encoded), item)
         else:
-            yield [], _left_out(item, "too_short", "the text has no tokens")
+            yield _encode_alone(item, lambda text: tokenizer.encode([text])[0])
 
 
-def _eos(tokenizer: Tokenizer) -> int:
-    assert tokenizer.eos_id is not None, "checked by pack"
-    return tokenizer.eos_id
+def _encode_alone(
+    item: Document, encode: Callable[[str], np.ndarray | list[int]]
+) -> tuple[np.ndarray | list[int], Document | Unreadable]:
+    try:
+        return _judged(encode(item.text), item)
+    except BaseException as error:
+        if not _is_tokenizer_fault(error):
+            raise
+        reason = f"the tokenizer cannot take the text: {type(error).__name__}: {error}"
+        return [], _left_out(item, "failed", reason)
+
+
+def _judged(
+    tokens: np.ndarray | list[int], item: Document
+) -> tuple[np.ndarray | list[int], Document | Unreadable]:
+    return (tokens, item) if len(tokens) else ([], _left_out(item, "too_short", "the text has no tokens"))
+
+
+def _is_tokenizer_fault(error: BaseException) -> bool:
+    """Whether `error` is about the text: `tokenizers` raises Exception, TypeError and more, and where its Rust code
+    panics, as it does in a word of some million characters, a BaseException that has no public name.
+    """
+    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
 
 
 def _left_out(item: Document, status: str, reason: str) -> Unreadable:
@@ -230,8 +294,26 @@ def _finish(folder: Path, writer: _Writer, tokenizer: Tokenizer, length: int) ->
     return summary
 
 
+def _recover(out: Path) -> None:
+    """Undo what killed runs of `pack` left beside `out`; the caller holds its lock, so nobody is at work there."""
+    moved_aside = sorted(path for path in out.parent.iterdir() if _is_moved_aside(path, out))
+    for old in moved_aside:
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.replace(out)
+            logger.warning(
+                "A run that was to replace %s was killed; the shards that lay there are back.", out
+            )
+    remove_leftovers(out.parent, out.name, sole_writer=True)
+
+
+def _is_moved_aside(path: Path, out: Path) -> bool:
+    return path.name.startswith(f".{out.name}.") and path.name.endswith(_MOVED_ASIDE) and path.is_dir()
+
+
 def _move(temporary: Path, out: Path) -> None:
-    old = temporary.with_suffix(".old")
+    old = temporary.with_suffix(_MOVED_ASIDE)
     if out.exists() and any(out.iterdir()):
         out.replace(old)
     temporary.replace(out)
