@@ -156,6 +156,26 @@ def test_work_in_order(run, scores, tmp_path, model_folder, corpus):
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_damaged_shards_are_not_trained_on(run, tmp_path, model_folder, corpus):
+    shards, run_folder = tmp_path / "shards", tmp_path / "run"
+    run("pack", corpus, "-o", shards, "--tokenizer", model_folder, "--length", 64)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    train = ("train", tmp_path / "recipe.toml", "-o", run_folder, "--set", f"data.shards={shards}")
+    tokens = shards / "tokens-00000.bin"
+    sound = tokens.read_bytes()
+    tokens.write_bytes(sound[:100] + bytes(8) + sound[108:])
+    assert "tokens-00000.bin is not what was packed" in " ".join(run(*train, status=2).split())
+    assert "finished" in run(*train, "--no-verify")
+    assert read_record(run_folder, "run")["data"] == {"shards": [str(shards)], "verified": False}
+    # Never verified: the first session that may is the first that does.
+    run(*train, "--resume", status=2)
+    tokens.write_bytes(sound)
+    assert "Verifying" in run(*train, "--resume")
+    assert read_record(run_folder, "run")["data"]["verified"]
+    assert "Verifying" not in run(*train, "--resume")
+    assert "Verifying" in run(*train, "--resume", "--verify")
+
+
 def test_evaluate_without_texts_says_what_it_leaves_out(run, tmp_path, model_folder):
     shown = run("evaluate", model_folder, "-o", tmp_path / "eval", "--lengths", 256, "--num-examples", 2)
     assert "loss_by_position is left out" in shown

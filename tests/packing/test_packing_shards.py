@@ -357,6 +357,42 @@ def test_a_full_disk_is_said(tmp_path, tokenizer, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["tokens-00000.bin", "documents-00000.parquet"])
+def test_every_file_has_a_checksum(tmp_path, tokenizer, name):
+    pack(documents(), tokenizer, tmp_path / "out", length=8)
+    path = tmp_path / "out" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"{name} is not what was packed"):
+        open_shards(tmp_path / "out", verify=True)
+
+
+def test_damage_to_tables_and_records_never_passes_for_another_error(tmp_path, tokenizer):
+    pack(documents(), tokenizer, tmp_path / "out", length=8)
+    rng = np.random.default_rng(0)
+    found = 0
+    for name in ("documents-00000.parquet", "record.json"):
+        path = tmp_path / "out" / name
+        sound = path.read_bytes()
+        for _ in range(150):
+            damaged = bytearray(sound)
+            for place in rng.integers(len(sound), size=3):
+                damaged[place] = rng.integers(256)
+            path.write_bytes(damaged[: rng.integers(len(sound))] if rng.random() < 0.2 else damaged)
+            try:
+                shards = open_shards(tmp_path / "out")
+                lengths = shards.lengths
+                shards.split("heldout", 0.5)
+                list(heldout_documents(shards, 0.5))
+            except InputError:
+                found += 1
+            else:
+                assert lengths.sum() == shards.num_tokens
+        path.write_bytes(sound)
+    assert found > 150
+
+
 def test_a_tokenizer_without_eos_is_refused(tmp_path):
     wide = WideTokenizer(300)
     wide.eos_id = None

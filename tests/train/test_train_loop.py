@@ -10,6 +10,7 @@ import torch
 
 from longlode.core.batch import Batch
 from longlode.core.errors import BackendError, CheckpointError, ConfigError, InputError, LonglodeError
+from longlode.core.processes import machine_tag
 from longlode.core.records import read_jsonl, read_record
 from longlode.models import LonglodeForCausalLM
 from longlode.train import loop, train
@@ -382,3 +383,36 @@ def test_an_absent_device_is_an_error(tiny):
         tiny.model(tiny.recipe("run.device=gpu"))
     with pytest.raises(ConfigError):
         tiny.model(tiny.recipe(mixers="DX"))
+
+
+def test_a_second_session_of_one_run_is_refused(tiny, tmp_path):
+    recipe, refused = tiny.recipe(), []
+
+    def on_step(row):
+        if row["step"] == 7:
+            with pytest.raises(InputError, match=f"process {os.getpid()} "):
+                run(tiny, recipe, tmp_path / "run", resume=True)
+            refused.append(row["step"])
+
+    disturbed, _ = run(tiny, recipe, tmp_path / "run", on_step=on_step)
+    assert refused == [7]
+    straight, _ = run(tiny, recipe, tmp_path / "straight")
+    assert_same_weights(disturbed, straight)
+    assert losses(tmp_path / "run") == losses(tmp_path / "straight")
+    assert not (tmp_path / "run/.lock").exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_killed_in_its_first_record_can_be_begun_again(tiny, tmp_path, resume):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    leftover = folder / f".record.json.{machine_tag()}-{os.getpid()}-1.tmp"
+    leftover.write_bytes(b'{"kind": "ru')
+    _, summary = run(tiny, tiny.recipe("run.steps=1"), folder, resume=resume)
+    assert (summary.status, summary.resumed_from) == ("finished", None)
+    assert not leftover.exists()
+
+
+def test_facts_of_the_data_are_kept(tiny, tmp_path):
+    run(tiny, tiny.recipe("run.steps=1"), tmp_path, data_facts={"shards": ["s"], "verified": True})
+    assert read_record(tmp_path)["data"] == {"shards": ["s"], "verified": True}

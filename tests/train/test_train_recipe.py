@@ -128,3 +128,10 @@ def test_the_paper_recipe_has_the_size_in_its_name():
     recipe = Recipe.load(next(path for path in RECIPES if path.stem == "delta_net_340m"))
     config = LonglodeConfig(vocab_size=32000, **recipe.model.model_dump(exclude_none=True))
     assert 330e6 < config.num_params < 380e6
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 99999999999999999999])
+def test_a_seed_that_no_generator_takes_is_refused(tiny, seed):
+    with pytest.raises(ConfigError, match=r"run\.seed"):
+        tiny.recipe(f"run.seed={seed}")
+    assert tiny.recipe(f"run.seed={2**63 - 1}").run.seed == 2**63 - 1

@@ -25,6 +25,14 @@ def train(
         list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest sound checkpoint.")] = False,
+    verify: Annotated[
+        bool | None,
+        typer.Option(
+            "--verify/--no-verify",
+            help="Compare the shards with their checksums, or never. Without either: before the first step of a run.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train a model on packed shards, with checkpoints that survive a kill.
 
@@ -38,7 +46,7 @@ def train(
     loaded = Recipe.load(recipe, set_ or [])
     if not resume:
         claim_folder(out, "run", advice="go on with its run by --resume", make=False)
-    summary = run_training(loaded, out, resume=resume)
+    summary = run_training(loaded, out, resume=resume, verify=verify)
     if summary.resumed_from is not None:
         note(f"Resumed from step {summary.resumed_from:,}.")
     rows = [

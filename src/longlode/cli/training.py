@@ -4,19 +4,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longlode.cli.console import progress
+from longlode.cli.console import note, progress
 from longlode.core.batch import Batch
-from longlode.core.errors import ConfigError
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.records import read_record
 
 if TYPE_CHECKING:
     from longlode.train import Recipe, TrainSummary
 
 
 def run_training(
-    recipe: "Recipe", out: Path, *, resume: bool = False, label: str = "training"
+    recipe: "Recipe",
+    out: Path,
+    *,
+    resume: bool = False,
+    verify: bool | None = None,
+    label: str = "training",
 ) -> "TrainSummary":
     """Train by `recipe` on its shards into the run folder `out`, with a progress bar.
 
+    Args: verify: compare the checksums of the shards with their files; None: once a run.
     Raises: ConfigError when the recipe names no shards; InputError when a side of the split has too little data;
       what `train.train` and `packing.open_shards` raise.
     """
@@ -28,7 +35,14 @@ def run_training(
         raise ConfigError(
             "The recipe names no shards; make some with longlode pack, then add --set data.shards=FOLDER."
         )
-    shards = open_shards(data.shards)
+    known = _verified_shards(out) if resume else None
+    names = [data.shards] if isinstance(data.shards, str) else data.shards
+    folders = [str(Path(name).resolve()) for name in names]
+    if verify is None:
+        verify = known != folders
+    if verify:
+        note("Verifying the checksums of the shards.")
+    shards = open_shards(data.shards, verify=verify)
 
     def stream(split: str, start_step: int = 0) -> Iterator[Batch]:
         return batches(
@@ -62,4 +76,14 @@ def run_training(
             heldout=(lambda: stream("heldout")) if data.heldout_fraction else None,
             tokenizer_folder=shards.tokenizer_folder,
             on_step=tell,
+            data_facts={"shards": folders, "verified": verify or known == folders},
         )
+
+
+def _verified_shards(run: Path) -> list[str] | None:
+    """The shards of which the record of a run says that their checksums were right; None without such a record."""
+    try:
+        data = read_record(run, "run").get("data", {})
+    except InputError:  # no record yet, or another folder, of which `train` says more
+        return None
+    return data.get("shards") if data.get("verified") else None

@@ -1,12 +1,11 @@
 """Token shards on disk, opened for reading.
 
-FOLDER/record.json            kind "shards": tokenizer, counts, fingerprint, the files below with their
-SHA-256 FOLDER/tokens-00000.bin       token ids of whole documents, one after the other, each ended by
-eos; little-endian
-                              uint16, or uint32 above 65,536 ids
+FOLDER/record.json              kind "shards": tokenizer, counts, fingerprint, the files below with their SHA-256
+FOLDER/tokens-00000.bin         token ids of whole documents, one after the other, each ended by eos;
+                                little-endian uint16, or uint32 above 65,536 ids
 FOLDER/documents-00000.parquet  one row per document of that file, in order (columns: `DOCUMENT_COLUMNS`)
-FOLDER/unreadable.jsonl       one row per input row that gave no document: id, source, file, row, status,
-reason FOLDER/tokenizer/             the tokenizer that made the ids
+FOLDER/unreadable.jsonl         one row per input row that gave no document: id, source, file, row, status, reason
+FOLDER/tokenizer/               the tokenizer that made the ids
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,8 @@ from longlode.core.fingerprints import file_sha256, fingerprint
 from longlode.core.records import read_record
 
 KIND = "shards"
-FORMAT = 1
+FORMAT = 2
+"""Raised when the layout changes; 2: the tables of documents have a checksum too."""
 TOKENIZER_FOLDER = "tokenizer"
 DOCUMENT_COLUMNS = pa.schema(
     [
@@ -99,8 +99,18 @@ class Shards:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens of each document, eos included; int64 `[num_documents]`."""
-        return self._column("num_tokens", np.int64)
+        """Tokens of each document, eos included; int64 `[num_documents]`.
+
+        Raises: InputError when a table of documents does not agree with its token file.
+        """
+        lengths = self._column("num_tokens", np.int64)
+        for file, own in zip(self.files, np.split(lengths, self._first_documents[1:-1]), strict=True):
+            if int(own.sum()) != file.num_tokens or (own < 1).any():
+                raise InputError(
+                    f"{file.documents} is not what was packed: its documents have {int(own.sum()):,} tokens, expected "
+                    f"{file.num_tokens:,}. Pack it again, or bring back a sound copy."
+                )
+        return lengths
 
     @cached_property
     def id_hashes(self) -> np.ndarray:
@@ -152,7 +162,7 @@ class Shards:
 def open_shards(folders: str | Path | Sequence[str | Path], *, verify: bool = False) -> Shards:
     """Open one folder of shards, or several as one; several must come from one tokenizer.
 
-    Args: verify: also read every token file and compare its SHA-256 with the record's.
+    Args: verify: also read every file and compare its SHA-256 with the record's.
     Raises: InputError when a folder holds no shards, a file is missing, short or (with verify) changed, or
       the tokenizers differ.
     """
@@ -160,31 +170,64 @@ def open_shards(folders: str | Path | Sequence[str | Path], *, verify: bool = Fa
     if not listed:
         raise InputError("No folder of shards was given; expected one that `longlode pack` wrote.")
     records = [read_record(folder, KIND) for folder in listed]
-    for folder, record in zip(listed, records, strict=True):
+    try:
+        _check(listed, records, verify)
+        return Shards(listed, records)
+    except (KeyError, TypeError, ValueError) as error:
+        where = ", ".join(map(str, listed))
+        raise InputError(
+            f"the record of {where} is damaged ({type(error).__name__}: {error}). Pack it again, or bring back a sound "
+            "copy."
+        ) from None
+
+
+def _check(folders: Sequence[Path], records: Sequence[dict[str, Any]], verify: bool) -> None:
+    for folder, record in zip(folders, records, strict=True):
         if record.get("format") != FORMAT:
             found = record.get("format")
             raise InputError(f"{folder} has shard format {found}, expected {FORMAT}; pack it again.")
         if record["tokenizer_fingerprint"] != records[0]["tokenizer_fingerprint"]:
-            raise InputError(f"{folder} and {listed[0]} were packed with different tokenizers; expected one.")
+            raise InputError(
+                f"{folder} and {folders[0]} were packed with different tokenizers; expected one."
+            )
         for file in record["files"]:
             _check_file(folder, file, np.dtype(record["dtype"]).itemsize, verify)
-    return Shards(listed, records)
 
 
 def _check_file(folder: Path, file: dict[str, Any], token_bytes: int, verify: bool) -> None:
     path = folder / file["tokens"]
-    expected = file["num_tokens"] * token_bytes
+    num_bytes = file["num_tokens"] * token_bytes
     if not path.is_file() or not (folder / file["documents"]).is_file():
         raise InputError(f"{folder} lacks {file['tokens']} or {file['documents']}; pack it again.")
-    if path.stat().st_size != expected:
-        raise InputError(f"{path} has {path.stat().st_size:,} bytes, expected {expected:,}; pack it again.")
-    if verify and file_sha256(path) != file["sha256"]:
-        raise InputError(f"{path} is not what was packed: its SHA-256 is another; pack it again.")
+    if path.stat().st_size != num_bytes:
+        raise InputError(f"{path} has {path.stat().st_size:,} bytes, expected {num_bytes:,}; pack it again.")
+    for name, expected in ((file["tokens"], file["sha256"]), (file["documents"], file["documents_sha256"])):
+        if verify and (found := file_sha256(folder / name)) != expected:
+            raise InputError(
+                f"{folder / name} is not what was packed: its SHA-256 is {found[:16]}..., expected {expected[:16]}.... "
+                "Pack it again, or bring back a sound copy."
+            )
 
 
 def _table(file: ShardFile, columns: list[str]) -> pa.Table:
-    with pq.ParquetFile(file.documents) as table:  # read_table would also read the folder's name as columns
-        return table.read(columns=columns)
+    """Columns of a table of documents. Raises: InputError when it is damaged."""
+    try:
+        # pq.read_table would also read the folder's name as columns.
+        with pq.ParquetFile(file.documents, page_checksum_verification=True) as source:
+            table = source.read(columns=columns).cast(
+                pa.schema([DOCUMENT_COLUMNS.field(name) for name in columns])
+            )
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{file.documents} cannot be read: {error}. Pack it again, or bring back a sound copy."
+        ) from None
+    if len(table) != file.num_documents:
+        raise InputError(
+            f"{file.documents} is not what was packed: it has {len(table):,} documents, expected "
+            f"{file.num_documents:,}. Pack it again, or bring back a sound copy."
+        )
+    return table
 
 
 def heldout_documents(shards: Shards, fraction: float) -> Iterator[PackedDocument]:

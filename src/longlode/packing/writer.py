@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import file_sha256, text_fingerprint
-from longlode.core.kinds import RECORD_NAME
 from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import remove_leftovers, sync_folder, temporary_name, write_record
@@ -175,7 +174,9 @@ class _Writer:
         names = {"tokens": f"tokens-{number:05d}.bin", "documents": f"documents-{number:05d}.parquet"}
         self.files.append({**names, "num_tokens": 0, "num_documents": 0})
         self._tokens = (self.folder / names["tokens"]).open("wb")
-        self._table = pq.ParquetWriter(self.folder / names["documents"], DOCUMENT_COLUMNS, compression="zstd")
+        self._table = pq.ParquetWriter(
+            self.folder / names["documents"], DOCUMENT_COLUMNS, compression="zstd", write_page_checksum=True
+        )
 
     def _flush(self) -> None:
         if self._table is not None and self._rows:

@@ -76,6 +76,7 @@ def train(
     heldout: Callable[[], Iterable[Batch]] | None = None,
     tokenizer_folder: str | Path | None = None,
     on_step: Callable[[dict[str, Any]], None] | None = None,
+    data_facts: dict[str, Any] | None = None,
 ) -> TrainSummary:
     """Train `model` by `recipe`; everything it leaves behind is in `run_dir`.
 
@@ -87,31 +88,26 @@ def train(
       heldout: yields the same held-out batches at every call; the first `run.eval_batches` give eval_loss.
       tokenizer_folder: its tokenizer files are copied beside the final model.
       on_step: called after every step with its metrics row.
+      data_facts: what the run's record shall say of the data, under `data`.
     Raises: CheckpointError as said in `RunFolder`; InputError if `batches` ends; LonglodeError at a step that
       is not finite, naming it. Checkpoints made before an error stay as they are.
     """
-    torch.manual_seed(recipe.run.seed)
-    run = RunFolder(Path(run_dir), recipe, data_fingerprint)
-    optimizer = build_optimizer(model, recipe.optim)
-    state = run.restore(model, optimizer, resume)
-    run.start_record(model, state)
-    session = Session(model, optimizer, recipe, run, state, heldout, on_step)
-    folder = None
-    try:
-        with _settings(recipe.run), StopSignal() as stop:
-            status = run_steps(session, batches(state.step), stop)
-            if status != "interrupted":
-                evaluate_heldout(session)
-            run.save(model, optimizer, state)
-            if status != "interrupted":
-                folder = run.export(
-                    model.save_pretrained, Path(tokenizer_folder) if tokenizer_folder else None
-                )
-    except Exception as error:
-        with contextlib.suppress(LonglodeError):  # the disk may be full, which must not hide the first error
-            run.write_record("failed", state, reason=str(error))
-        raise
-    run.write_record(status, state)
+    run = RunFolder(Path(run_dir), recipe, data_fingerprint, data_facts)
+    with run.opened():
+        torch.manual_seed(recipe.run.seed)
+        optimizer = build_optimizer(model, recipe.optim)
+        state = run.restore(model, optimizer, resume)
+        run.start_record(model, state)
+        session = Session(model, optimizer, recipe, run, state, heldout, on_step)
+        try:
+            status, folder = _run_session(session, batches, tokenizer_folder)
+        except Exception as error:
+            with contextlib.suppress(
+                LonglodeError
+            ):  # the disk may be full, which must not hide the first error
+                run.write_record("failed", state, reason=str(error))
+            raise
+        run.write_record(status, state)
     return TrainSummary(
         status=status,
         step=state.step,
@@ -123,6 +119,22 @@ def train(
         resumed_from=run.resumed_from,
         model_folder=folder,
     )
+
+
+def _run_session(
+    session: Session, batches: Callable[[int], Iterator[Batch]], tokenizer_folder: str | Path | None
+) -> tuple[str, Path | None]:
+    """Take the steps, evaluate, save; returns the status and, unless interrupted, the folder of the model."""
+    model, run, state = session.model, session.run, session.state
+    with _settings(session.recipe.run), StopSignal() as stop:
+        status = run_steps(session, batches(state.step), stop)
+        if status != "interrupted":
+            evaluate_heldout(session)
+        run.save(model, session.optimizer, state)
+        if status == "interrupted":
+            return status, None
+        tokenizer = Path(tokenizer_folder) if tokenizer_folder else None
+        return status, run.export(model.save_pretrained, tokenizer)
 
 
 def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> str:

@@ -122,7 +122,9 @@ class RunSection(_Section):
         description="Longest time (seconds): of a session; with schedule_by = time, of the run.",
         json_schema_extra=_FREE,
     )
-    seed: int = Field(0, ge=0, description="Seed of the initial weights and of the order of the data.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of the initial weights and of the order of the data."
+    )
     device: str = Field(
         "auto", description='"cpu", "cuda", "cuda:1"; auto: cuda if there is one.', json_schema_extra=_FREE
     )

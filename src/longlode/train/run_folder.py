@@ -16,10 +16,12 @@ import orjson
 import torch
 
 from longlode.core.errors import InputError
+from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_folder
 from longlode.core.records import (
     append_jsonl,
     read_jsonl,
+    remove_leftovers,
     sync_folder,
     write_jsonl,
     write_record,
@@ -39,6 +41,7 @@ from longlode.train.checkpoint import (
 )
 from longlode.train.recipe import Recipe
 
+_LOCK = ".lock"
 _TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -52,10 +55,12 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """One run's folder, opened for writing. Nothing in it is written but through this class."""
+    """One run's folder. Nothing in it is written but through this class, inside `with run.opened()`."""
 
-    def __init__(self, path: Path, recipe: Recipe, data_fingerprint: str) -> None:
-        """Remember what the folder is for; `restore` opens it."""
+    def __init__(
+        self, path: Path, recipe: Recipe, data_fingerprint: str, data_facts: dict[str, Any] | None = None
+    ) -> None:
+        """Remember what the folder is for. data_facts: what its record shall say of the data besides."""
         self.path = path
         self.recipe = recipe
         self.data_fingerprint = data_fingerprint
@@ -68,6 +73,18 @@ class RunFolder:
         self.eval_loss: float | None = None
         self.evaluated_step: int | None = None
         self.facts: dict[str, Any] = {}
+        self.data_facts = data_facts or {}
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make the folder and be its only writer.
+
+        Raises: InputError if it cannot be made, or while another session writes in it.
+        """
+        with _writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with write_lock(self.path / _LOCK, f"run folder {self.path}"):
+            yield
 
     def restore(self, model: LonglodeForCausalLM, optimizer: torch.optim.Optimizer, resume: bool) -> RunState:
         """Where the run begins: at step 0, or with `resume` at the newest checkpoint that verifies.
@@ -77,8 +94,8 @@ class RunFolder:
           made; CheckpointError if no checkpoint verifies, or if it is of another recipe or other data.
         """
         with _writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
             self._check_empty_or_ours(resume)
+            remove_leftovers(self.path, sole_writer=True)
             self.checkpoints.mkdir(exist_ok=True)
         checkpoint, self.skipped_checkpoints = newest_checkpoint(self.checkpoints)
         state = RunState()
@@ -178,6 +195,7 @@ class RunFolder:
                 recipe=self.recipe.resolved(),
                 recipe_fingerprint=self.recipe.fingerprint(),
                 data_fingerprint=self.data_fingerprint,
+                data=self.data_facts,
                 steps=state.step,
                 tokens=state.tokens,
                 seconds=round(state.seconds, 3),
