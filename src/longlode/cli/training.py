@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from longlode.cli.console import note, progress
 from longlode.core.batch import Batch
@@ -35,14 +35,9 @@ def run_training(
         raise ConfigError(
             "The recipe names no shards; make some with longlode pack, then add --set data.shards=FOLDER."
         )
-    known = _verified_shards(out) if resume else None
-    names = [data.shards] if isinstance(data.shards, str) else data.shards
-    folders = [str(Path(name).resolve()) for name in names]
-    if verify is None:
-        verify = known != folders
-    if verify:
-        note("Verifying the checksums of the shards.")
-    shards = open_shards(data.shards, verify=verify)
+    folders = [data.shards] if isinstance(data.shards, str) else data.shards
+    data_facts = _data_facts(folders, _verified_shards(out) if resume else None, verify)
+    shards = open_shards(folders, verify=data_facts.pop("verify"))
 
     def stream(split: str, start_step: int = 0) -> Iterator[Batch]:
         return batches(
@@ -76,8 +71,22 @@ def run_training(
             heldout=(lambda: stream("heldout")) if data.heldout_fraction else None,
             tokenizer_folder=shards.tokenizer_folder,
             on_step=tell,
-            data_facts={"shards": folders, "verified": verify or known == folders},
+            data_facts=data_facts,
         )
+
+
+def _data_facts(folders: list[str], known: list[str] | None, verify: bool | None) -> dict[str, Any]:
+    """What the run's record says of its shards, and whether to `verify` them now.
+
+    Args: known: the shards that an earlier session of the run has verified; verify: as in `run_training`.
+    """
+    paths = [str(Path(folder).resolve()) for folder in folders]
+    is_known = known == paths
+    if verify is None:
+        verify = not is_known
+    if verify:
+        note("Verifying the checksums of the shards.")
+    return {"shards": paths, "verified": verify or is_known, "verify": verify}
 
 
 def _verified_shards(run: Path) -> list[str] | None:
