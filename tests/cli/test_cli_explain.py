@@ -98,7 +98,7 @@ def test_the_report_is_given_the_same(as_json, scores, records, model_folder):
     from longlode.mining import ScoreSettings
 
     scorer, _ = load_scorer(str(model_folder), SEGMENT, workers=1)
-    maps = map_ends(scores, scorer, ScoreSettings(segment=SEGMENT), max_segments=6)
+    maps = map_ends(scores, scorer, ScoreSettings(segment=SEGMENT), model=scorer, max_segments=6)
     assert {one["id"] for one in maps} == {"plain", "named"}
     for one in maps:
         shown = as_json(records, "--id", one["id"], "--top", NUM_SHOWN)
@@ -187,6 +187,6 @@ def test_pieces_of_characters_add_up(model_folder):
     scorer, _ = load_scorer(str(model_folder), SEGMENT, workers=1)
     text = "caf\u00e9 \u4e2d\u6587 \U0001f600 end"
     tokens = np.array(scorer.encode([text])[0])
-    pieces = token_texts(tokens, scorer)
+    pieces = token_texts(tokens, scorer.tokenizer)
     assert len(pieces) == len(tokens)
     assert "".join(pieces) == text

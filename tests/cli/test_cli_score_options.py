@@ -2,7 +2,7 @@
 
 import pytest
 
-from longlode.core.records import read_record
+from longlode.core.records import read_json, read_record
 
 
 @pytest.fixture
@@ -26,11 +26,15 @@ def test_no_pairs_no_model(run, tmp_path, corpus, model_folder, options):
     both = {}
     for pairs in (0, 10):
         out = tmp_path / str(pairs)
-        shown = run("score", corpus, "--scorer", model_folder, "--segment", 32, "--pairs", pairs, "-o", out)
+        given = ("--pairs", pairs) if pairs else ()  # none is the default of a score that needs none
+        shown = run("score", corpus, "--scorer", model_folder, "--segment", 32, *given, "-o", out)
         both[pairs] = read_record(out, "scores")
         assert ("its tokens only; the model was not run" in shown) == (pairs == 0)
         assert ("loading the tokenizer" in shown) == (pairs == 0)
-        assert (out / "explain.json").exists() == (pairs > 0)
+        explained = read_json(out / "explain.json")
+        assert len(explained) == 4
+        assert all(bool(one["pairs"]) == (pairs > 0) for one in explained)
+        assert all(one["segments"] and one["order"]["order_contrast"] is not None for one in explained)
     assert both[0]["cost"]["tokens_read_per_token"] == 0 < both[10]["cost"]["tokens_read_per_token"]
     assert both[0]["score_quantiles"] == both[10]["score_quantiles"]
     assert both[0]["scorer"] != both[10]["scorer"]

@@ -17,7 +17,7 @@ from longlode.models import LonglodeConfig, LonglodeForCausalLM
 RUNS: dict[str, tuple[str, ...]] = {
     "default": ("--pairs", "8"),
     "default without a model": ("--pairs", "0"),
-    "order": (),
+    "order": ("--pairs", "500"),
     "overlap": (),
     "gzip": (),
     "paper": ("--pairs", "8"),

@@ -7,7 +7,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     from longlode.mining.announcements import Announcement
-    from longlode.models.scorer import LMScorer
 
 SNIPPET_TOKENS = 24
 """Tokens of context shown on either side of an announced word."""
@@ -16,10 +15,10 @@ _PIECES_PER_WORD = 4
 _REPLACEMENT = "\ufffd"
 
 
-def order_words(tokens: np.ndarray, scorer: "LMScorer", top: int) -> dict[str, Any]:
+def order_words(tokens: np.ndarray, tokenizer: Any, segment: int, top: int) -> dict[str, Any]:
     """The order contrast of a document and the `top` words that add most to it, JSON-able.
 
-    Args: tokens int `[n]`, the whole document.
+    Args: tokens int `[n]`, the whole document; tokenizer, decodes them; segment, tokens of a segment.
     Returns: order_contrast (nats a token) and order_contrast_se as the `order` estimator gives them, or null with a
       `reason`; near and span in tokens (absent without them); `announcements`, most first, each with word, tokens,
       contribution_nats, num_uses, num_announced, expected and one announcement and its use in context (announced,
@@ -30,9 +29,9 @@ def order_words(tokens: np.ndarray, scorer: "LMScorer", top: int) -> dict[str, A
     from longlode.mining.estimators.order import OrderEstimator, order_score
 
     least = OrderEstimator.min_segments
-    num_segments = len(tokens) // scorer.segment
+    num_segments = len(tokens) // segment
     if num_segments < least:
-        needed = f"{least * scorer.segment} ({least} segments)"
+        needed = f"{least * segment} ({least} segments)"
         reason = f"{len(tokens)} tokens; the default score and its words need {needed}"
         return {"order_contrast": None, "order_contrast_se": None, "reason": reason, "announcements": []}
     near, span = spans(len(tokens))
@@ -44,12 +43,12 @@ def order_words(tokens: np.ndarray, scorer: "LMScorer", top: int) -> dict[str, A
         "reason": "",
         "near": near,
         "span": span,
-        "announcements": _by_word([_entry(tokens, one, scorer) for one in found])[:top],
+        "announcements": _by_word([_entry(tokens, one, tokenizer, segment) for one in found])[:top],
     }
 
 
-def _entry(tokens: np.ndarray, one: "Announcement", scorer: "LMScorer") -> dict[str, Any]:
-    used = _snippet(tokens, one.used_at, scorer)
+def _entry(tokens: np.ndarray, one: "Announcement", tokenizer: Any, segment: int) -> dict[str, Any]:
+    used = _snippet(tokens, one.used_at, tokenizer, segment)
     return {
         "word": _word(used),
         "tokens": [used["text"]],
@@ -57,7 +56,7 @@ def _entry(tokens: np.ndarray, one: "Announcement", scorer: "LMScorer") -> dict[
         "num_uses": one.num_uses,
         "num_announced": one.num_announced,
         "expected": one.expected,
-        "announced": _snippet(tokens, one.announced_at, scorer),
+        "announced": _snippet(tokens, one.announced_at, tokenizer, segment),
         "used": used,
     }
 
@@ -81,21 +80,21 @@ def _by_word(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(words.values(), key=lambda entry: -entry["contribution_nats"])
 
 
-def _snippet(tokens: np.ndarray, place: int, scorer: "LMScorer") -> dict[str, Any]:
+def _snippet(tokens: np.ndarray, place: int, tokenizer: Any, segment: int) -> dict[str, Any]:
     """A token in its context: {token: position, segment, before, text, after}."""
     first = max(0, place - SNIPPET_TOKENS)
-    pieces = token_texts(tokens[first : place + SNIPPET_TOKENS + 1], scorer)
+    pieces = token_texts(tokens[first : place + SNIPPET_TOKENS + 1], tokenizer)
     at = place - first
     return {
         "token": place,
-        "segment": place // scorer.segment,
+        "segment": place // segment,
         "before": "".join(pieces[:at]),
         "text": pieces[at],
         "after": "".join(pieces[at + 1 :]),
     }
 
 
-def token_texts(tokens: np.ndarray, scorer: "LMScorer") -> list[str]:
+def token_texts(tokens: np.ndarray, tokenizer: Any) -> list[str]:
     """The text of each token such that together they are the text of all.
 
     A token may hold part of a character only; the token that completes it gets the character, those before "".
@@ -104,9 +103,9 @@ def token_texts(tokens: np.ndarray, scorer: "LMScorer") -> list[str]:
     done = ""
     ids = tokens.tolist()
     for stop in range(1, len(ids) + 1):
-        whole = scorer.tokenizer.decode(ids[:stop])
+        whole = tokenizer.decode(ids[:stop])
         if not whole.startswith(done):  # a tokenizer that tidies up what it has said before
-            texts.append(scorer.tokenizer.decode(ids[stop - 1 : stop]))
+            texts.append(tokenizer.decode(ids[stop - 1 : stop]))
             done = whole
         elif whole.endswith(_REPLACEMENT) and stop < len(ids):
             texts.append("")

@@ -45,6 +45,7 @@ _ROWS_PER_UNIT = 8
 _MAX_SEGMENTS = (
     16  # of a document, for the pairs that the scorer reads; the default score itself reads all of it
 )
+_PAIRS = 500  # at most, so that there are columns of pairs to compare the score with, and maps
 _SIGNALS = {"score": "score", "mean strength": "strength_mean", "gzip": "1 - gzip_ratio"}
 _EXPLAIN_SEGMENTS = 24
 _PROBE_DOCUMENTS, _PROBE_STEPS = 2, 3
@@ -165,7 +166,7 @@ def _score(settings: DemoSettings, inputs: list[str], out: Path, explain_segment
         inputs,
         out,
         scorer=settings.scorer,
-        estimator=make_estimator(settings.estimator, max_segments=_MAX_SEGMENTS),
+        estimator=make_estimator(settings.estimator, pairs=_PAIRS, max_segments=_MAX_SEGMENTS),
         settings=ScoreSettings(seed=settings.seed, rows_per_unit=_ROWS_PER_UNIT),
         explain_segments=explain_segments,
     )

@@ -14,6 +14,7 @@ from longlode.core.records import read_record
 if TYPE_CHECKING:
     from longlode.mining import ScoreSettings
     from longlode.models.scorer import LMScorer
+    from longlode.models.scorer_text import TokensOnly
 
 EXPLAIN_NAME = "explain.json"
 NUM_EXPLAINED = 2
@@ -37,14 +38,22 @@ class PairReadings:
 
 
 def map_ends(
-    out: Path, scorer: "LMScorer", settings: "ScoreSettings", *, max_segments: int
+    out: Path,
+    tokens: "TokensOnly | LMScorer",
+    settings: "ScoreSettings",
+    *,
+    model: "LMScorer | None",
+    max_segments: int,
 ) -> list[dict[str, Any]]:
     """Maps of the best and the worst documents of a scores folder, each of its first `max_segments` segments.
+
+    Args: tokens, what gives the tokens of a text; model, what reads the pairs, None for words without a map.
 
     Returns: [{id, file, row, score, label, segment, segments: [text], pairs: [[i, j, strength, gain_nats]],
       strongest, order}]. pairs: all j < i; strength as in `mining.dependency`, gain_nats the mean nats a token
       that s_j takes off s_i. strongest: the first few of them by strength, as `strongest_pairs`. order: the words
-      of the order contrast, as `order_words`; whatever estimator made `score`, over the whole document.
+      of the order contrast, as `order_words`; whatever estimator made `score`, over the whole document. pairs and
+      strongest are empty without a model.
     """
     best = score_rows(out, order="best", limit=NUM_EXPLAINED)
     taken = {(row["file"], row["row"]) for row in best}
@@ -58,37 +67,43 @@ def map_ends(
     maps = []
     for row, label in labelled:
         text = _text(row, units[Path(row["part"]).name], settings.text_field)
-        maps.append(_map(row, label, text, scorer, settings.segment, max_segments))
+        maps.append(_map(row, label, text, tokens, model, settings.segment, max_segments))
     return maps
 
 
 def _map(
-    row: dict[str, Any], label: str, text: str, scorer: "LMScorer", segment: int, max_segments: int
+    row: dict[str, Any],
+    label: str,
+    text: str,
+    reader: "TokensOnly | LMScorer",
+    model: "LMScorer | None",
+    segment: int,
+    max_segments: int,
 ) -> dict[str, Any]:
     from longlode.mining.segments import split_segments
 
-    tokens = np.asarray(scorer.encode([text])[0], dtype=np.int64)
+    tokens = np.asarray(reader.encode([text])[0], dtype=np.int64)
     segments = split_segments(tokens[: max_segments * segment], segment)
-    pairs = read_pairs(segments, scorer)
+    pairs = read_pairs(segments if model else segments[:0], model)
     columns = (pairs.targets, pairs.sources, pairs.strengths, pairs.gains_nats)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return {
         **{name: row[name] for name in ("id", "file", "row", "score")},
         "label": label,
         "segment": segment,
-        "segments": [scorer.tokenizer.decode(one) for one in segments],
+        "segments": [reader.tokenizer.decode(one) for one in segments],
         "pairs": [[i, j, round(s, 4), round(g, 4)] for i, j, s, g in rows],
-        "strongest": strongest_pairs(segments, 0, pairs, scorer, NUM_SHOWN),
-        "order": order_words(tokens, scorer, NUM_SHOWN),
+        "strongest": strongest_pairs(segments, 0, pairs, reader.tokenizer, NUM_SHOWN),
+        "order": order_words(tokens, reader.tokenizer, segment, NUM_SHOWN),
     }
 
 
-def read_pairs(segments: np.ndarray, scorer: "LMScorer") -> PairReadings:
-    """Read every pair j < i. Args: segments int `[S, L]`; fewer than two give no pair."""
+def read_pairs(segments: np.ndarray, scorer: "LMScorer | None") -> PairReadings:
+    """Read every pair j < i. Args: segments int `[S, L]`; fewer than two give no pair, and need no scorer."""
     from longlode.mining.dependency import perplexity, strength
 
     targets, sources = np.tril_indices(len(segments), -1)
-    if not len(targets):
+    if scorer is None or not len(targets):
         nothing = np.zeros(0)
         return PairReadings(targets, sources, nothing, nothing, np.zeros((0, max(0, segments.shape[1] - 1))))
     alone, states = scorer.alone(segments.astype(np.int64))
@@ -99,7 +114,7 @@ def read_pairs(segments: np.ndarray, scorer: "LMScorer") -> PairReadings:
 
 
 def strongest_pairs(
-    segments: np.ndarray, start: int, pairs: PairReadings, scorer: "LMScorer", top: int
+    segments: np.ndarray, start: int, pairs: PairReadings, tokenizer: Any, top: int
 ) -> list[dict[str, Any]]:
     """The `top` strongest pairs, each with both texts as pieces [text, gain in nats], a source's gains null.
 
@@ -116,9 +131,9 @@ def strongest_pairs(
                 "source": start + source,
                 "strength": float(pairs.strengths[pair]),
                 "gain_nats": float(pairs.gains_nats[pair]),
-                "source_tokens": [[text, None] for text in token_texts(segments[source], scorer)],
+                "source_tokens": [[text, None] for text in token_texts(segments[source], tokenizer)],
                 "target_tokens": [
-                    list(piece) for piece in zip(token_texts(segments[target], scorer), gains, strict=True)
+                    list(piece) for piece in zip(token_texts(segments[target], tokenizer), gains, strict=True)
                 ],
             }
         )

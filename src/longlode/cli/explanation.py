@@ -39,9 +39,9 @@ def explain_document(
         **sizes,
         "scorer": scorer.fingerprint,
         **coherence_parts(document.text, tokens, scorer.segment),
-        **order_words(tokens, scorer, top),
+        **order_words(tokens, scorer.tokenizer, scorer.segment, top),
         "segments_read": [start, start + len(chosen)],
-        "pairs": strongest_pairs(chosen, start, read_pairs(chosen, scorer), scorer, top),
+        "pairs": strongest_pairs(chosen, start, read_pairs(chosen, scorer), scorer.tokenizer, top),
     }
 
 

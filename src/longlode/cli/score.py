@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from longlode.mining import Estimator, RaceRule, ScoreSummary
 
 EXPLAIN_SEGMENTS = 48
-DEFAULT_PAIRS = "500"
 DTYPES = ("auto", "float32", "bfloat16")
 EXAMPLES = (
     "longlode score books/ -o scores",
-    "longlode score 'corpus/*.jsonl.zst' -o scores --text-field content --workers 4 --pairs 0",
+    "longlode score 'corpus/*.jsonl.zst' -o scores --text-field content --workers 4",
     "longlode score papers.parquet -o scores-opt --scorer facebook/opt-350m --estimator paper --pairs all",
     "longlode score corpus/ -o raced --estimator strength --race 0.5",
 )
@@ -34,7 +33,11 @@ EstimatorName = Annotated[
     ),
 ]
 PairNumber = Annotated[
-    str, typer.Option(help="Pairs of segments to read in a document, or: all; 0: do without the model.")
+    str | None,
+    typer.Option(
+        help="Pairs of segments that a model reads in a document, or: all. Default: 0, no model, for scores that need "
+        "none (default, order, overlap, gzip), else 500."
+    ),
 ]
 RaceTop = Annotated[
     float | None,
@@ -56,7 +59,7 @@ def score(
     scorer: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
     estimator: EstimatorName = "default",
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
-    pairs: PairNumber = DEFAULT_PAIRS,
+    pairs: PairNumber = None,
     dtype: Annotated[
         str, typer.Option(help="Of the scorer: float32, bfloat16, or auto (the faster one here).")
     ] = "float32",
@@ -84,7 +87,7 @@ def score(
     from longlode.mining import ScoreSettings, check_raceable, make_estimator
 
     chosen = make_estimator(estimator, pairs=_number_of_pairs(pairs))
-    if pairs != DEFAULT_PAIRS and "pairs" not in chosen.options():
+    if pairs is not None and "pairs" not in chosen.options():
         note(f"--pairs {pairs} has no effect: the estimator {estimator!r} samples no pairs.")
     rule = _race_rule(race, race_by)
     if rule is not None:
@@ -155,7 +158,9 @@ def _race_rule(top: float | None, by: str) -> "RaceRule | None":
     return RaceRule(top=top, by=groups)
 
 
-def _number_of_pairs(given: str) -> int | None:
+def _number_of_pairs(given: str | None) -> int | Literal["default"] | None:
+    if given is None:
+        return "default"
     if given == "all":
         return None
     if not (given.isascii() and given.isdigit()):

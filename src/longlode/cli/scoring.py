@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from longlode.mining.engine import Progress
     from longlode.mining.estimators import Estimator
     from longlode.models.scorer import LMScorer
+    from longlode.models.scorer_text import TokensOnly
 
 
 def run_scoring(
@@ -32,7 +33,7 @@ def run_scoring(
 ) -> "ScoreSummary":
     """Score `inputs` into `out` and write explain.json for the best and worst documents.
 
-    A model that the estimator does not run is not loaded, and then there is no map.
+    A model that the estimator does not run is not loaded; then explain.json has the words behind the scores and no map.
     Args: scorer, as for `model_source`; dtype, of its model; explain_segments, segments of a document to map, 0 for
       no map; rule, to race for instead of reading all documents alike; overwrite, as of `mining.score`.
     Raises: InputError, ConfigError, ScorerError as `mining.score`.
@@ -42,12 +43,14 @@ def run_scoring(
 
     find_files(inputs)  # a slip in a name should not wait for the scorer to load
     model: LMScorer | None = None
+    tokens: TokensOnly | None = None
     source: tuple[str, Callable[[], Scorer] | None] = ("", None)
     if estimator.reads_model:
-        model, make_scorer = load_scorer(scorer, settings.segment, workers, dtype)
-        source = (model.fingerprint, make_scorer)
+        model, make_model = load_scorer(scorer, settings.segment, workers, dtype)
+        source = (model.fingerprint, make_model)
     elif estimator.needs_scorer:
-        source = _load_tokens(scorer)
+        tokens, make_tokens = _load_tokens(scorer, workers)
+        source = (tokens.fingerprint, make_tokens)
     with progress("scoring") as update:
 
         def teller(remark: str) -> "Progress":
@@ -69,12 +72,23 @@ def run_scoring(
             num_workers=workers,
             overwrite=overwrite,
         )
-    explain_path = out / EXPLAIN_NAME
-    explain_path.unlink(missing_ok=True)  # of an earlier run, perhaps of other documents
-    if model and explain_segments and summary.counts.get("ok"):
-        note("mapping the best and the worst documents")
-        write_json(explain_path, map_ends(out, model, settings, max_segments=explain_segments))
+    _explain(out, model or tokens, model, settings, explain_segments if summary.counts.get("ok") else 0)
     return summary
+
+
+def _explain(
+    out: Path,
+    tokens: "TokensOnly | LMScorer | None",
+    model: "LMScorer | None",
+    settings: "ScoreSettings",
+    max_segments: int,
+) -> None:
+    """Write explain.json of the best and the worst documents, or remove that of an earlier run."""
+    path = out / EXPLAIN_NAME
+    path.unlink(missing_ok=True)  # of an earlier run, perhaps of other documents
+    if tokens and max_segments:
+        note("explaining the best and the worst documents")
+        write_json(path, map_ends(out, tokens, settings, model=model, max_segments=max_segments))
 
 
 def load_scorer(
@@ -89,10 +103,11 @@ def load_scorer(
     return model, spec if workers > 1 else lambda: model
 
 
-def _load_tokens(scorer: str) -> "tuple[str, Callable[[], Scorer]]":
-    """Fingerprint and maker of what gives the scorer's tokens; its model stays on the disk."""
+def _load_tokens(scorer: str, workers: int) -> "tuple[TokensOnly, Callable[[], TokensOnly]]":
+    """What gives the scorer's tokens, and how workers get theirs; the model stays on the disk."""
     from longlode.models.scorer_text import TokensSpec
 
     note(f"loading the tokenizer of the scorer: {scorer}; no pass of its model is needed")
     spec = TokensSpec(model_source(scorer))
-    return spec().fingerprint, spec
+    tokens = spec()
+    return tokens, spec if workers > 1 else lambda: tokens

@@ -4,6 +4,8 @@ May import: core, corpus, the files of mining that know no engine. Start reading
 `pairwise.py`.
 """
 
+from typing import Literal
+
 from longlode.core.errors import ConfigError
 from longlode.mining.estimators.attention_mass import AttentionMassEstimator
 from longlode.mining.estimators.base import (
@@ -39,7 +41,12 @@ ESTIMATORS: dict[str, type[Estimator]] = {
 """Estimators by name, as `--estimator` takes them."""
 
 
-def make_estimator(name: str, *, pairs: int | None = 500, max_segments: int = MAX_SEGMENTS) -> Estimator:
+def make_estimator(
+    name: str,
+    *,
+    pairs: int | Literal["default"] | None = "default",
+    max_segments: int = MAX_SEGMENTS,
+) -> Estimator:
     """An estimator by name. Args: as `Estimator`. Raises: ConfigError that lists the names for an unknown
     one.
     """

@@ -6,7 +6,7 @@ document, reads the pairs of many documents together, and hands the readings bac
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -156,6 +156,8 @@ class Estimator(ABC):
     needs_unpaired: False for those that want nothing of a segment that is in no pair: it is not read.
     needs_windows: True for those that read the attention over the plan's windows, and no segment or pair.
     needs_pairs: True for those whose score is made of the `pairs` they sample: they refuse to read none.
+    default_pairs: how many are read of a document unless told otherwise; 0 where the score needs none, so that no
+      model is read.
     """
 
     name: ClassVar[str]
@@ -167,11 +169,16 @@ class Estimator(ABC):
     needs_unpaired: ClassVar[bool] = True
     needs_windows: ClassVar[bool] = False
     needs_pairs: ClassVar[bool] = False
+    default_pairs: ClassVar[int] = 500
 
-    def __init__(self, *, pairs: int | None = 500, max_segments: int = MAX_SEGMENTS) -> None:
-        """Args: pairs, how many to read of a document, None for all, 0 for none; max_segments, how many
-        segments at most.
+    def __init__(
+        self, *, pairs: int | Literal["default"] | None = "default", max_segments: int = MAX_SEGMENTS
+    ) -> None:
+        """Args: pairs, how many to read of a document, None for all, 0 for none, "default" for `default_pairs`;
+        max_segments, how many segments at most.
         """
+        if pairs == "default":
+            pairs = self.default_pairs
         least = 1 if self.needs_pairs else 0
         if pairs is not None and pairs < least:
             why = f" (the score of {self.name!r} is made of pairs)" if pairs == 0 else ""

@@ -18,6 +18,7 @@ class RowPairsEstimator(PairwiseEstimator):
     """Estimators whose score needs no pairs: a few whole rows are read for the other columns, none with 0 pairs."""
 
     min_segments: ClassVar[int] = 8
+    default_pairs: ClassVar[int] = 0
 
     def options(self) -> dict[str, Any]:
         """The pair budget as of every estimator, and the sizes of this one."""
