@@ -61,3 +61,12 @@ def test_scores_that_need_no_model_read_none_unless_asked_to():
     assert reading == {"paper", "release", "strength", "context_gain", "attention_mass"}
     assert make_estimator("default", pairs=100).reads_model
     assert make_estimator("paper").pairs == 500
+
+
+def test_a_model_has_one_name_everywhere():
+    from longlode.models import load
+    from longlode.models.scorer import ScorerSpec
+    from longlode.models.scorer_text import TokensSpec
+
+    assert ScorerSpec("starter")().encode(["a word"]) == TokensSpec("starter")().encode(["a word"])
+    assert load("starter")[0].config.model_type == "longlode"

@@ -10,9 +10,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from longlode.models import encoded_pieces
+from longlode.models import encoded_pieces, starter_folder
 from longlode.models.encoded_pieces import piece_cutter
-from longlode.models.load import starter_folder
 from longlode.models.scorer_text import TextEncoder
 
 LLAMA = (

@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
+from longlode.core import model_names
 from longlode.core.errors import ConfigError, InputError, ScorerError
 from longlode.models import LonglodeConfig, LonglodeForCausalLM, hook, load, starter_folder
 
@@ -123,9 +124,7 @@ def test_pickled_weights_are_refused(tmp_path, folder):
 
 
 def test_absent_starter_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        sys.modules["longlode.models.load"], "__file__", str(tmp_path / "src" / "models" / "load.py")
-    )
+    monkeypatch.setattr(model_names, "_ASSETS", tmp_path / "src" / "assets")
     with pytest.raises(InputError, match="Reinstall longlode"):
         starter_folder()
     assets = tmp_path / "src" / "assets" / "starter"

@@ -117,9 +117,9 @@ def test_a_backbone_without_head_is_no_scorer(tmp_path):
 def test_settings(folder):
     with pytest.raises(ConfigError, match="dtype is 'float12'; expected one of float32"):
         LMScorer.load(folder, dtype="float12")
-    with pytest.raises(BackendError, match="no device"):
+    with pytest.raises(BackendError, match="abacus"):
         LMScorer.load(folder, device="abacus")
-    with pytest.raises(BackendError, match="cuda:99 is not here"):
+    with pytest.raises(BackendError, match="cuda:99"):
         LMScorer.load(folder, device="cuda:99")
 
 

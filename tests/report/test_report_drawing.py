@@ -37,16 +37,44 @@ def test_scale_and_ticks():
     assert low < 2.0 < high
 
 
-def test_histogram_bins_hold_all_values_and_mark_the_median():
+NAMES = {"key": "k", "title": "t", "x_label": "score"}
+
+
+def bar_heights(image, group):
+    """Heights of a group's bars in the wide image."""
+    found = numbers(rf'<rect x="[^"]+" y="[^"]+" width="[^"]+" height="([^"]+)" class="fill c{group}"', image)
+    return sorted(found[: len(found) // 2], reverse=True)
+
+
+def test_histogram_bins_hold_the_values_inside_and_mark_the_median():
     values = np.concatenate([np.zeros(30), np.ones(20), [1000.0]])
     image = str(histograms([Group("one", values)], key="k", title="t", x_label="score"))
     assert image.count("<svg") == 2  # wide and narrow
     assert len(set(re.findall(r' id="([^"]+)"', image))) == 4
     assert "n 51 · median 0" in image
-    heights = numbers(r'<rect x="[^"]+" y="[^"]+" width="[^"]+" height="([^"]+)" class="fill', image)
-    tall, small, edge = sorted(heights[: len(heights) // 2], reverse=True)
+    tall, small = bar_heights(image, 0)
     assert small / tall == pytest.approx(20 / 30, rel=0.01)
-    assert edge / tall == pytest.approx(1 / 30, rel=0.2)
+
+
+def test_what_lies_outside_of_a_histogram_is_counted_at_its_edge_and_in_no_bar():
+    values = np.concatenate([np.linspace(-1, 1, 100), [-50.0, -40.0, -30.0, 90.0]])
+    image = str(histograms([Group("one", values)], **NAMES))
+    assert "3 lower" in image
+    assert "1 higher" in image
+    assert "3 below" in image  # the description
+    heights = bar_heights(image, 0)  # the lowest bar is of one value
+    assert sum(heights) / heights[-1] == pytest.approx(100, rel=0.01)
+    inside = str(histograms([Group("one", values[:100])], key="k", title="t", x_label="score"))
+    assert "lower" not in inside
+    assert "higher" not in inside
+
+
+def test_histograms_of_several_groups_have_one_scale_of_counts():
+    groups = [Group("many", np.repeat([0.0, 1.0], [100, 1])), Group("few", np.array([0.0, 0.0]))]
+    image = str(histograms(groups, key="k", title="t", x_label="score"))
+    assert bar_heights(image, 1)[0] / bar_heights(image, 0)[0] == pytest.approx(2 / 100, abs=0.02)
+    assert image.count(">100</text>") == 4  # the axis of each group, wide and narrow
+    assert "documents per bar" in image
 
 
 def test_lines_fall_where_the_numbers_fall():

@@ -7,10 +7,11 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from longlode import __version__
 from longlode.cli import (
@@ -70,11 +71,30 @@ def _help(doc: str, examples: Sequence[str]) -> str:
     )
 
 
+class _Command(TyperCommand):
+    """A command whose usage errors say what was got; typer's own do not, where pydantic checks the values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As of every command."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            cause = error.__cause__
+            if hasattr(error, "message") and isinstance(cause, ValueError) and hasattr(cause, "errors"):
+                problem = cause.errors()[0]
+                error.message = (
+                    f"got {problem['input']!r}; {problem['msg'].replace('Input should', 'it should')}."
+                )
+            raise
+
+
 for _panel, _modules in _PANELS.items():
     for _module in _modules:
         _command = getattr(_module, _module.__name__.rsplit(".", 1)[1])
         _guarded = guarded(_command, _module.interrupted)
-        app.command(help=_help(_command.__doc__, _module.EXAMPLES), rich_help_panel=_panel)(_guarded)
+        app.command(cls=_Command, help=_help(_command.__doc__, _module.EXAMPLES), rich_help_panel=_panel)(
+            _guarded
+        )
 
 
 _ENVIRONMENT = {

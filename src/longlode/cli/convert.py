@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import finish, note
-from longlode.cli.sources import model_source
 from longlode.core.errors import ConfigError, ScorerError
+from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
 
 EXAMPLES = (

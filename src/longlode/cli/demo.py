@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import finish, say
-from longlode.cli.options import Overwrite
+from longlode.cli.options import Overwrite, Seed
 from longlode.core.errors import ConfigError
 
 EXAMPLES = ("longlode demo", "longlode demo -o demo-out --minutes 10", "longlode demo --seed 1 -o demo-2")
@@ -21,7 +21,7 @@ def demo(
     minutes: Annotated[float, typer.Option(help="Time to aim at: sets how many documents and steps.")] = 4.0,
     scorer: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
     estimator: Annotated[str, typer.Option(help="As for longlode score.")] = "default",
-    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Score, select, pack, train, evaluate and report on the sources of Python's own library.

@@ -21,9 +21,9 @@ from longlode.cli.demo_findings import FILES, Auc, auc, findings
 from longlode.cli.demo_material import INTACT, SPLICED, Material, corpus_rows, gather
 from longlode.cli.score_table import score_rows, signal_by_source
 from longlode.cli.scoring import run_scoring
-from longlode.cli.sources import model_source
 from longlode.cli.training import run_training
 from longlode.core.kinds import RECORD_NAME
+from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
 from longlode.core.records import write_record
 

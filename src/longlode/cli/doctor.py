@@ -23,9 +23,7 @@ EXAMPLES = (
 _OPTIONAL = {
     "triton": "GPU kernels; comes with torch on Linux GPU builds",
     "fla-core": "a peer to compare GPU kernels with",
-    "lm-eval": "public benchmarks: pip install 'longlode[eval]'",
-    "datatrove": "scoring inside datatrove pipelines",
-    "ray": "scoring on many machines",
+    "lm-eval": "longlode evaluate --lm-eval: pip install lm-eval",
 }
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import finish, note, progress, table
-from longlode.cli.options import Device, Model, Overwrite, TextField
-from longlode.cli.sources import model_source
+from longlode.cli.options import Device, Model, Overwrite, Seed, TextField
 from longlode.core.errors import ConfigError, InputError
+from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
 
 EXAMPLES = (
@@ -37,7 +37,7 @@ def evaluate(
     ] = None,
     text_field: TextField = "text",
     num_examples: NumExamples = None,
-    seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
     lm_eval: Annotated[
@@ -53,7 +53,7 @@ def evaluate(
     the means with 95 % intervals. Two models evaluated with one tokenizer, seed and lengths get the same
     questions. Next: longlode report OUT.
 
-    With --lm-eval the tasks are those of lm-evaluation-harness (pip install 'longlode[eval]'), the context is the
+    With --lm-eval the tasks are those of lm-evaluation-harness (pip install lm-eval), the context is the
     largest of --lengths, and the results are OUT/lm_eval.json.
     """
     if lm_eval is not None or include_path is not None:
@@ -91,7 +91,7 @@ def _show(title: str, columns: Sequence[str], fields: dict[str, Any]) -> None:
 def _open(model: str, out: Path, device: str, kind: str) -> tuple[Any, Any]:
     """The model and its tokenizer, once it is sure that there is somewhere to write."""
     from longlode.models import load
-    from longlode.train.build import pick_device
+    from longlode.ops.devices import pick_device
 
     source = model_source(model)
     claim_folder(out, kind, identity={})

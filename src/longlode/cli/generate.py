@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import echo, note
-from longlode.cli.options import Device, Model, Overwrite
+from longlode.cli.options import Device, Model, Overwrite, Seed
 from longlode.cli.reading import read_prompt
-from longlode.cli.sources import model_source
 from longlode.core.errors import ConfigError, InputError
+from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_file
 
 EXAMPLES = (
@@ -41,7 +41,7 @@ def generate(
         int, typer.Option(min=0, help="Tokens to write at most; 0 only reads, for --save-state.")
     ] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Continue a text with a model and print it as it is written.
@@ -100,7 +100,7 @@ def _read(path: Path) -> str:
 
 
 def _device(name: str) -> str:
-    from longlode.train.build import pick_device
+    from longlode.ops.devices import pick_device
 
     return str(pick_device(name))
 

@@ -87,9 +87,9 @@ def _refusal(error: Exception, options: Mapping[str, Any]) -> str:
     if number is None:
         return ""
     named = [getattr(error, name, None) for name in ("filename", "filename2")]
-    places = [str(name) for name in named if name is not None] or [
-        str(options[name]) for name in _OUTPUTS if options.get(name) is not None
-    ]
+    places = [str(name) for name in named if name is not None]
+    if not places and number in _FULL:
+        places = [str(options[name]) for name in _OUTPUTS if options.get(name) is not None]
     where = f": {' -> '.join(places)}" if places else ""
     return f"The operating system refused: {os.strerror(number)}{where}. {_REFUSALS[number]}"
 

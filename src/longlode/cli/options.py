@@ -7,6 +7,7 @@ import typer
 Model = Annotated[str, typer.Argument(help="A run folder, a model folder, a hub id, or: starter.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 TextField = Annotated[str, typer.Option(help="The field that holds the text of a record.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every draw.")]
 Overwrite = Annotated[
     bool,
     typer.Option(

@@ -8,7 +8,7 @@ import typer
 
 from longlode.cli.console import finish, progress, table
 from longlode.cli.options import Overwrite, TextField
-from longlode.cli.sources import model_source
+from longlode.core.model_names import model_source
 
 EXAMPLES = (
     "longlode pack kept.jsonl.zst -o shards --tokenizer starter --length 4096",

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from longlode.cli.console import finish, note, say
 from longlode.cli.guard import EXIT_UNEXPECTED
-from longlode.cli.options import Overwrite, TextField
+from longlode.cli.options import Overwrite, Seed, TextField
 from longlode.core.errors import ConfigError
 from longlode.core.outputs import claim_folder
 
@@ -64,7 +64,7 @@ def score(
         str, typer.Option(help="Of the scorer: float32, bfloat16, or auto (the faster one here).")
     ] = "float32",
     text_field: TextField = "text",
-    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    seed: Seed = 0,
     keep_pairs: Annotated[
         bool, typer.Option("--keep-pairs", help="Also store every pair that was read.")
     ] = False,

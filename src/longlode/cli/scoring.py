@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from longlode.cli.console import note, progress
 from longlode.cli.dependency_maps import EXPLAIN_NAME, map_ends
-from longlode.cli.sources import model_source
+from longlode.core.model_names import model_source
 from longlode.core.records import write_json
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from longlode.core.errors import BackendError, InputError
+from longlode.core.outputs import full_path
 
 FILE, FOLDER, OTHER = "file", "folder", "other"
 
@@ -34,7 +35,7 @@ def local_path(path: str) -> str:
     """Absolute form of a local path or `file://` URL; other URLs come back unchanged."""
     if path.startswith("file://"):
         path = path.removeprefix("file://")
-    return path if is_url(path) else str(Path(path).expanduser().absolute())
+    return path if is_url(path) else str(full_path(path))
 
 
 def filesystem(url: str) -> tuple[Any, str]:

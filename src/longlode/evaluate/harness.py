@@ -78,9 +78,7 @@ def _import_harness() -> tuple[Any, Any]:
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
     except ImportError as error:
-        raise BackendError(
-            f"lm-eval cannot be imported ({error}). Install it: pip install 'longlode[eval]'"
-        ) from None
+        raise BackendError(f"lm-eval cannot be imported ({error}). Install it: pip install lm-eval") from None
     return simple_evaluate, HFLM
 
 

@@ -196,7 +196,7 @@ def _check_place(record: dict[str, Any], scores: Path, out: Path) -> None:
     if place.is_relative_to(scores.resolve()):
         raise InputError(f"{out} lies inside the scores folder {scores}; write the selection outside it.")
     for item in record["inputs"]:
-        folder = Path(item).expanduser().absolute()
+        folder = full_path(item)
         if folder.is_dir() and place.is_relative_to(folder.resolve()):
             raise InputError(f"{out} lies inside the input folder {item}; write the selection outside it.")
     files = {file["path"] for part in record["parts"] for file in part["unit"]["files"]}

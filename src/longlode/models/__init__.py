@@ -12,12 +12,14 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from longlode.core.model_names import starter_folder
+
 if TYPE_CHECKING:
     from longlode.models.cache import LonglodeCache
     from longlode.models.config import LonglodeConfig
     from longlode.models.heads import LonglodeForSequenceClassification, LonglodeForTokenClassification
     from longlode.models.lm import LonglodeForCausalLM, LonglodeModel, register
-    from longlode.models.load import load, starter_folder
+    from longlode.models.load import load
 
 __all__ = [
     "LonglodeCache",
@@ -40,7 +42,6 @@ _HOMES = {
     "LonglodeModel": "lm",
     "load": "load",
     "register": "lm",
-    "starter_folder": "load",
 }
 
 

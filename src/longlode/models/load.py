@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from longlode.core.errors import ConfigError, InputError, LonglodeError, ScorerError
+from longlode.core.model_names import model_source
+from longlode.core.outputs import full_path
 from longlode.core.records import read_json
 from longlode.models.convert import FLA_MODEL_TYPES, config_from_fla
 from longlode.models.lm import LonglodeForCausalLM, register
@@ -28,7 +30,8 @@ def load(
     fla's `delta_net` and `gated_deltanet` checkpoints become longlode models and need neither fla nor Triton.
 
     Args:
-      path_or_hub_id: a folder with config.json, safetensors and tokenizer; or a hub id ("org/name").
+      path_or_hub_id: "starter"; a folder with config.json, safetensors and tokenizer; a training run, for its
+        RUN/model; or a hub id ("org/name").
       dtype: of the weights ("float32", torch.bfloat16, ...), except that longlode's decays stay float32; None
         takes what the checkpoint was saved in, for longlode's and fla's norms and decays one by one.
       device: where to put the model.
@@ -62,17 +65,6 @@ def load_tokenizer(path_or_hub_id: str | Path) -> Any:
         return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except Exception as error:
         raise ScorerError(_advice(where, "tokenizer", error)) from error
-
-
-def starter_folder() -> Path:
-    """The folder of the small scorer that ships with longlode. Raises InputError when it is absent."""
-    folder = Path(__file__).parents[1] / "assets" / "starter"
-    if not (folder / "model.safetensors").is_file():
-        raise InputError(
-            f"The starter scorer is not in this installation (expected {folder}). Reinstall longlode, or "
-            "name another model: a folder or a hub id such as facebook/opt-350m."
-        )
-    return folder
 
 
 def _model(where: str, dtype: torch.dtype | str) -> Any:
@@ -118,8 +110,8 @@ def _restore_stored_dtypes(model: LonglodeForCausalLM, where: str) -> None:
 
 def _source(path_or_hub_id: str | Path) -> str:
     """The folder as text if it looks like a model, or the hub id; an error otherwise."""
-    text = str(path_or_hub_id)
-    path = Path(text).expanduser()
+    text = model_source(path_or_hub_id)
+    path = full_path(text)
     if path.is_dir():
         if not (path / CONFIG_NAME).is_file():
             raise InputError(

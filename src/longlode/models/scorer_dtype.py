@@ -4,6 +4,8 @@ import time
 
 import torch
 
+from longlode.ops.devices import pick_device
+
 WORTH_IT = 1.2
 """bfloat16 is taken when it is so many times faster than float32: some CPUs are 500 times slower in it."""
 
@@ -13,9 +15,7 @@ _PROBE_SECONDS = 0.05
 
 def fastest_dtype(device: str = "auto") -> tuple[str, str]:
     """("bfloat16" or "float32", why), for scoring on `device` ("auto": a GPU if there is one)."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda"):
+    if pick_device(device).type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bfloat16", "the GPU has it") if native else ("float32", "the GPU has no bfloat16")
     ratio = products_per_second(torch.bfloat16) / products_per_second(torch.float32)

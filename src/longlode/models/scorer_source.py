@@ -5,12 +5,15 @@ from typing import Any
 
 import torch
 
-from longlode.core.errors import BackendError, InputError, ScorerError
+from longlode.core.errors import InputError, ScorerError
 from longlode.core.fingerprints import fingerprint
+from longlode.core.model_names import model_source
+from longlode.core.outputs import full_path
 from longlode.models import load
 from longlode.models.fingerprint import model_identity
 from longlode.models.load import load_tokenizer
 from longlode.models.scorer_text import TextEncoder
+from longlode.ops.devices import pick_device
 
 
 def load_scorer_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
@@ -19,8 +22,8 @@ def load_scorer_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -
     Args: device: "auto" (a GPU if there is one) or a torch device.
     Raises: ScorerError that says what is missing and what to do; BackendError for a device that is not here.
     """
-    where = _device(device)
-    folder = Path(path_or_id).expanduser()
+    where = pick_device(device)
+    folder = full_path(model_source(path_or_id))
     if (folder / "config.json").is_file():
         _check_weights(folder)
     try:
@@ -40,20 +43,6 @@ def load_scorer_tokenizer(path_or_id: str | Path) -> Any:
 def scorer_fingerprint(model: Any, encoder: TextEncoder) -> str:
     """Name what decides a score: weights, config, tokenizer, dtype."""
     return fingerprint({**model_identity(model), "tokenizer": encoder.to_str()})
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BackendError(f"{name!r} is no device; expected auto, cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BackendError(
-            f"The device {name} is not here: torch sees {torch.cuda.device_count()} CUDA devices."
-        )
-    return device
 
 
 def _check_weights(folder: Path) -> None:

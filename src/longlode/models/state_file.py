@@ -15,6 +15,8 @@ from longlode.core.records import atomic_path
 _HEADER = "longlode_state"
 _VERSION = 1
 _MASK = "mask"
+_MOST = (1 << 62, 1 << 16)
+"""Tokens and layers that a header may claim: what is made for them is made before anything else can be checked."""
 
 LayerStates = list[dict[str, torch.Tensor] | None]
 
@@ -81,6 +83,11 @@ def _about(path: Path, metadata: dict[str, str], model: str) -> dict[str, Any]:
         raise InputError(
             f"{path} has version {about['version']} of the state format; this longlode reads version "
             f"{_VERSION}. Read the text again, or use the longlode that wrote it."
+        )
+    counts = (about["num_tokens"], about["num_layers"])
+    if not all(type(count) is int and 0 <= count <= most for count, most in zip(counts, _MOST, strict=True)):
+        raise InputError(
+            f"{path} is damaged: its header says {counts[0]!r} tokens and {counts[1]!r} layers. Read the text again."
         )
     if about["model"] != model:
         raise InputError(

@@ -323,8 +323,8 @@ def _move(temporary: Path, out: Path) -> None:
 
 
 def _too_little(writer: _Writer, length: int) -> str:
-    rest = {status: writer.counts[status] for status in STATUSES[1:] if writer.counts[status]}
-    why = f" Rows without a document: {rest}; the first: {writer.first_reason}." if rest else ""
+    rest = [f"{writer.counts[status]:,} {status}" for status in STATUSES[1:] if writer.counts[status]]
+    why = f" Rows without a document: {', '.join(rest)}; the first: {writer.first_reason}." if rest else ""
     return (
         f"{writer.counts['ok']:,} documents have {writer.num_tokens:,} tokens; one row needs {length:,}."
         f"{why} Pack more text, or ask for a shorter length."

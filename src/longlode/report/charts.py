@@ -45,28 +45,61 @@ class Bar:
 
 
 def histograms(groups: Sequence[Group], *, key: str, title: str, x_label: str) -> Markup:
-    """One histogram a group, on one axis under each other; below each its quartiles and median.
+    """One histogram per group, on one axis and one scale of counts; below each its quartiles and median.
 
-    The axis ends where the values do, but at most three interquartile ranges beyond the quartiles of all
-    values; what lies outside is counted in the edge bins.
+    The axis ends where the values do, but at most three interquartile ranges beyond the quartiles of all values; how
+    many lie outside is written at the edge that they lie beyond, and they are in no bar.
     """
     low, high = padded(*_reach(np.concatenate([group.values for group in groups])), share=0.02)
+    binned = [_binned(group, low, high) for group in groups]
+    most = max(1, *(int(one.counts.max()) for one in binned))
     desc = "; ".join(
-        f"{group.name}: {len(group.values)} documents, median {number(np.median(group.values))}"
-        for group in groups
+        f"{one.name}: {one.num} documents, median {number(one.quartiles[1])}{one.outside_words(low, high)}"
+        for one in binned
     )
 
     def draw(width: int, suffix: str) -> Markup:
         row = 150 if len(groups) == 1 else 78
-        left, right, top = 12, width - 12, 10
+        left, right, top = 44, width - 12, 22
         sheet = Sheet(width, top + row * len(groups) + 48, key=f"{key}-{suffix}", title=title, desc=desc)
         scale = Scale(low, high, left, right)
+        sheet.text(2, 14, "documents per bar", "label")
         x_axis(sheet, scale, top + row * len(groups), top, x_label)
-        for index, group in enumerate(groups):
-            _histogram(sheet, group, index, scale, top + row * index, top + row * (index + 1))
+        for index, one in enumerate(binned):
+            _histogram(sheet, one, index, scale, most, top + row * index, top + row * (index + 1))
         return sheet.render()
 
     return both(draw)
+
+
+@dataclass(frozen=True)
+class _Binned:
+    """A group's values in bins: counts per bin, and how many lie below and above all bins."""
+
+    name: str
+    num: int
+    quartiles: tuple[float, float, float]
+    edges: np.ndarray
+    counts: np.ndarray
+    below: int
+    above: int
+
+    def outside_words(self, low: float, high: float) -> str:
+        """What lies outside of the bins, for those who cannot see the chart."""
+        told = [
+            f"{count} {where} {number(edge)}"
+            for count, where, edge in ((self.below, "below", low), (self.above, "above", high))
+            if count
+        ]
+        return f" ({', '.join(told)})" if told else ""
+
+
+def _binned(group: Group, low: float, high: float) -> _Binned:
+    edges = np.linspace(low, high, _NUM_BINS + 1)
+    counts, _ = np.histogram(group.values, edges)
+    q25, q50, q75 = (float(q) for q in np.quantile(group.values, [0.25, 0.5, 0.75]))
+    below, above = int((group.values < low).sum()), int((group.values > high).sum())
+    return _Binned(group.name, len(group.values), (q25, q50, q75), edges, counts, below, above)
 
 
 def _reach(values: np.ndarray) -> tuple[float, float]:
@@ -77,27 +110,28 @@ def _reach(values: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def _histogram(sheet: Sheet, group: Group, index: int, scale: Scale, top: float, bottom: float) -> None:
-    edges = np.linspace(scale.low, scale.high, _NUM_BINS + 1)
-    counts, _ = np.histogram(np.clip(group.values, scale.low, scale.high), edges)
+def _histogram(
+    sheet: Sheet, one: _Binned, index: int, scale: Scale, most: int, top: float, bottom: float
+) -> None:
     base, height = bottom - 14, bottom - top - 34
-    for count, a, b in zip(counts, edges[:-1], edges[1:], strict=True):
+    up = Scale(0, most, base, base - height)
+    for value in (0, most):
+        sheet.add("line", x1=scale.start, x2=scale.stop, y1=up(value), y2=up(value), cls="gridline")
+        sheet.text(scale.start - 6, up(value) + 4, f"{value:,}", "tick", "end")
+    for count, a, b in zip(one.counts, one.edges[:-1], one.edges[1:], strict=True):
         if count:
-            tall = max(1.5, height * count / counts.max())
-            x = scale(float(a))
-            sheet.add(
-                "rect",
-                x=x,
-                y=base - tall,
-                width=scale(float(b)) - x - 0.6,
-                height=tall,
-                cls=f"fill c{index % 6}",
-            )
-    q25, q50, q75 = (float(q) for q in np.quantile(group.values, [0.25, 0.5, 0.75]))
+            tall, x = max(1.5, base - up(int(count))), scale(float(a))
+            wide, cls = scale(float(b)) - x - 0.6, f"fill c{index % 6}"
+            sheet.add("rect", x=x, y=base - tall, width=wide, height=tall, cls=cls)
+    q25, q50, q75 = one.quartiles
     sheet.add("line", x1=scale(q25), x2=scale(q75), y1=base + 5, y2=base + 5, cls=f"box c{index % 6}")
     sheet.add("line", x1=scale(q50), x2=scale(q50), y1=base - height - 4, y2=base + 9, cls="median")
-    sheet.text(scale.start, top + 12, clipped(group.name, 28), "name halo")
-    sheet.text(scale.stop, top + 12, f"n {len(group.values):,} · median {number(q50)}", "note halo", "end")
+    sheet.text(scale.start, top + 12, clipped(one.name, 28), "name halo")
+    sheet.text(scale.stop, top + 12, f"n {one.num:,} · median {number(q50)}", "note halo", "end")
+    if one.below:
+        sheet.text(scale.start + 2, base - 4, f"\u25c2 {one.below:,} lower", "note halo outside")
+    if one.above:
+        sheet.text(scale.stop - 2, base - 4, f"{one.above:,} higher \u25b8", "note halo outside", "end")
 
 
 def lines(

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from longlode.core.errors import BackendError
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
+from longlode.ops.devices import pick_device
 from longlode.train.recipe import Recipe
 
 
@@ -21,18 +21,3 @@ def build_model(recipe: Recipe, vocab_size: int, *, eos_token_id: int | None = N
     model = LonglodeForCausalLM(LonglodeConfig(**settings))
     nn.Module.to(model, device)
     return model
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is CUDA where there is one, else the CPU. Raises BackendError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise BackendError(
-            f"run.device is {name!r}, which cannot be used ({reason}); expected cpu, cuda or auto."
-        ) from None
-    return device

@@ -1,0 +1,67 @@
+"""What users may write where a model is asked for: "starter", a model folder, a training run, a hub id."""
+
+import difflib
+import os
+from pathlib import Path
+
+from longlode.core.errors import InputError
+from longlode.core.kinds import where_it_is
+from longlode.core.outputs import full_path
+
+STARTER = "starter"
+_ASSETS = Path(__file__).parents[1] / "assets"
+
+
+def starter_folder() -> Path:
+    """The folder of the small model that ships with longlode. Raises InputError when it is absent."""
+    folder = _ASSETS / STARTER
+    if not (folder / "model.safetensors").is_file():
+        raise InputError(
+            f"The starter model is not in this installation (expected {folder}). Reinstall longlode, or "
+            "name another model: a folder or a hub id such as facebook/opt-350m."
+        )
+    return folder
+
+
+def model_source(name: str | os.PathLike[str]) -> str:
+    """Where the model called `name` lies: the packaged starter, the model of a run folder, or `name` itself.
+
+    A single word that is no folder here and no model in the cache of the hub is taken for a slip: the hub's own ids
+    have an owner, OWNER/NAME, and asking it would take long to say so.
+    Raises: InputError when the starter is asked for and this installation lacks it, and for such a slip.
+    """
+    text = os.fspath(name)
+    if text == STARTER and not Path(text).is_dir():
+        return str(starter_folder())
+    folder = full_path(text)
+    if (folder / "model" / "config.json").is_file() and not (folder / "config.json").exists():
+        return str(folder / "model")
+    if isinstance(name, str) and "/" not in text and os.sep not in text and not folder.exists():
+        if not _is_cached(text):
+            raise InputError(
+                f"There is no model {text!r}.{_near(text)} Expected starter, the folder of a model or of a training "
+                "run, or a hub id with its owner, such as facebook/opt-350m."
+            )
+    elif folder.is_dir() and not (folder / "config.json").exists():
+        inside = where_it_is(folder, "run")
+        if inside:
+            raise InputError(f"{folder} is neither a model nor a training run.{inside}")
+    return text
+
+
+def _is_cached(hub_id: str) -> bool:
+    """Whether the hub's cache on this machine holds a model of this one word, such as gpt2."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(hub_id, "config.json"), str)
+    except HFValidationError:
+        return False
+
+
+def _near(text: str) -> str:
+    """A hint at names that look alike: the starter, and folders here."""
+    known = [STARTER, *(entry.name for entry in Path.cwd().iterdir() if entry.is_dir())]
+    close = difflib.get_close_matches(text, known, n=2, cutoff=0.6)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
