@@ -1,4 +1,7 @@
-"""Make the golden anew, of the code as it is: python -m tests.golden.make [models] [checkpoints] [scores]. See README.md first."""
+"""Make the golden anew, of the code as it is: python -m tests.golden.make [models] [checkpoints] [scores].
+
+See README.md first.
+"""
 
 import shutil
 import sys
