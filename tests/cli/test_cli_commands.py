@@ -132,7 +132,9 @@ def test_work_in_order(run, scores, tmp_path, model_folder, corpus):
     kept, shards, run_folder = tmp_path / "kept.jsonl", tmp_path / "shards", tmp_path / "run"
     shown = run("select", scores, "-o", kept, "--top", 0.5)
     assert "Next: longlode pack" in shown
-    assert len(read_jsonl(kept)) == read_json(tmp_path / "kept.jsonl.record.json")["num_selected"]
+    assert (
+        len(read_jsonl(kept)) == read_json(tmp_path / "__selection__/kept.jsonl/record.json")["num_selected"]
+    )
 
     run("pack", kept, "-o", shards, "--tokenizer", model_folder, "--length", 64)
     run("pack", kept, "-o", shards, "--tokenizer", model_folder, "--length", 64, status=2)

@@ -1,13 +1,14 @@
 """What is written reads back, whole or not at all."""
 
 import datetime
+import errno
 from decimal import Decimal
 
 import pyarrow.parquet as pq
 import pytest
 
 from longlode.core.errors import InputError
-from longlode.corpus import Document, id_hash, in_heldout, read, write_documents
+from longlode.corpus import Document, id_hash, in_heldout, read, write, write_documents
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 ROWS = [
@@ -82,8 +83,37 @@ def test_values_that_json_lacks(tmp_path):
     (back,) = read(tmp_path / "a.jsonl")
     assert isinstance(back, Document)
     assert back.metadata == {"day": "2026-01-02", "price": "1.10", "raw": "/w==", "n": None}
-    with pytest.raises(InputError, match=r"row 0 cannot be written as JSON: .*Type"):
+    with pytest.raises(InputError, match=r"cannot be written as JSON: .*Type"):
         write_documents(tmp_path / "b.jsonl", [{"text": "x", "odd": object()}])
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_row_that_cannot_be_written_is_refused_alone(tmp_path, suffix):
+    deep = 1
+    for _ in range(300):
+        deep = {"a": deep}
+    rows = [{"id": "a", "text": "x"}, {"id": "b", "text": "x", "deep": deep}, {"id": "c", "text": "y"}]
+    odd = {"id": "d", "text": "x", "odd": object()}
+    path, refused = tmp_path / f"out{suffix}", []
+    given = rows if suffix == ".parquet" else [*rows, odd]
+    written = write_documents(path, given, refused=lambda row, reason: refused.append((row["id"], reason)))
+    # JSON has room for any depth, and orjson reads 1,024 levels of it.
+    expected, left_out = (["a", "c"], "b") if suffix == ".parquet" else (["a", "b", "c"], "d")
+    assert [one.id for one in read(path)] == expected
+    assert written == len(expected)
+    assert [name for name, _ in refused] == [left_out]
+    with pytest.raises(InputError, match=repr(left_out)):
+        write_documents(tmp_path / f"other{suffix}", given)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(write, "_write_lines", full)
+    with pytest.raises(InputError, match="no space left"):
+        write_documents(tmp_path / "a.jsonl", [])
 
 
 def test_parquet_needs_one_kind_a_column(tmp_path):

@@ -1,8 +1,10 @@
 """Select: counts add up, groups are fair, ties and duplicates are settled, inputs are never overwritten."""
 
 import math
+import sys
 from dataclasses import replace
 
+import duckdb
 import orjson
 import pyarrow.parquet as pq
 import pytest
@@ -10,9 +12,11 @@ from mining_fakes import CacheScorer, make_scorer, random_text
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.records import read_json, read_jsonl, write_jsonl
-from longlode.corpus import read
+from longlode.corpus import Document, read
 from longlode.mining import ScoreSettings, make_estimator, score, select
+from longlode.mining.selection_files import check_selection, dropped_path, read_selection
 
+select_module = sys.modules[select.__module__]
 SETTINGS = ScoreSettings(segment=8, rows_per_unit=5)
 LENGTHS = (40, 70, 150)
 
@@ -117,7 +121,7 @@ def test_everything_dropped_has_its_reason(scored, tmp_path):
     ranks = sorted(why for (_, kind), why in reasons.items() if kind == "below the cut")
     assert "rank 10 of 18 in its group" in ranks
     assert pq.read_table(tmp_path / "best.parquet").num_rows == summary.num_selected
-    record = read_json(tmp_path / "best.parquet.record.json")
+    record = read_selection(tmp_path / "best.parquet")
     assert record["kind"] == "selection"
     assert record["rule"] == {"top": 0.5, "min_score": None, "by": [], "column": "score"}
 
@@ -152,8 +156,8 @@ def test_whole_numbers_can_be_selected_by(scored, tmp_path):
 def test_the_same_selection_gives_the_same_bytes(scored, tmp_path):
     for name in ("one", "two"):
         select(scored / "scores", tmp_path / name / "best.jsonl", top=0.5)
-    for suffix in ("", ".dropped.parquet"):
-        one, two = (tmp_path / name / f"best.jsonl{suffix}" for name in ("one", "two"))
+    for path in (lambda documents: documents, dropped_path):
+        one, two = (path(tmp_path / name / "best.jsonl") for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
 
 
@@ -262,3 +266,124 @@ def test_an_unfinished_run_is_refused(tmp_path):
     (tmp_path / "scores/record.json").write_bytes(orjson.dumps(record))
     with pytest.raises(InputError, match="is not complete: 1 of 5 units failed"):
         select(tmp_path / "scores", tmp_path / "best.jsonl", top=0.5)
+
+
+def test_small_groups_are_counted_and_a_share_that_is_missed_is_said(scored, tmp_path):
+    whole = select(scored / "scores", tmp_path / "whole.jsonl", top=0.5)
+    assert (whole.num_candidates, whole.num_groups, whole.num_small_groups) == (18, 1, 0)
+    tokens = {row["id"]: row["num_tokens"] for row in candidates(scored)}
+    kept = {row["id"] for row in read_jsonl(tmp_path / "whole.jsonl")}
+    assert whole.kept_tokens == sum(tokens[name] for name in kept)
+    assert whole.kept_tokens + whole.cut_tokens == sum(tokens.values())
+    assert whole.remark == ""
+    assert "remark" not in read_selection(tmp_path / "whole.jsonl")
+
+    docs = [{"id": f"d{n}", "source": f"s{n}", "text": random_text(str(n), 40)} for n in range(12)]
+    write_jsonl(tmp_path / "in.jsonl", docs + [{**docs[0], "id": f"e{n}"} for n in range(10)])
+    run(tmp_path / "in.jsonl", tmp_path / "scores")
+    alone = select(tmp_path / "scores", tmp_path / "alone.jsonl", top=0.2, by=("source",))
+    assert (alone.num_selected, alone.num_candidates) == (13, 22)
+    assert (alone.num_groups, alone.num_small_groups) == (12, 11)
+    for fact in ("13 of 22", "59%", "20%", "11 of 12 groups"):
+        assert fact in alone.remark
+    record = read_selection(tmp_path / "alone.jsonl")
+    assert record["remark"] == alone.remark
+    assert (record["num_groups"], record["num_small_groups"]) == (12, 11)
+    assert (record["kept_tokens"], record["cut_tokens"]) == (alone.kept_tokens, alone.cut_tokens)
+
+
+def test_what_was_dropped_is_no_data_of_its_folder(scored, tmp_path):
+    folder = tmp_path / "kept"
+    for suffix in (".jsonl", ".parquet"):
+        select(scored / "scores", folder / f"best{suffix}", top=0.5)
+    data = [
+        path for path in folder.rglob("*") if not path.is_dir() and "__" not in str(path.relative_to(folder))
+    ]
+    assert sorted(path.name for path in data) == ["best.jsonl", "best.parquet"]
+    found = [item for item in read(folder) if isinstance(item, Document)]
+    assert len(found) == 2 * len(read_jsonl(folder / "best.jsonl"))
+
+
+class Killed(BaseException):
+    """Stands for kill -9: no handler of ours may catch it."""
+
+
+@pytest.mark.parametrize("point", ["write_documents", "_write_dropped", "_summarize"])
+def test_files_of_two_selections_never_pass_for_one(scored, tmp_path, monkeypatch, point):
+    def kill(*arguments, **options):
+        raise Killed
+
+    out, other = tmp_path / "best.jsonl", tmp_path / "other/best.jsonl"
+    select(scored / "scores", out, top=0.5)
+    check_selection(out)
+    with monkeypatch.context() as patched:
+        patched.setattr(select_module, point, kill)
+        with pytest.raises(Killed):
+            select(scored / "scores", out, top=0.2, overwrite=True)
+    with pytest.raises(InputError, match="not finished"):
+        check_selection(out)
+    for place in (out, other):  # the same again is no other's file that would need overwrite
+        select(scored / "scores", place, top=0.2)
+        check_selection(place)
+    assert out.read_bytes() == other.read_bytes()
+    assert dropped_path(out).read_bytes() == dropped_path(other).read_bytes()
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_file_that_changed_after_it_was_selected_is_noticed(scored, tmp_path):
+    out = tmp_path / "best.jsonl"
+    select(scored / "scores", out, top=0.5)
+    out.write_bytes(out.read_bytes() + b"{}\n")
+    with pytest.raises(InputError, match=r"best\.jsonl is not what was selected"):
+        check_selection(out)
+    check_selection(tmp_path / "never.jsonl")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_one_document_that_cannot_be_written_stops_no_other(tmp_path, suffix):
+    nested = "1"
+    for _ in range(400):
+        nested = f'{{"a": {nested}}}'
+    lines = [f'{{"id": "d{n}", "text": "{random_text(str(n), 40)}"}}' for n in range(4)]
+    lines.append(f'{{"id": "deep", "text": "{random_text("4", 40)}", "meta": {nested}}}')
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    run(tmp_path / "in.jsonl", tmp_path / "scores")
+    out = tmp_path / f"best{suffix}"
+    summary = select(tmp_path / "scores", out, top=1.0)
+    kept = {document.id for document in read(out)}
+    if suffix == ".jsonl":
+        assert kept == {"d0", "d1", "d2", "d3", "deep"}
+        assert out.read_text().count('{"a":') == 400
+    else:
+        assert kept == {"d0", "d1", "d2", "d3"}
+        assert summary.dropped == {"failed": 1}
+        assert summary.num_selected == 4
+        (row,) = pq.read_table(summary.dropped_path).to_pylist()
+        assert (row["id"], row["kind"]) == ("deep", "failed")
+        assert "nested" in row["why"]
+    check_selection(out)
+
+
+def test_a_second_select_of_one_file_is_refused_while_the_first_runs(scored, tmp_path, monkeypatch):
+    out = tmp_path / "best.jsonl"
+    real = select_module.write_documents
+
+    def meanwhile(path, rows, **options):
+        with monkeypatch.context() as patched:
+            patched.setattr(select_module, "write_documents", real)
+            with pytest.raises(InputError, match="is being written by process"):
+                select(scored / "scores", out, top=0.2, overwrite=True)
+        return real(path, rows, **options)
+
+    monkeypatch.setattr(select_module, "write_documents", meanwhile)
+    select(scored / "scores", out, top=0.5)
+    check_selection(out)
+
+
+def test_a_full_disk_is_said(scored, tmp_path, monkeypatch):
+    def full(base, path):
+        raise duckdb.IOException("IO Error: Could not write file: No space left on device")
+
+    monkeypatch.setattr(select_module, "_write_dropped", full)
+    with pytest.raises(InputError, match="No space left"):
+        select(scored / "scores", tmp_path / "best.jsonl", top=0.5)

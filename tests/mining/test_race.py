@@ -26,6 +26,7 @@ from longlode.mining.estimators import ESTIMATORS
 from longlode.mining.parts import read_pairs
 from longlode.mining.reading import BatchSize
 from longlode.mining.sampling import document_rng, nested_pairs, sample_pairs
+from longlode.mining.selection_files import dropped_path, read_selection
 from longlode.mining.standings import is_clear
 from longlode.mining.work import Work, score_unit
 
@@ -182,7 +183,7 @@ def test_select_and_record_take_raced_scores_for_scores(corpus, tmp_path):
     for name in ("plain", "race"):
         select(tmp_path / name, tmp_path / f"{name}.jsonl", top=0.5)
         chosen[name] = {
-            row["id"] for row in pq.read_table(tmp_path / f"{name}.jsonl.dropped.parquet").to_pylist()
+            row["id"] for row in pq.read_table(dropped_path(tmp_path / f"{name}.jsonl")).to_pylist()
         }
     assert len(chosen["plain"]) == 5
     assert chosen["plain"] == chosen["race"]
@@ -200,9 +201,8 @@ def test_select_and_record_take_raced_scores_for_scores(corpus, tmp_path):
 
 
 def read_record_of(path):
-    from longlode.core.records import read_json
 
-    return read_json(path.with_name(path.name + ".record.json"))
+    return read_selection(path)
 
 
 def test_groups_have_cuts_of_their_own(tmp_path):
@@ -292,7 +292,7 @@ test_race.run(Path(sys.argv[1]), Path(sys.argv[2]), scorer=Killed(calls if calls
 @pytest.mark.parametrize("calls", [6, -1])
 def test_a_kill_changes_no_byte(corpus, tmp_path, calls):
     run(corpus, tmp_path / "whole")
-    here = str(Path(__file__).parent)
+    here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", KILLED, str(corpus), str(tmp_path / "out"), str(calls)]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": here}, capture_output=True, check=False)
     assert done.returncode == -9, done.stderr.decode()

@@ -30,9 +30,12 @@ def pack(
     training reads them depends on the seed and the step alone, so that a run can be resumed anywhere.
     Next: longlode train RECIPE.toml.
     """
-    from longlode.corpus import Tokenizer, read
+    from longlode.corpus import Tokenizer, find_files, read
+    from longlode.mining.selection_files import check_selection
     from longlode.packing import pack as run_packing
 
+    for file in find_files(inputs):
+        check_selection(Path(file.path))
     words = Tokenizer.load(model_source(tokenizer))
     with progress("packing") as update:
         summary = run_packing(

@@ -36,9 +36,13 @@ def select(
 ) -> None:
     """Write the documents that score best, and beside them what was dropped and why.
 
-    Give --top or --min-score. With --by length the fraction is taken among documents of like length, so that
-    long ones do not win by being long. OUT holds the documents; OUT.dropped.parquet holds every other row
-    with its reason. Next: longlode pack OUT.
+    Give --top or --min-score. With --by length the fraction is taken among documents of like length (the power of
+    two at or below their tokens), so that long ones do not win by being long; with --by source among those of one
+    source: the record's `source`, else its file; of whole files their folder. Of a group of n documents max(1, top * n
+    rounded) are kept, so groups of one or two keep more than the fraction; the summary says how many are small.
+
+    OUT holds the documents. __selection__/NAME beside it holds the record and dropped.parquet, every other row with
+    its reason. Next: longlode pack OUT.
     """
     if (top is None) == (min_score is None):
         raise ConfigError(
@@ -52,13 +56,18 @@ def select(
         scores, out, top=top, min_score=min_score, by=groups, column=column, overwrite=overwrite
     )
     rows = [
-        ("kept", summary.num_selected),
-        *((f"dropped: {kind}", number) for kind, number in summary.dropped.items()),
+        ("kept", summary.num_selected, summary.kept_tokens),
+        *(
+            (f"dropped: {kind}", number, summary.cut_tokens if kind == "below the cut" else None)
+            for kind, number in summary.dropped.items()
+        ),
+        ("all input documents", summary.num_documents, None),
     ]
-    rows.append(("all input documents", summary.num_documents))
-    table("Selection", ("what", "documents"), rows)
+    table("Selection", ("what", "documents", "tokens"), rows)
+    if groups:
+        note(f"{summary.num_groups:,} groups, {summary.num_small_groups:,} of fewer than 10 documents.")
     if summary.remark:
-        note(f"Note: {summary.remark}")
+        note(f"Warning: {summary.remark}")
     finish(
         f"Kept documents: {out}. Dropped, with why: {summary.dropped_path}",
         then=[f"longlode pack {out} -o shards --tokenizer starter --length 4096"],

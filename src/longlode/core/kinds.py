@@ -25,6 +25,8 @@ LEFTOVERS = {
     "lm_eval": ("lm_eval.json",),
 }
 """What a folder of a kind may hold when its writer was killed before it wrote the record."""
+SELECTION_FOLDER = "__selection__"
+"""Folder beside selected documents: what is in it is no data. Readers of data sets leave out names with `__`."""
 _DEPTH = 2
 _SKIPPED = {"parts", "rounds", "checkpoints"}
 

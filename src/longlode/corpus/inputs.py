@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longlode.core.errors import InputError
+from longlode.core.kinds import SELECTION_FOLDER
 from longlode.corpus import stores
 from longlode.corpus.document import FAILED, SKIPPED
 from longlode.corpus.formats import EXPECTED, classify
@@ -14,7 +15,7 @@ from longlode.corpus.stores import Entry
 
 Inputs = str | Path | Iterable[str | Path]
 
-_CACHE_FOLDERS = frozenset({"__pycache__"})
+_CACHE_FOLDERS = frozenset({"__pycache__", SELECTION_FOLDER})
 _GLOB_LETTERS = frozenset("*?[")
 
 
@@ -40,7 +41,7 @@ def find_files(inputs: Inputs) -> list[InputFile]:
 
     Folders are walked for known text, source and record suffixes. What is not read is in the list too, with
     its
-    reason: hidden files and folders, `__pycache__`, other suffixes, links to folders, links that lead
+    reason: hidden files and folders, `__pycache__`, `__selection__`, other suffixes, links to folders, links that lead
       nowhere.
     Raises: InputError for an input that does not exist or that holds nothing to read.
     """
@@ -119,7 +120,7 @@ def _walk(folder: str, root: str) -> Iterable[InputFile]:
         if entry.base.startswith("."):
             yield _left_out(entry, root, SKIPPED, f"a hidden {what}")
         elif entry.base in _CACHE_FOLDERS and what == "folder":
-            yield _left_out(entry, root, SKIPPED, "a cache folder")
+            yield _left_out(entry, root, SKIPPED, "not a folder of documents")
         elif what == "folder":
             yield from _walk(entry.path, root)
         else:

@@ -3,7 +3,7 @@
 import base64
 import gzip
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from longlode.core.errors import InputError
+from longlode.core.nested_json import dumps_nested
 from longlode.core.records import atomic_path
 
 _BATCH_ROWS = 1024
@@ -27,13 +28,20 @@ def check_output_path(path: Path) -> None:
         raise InputError(f"{path} cannot be written: its suffix must be one of {', '.join(_SUFFIXES)}.")
 
 
-def write_documents(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write rows in the format that the suffix names, atomically; returns how many.
+Row = dict[str, Any]
+Refused = Callable[[Row, str], None]
+_MAX_PARQUET_DEPTH = 48
+"""Levels of lists and objects in a Parquet column. Arrow files, in which rows wait, hold 64 levels of types."""
+
+
+def write_documents(path: str | Path, rows: Iterable[Row], *, refused: Refused | None = None) -> int:
+    """Write rows in the format that the suffix names, atomically; returns how many were written.
 
     `.jsonl`, `.jsonl.gz`, `.jsonl.zst`: a JSON object a line; dates and decimals become strings, bytes become
     base64, NaN becomes null. `.parquet`: one column for each field seen, null where a row lacks it. The same
     rows give the same bytes. Rows are held a few at a time.
 
+    Args: refused: told of each row that the format cannot hold, and why; the others are written. None: raise.
     Raises: InputError for another suffix, a folder that cannot be written, or fields that the format cannot
     hold.
     """
@@ -42,12 +50,14 @@ def write_documents(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     try:
         with atomic_path(path) as temporary:
             if path.suffix == ".parquet":
-                return _write_parquet(temporary, path, rows)
+                return _write_parquet(temporary, path, rows, refused)
             with _compressed(temporary, path.suffix) as stream:
-                return _write_lines(stream, path, rows)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+                return _write_lines(stream, path, rows, refused)
+    except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise InputError(f"{path} cannot be written: {reason}. Choose another folder.") from None
+        raise InputError(
+            f"{path} cannot be written: {reason}. Make room, or choose another folder."
+        ) from None
 
 
 @contextmanager
@@ -63,15 +73,30 @@ def _compressed(path: Path, suffix: str) -> Iterator[BinaryIO]:
             yield raw
 
 
-def _write_lines(stream: BinaryIO, path: Path, rows: Iterable[dict[str, Any]]) -> int:
+def _write_lines(stream: BinaryIO, path: Path, rows: Iterable[Row], refused: Refused | None) -> int:
     num_rows = 0
     for row in rows:
         try:
-            stream.write(orjson.dumps(row, default=_as_text, option=orjson.OPT_APPEND_NEWLINE))
+            line = _json(row)
         except TypeError as error:
-            raise InputError(f"{path}: row {num_rows} cannot be written as JSON: {error}.") from None
+            _refuse(row, f"it cannot be written as JSON: {error}", path, refused)
+            continue
+        stream.write(line + b"\n")
         num_rows += 1
     return num_rows
+
+
+def _json(row: Row) -> bytes:
+    try:
+        return orjson.dumps(row, default=_as_text)
+    except TypeError:  # nested too deeply for orjson, or what no encoder takes
+        return dumps_nested(row, _as_text)
+
+
+def _refuse(row: Row, reason: str, path: Path, refused: Refused | None) -> None:
+    if refused is None:
+        raise InputError(f"{path}: row {row.get('id', '')!r}: {reason}.")
+    refused(row, reason)
 
 
 def _as_text(value: Any) -> str:
@@ -82,7 +107,7 @@ def _as_text(value: Any) -> str:
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
 
 
-def _write_parquet(temporary: Path, path: Path, rows: Iterable[dict[str, Any]]) -> int:
+def _write_parquet(temporary: Path, path: Path, rows: Iterable[Row], refused: Refused | None) -> int:
     """Batches go to spool files with the columns they have; at the end they come under one schema."""
     spool = temporary.with_name(temporary.name + ".spool")
     spool.mkdir()
@@ -90,7 +115,7 @@ def _write_parquet(temporary: Path, path: Path, rows: Iterable[dict[str, Any]]) 
         schema: pa.Schema = pa.schema([])
         parts: list[Path] = []
         num_rows = 0
-        for batch in _batched(rows):
+        for batch in _batched(_shallow(rows, path, refused)):
             table = _table(batch, path)
             schema = _merged(schema, table.schema, path)
             parts.append(spool / f"{len(parts)}.arrow")
@@ -107,6 +132,32 @@ def _write_parquet(temporary: Path, path: Path, rows: Iterable[dict[str, Any]]) 
         return num_rows
     finally:
         shutil.rmtree(spool, ignore_errors=True)
+
+
+def _shallow(rows: Iterable[Row], path: Path, refused: Refused | None) -> Iterator[Row]:
+    for row in rows:
+        if _is_deeper(row, _MAX_PARQUET_DEPTH):
+            reason = (
+                f"its fields are nested deeper than {_MAX_PARQUET_DEPTH} levels; write .jsonl for such rows"
+            )
+            _refuse(row, reason, path, refused)
+        else:
+            yield row
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    """Whether lists and objects are nested more than `limit` levels deep."""
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list | tuple)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _batched(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

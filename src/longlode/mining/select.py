@@ -3,19 +3,21 @@ dropped.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from longlode.core.errors import ConfigError, InputError
-from longlode.core.kinds import RECORD_NAME
+from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_file, full_path
-from longlode.core.records import atomic_path, read_json, read_record, versions, write_json
+from longlode.core.records import atomic_path, read_record, remove_leftovers
 from longlode.corpus import Document, Unit, check_output_path, read_unit, write_documents
 from longlode.mining.part_queries import query_parts
 from longlode.mining.parts import PARTS_FOLDER, SCORE_COLUMNS
+from longlode.mining.selection_files import dropped_path, read_selection, selection_folder, write_selection
 
 BY = ("length", "source")
 """What documents can be grouped by: `length` is the power of two at or below num_tokens (num_bytes without
@@ -35,17 +37,31 @@ ONE_OF_ID = "(PARTITION BY id ORDER BY value IS NULL, part, place)"
 """SQL window: of the rows of one id the first is the candidate, one that has a value before others."""
 
 
+FEW_DOCUMENTS = 10
+"""A group of fewer documents cannot be cut at a share with any precision."""
+_SHARE_TOLERANCE = 0.25
+"""How far the kept share may be from the one asked for, as a part of it, before select says so."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SelectSummary:
-    """What was kept. dropped: first words of the reason -> rows. num_selected + the dropped =
-    num_documents. remark: what the reader should know of the selection, "" if nothing.
+    """What was kept.
+
+    dropped: first words of the reason -> rows; num_selected and the dropped add up to num_documents. num_candidates:
+    documents that have a value and were compared. num_groups: groups that they fell into, num_small_groups: those of
+    fewer than 10. kept_tokens, cut_tokens: of the kept documents, and of the candidates that were not. remark: what
+    the reader should know of the selection, "" if nothing.
     """
 
     out: Path
     dropped_path: Path
     num_documents: int
     num_selected: int
+    num_candidates: int
     num_groups: int
+    num_small_groups: int
+    kept_tokens: int
+    cut_tokens: int
     dropped: dict[str, int]
     lowest_selected: float
     remark: str = ""
@@ -107,13 +123,12 @@ def select(
     """Write the best documents of a finished scoring run to `out`.
 
     In each group (all documents, or one for each length bucket and source as `by` says) the best
-    max(1, floor(top * n + 0.5)) of its n scored documents are kept (so a group of one keeps it), higher
-    `column` first and ties by id. Of rows
-    with one id only the first is a candidate: scored ones before others, then in input order.
+    max(1, floor(top * n + 0.5)) of its n scored documents are kept, higher `column` first and ties by id. So a group
+    of one keeps its document, and many small groups keep more than the share: the summary says so. Of rows with one
+    id only the first is a candidate: scored ones before others, then in input order.
 
     Writes: `out` (.jsonl, .jsonl.gz, .jsonl.zst, .parquet): the records in input order with all their fields
-      and `score`; `out.dropped.parquet`: every row left out, with its place, value, status and why;
-      `out.record.json`: kind "selection", the rule and the counts.
+      and `score`; what lies beside it, every row left out with its reason among it, is said in `selection_files`.
     Args: scores, the output folder of `score`; out; top or min_score; by, of "length", "source"; column, a
       numeric column of the parts, or "score_low", score - 2 score_se; overwrite, replace a file that is there, unless
       it is this selection made before, which may always be made again.
@@ -128,37 +143,118 @@ def select(
     _check_place(record, scores, out)
     claim_file(out, "a selection", replaceable=lambda path: _is_this(path, scores, rule), overwrite=overwrite)
     parts = [scores / PARTS_FOLDER / part["part"] for part in record["parts"]]
+    facts = {
+        "scores": str(scores),
+        "out": str(out),
+        "rule": rule.to_json(),
+        "estimator": record["estimator"],
+        "scorer": record["scorer"],
+    }
     with query_parts(parts) as base:
         _rank(base, parts, rule)
-        counts = _count_kinds(base)
-        num_selected = counts.pop("", 0)
-        if num_selected == 0:
-            raise InputError(_nothing(base, rule, counts))
-        summary = _summarize(base, out, counts, num_selected, _coarse(record, rule))
-        # The record first, so that a run that is killed from here on may be repeated; it says that it is not complete.
-        _write_selection_record(summary, scores, record, rule, complete=False)
-        num_written = write_documents(out, _selected_rows(base, record))
-        assert num_written == num_selected, "every selected row is written once"
-        _write_dropped(base, summary.dropped_path)
-    _write_selection_record(summary, scores, record, rule, complete=True)
+        _check_any(base, rule)
+        with _sole_writer(out):
+            # A killed run may be repeated from here on; its record says that it is not complete.
+            write_selection(out, complete=False, **facts)
+            _write_documents(base, out, record)
+            _write_dropped(base, dropped_path(out))
+            summary = _summarize(base, out, record, rule)
+            write_selection(out, complete=True, **facts, **_counts(summary))
     return summary
 
 
+@contextmanager
+def _sole_writer(out: Path) -> Iterator[None]:
+    """Be the only one who writes this selection, with what killed ones left out of the way."""
+    folder = selection_folder(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with write_lock(folder / ".lock", str(out)):
+            remove_leftovers(out.parent, out.name, sole_writer=True)
+            remove_leftovers(folder, sole_writer=True)
+            yield
+    except (OSError, duckdb.IOException) as error:
+        raise InputError(
+            f"{out} cannot be written: {getattr(error, 'strerror', None) or error}. Make room or choose another place, "
+            "then run the same command again."
+        ) from None
+
+
+def _check_any(base: duckdb.DuckDBPyConnection, rule: _Rule) -> None:
+    counts = _count_kinds(base)
+    if not counts.pop("", 0):
+        raise InputError(_nothing(base, rule, counts))
+
+
+def _write_documents(base: duckdb.DuckDBPyConnection, out: Path, record: dict[str, Any]) -> None:
+    """Write the selected documents; one that the format cannot hold counts as dropped from here on."""
+    refused: list[tuple[str, str]] = []
+    rows = _selected_rows(base, record)
+    num_written = write_documents(out, rows, refused=lambda row, reason: refused.append((reason, row["id"])))
+    if refused and not num_written:
+        raise InputError(
+            f"none of the {len(refused):,} selected documents can be written to {out}: {refused[0][0]}."
+        )
+    for reason, name in refused:
+        base.execute(
+            "UPDATE ranked SET kind = 'failed', why = ? WHERE kind IS NULL AND id = ?", [reason, name]
+        )
+    assert num_written == _count_kinds(base).get("", 0), "every selected row is written once"
+
+
 def _summarize(
-    base: duckdb.DuckDBPyConnection, out: Path, dropped: dict[str, int], num_selected: int, remark: str
+    base: duckdb.DuckDBPyConnection, out: Path, record: dict[str, Any], rule: _Rule
 ) -> SelectSummary:
-    lowest, num_groups = base.execute(
-        "SELECT min(value) FILTER (kind IS NULL), count(DISTINCT bucket) FILTER (rank IS NOT NULL) FROM ranked"
+    counts = _count_kinds(base)
+    num_selected = counts.pop("", 0)
+    lowest, candidates, kept_tokens, cut_tokens = base.execute(
+        """SELECT min(value) FILTER (kind IS NULL), count(rank),
+                  coalesce(sum(num_tokens) FILTER (kind IS NULL), 0)::BIGINT,
+                  coalesce(sum(num_tokens) FILTER (kind = 'below the cut'), 0)::BIGINT FROM ranked"""
     ).fetchall()[0]
+    num_groups, num_small = base.execute(
+        """SELECT count(*), count(*) FILTER (size < ?)
+           FROM (SELECT count(*) AS size FROM ranked WHERE rank IS NOT NULL GROUP BY bucket)""",
+        [FEW_DOCUMENTS],
+    ).fetchall()[0]
+    remarks = [_coarse(record, rule)]
+    if rule.top is not None:
+        remarks.append(_off_share(rule.top, num_selected, candidates, num_groups, num_small))
     return SelectSummary(
         out=out,
-        dropped_path=out.with_name(out.name + ".dropped.parquet"),
-        num_documents=num_selected + sum(dropped.values()),
+        dropped_path=dropped_path(out),
+        num_documents=num_selected + sum(counts.values()),
         num_selected=num_selected,
+        num_candidates=candidates,
         num_groups=num_groups,
-        dropped=dropped,
+        num_small_groups=num_small,
+        kept_tokens=kept_tokens,
+        cut_tokens=cut_tokens,
+        dropped=counts,
         lowest_selected=lowest,
-        remark=remark,
+        remark=" ".join(remark for remark in remarks if remark),
+    )
+
+
+def _counts(summary: SelectSummary) -> dict[str, Any]:
+    """What the record says of a selection besides where it comes from."""
+    fields = asdict(summary)
+    del fields["out"]
+    fields["dropped_path"] = str(summary.dropped_path)
+    if not summary.remark:
+        del fields["remark"]
+    return fields
+
+
+def _off_share(top: float, kept: int, candidates: int, num_groups: int, num_small: int) -> str:
+    """What to say when groups of few documents made the kept share another than the one asked for."""
+    share = kept / max(1, candidates)
+    if abs(share - top) <= _SHARE_TOLERANCE * top or num_groups < 2:
+        return ""
+    return (
+        f"kept {kept:,} of {candidates:,} scored documents ({share:.0%}), asked for {top:.0%}: {num_small:,} of "
+        f"{num_groups:,} groups have fewer than {FEW_DOCUMENTS} documents, and every group keeps at least one. Group "
+        "by less, or not at all."
     )
 
 
@@ -210,15 +306,8 @@ def _check_place(record: dict[str, Any], scores: Path, out: Path) -> None:
 
 def _is_this(path: Path, scores: Path, rule: _Rule) -> bool:
     """Whether the file was selected from these scores by this rule."""
-    record_path = path.with_name(f"{path.name}.{RECORD_NAME}")
-    if not record_path.is_file():
-        return False
-    record = read_json(record_path)
-    return isinstance(record, dict) and (
-        record.get("kind"),
-        record.get("scores"),
-        record.get("rule"),
-    ) == ("selection", str(scores), rule.to_json())
+    record = read_selection(path)
+    return record is not None and (record.get("scores"), record.get("rule")) == (str(scores), rule.to_json())
 
 
 def _rank(base: duckdb.DuckDBPyConnection, parts: Sequence[Path], rule: _Rule) -> None:
@@ -232,7 +321,7 @@ def _rank(base: duckdb.DuckDBPyConnection, parts: Sequence[Path], rule: _Rule) -
     base.execute(
         f"""
         CREATE TABLE rows AS
-        SELECT part, file_row_number AS place, id, source, file, row, num_bytes, score, status, reason,
+        SELECT part, file_row_number AS place, id, source, file, row, num_bytes, num_tokens, score, status, reason,
                CASE WHEN status = 'ok' AND isfinite({value}) THEN {value} END AS value,
                [{groups}]::VARCHAR[] AS bucket
         FROM parts JOIN part_numbers ON name = filename
@@ -259,7 +348,7 @@ def _rank(base: duckdb.DuckDBPyConnection, parts: Sequence[Path], rule: _Rule) -
                          WHEN NOT {keep} THEN 'below the cut' END AS kind
           FROM placed
         )
-        SELECT part, place, id, source, file, row, num_bytes, score, value, status, bucket, kind,
+        SELECT part, place, id, source, file, row, num_bytes, num_tokens, score, value, status, bucket, kind,
                CASE WHEN candidate THEN rank END AS rank,
                CASE kind WHEN 'duplicate id' THEN 'duplicate id of ' || first_place
                          WHEN 'no value' THEN 'no value in the column selected by'
@@ -327,28 +416,3 @@ def _write_dropped(base: duckdb.DuckDBPyConnection, path: Path) -> None:
                       WHERE kind IS NOT NULL ORDER BY part, place)
                 TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)"""
         )
-
-
-def _write_selection_record(
-    summary: SelectSummary, scores: Path, record: dict[str, Any], rule: _Rule, *, complete: bool
-) -> None:
-    write_json(
-        summary.out.with_name(summary.out.name + ".record.json"),
-        {
-            "kind": "selection",
-            "complete": complete,
-            "made_with": versions(),
-            "scores": str(scores),
-            "out": str(summary.out),
-            "dropped_path": str(summary.dropped_path),
-            "rule": rule.to_json(),
-            "estimator": record["estimator"],
-            "scorer": record["scorer"],
-            "num_documents": summary.num_documents,
-            "num_selected": summary.num_selected,
-            "num_groups": summary.num_groups,
-            "dropped": summary.dropped,
-            "lowest_selected": summary.lowest_selected,
-            **({"remark": summary.remark} if summary.remark else {}),
-        },
-    )

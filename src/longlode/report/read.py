@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longlode.core.errors import InputError
-from longlode.core.kinds import RECORD_NAME
+from longlode.core.kinds import RECORD_NAME, SELECTION_FOLDER
 from longlode.core.records import read_json, read_jsonl
 
 KINDS = ("demo", "scores", "selection", "shards", "run", "evaluation", "lm_eval")
@@ -132,7 +132,9 @@ def _take(gathered: Gathered, top: Path, path: Path) -> None:
             f"{path} is of kind {kind!r}, which this report does not know; it is left out."
         )
         return
-    inner = path.parent.relative_to(top).as_posix()
+    inner = path.parent.relative_to(top).as_posix().replace(f"{SELECTION_FOLDER}/", "")
+    if kind == "selection" and not record.get("complete", True):
+        gathered.problems.append(f"the selection {inner} is not finished; run the same select command again.")
     name = top.resolve().name if inner == "." else inner
     if path.name != RECORD_NAME:
         name = f"{name}/{path.name.removesuffix('.' + RECORD_NAME)}"
