@@ -60,6 +60,36 @@ def test_pieces_equal_whole(T, cut, W, seed):
 @small
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    with_state=st.booleans(),
+    dtype=st.sampled_from([torch.bfloat16, torch.float16]),
+)
+def test_packed_gives_the_bits_of_separate_in_narrow_dtypes(lengths, with_state, dtype):
+    x, weight, state = make(1, sum(lengths), 40, 4, N=len(lengths), dtype=dtype)
+    offsets = [0, *torch.tensor(lengths).cumsum(0).tolist()]
+    y, final = short_conv(x, weight, state=state if with_state else None, cu_seqlens=torch.tensor(offsets))
+    for n, start in enumerate(offsets[:-1]):
+        tokens = slice(start, offsets[n + 1])
+        y_n, final_n = short_conv(x[:, tokens], weight, state=state[n : n + 1] if with_state else None)
+        assert torch.equal(y[:, tokens], y_n)
+        assert torch.equal(final[n : n + 1], final_n)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("activation", ["silu", None])
+def test_low_precision_is_rounded_once(dtype, activation):
+    x, weight, state = make(2, 60, 40, 4, dtype=dtype)
+    wide = [t.float() for t in (x, weight, state)]
+    exact, _ = short_conv(*wide[:2], state=wide[2], activation=activation)
+    y, _ = short_conv(x, weight, state=state, activation=activation)
+    assert torch.equal(y, exact.to(dtype))
+    y_t, _ = short_conv_step(x[:, 0], weight, state=state, activation=activation)
+    exact_t, _ = short_conv_step(wide[0][:, 0], wide[1], state=wide[2], activation=activation)
+    assert torch.equal(y_t, exact_t.to(dtype))
+
+
+@small
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     W=st.sampled_from([1, 2, 4]),
     with_state=st.booleans(),
 )

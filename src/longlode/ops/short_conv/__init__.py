@@ -8,7 +8,7 @@ import torch
 from longlode.core.errors import ConfigError
 from longlode.core.shapes import check_shape
 from longlode.ops.packed import document_offsets
-from longlode.ops.short_conv.shifts import convolve, last_inputs
+from longlode.ops.short_conv.shifts import convolve, last_inputs, wide
 
 __all__ = ["short_conv", "short_conv_step"]
 
@@ -31,8 +31,9 @@ def short_conv(
       cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
       activation: f, "silu" or None.
     Returns: y `[B, T, D]` in x.dtype, and the last W - 1 inputs of each document `[N, D, W - 1]` (with the
-      incoming state or zeros in front when the document is shorter). Gradients flow to x, weight and state,
-      through both.
+      incoming state or zeros in front when the document is shorter). Sums and f are formed in float32 at least,
+      and rounded once; in bfloat16 and float16 packed documents give the bits of separate ones. Gradients flow to
+      x, weight and state, through both results.
     Raises: ConfigError on shapes, offsets or an unknown activation.
     Cost: O(T D W) time.
     """
@@ -49,7 +50,7 @@ def short_conv(
     y = convolve(x, weight, state, offsets)
     if activation == "silu":
         y = torch.nn.functional.silu(y)
-    return y, last_inputs(x, weight.shape[1] - 1, state, offsets)
+    return y.to(x.dtype), last_inputs(x, weight.shape[1] - 1, state, offsets)
 
 
 def short_conv_step(
@@ -65,8 +66,9 @@ def short_conv_step(
     _check_activation(activation)
     _check_state(state, weight, sizes)
     window = torch.cat((state.to(x.dtype), x[:, :, None]), dim=2)
-    y = (window * weight).sum(-1).to(x.dtype)
-    return torch.nn.functional.silu(y) if activation == "silu" else y, window[:, :, 1:]
+    y = (wide(window) * wide(weight)).sum(-1)
+    y = torch.nn.functional.silu(y) if activation == "silu" else y
+    return y.to(x.dtype), window[:, :, 1:]
 
 
 def _check_activation(activation: str | None) -> None:
