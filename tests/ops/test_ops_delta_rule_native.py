@@ -5,6 +5,7 @@ times what the recurrence is off in float32 (outputs and states twice), or by so
 with repeated keys and strong decay stands in `test_ops_delta_rule_keys.py`, beside the chunkwise path.
 """
 
+import dataclasses
 import functools
 import logging
 import multiprocessing
@@ -15,7 +16,6 @@ import torch
 from ops_cases import largest_difference, make_inputs, relative_error, results
 
 from longlode.core.errors import BackendError
-from longlode.ops import delta_rule as room
 from longlode.ops.delta_rule import available_backends, backends, delta_rule, delta_rule_step, native
 from longlode.ops.delta_rule.step import fused_step
 
@@ -23,6 +23,7 @@ no_native = available_backends()["native"]
 needs_native = pytest.mark.skipif(bool(no_native), reason=f"native: {no_native}")
 SETS = () if no_native else native.instruction_sets()
 UNIT = 2**-24
+CPU = torch.device("cpu")
 run_native = functools.partial(delta_rule, backend="native")
 
 
@@ -228,7 +229,17 @@ def test_calls_from_several_threads_and_from_a_forked_process():
 @pytest.mark.parametrize(("K", "V"), [(16, 16), (48, 80), (256, 64)])
 def test_step_by_step_equals_whole(K, V, gated, monkeypatch):
     torch_step = []
-    monkeypatch.setattr(room, "fused_step", lambda *args: torch_step.append(args) or fused_step(*args))
+    torch_backend = backends.STEP_BACKENDS._backends[-1]
+
+    def spy(*args):
+        torch_step.append(args)
+        return fused_step(*args)
+
+    monkeypatch.setattr(
+        backends.STEP_BACKENDS,
+        "_backends",
+        (*backends.STEP_BACKENDS._backends[:-1], dataclasses.replace(torch_backend, run=spy)),
+    )
     x = make_inputs(2, 20, 3, K, V, gated=gated, dtype=torch.float32)
     if gated:
         x["g"][:, 5] = float("-inf")
@@ -261,8 +272,8 @@ def test_comparison_rejects_a_lost_gradient():
 
 @needs_native
 def test_auto_takes_native_where_it_can_and_says_where_not(caplog):
-    caplog.set_level(logging.INFO, logger="longlode.ops.delta_rule")
-    backends._log_once.cache_clear()
+    caplog.set_level(logging.INFO, logger="longlode.ops.backends")
+    backends.BACKENDS.forget()
     inputs = make_inputs(1, 40, 2, 16, 16, dtype=torch.float32)
     assert torch.equal(delta_rule(**inputs)[0], run_native(**inputs)[0])
     assert not [r for r in caplog.records if r.levelno > logging.INFO]
@@ -283,15 +294,16 @@ def test_auto_leaves_native_when_the_self_check_fails(monkeypatch, caplog):
     def wrong_key_gradient(q, k, *rest):
         return right(q, 0.999 * k + 0.001 * k.detach(), *rest)
 
-    assert backends.native_fault.__wrapped__() == ""
+    check = backends.native_fault
+    assert check.run(CPU) == ""
     monkeypatch.setattr(native, "delta_rule_native", wrong_key_gradient)
-    fault = backends.native_fault.__wrapped__()
+    fault = check.run(CPU)
     assert "the compiled kernels failed their self-check on cpu: the gradient of k is off by 1.0e-03" in fault
-    monkeypatch.setattr(backends, "native_fault", lambda: fault)
-    backends._log_once.cache_clear()
+    monkeypatch.setitem(check._verdicts, (CPU,), fault)
+    backends.BACKENDS.forget()
     inputs = make_inputs(1, 40, 2, 16, 16, dtype=torch.float32)
-    assert backends.pick_for_device(inputs["q"], inputs["v"], False, None) == "chunkwise"
-    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert torch.equal(delta_rule(**inputs)[0], delta_rule(**inputs, backend="chunkwise")[0])
+    assert [(r.levelname, fault in r.getMessage()) for r in caplog.records] == [("WARNING", True)]
 
 
 @needs_native
@@ -304,8 +316,13 @@ def test_the_self_check_and_a_call_do_not_depend_on_what_stands_around(surroundi
     expected = run_native(**inputs)[0]
     native.make_plan.cache_clear()
     with surroundings():
-        assert backends.native_fault.__wrapped__() == ""
+        assert backends.native_fault.run(CPU) == ""
         assert torch.equal(run_native(**inputs)[0], expected)
+
+
+def chosen(q, v):
+    request = backends.Request(q.device, q.dtype, q.shape[-1], v.shape[-1], False, None)
+    return backends.BACKENDS.pick("auto", (q, v), q.device, request).name
 
 
 def test_tensors_without_memory_go_to_chunkwise():
@@ -313,8 +330,9 @@ def test_tensors_without_memory_go_to_chunkwise():
         pass
 
     plain = torch.zeros(1, 4, 1, 16)
-    assert backends.pick_for_device(plain.as_subclass(Stand), plain, False, None) == "chunkwise"
-    assert backends.pick_for_device(plain.to("meta"), plain, False, None) == "chunkwise"
+    assert chosen(plain.as_subclass(Stand), plain) == "chunkwise"
+    assert chosen(plain, plain.as_subclass(Stand)) == "chunkwise"
+    assert chosen(plain.to("meta"), plain) == "chunkwise"
 
 
 @needs_native
@@ -323,7 +341,7 @@ def test_tensors_without_memory_go_to_chunkwise():
     [
         (
             {"dtype": torch.float64},
-            r"'native' is not available: q is torch\.float64.*Use backend='chunkwise'",
+            r"'native' cannot run this call: q is torch\.float64.*Use backend='chunkwise'",
         ),
         ({"K": 24}, "'native' cannot run this call: K is 24 and V is 16; expected multiples of 16"),
         ({"K": 272}, "K is 272 and V is 16; expected multiples of 16 up to 256"),
@@ -372,7 +390,7 @@ def test_a_library_that_is_not_right_is_named_with_what_to_do(monkeypatch, tmp_p
     reason = available_backends()["native"]
     assert expected[kind] in reason
     assert "backend='chunkwise'" in reason
-    backends._log_once.cache_clear()
+    backends.BACKENDS.forget()
     inputs = make_inputs(1, 3, 1, 16, 16, dtype=torch.float32)
     assert torch.equal(delta_rule(**inputs)[0], delta_rule(**inputs, backend="chunkwise")[0])
     with pytest.raises(BackendError, match="'native' is not available: the compiled library"):
@@ -391,4 +409,4 @@ def test_the_switch_turns_it_off(monkeypatch):
     monkeypatch.setenv(native.SWITCH, "off")
     x = torch.zeros(1, 4, 1, 16)
     assert "the environment variable LONGLODE_NATIVE is 'off'" in available_backends()["native"]
-    assert backends.pick_for_device(x, x, False, None) == "chunkwise"
+    assert chosen(x, x) == "chunkwise"

@@ -64,31 +64,28 @@ def test_cpu_tensors_are_refused_where_only_a_gpu_can_run(monkeypatch):
         delta_rule(**make_inputs(1, 3, 1, 16, 16, dtype=torch.float32), backend="triton")
 
 
-class OnCuda:
-    """Stands for a CUDA tensor where only device, dtype and shape are looked at."""
-
-    device, dtype, shape = torch.device("cuda", 0), torch.bfloat16, (1, 8, 2, 64)
-
-
 def test_auto_falls_back_with_one_warning_that_says_why(monkeypatch, caplog):
+    cuda = torch.device("cuda", 0)
+    request = backends.Request(cuda, torch.bfloat16, 64, 64, False, None)
     monkeypatch.setattr(backends, "why_no_triton", lambda: "")
-    monkeypatch.setattr(backends, "_unsupported", lambda *_: "")
-    monkeypatch.setattr(backends, "triton_fault", lambda *_: "dk is off by 5.4e-01")
-    backends._log_once.cache_clear()
+    monkeypatch.setattr(backends, "_unsupported_by_triton", lambda _: "")
+    fault = ["dk is off by 5.4e-01"]
+    monkeypatch.setattr(backends, "triton_fault", lambda *_: fault[0])
+    backends.BACKENDS.forget()
     caplog.set_level(logging.WARNING)
     for _ in range(2):
-        assert backends.pick_for_device(OnCuda, OnCuda, False, None) == "chunkwise"
+        assert backends.BACKENDS.pick("auto", (), cuda, request).name == "chunkwise"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "uses 'chunkwise' on CUDA, not 'triton': dk is off by 5.4e-01" in caplog.text
-    monkeypatch.setattr(backends, "triton_fault", lambda *_: "")
-    assert backends.pick_for_device(OnCuda, OnCuda, False, None) == "triton"
+    assert "uses 'chunkwise' on cuda, not 'triton': dk is off by 5.4e-01" in caplog.text
+    fault[0] = ""
+    assert backends.BACKENDS.pick("auto", (), cuda, request).name == "triton"
 
 
 @pytest.mark.parametrize("gated", [False, True])
 def test_self_check_passes_what_agrees_and_names_what_does_not(monkeypatch, gated):
     triton_room = pytest.importorskip("triton") and importlib.import_module("longlode.ops.delta_rule.triton")
     arguments = (torch.device("cpu"), 16, 16, torch.float32, gated)
-    check = backends.triton_fault.__wrapped__
+    check = backends.triton_fault.run
     right = backends.delta_rule_chunkwise
     monkeypatch.setattr(triton_room, "delta_rule_triton", right)
     assert check(*arguments) == ""

@@ -5,5 +5,9 @@ DeltaNet), `linear_attention` (without the delta rule; no decay, one a head, one
 (depthwise causal convolution), `attention` (causal and sliding-window). May import: core and torch.
 Import a function from its room (`from longlode.ops.delta_rule import delta_rule`); it is not repeated here,
 where it would hide the room. Start reading: `delta_rule/reference.py` (the equations), then
-`delta_rule/README.md`.
+`delta_rule/README.md`. `used_backends()` says which implementations the ops took so far.
 """
+
+from longlode.ops.backends import used_backends
+
+__all__ = ["used_backends"]

@@ -5,30 +5,25 @@ derived), `chunkwise.py` (the chunk form, in the README's letters); `native.py` 
 kernels; `triton.py` and `TRITON.md` for the GPU.
 """
 
-import logging
-from functools import cache
-
 import torch
 
-from longlode.core.errors import BackendError, ConfigError
+from longlode.core.errors import ConfigError
 from longlode.core.shapes import check_shape
 from longlode.ops.delta_rule.backends import (
-    pick_for_device,
-    steps_natively,
+    BACKENDS,
+    STEP_BACKENDS,
+    Request,
+    StepRequest,
     why_no_native_for,
     why_no_triton_for,
 )
-from longlode.ops.delta_rule.chunkwise import delta_rule_chunkwise
-from longlode.ops.delta_rule.native import delta_rule_native, step_native
-from longlode.ops.delta_rule.reference import delta_rule_reference
-from longlode.ops.delta_rule.step import fused_step
 from longlode.ops.dtypes import check_dtypes
 from longlode.ops.packed import document_offsets
+from longlode.ops.surroundings import resolved
 
 __all__ = ["available_backends", "delta_rule", "delta_rule_step"]
 
 _CHUNK_SIZES = (4, 8, 16, 32, 64, 128, 256)
-_log = logging.getLogger(__name__)
 
 
 def delta_rule(
@@ -57,14 +52,15 @@ def delta_rule(
       cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
       chunk_size: tokens a chunk, a power of two from 4 to 256 (triton, native: 16, 32, 64); None picks it.
       backend: "auto" (by `q.device`: on CUDA the Triton kernels, on the CPU the compiled ones, where they can run
-        the call and agreed there with the chunkwise path; else chunkwise, and the log says why), or one of
+        the call and agreed there with the chunkwise path; else chunkwise, which may also be traced and compiled;
+        under transforms of torch.func and forward-mode derivatives the reference; the log says why), or one of
         `available_backends()`.
     Returns: o `[B, T, H, V]` in q.dtype, and the state after the last token of each document `[N, H, K, V]`,
       float32 (float64 for float64 inputs). Arithmetic runs in the state's dtype (triton: products of bfloat16
       inputs on bfloat16 operands). Gradients flow to every
       tensor argument, from o and from the state. The same inputs give bitwise the same results.
     Raises: ConfigError (a ValueError) on shapes, dtypes, devices, offsets or chunk sizes that do not fit;
-      BackendError on a backend that is not here.
+      BackendError on a backend that is not here or cannot run the call.
     Cost: O(T (K V + C (K + V))) time, T / C sequential steps; O(T (K + V)) memory, forward and backward.
     Source: Yang et al., arXiv 2406.06484, sections 2-3; with g: arXiv 2412.06464, eq. 10.
     """
@@ -72,21 +68,12 @@ def delta_rule(
     if chunk_size is not None and chunk_size not in _CHUNK_SIZES:
         raise ConfigError(f"chunk_size is {chunk_size}; expected None or one of {_CHUNK_SIZES}.")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    name = (
-        pick_for_device(q, v, g is not None, chunk_size) if backend == "auto" else _check_backend(backend, q)
-    )
-    _log_once(name, q.device.type)
+    inputs = tuple(map(resolved, (q, k, v, beta, g, state)))
+    request = Request(q.device, q.dtype, q.shape[-1], v.shape[-1], g is not None, chunk_size)
+    chosen = BACKENDS.pick(backend, inputs, q.device, request)
     with torch.autocast(q.device.type, enabled=False):
-        if name == "reference":
-            return delta_rule_reference(q, k, v, beta, g, scale, state, offsets)
-        if name == "triton":
-            # Here, not above: the backend is optional, and triton takes a second to import.
-            from longlode.ops.delta_rule.triton import delta_rule_triton
-
-            return delta_rule_triton(q, k, v, beta, g, scale, state, offsets, chunk_size)
-        if name == "native":
-            return delta_rule_native(q, k, v, beta, g, scale, state, offsets, chunk_size)
-        return delta_rule_chunkwise(q, k, v, beta, g, scale, state, offsets, chunk_size)
+        o, final_state = chosen.run(*inputs[:5], scale, inputs[5], offsets, chunk_size)
+    return o, final_state
 
 
 def delta_rule_step(
@@ -115,10 +102,19 @@ def delta_rule_step(
         check_shape("g", g, "B H", sizes)
     check_dtypes({"q": q, "k": k, "v": v}, {"beta": beta, "g": g, "state": state})
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if steps_natively((q, k, v, beta, g, state)):
-        return step_native(q, k, v, beta, g, scale, state)
+    inputs = tuple(map(resolved, (q, k, v, beta, g, state)))
+    present = [x for x in inputs if x is not None]
+    request = StepRequest(
+        frozenset([x.dtype for x in present]),
+        state.shape[2],
+        state.shape[3],
+        state.numel(),
+        torch.is_grad_enabled() and any(x.requires_grad for x in present),
+    )
+    chosen = STEP_BACKENDS.pick("auto", inputs, q.device, request)
     with torch.autocast(q.device.type, enabled=False):
-        return fused_step(q, k, v, beta, g, scale, state)
+        o, new_state = chosen.run(*inputs[:5], scale, inputs[5])
+    return o, new_state
 
 
 def available_backends(
@@ -134,20 +130,6 @@ def available_backends(
         "native": why_no_native_for(device, dtype),
         "triton": why_no_triton_for(device, dtype),
     }
-
-
-def _check_backend(name: str, q: torch.Tensor) -> str:
-    backends = available_backends(q.device, q.dtype)
-    if name not in backends:
-        raise ConfigError(f"backend is {name!r}; expected 'auto' or one of {sorted(backends)}.")
-    if backends[name]:
-        raise BackendError(f"delta_rule backend {name!r} is not available: {backends[name]}.")
-    return name
-
-
-@cache
-def _log_once(name: str, device: str) -> None:
-    _log.info("delta_rule uses backend %r on %s", name, device)
 
 
 def _check(

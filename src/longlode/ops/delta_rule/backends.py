@@ -6,23 +6,37 @@ chunkwise path on the device at hand; `longlode doctor --ops` compares every bac
 """
 
 import importlib.util
-import logging
 import os
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from longlode.ops.backends import Backend, Backends, SelfCheck
 from longlode.ops.delta_rule import native
 from longlode.ops.delta_rule.chunkwise import delta_rule_chunkwise
-
-_log = logging.getLogger(__name__)
+from longlode.ops.delta_rule.reference import delta_rule_reference
+from longlode.ops.delta_rule.step import fused_step
+from longlode.ops.surroundings import Interface
 
 _INTERPRET = "or set TRITON_INTERPRET=1 before Python starts to run it, very slowly, on the CPU"
 # Relative error (L2) against the chunkwise path in float32, far above rounding, far below a wrong gradient.
 _LIMITS = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 _TOKENS, _HEADS = 600, 2  # more chunks than lie between two kept states, and a last one that is not full
 _NATIVE_SIZES = (48, 32)  # both widths of register tile, and K != V
+_CPU = torch.device("cpu")
+_STEP_NUMBERS = 1 << 20  # 4 MB of state: below, one thread is as good as many
+
+
+class Request(NamedTuple):
+    """What a backend of `delta_rule` is chosen by, besides the surroundings; dtype is that of q."""
+
+    device: torch.device
+    dtype: torch.dtype
+    K: int
+    V: int
+    gated: bool
+    chunk_size: int | None
 
 
 @cache
@@ -61,75 +75,31 @@ def why_no_native_for(device: torch.device | str | None, dtype: torch.dtype | No
     return reason or native.unsupported(native.DTYPES[0] if dtype is None else dtype, 16, 16, None)
 
 
-def pick_for_device(q: torch.Tensor, v: torch.Tensor, gated: bool, chunk_size: int | None) -> str:
-    """The backend that "auto" means for these tensors: "native" (CPU), "triton" (CUDA) or "chunkwise".
-
-    Kernels are taken where they can run the call and passed the self-check on the device, once a process (on CUDA for
-    each size and dtype); where not, "chunkwise", and the log says once why: as a warning where kernels should have
-    been there, as information where the call is not one for them.
-    """
-    size = (q.shape[-1], v.shape[-1], chunk_size)
-    if q.device.type == "cuda":
-        reason = why_no_triton() or _unsupported(q, v, chunk_size)
-        reason = reason or triton_fault(q.device, size[0], size[1], q.dtype, gated)
-        return _or_chunkwise("triton", reason, logging.WARNING)
-    # A graph that torch.compile makes, or a stand-in for a tensor, has no memory to point into.
-    if q.device.type != "cpu" or torch.compiler.is_compiling() or type(q) not in _PLAIN:
-        return "chunkwise"
-    reason = native.unsupported(q.dtype, *size)
-    if reason or os.environ.get(native.SWITCH) == "off":
-        return _or_chunkwise("native", reason or native.why_no_native(), logging.INFO)
-    return _or_chunkwise("native", native.why_no_native() or native_fault(), logging.WARNING)
-
-
-def steps_natively(tensors: tuple[torch.Tensor | None, ...]) -> bool:
-    """Whether one token of these arguments of `delta_rule_step` goes to the compiled kernels.
-
-    Without gradients, in float32, and where the state is small enough that one thread is as good as many.
-    """
-    q, _, v, _, g, state = tensors
-    assert q is not None
-    assert v is not None
-    assert state is not None
-    if state.numel() > _STEP_NUMBERS or any(x is not None and x.dtype != torch.float32 for x in tensors):
-        return False
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
-        return False
-    return pick_for_device(q, v, g is not None, None) == "native"
-
-
-_STEP_NUMBERS = 1 << 20  # 4 MB of state
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
-
-
-@cache
-def triton_fault(device: torch.device, K: int, V: int, dtype: torch.dtype, gated: bool) -> str:
-    """Compare kernels and chunkwise path on `device`, once; "" if they agree, else what was wrong.
+def _compare_triton(device: torch.device, K: int, V: int, dtype: torch.dtype, gated: bool) -> str:
+    """Compare kernels and chunkwise path on `device`; "" if they agree, else what is wrong.
 
     Half of the keys are random with beta to 2, half are equal with beta = 1; output, state and all gradients count.
     """
     from longlode.ops.delta_rule.triton import delta_rule_triton
 
-    return _fault("Triton", delta_rule_triton, device, K, V, dtype, gated)
+    return _difference("Triton", delta_rule_triton, device, K, V, dtype, gated)
 
 
-@cache
-def native_fault() -> str:
-    """As `triton_fault`, for the compiled CPU kernels: one code serves all sizes, so one comparison does (15 ms)."""
-    device = torch.device("cpu")
-    return _fault("compiled", native.delta_rule_native, device, *_NATIVE_SIZES, torch.float32, True)
+def _compare_native(device: torch.device) -> str:
+    """As `_compare_triton`, for the compiled CPU kernels: one code serves all sizes, so one comparison does (15 ms)."""
+    return _difference("compiled", native.delta_rule_native, device, *_NATIVE_SIZES, torch.float32, True)
 
 
-def _fault(
+triton_fault = SelfCheck(_compare_triton)
+native_fault = SelfCheck(_compare_native)
+
+
+def _difference(
     kind: str, run: object, device: torch.device, K: int, V: int, dtype: torch.dtype, gated: bool
 ) -> str:
     inputs = _check_inputs(device, K, V, dtype, gated)
     wide = {name: x.float() for name, x in inputs.items()}
-    try:
-        found = _results(run, inputs)
-    except Exception as error:  # a compiler or driver fault of any kind must not take the user's run down
-        return f"the {kind} kernels failed their self-check on {device} with {type(error).__name__}: {error}"
-    expected = _results(delta_rule_chunkwise, wide)
+    found, expected = _results(run, inputs), _results(delta_rule_chunkwise, wide)
     for name in expected:
         difference = (found[name].float() - expected[name]).norm() / expected[name].norm()
         if not float(difference) <= _LIMITS[dtype]:
@@ -138,12 +108,6 @@ def _fault(
                 f"(limit {_LIMITS[dtype]:.0e}) at K = {K}, V = {V}, {dtype}"
             )
     return ""
-
-
-def _unsupported(q: torch.Tensor, v: torch.Tensor, chunk_size: int | None) -> str:
-    from longlode.ops.delta_rule.triton import unsupported
-
-    return unsupported(q.dtype, q.shape[-1], v.shape[-1], chunk_size)
 
 
 def _check_inputs(
@@ -170,29 +134,96 @@ def _check_inputs(
 def _results(run: object, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Output, final state and gradients of one backend's function."""
     assert callable(run)
-    # The first call of a training step stands under autocast, where the path compared with would compute in bfloat16.
-    precise = torch.autocast(inputs["q"].device.type, enabled=False)
-    with precise, torch.inference_mode(False), torch.enable_grad():
-        x = {name: tensor.clone().requires_grad_() for name, tensor in inputs.items()}
-        scale = inputs["q"].shape[-1] ** -0.5
-        o, final = run(*(x["q"], x["k"], x["v"], x["beta"], x.get("g"), scale, x["state"], None, None))
-        weights = [
-            torch.linspace(-1, 1, y.numel(), device=y.device).view_as(y).to(y.dtype) for y in (o, final)
-        ]
-        # A scalar: given gradients of outputs, torch imports a third of a second of symbolic algebra to compare shapes.
-        loss = (o * weights[0]).sum() + (final * weights[1]).sum()
-        grads = torch.autograd.grad(loss, list(x.values()))
+    x = {name: tensor.clone().requires_grad_() for name, tensor in inputs.items()}
+    scale = inputs["q"].shape[-1] ** -0.5
+    o, final = run(*(x["q"], x["k"], x["v"], x["beta"], x.get("g"), scale, x["state"], None, None))
+    weights = [torch.linspace(-1, 1, y.numel(), device=y.device).view_as(y).to(y.dtype) for y in (o, final)]
+    # A scalar: given gradients of outputs, torch imports a third of a second of symbolic algebra to compare shapes.
+    loss = (o * weights[0]).sum() + (final * weights[1]).sum()
+    grads = torch.autograd.grad(loss, list(x.values()))
     named = {f"the gradient of {name}": grad for name, grad in zip(x, grads, strict=True)}
     return {"the output": o.detach(), "the final state": final.detach(), **named}
 
 
-def _or_chunkwise(name: str, reason: str, level: int) -> str:
-    if reason:
-        _log_once(level, {"triton": "CUDA", "native": "the CPU"}[name], name, reason)
-        return "chunkwise"
-    return name
+def _run_triton(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    # Here, not above: the backend is optional, and triton takes a second to import.
+    from longlode.ops.delta_rule.triton import delta_rule_triton
+
+    return delta_rule_triton(*arguments)
 
 
-@cache
-def _log_once(level: int, device: str, name: str, reason: str) -> None:
-    _log.log(level, "delta_rule with backend='auto' uses 'chunkwise' on %s, not %r: %s", device, name, reason)
+def _unsupported_by_triton(request: Request) -> str:
+    if why_no_triton():
+        return ""  # `absent` says so
+    from longlode.ops.delta_rule.triton import unsupported
+
+    reason = why_no_triton_for(request.device, None)
+    return reason or unsupported(request.dtype, request.K, request.V, request.chunk_size)
+
+
+def _unsupported_by_native(request: Request) -> str:
+    if request.device.type != "cpu":
+        return why_no_native_for(request.device, None)
+    reason = native.unsupported(request.dtype, request.K, request.V, request.chunk_size)
+    return reason or native.switched_off()
+
+
+BACKENDS = Backends(
+    "delta_rule",
+    Backend[Request](
+        "triton",
+        _run_triton,
+        Interface.MEMORY,
+        device_types=("cuda",),
+        absent=lambda: why_no_triton(),
+        unsupported=_unsupported_by_triton,
+        fault=lambda r: triton_fault(r.device, r.K, r.V, r.dtype, r.gated),
+    ),
+    Backend[Request](
+        "native",
+        native.delta_rule_native,
+        Interface.MEMORY,
+        device_types=("cpu",),
+        absent=native.why_no_native,
+        unsupported=_unsupported_by_native,
+        fault=lambda _: native_fault(_CPU),
+    ),
+    Backend[Request]("chunkwise", delta_rule_chunkwise, Interface.FUNCTION),
+    Backend[Request]("reference", delta_rule_reference, Interface.OPERATIONS),
+)
+
+
+class StepRequest(NamedTuple):
+    """What a backend of `delta_rule_step` is chosen by; differentiated: gradients will be asked for."""
+
+    dtypes: frozenset[torch.dtype]
+    K: int
+    V: int
+    state_numbers: int
+    differentiated: bool
+
+
+def _step_unsupported_by_native(request: StepRequest) -> str:
+    if request.differentiated:
+        return "gradients are wanted and the compiled step has none"
+    if request.dtypes != _FLOAT32:
+        return f"an argument is not float32 ({', '.join(sorted(map(str, request.dtypes)))})"
+    if request.state_numbers > _STEP_NUMBERS:
+        return f"the state has more than {_STEP_NUMBERS} numbers, too many for one thread"
+    return native.unsupported(torch.float32, request.K, request.V, None) or native.switched_off()
+
+
+_FLOAT32 = frozenset({torch.float32})
+STEP_BACKENDS = Backends(
+    "delta_rule_step",
+    Backend[StepRequest](
+        "native",
+        native.step_native,
+        Interface.MEMORY,
+        device_types=("cpu",),
+        absent=native.why_no_native,
+        unsupported=_step_unsupported_by_native,
+        fault=lambda _: native_fault(_CPU),
+    ),
+    Backend[StepRequest]("torch", fused_step, Interface.OPERATIONS),
+)

@@ -17,6 +17,7 @@ from longlode.ops.delta_rule.layout import Mover, Plan, Tile, make_plan
 from longlode.ops.delta_rule.precision import state_dtype
 from longlode.ops.delta_rule.scratch import Scratch
 from longlode.ops.delta_rule.triangular import unit_lower_inverse
+from longlode.ops.surroundings import fixed_sizes
 
 # Small chunks do less arithmetic, large ones fewer steps; a step costs more on a GPU.
 _CPU_CHUNK = 32
@@ -39,14 +40,16 @@ def delta_rule_chunkwise(
     `offsets` is the checked `cu_seqlens`; `chunk` is a power of two, None for the fastest on the
     device. Differentiable once.
     """
-    B, T, H, _ = q.shape
+    B, T, H, _ = fixed_sizes(q)
     on_cpu = q.device.type == "cpu"
     chunk = chunk or (_CPU_CHUNK if on_cpu else _GPU_CHUNK)
     plan = make_plan(None if offsets is None else tuple(offsets), B, T, H, chunk, not on_cpu)
     inputs = (q, k, v, beta, g, state)
-    differentiate = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    o, final_state = _DeltaRule.apply(*inputs, scale, plan, differentiate)
-    return o, final_state
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
+        o, final_state = _DeltaRule.apply(*inputs, scale, plan)
+        return o, final_state
+    # Without gradients there is no need of autograd.Function, in which exporters trace a backward too.
+    return _forward(_Call(q, k, v, beta, g, scale, plan), state, None)
 
 
 class _Call:
@@ -63,7 +66,8 @@ class _Call:
         plan: Plan,
     ) -> None:
         self.q, self.k, self.v, self.beta, self.g, self.plan = q, k, v, beta, g, plan
-        self.H, self.K, self.V, self.C = q.shape[2], q.shape[3], v.shape[3], plan.chunk
+        self.H, self.K = fixed_sizes(q)[2:]
+        self.V, self.C = fixed_sizes(v)[3], plan.chunk
         self.scratch = Scratch(state_dtype(q.dtype), q.device)
         # As a tensor, so that a product with a bfloat16 input is formed, and kept, in float32.
         self.scale = torch.full((1, 1, 1, 1), scale, dtype=self.scratch.dtype, device=q.device)
@@ -103,31 +107,14 @@ class _DeltaRule(torch.autograd.Function):
         state: torch.Tensor | None,
         scale: float,
         plan: Plan,
-        differentiate: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        call = _Call(q, k, v, beta, g, scale, plan)
-        states = call.sorted_states(state)
-        o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
-        # T is no larger than K then, and the dearest thing to compute again.
-        keep_inverse = differentiate and call.C <= call.K
         kept: list[torch.Tensor | None] = []
-        for tile in plan.tiles:
-            S = call.tile_states(states, tile)
-            mover = Mover(plan, tile)
-            inverse = S.new_empty(tile.num_chunks * call.H, call.C, call.C) if keep_inverse else None
-            chunks = _chunks_of(call, tile, mover, store=inverse)
-            if differentiate:
-                kept += [S.clone(), inverse]
-            reads = call.scratch.take("reads", *chunks.X.shape)
-            R = _scan(call, chunks, S, tile, reads=reads)
-            reads.baddbmm_(chunks.scores[:, : call.C], R)
-            mover.push(reads.view(-1, call.H, call.C, call.V), o)
-        if differentiate:
-            ctx.save_for_backward(q, k, v, beta, g, *kept)
-            ctx.scale, ctx.plan = scale, plan
-            ctx.state_dtype = None if state is None else state.dtype
-            ctx.set_materialize_grads(False)
-        return o, call.callers_states(states)
+        o, final_state = _forward(_Call(q, k, v, beta, g, scale, plan), state, kept)
+        ctx.save_for_backward(q, k, v, beta, g, *kept)
+        ctx.scale, ctx.plan = scale, plan
+        ctx.state_dtype = None if state is None else state.dtype
+        ctx.set_materialize_grads(False)
+        return o, final_state
 
     @staticmethod
     def backward(
@@ -160,7 +147,29 @@ class _DeltaRule(torch.autograd.Function):
                     call, chunks, entering[i], call.tile_states(dstates, tile), do, tile, mover, grads
                 )
             dstate = None if ctx.state_dtype is None else call.callers_states(dstates).to(ctx.state_dtype)
-        return (*grads[:4], None if g is None else grads[4], dstate, None, None, None)
+        return (*grads[:4], None if g is None else grads[4], dstate, None, None)
+
+
+def _forward(
+    call: _Call, state: torch.Tensor | None, kept: list[torch.Tensor | None] | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and final states; `kept` receives, for each tile, the states before it and T (or None)."""
+    states = call.sorted_states(state)
+    o = torch.empty(call.v.shape, dtype=call.q.dtype, device=call.q.device)
+    # T is no larger than K then, and the dearest thing to compute again.
+    keep_inverse = kept is not None and call.C <= call.K
+    for tile in call.plan.tiles:
+        S = call.tile_states(states, tile)
+        mover = Mover(call.plan, tile)
+        inverse = S.new_empty(tile.num_chunks * call.H, call.C, call.C) if keep_inverse else None
+        chunks = _chunks_of(call, tile, mover, store=inverse)
+        if kept is not None:
+            kept += [S.clone(), inverse]
+        reads = call.scratch.take("reads", *chunks.X.shape)
+        R = _scan(call, chunks, S, tile, reads=reads)
+        reads.baddbmm_(chunks.scores[:, : call.C], R)
+        mover.push(reads.view(-1, call.H, call.C, call.V), o)
+    return o, call.callers_states(states)
 
 
 @dataclass
@@ -374,7 +383,7 @@ def _scan_back(
         running = dS[: steps.sizes[i]]
         torch.bmm(Rs[i], running.transpose(1, 2), out=each_dkeys[i])
         torch.bmm(inverses[i].transpose(1, 2), dRs[i].baddbmm_(keys[i], running), out=dXs[i])
-        torch.neg(dXs[i], out=Ns[i][:, C:])
+        Ns[i][:, C:].copy_(dXs[i]).neg_()  # not `out=`, which compilers want contiguous
         if chunks.decay is not None:
             running.mul_(totals[i])
             torch.sum(running * each_states[i], dim=(1, 2), out=dtotals[i])

@@ -56,11 +56,19 @@ class Plan:
     tiles: tuple[Tile, ...]
 
 
-@lru_cache(maxsize=64)
 def make_plan(
     offsets: tuple[int, ...] | None, num_rows: int, num_tokens: int, num_heads: int, chunk: int, on_gpu: bool
 ) -> Plan:
     """Cut the documents into tiles. `offsets` is None for `num_rows` documents of `num_tokens` each."""
+    if torch.compiler.is_compiling():
+        # torch.compile warns of caches, which it cannot see through.
+        return _plan(offsets, num_rows, num_tokens, num_heads, chunk, on_gpu)
+    return _kept_plan(offsets, num_rows, num_tokens, num_heads, chunk, on_gpu)
+
+
+def _plan(
+    offsets: tuple[int, ...] | None, num_rows: int, num_tokens: int, num_heads: int, chunk: int, on_gpu: bool
+) -> Plan:
     if offsets is None:
         starts, lengths = [0] * num_rows, [num_tokens] * num_rows
     else:
@@ -87,6 +95,9 @@ def make_plan(
         tuple(order),
         tuple(tiles),
     )
+
+
+_kept_plan = lru_cache(maxsize=64)(_plan)
 
 
 def _group_tiles(row: int, num_steps: list[int], budget: int) -> list[Tile]:
@@ -167,6 +178,9 @@ class Mover:
 def _move(source: torch.Tensor, factor: torch.Tensor | None, target: torch.Tensor) -> None:
     if factor is None:
         target.copy_(source)
+    elif torch.compiler.is_compiling():
+        # The same numbers; compilers refuse an `out` that is no contiguous tensor, and need no hint to fuse the two.
+        target.copy_(source * factor)
     else:
         torch.mul(source, factor, out=target)
 

@@ -146,9 +146,14 @@ def unsupported(dtype: torch.dtype, K: int, V: int, chunk: int | None) -> str:
 
 def why_no_native() -> str:
     """ "" if the library is there and loads, else why not and what to do."""
+    return switched_off() or _why_not_loaded(LIBRARY)
+
+
+def switched_off() -> str:
+    """ "" if the kernels may be used, else that the environment says no."""
     if os.environ.get(SWITCH, "") == "off":
         return f"the environment variable {SWITCH} is 'off'; unset it, or use backend='chunkwise'"
-    return _why_not_loaded(LIBRARY)
+    return ""
 
 
 def instruction_sets() -> tuple[str, ...]:

@@ -16,10 +16,12 @@ def delta_rule_reference(
     scale: float,
     state: torch.Tensor | None,
     offsets: list[int] | None,
+    chunk: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the recurrence over every document; autograd differentiates it, as often as asked.
 
-    Arguments and results as in `longlode.ops.delta_rule.delta_rule`; `offsets` is the checked `cu_seqlens`.
+    Arguments and results as in `longlode.ops.delta_rule.delta_rule`; `offsets` is the checked `cu_seqlens`;
+    `chunk` changes nothing.
     Cost: O(T K V) time in T sequential steps; autograd keeps every state, O(T K V) memory.
     """
     if offsets is None:

@@ -8,15 +8,21 @@ import torch
 
 from longlode.core.errors import ConfigError
 from longlode.core.shapes import check_shape
+from longlode.ops.backends import Backend, Backends
 from longlode.ops.dtypes import check_dtypes
 from longlode.ops.linear_attention.chunkwise import linear_attention_chunkwise
 from longlode.ops.linear_attention.reference import advance, linear_attention_reference
 from longlode.ops.packed import document_offsets
+from longlode.ops.surroundings import Interface, resolved
 
 __all__ = ["linear_attention", "linear_attention_step"]
 
 _CHUNK_SIZES = (4, 8, 16, 32, 64, 128, 256)
-_BACKENDS = ("auto", "chunkwise", "reference")
+_BACKENDS: Backends[None] = Backends(
+    "linear_attention",
+    Backend("chunkwise", linear_attention_chunkwise, Interface.FUNCTION),
+    Backend("reference", linear_attention_reference, Interface.OPERATIONS),
+)
 
 
 def linear_attention(
@@ -42,10 +48,13 @@ def linear_attention(
       state: `[N, H, K, V]`, the state before the first token of each document; None is zero.
       cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
       chunk_size: tokens a chunk of the chunkwise backend, a power of two from 4 to 256; None picks it.
-      backend: "auto" (chunkwise, on every device), "chunkwise" or "reference".
+      backend: "auto" (chunkwise, on every device; the reference under transforms of torch.func and forward-mode
+        derivatives), "chunkwise" or "reference".
     Returns: o `[B, T, H, V]` in q.dtype, and the state after the last token of each document `[N, H, K, V]`,
-      float32 (float64 for float64 inputs). Gradients flow to every tensor argument, from o and from the state.
-    Raises: ConfigError (a ValueError) on shapes, dtypes, devices, offsets, chunk sizes or backends.
+      float32 (float64 for float64 inputs). Gradients of every order flow to every tensor argument, from o and from
+      the state.
+    Raises: ConfigError (a ValueError) on shapes, dtypes, devices, offsets, chunk sizes or backends; BackendError on
+      a backend that cannot run the call.
     Cost: O(T (K V + C (K + V))) time, with a decay a channel O(T C K) more; T / C sequential steps.
     Source: arXiv 2006.16236 (no decay), 2405.21060 sections 6-7 (a head), 2312.06635 section 4 (a channel).
     """
@@ -63,13 +72,12 @@ def linear_attention(
         check_shape("state", state, "N H K V", sizes)
     if chunk_size is not None and chunk_size not in _CHUNK_SIZES:
         raise ConfigError(f"chunk_size is {chunk_size}; expected None or one of {_CHUNK_SIZES}.")
-    if backend not in _BACKENDS:
-        raise ConfigError(f"backend is {backend!r}; expected one of {_BACKENDS}.")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    inputs = tuple(map(resolved, (q, k, v, g, state)))
+    chosen = _BACKENDS.pick(backend, inputs, q.device, None)
     with torch.autocast(q.device.type, enabled=False):
-        if backend == "reference":
-            return linear_attention_reference(q, k, v, g, scale, state, offsets)
-        return linear_attention_chunkwise(q, k, v, g, scale, state, offsets, chunk_size)
+        o, final_state = chosen.run(*inputs[:4], scale, inputs[4], offsets, chunk_size)
+    return o, final_state
 
 
 def linear_attention_step(

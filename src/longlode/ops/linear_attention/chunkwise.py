@@ -12,16 +12,17 @@ token i of the right and j of the left, a_{i<-j} = a_{i<-middle} a_{middle<-j}, 
 the key, and the scores of the quadrant are one matrix product. Both diagonal quadrants are cut again (arXiv
 2312.06635 section 4.3 has the first such cut, into sub-chunks).
 
-The backward keeps the inputs and one state a tile, and lets autograd differentiate a tile computed again.
+The backward keeps the inputs and one state a tile, and lets autograd differentiate a tile computed again. Where its
+result is to be differentiated in turn, it lets autograd differentiate the whole forward instead.
 """
 
 from typing import Any, NamedTuple
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from longlode.ops.delta_rule.layout import Mover, Plan, Tile, make_plan
 from longlode.ops.delta_rule.precision import state_dtype
+from longlode.ops.surroundings import fixed_sizes
 
 # Small chunks do less arithmetic, large ones fewer steps; a step costs more on a GPU.
 _CPU_CHUNK = 32
@@ -40,9 +41,9 @@ def linear_attention_chunkwise(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the chunk form; arguments and results as in `longlode.ops.linear_attention.linear_attention`.
 
-    `offsets` is the checked `cu_seqlens`; `chunk` is a power of two. Differentiable once.
+    `offsets` is the checked `cu_seqlens`; `chunk` is a power of two. Differentiable as often as asked.
     """
-    B, T, H, K = q.shape
+    B, T, H, K = fixed_sizes(q)
     on_gpu = q.device.type != "cpu"
     chunk = chunk or (_GPU_CHUNK if on_gpu else _CPU_CHUNK)
     plan = make_plan(None if offsets is None else tuple(offsets), B, T, H, chunk, on_gpu)
@@ -50,8 +51,11 @@ def linear_attention_chunkwise(
         state = q.new_zeros(len(plan.order), H, K, v.shape[-1], dtype=state_dtype(q.dtype))
     inputs = (q, k, v, g, state)
     differentiate = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    o, final_state = _LinearAttention.apply(*inputs, scale, plan, differentiate)
-    return o, final_state
+    # A compiler differentiates the forward itself, and decides what to keep; it cannot look into our backward.
+    if differentiate and not torch.compiler.is_compiling():
+        o, final_state = _LinearAttention.apply(*inputs, scale, plan)
+        return o, final_state
+    return _forward(_Chunks(q, k, v, g), state, scale, plan)
 
 
 class _Chunks(NamedTuple):
@@ -76,46 +80,74 @@ class _LinearAttention(torch.autograd.Function):
         state: torch.Tensor,
         scale: float,
         plan: Plan,
-        differentiate: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        order = torch.tensor(plan.order, device=q.device)
-        states = state[order].to(state_dtype(q.dtype))
-        o = torch.empty_like(v)
-        kept = []
-        for tile in plan.tiles:
-            mover, rows = Mover(plan, tile), slice(tile.rows, tile.rows + tile.counts[0])
-            before = states[rows].clone()
-            if differentiate:
-                kept.append(before)
-            inputs = _pull_all(mover, plan, tile, _Chunks(q, k, v, g))
-            outputs, states[rows] = _tile(inputs, before, scale, tile)
-            mover.push(outputs, o)
-        ctx.save_for_backward(q, k, v, g, *kept)
-        ctx.scale, ctx.plan, ctx.state_type = scale, plan, state.dtype
-        return o, torch.empty_like(states).index_copy_(0, order, states)
+        kept: list[torch.Tensor] = []
+        o, final_state = _forward(_Chunks(q, k, v, g), state, scale, plan, kept)
+        ctx.save_for_backward(q, k, v, g, state, *kept)
+        ctx.scale, ctx.plan = scale, plan
+        return o, final_state
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, do: torch.Tensor, dfinal: torch.Tensor) -> tuple[Any, ...]:
-        q, k, v, g, *kept = ctx.saved_tensors
-        plan: Plan = ctx.plan
-        order = torch.tensor(plan.order, device=q.device)
-        dstates = dfinal[order]
-        grads = [None if x is None else torch.empty_like(x) for x in (q, k, v, g)]
-        for tile, state in zip(reversed(plan.tiles), reversed(kept), strict=True):
-            mover, rows = Mover(plan, tile), slice(tile.rows, tile.rows + tile.counts[0])
-            inputs = _pull_all(mover, plan, tile, _Chunks(q, k, v, g))
-            leaves = [x for x in (*inputs, state.detach()) if x is not None]
-            with torch.enable_grad():
-                for leaf in leaves:
-                    leaf.requires_grad_()
-                results = _tile(inputs, leaves[-1], ctx.scale, tile)
-            doutputs = _pull(mover, plan, tile, do)
-            *parts, dstates[rows] = torch.autograd.grad(results, leaves, (doutputs, dstates[rows]))
-            for part, grad in zip(parts, (grad for grad in grads if grad is not None), strict=True):
-                mover.push(part, grad)
-        dstate = torch.empty_like(dstates).index_copy_(0, order, dstates).to(ctx.state_type)
-        return *grads, dstate, None, None, None
+        # Autograd asks for a graph of the gradients (create_graph=True) by having gradients enabled here.
+        run = _differentiable_gradients if torch.is_grad_enabled() else _gradients
+        with torch.autocast(do.device.type, enabled=False):
+            return *run(ctx, do, dfinal), None, None
+
+
+def _forward(
+    inputs: _Chunks, state: torch.Tensor, scale: float, plan: Plan, kept: list[torch.Tensor] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and final states; `kept` receives the states before each tile. Autograd can differentiate it."""
+    q, v = inputs.q, inputs.v
+    order = torch.tensor(plan.order, device=q.device)
+    states = state[order].to(state_dtype(q.dtype))
+    o = torch.empty_like(v)
+    for tile in plan.tiles:
+        mover, rows = Mover(plan, tile), slice(tile.rows, tile.rows + tile.counts[0])
+        before = states[rows].clone()
+        if kept is not None:
+            kept.append(before)
+        outputs, states[rows] = _tile(_pull_all(mover, plan, tile, inputs), before, scale, tile)
+        mover.push(outputs, o)
+    return o, torch.empty_like(states).index_copy_(0, order, states)
+
+
+def _gradients(ctx: Any, do: torch.Tensor, dfinal: torch.Tensor) -> list[torch.Tensor | None]:
+    """Gradients of q, k, v, g and state, tile by tile from the last."""
+    q, k, v, g, initial, *kept = ctx.saved_tensors
+    plan: Plan = ctx.plan
+    order = torch.tensor(plan.order, device=q.device)
+    dstates = dfinal[order]
+    grads = [None if x is None else torch.empty_like(x) for x in (q, k, v, g)]
+    for tile, state in zip(reversed(plan.tiles), reversed(kept), strict=True):
+        mover, rows = Mover(plan, tile), slice(tile.rows, tile.rows + tile.counts[0])
+        inputs = _pull_all(mover, plan, tile, _Chunks(q, k, v, g))
+        leaves = [x for x in (*inputs, state.detach()) if x is not None]
+        with torch.enable_grad():
+            for leaf in leaves:
+                leaf.requires_grad_()
+            results = _tile(inputs, leaves[-1], ctx.scale, tile)
+        doutputs = _pull(mover, plan, tile, do)
+        *parts, dstates[rows] = torch.autograd.grad(results, leaves, (doutputs, dstates[rows]))
+        for part, grad in zip(parts, (grad for grad in grads if grad is not None), strict=True):
+            mover.push(part, grad)
+    return [*grads, torch.empty_like(dstates).index_copy_(0, order, dstates).to(initial.dtype)]
+
+
+def _differentiable_gradients(ctx: Any, do: torch.Tensor, dfinal: torch.Tensor) -> list[torch.Tensor | None]:
+    """The same with a graph of their own, down to the inputs and to the gradients that came in."""
+    # Views, because of inputs that depend on one another (k = f(q)): only what the op does is differentiated here.
+    views = [None if x is None else x.view_as(x) for x in ctx.saved_tensors[:5]]
+    q, k, v, g, state = views
+    assert q is not None
+    assert k is not None
+    assert v is not None
+    assert state is not None
+    results = _forward(_Chunks(q, k, v, g), state, ctx.scale, ctx.plan)
+    wanted = [x for x in views if x is not None and x.requires_grad]
+    found = iter(torch.autograd.grad(results, wanted, (do, dfinal), create_graph=True))
+    return [next(found) if x is not None and x.requires_grad else None for x in views]
 
 
 def _pull_all(mover: Mover, plan: Plan, tile: Tile, tensors: _Chunks) -> _Chunks:

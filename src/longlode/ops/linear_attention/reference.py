@@ -33,10 +33,12 @@ def linear_attention_reference(
     scale: float,
     state: torch.Tensor | None,
     offsets: list[int] | None,
+    chunk: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the recurrence over every document; autograd differentiates it.
 
-    Arguments and results as in `longlode.ops.linear_attention.linear_attention`; `offsets` is the checked `cu_seqlens`.
+    Arguments and results as in `longlode.ops.linear_attention.linear_attention`; `offsets` is the checked `cu_seqlens`;
+    `chunk` changes nothing.
     Cost: O(T K V) time in T sequential steps; autograd keeps every state.
     """
     B, T, H, K = q.shape
