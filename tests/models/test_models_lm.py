@@ -49,6 +49,18 @@ def test_saved_and_loaded_bit_for_bit(tmp_path, tied):
     torch.testing.assert_close(backbone(tokens()).last_hidden_state, want, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("mixers", ["DG", "MS", "DS"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_model_built_in_a_dtype_has_decays_of_float32_or_wider(mixers, dtype):
+    config = LonglodeConfig(mixers=mixers, vocab_size=40, hidden_size=16, num_heads=2, intermediate_size=48)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    decays = {"A_log", "dt_bias"} if set(mixers) & set("GM") else set()
+    assert model._keep_in_fp32_modules_strict == decays
+    for name, weight in model.named_parameters():
+        wide = name.rpartition(".")[2] in decays and dtype != torch.float64
+        assert weight.dtype == (torch.float32 if wide else dtype), name
+
+
 def test_half_precision_keeps_decays_wide(tmp_path):
     tiny("DG").save_pretrained(tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)

@@ -74,6 +74,8 @@ class Mixer(nn.Module, ABC):
     """How a stack names this mixer."""
     layer_type: ClassVar[str]
     """How transformers calls this kind of layer; one of its closed list."""
+    float32_parameters: ClassVar[tuple[str, ...]] = ()
+    """Parameters that half precision would spoil; they stay float32 in models of any narrower dtype."""
     segment_map: Callable[..., tuple[Tensor, Tensor]] | None = None
     """The affine map of a span of tokens on the state, where there is one (for sequence sharding)."""
 

@@ -3,10 +3,17 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _RATES = (1.0, 16.0)
 _STEPS = (1e-3, 1e-1)
+
+
+def decay_parameter(num_heads: int) -> nn.Parameter:
+    """A parameter `[H]` of a decay: float32 (or 64) also where the model around it is built in half precision."""
+    return nn.Parameter(
+        torch.empty(num_heads, dtype=torch.promote_types(torch.get_default_dtype(), torch.float32))
+    )
 
 
 def initial_decay(A_log: Tensor, dt_bias: Tensor) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from longlode.mixers.base import Mixer, MixerSettings, State, refuse_padded_packing, zero_padding
-from longlode.mixers.decay import initial_decay
+from longlode.mixers.decay import decay_parameter, initial_decay
 from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
 from longlode.mixers.short_conv import ShortConv
 from longlode.ops.delta_rule import delta_rule, delta_rule_step
@@ -40,8 +40,8 @@ class _DeltaRuleMixer(Mixer):
         self.v_conv1d = ShortConv(inner_v, settings.conv_size)
         if self.gated:
             self.a_proj = nn.Linear(dim, settings.num_heads, bias=False)
-            self.A_log = nn.Parameter(torch.empty(settings.num_heads))
-            self.dt_bias = nn.Parameter(torch.empty(settings.num_heads))
+            self.A_log = decay_parameter(settings.num_heads)
+            self.dt_bias = decay_parameter(settings.num_heads)
         if settings.use_output_gate:
             self.g_proj = nn.Linear(dim, inner_v, bias=False)
         self.o_norm = RMSNorm(settings.value_dim, settings.norm_eps)
@@ -143,3 +143,4 @@ class GatedDeltaNet(_DeltaRuleMixer):
 
     letter = "G"
     gated = True
+    float32_parameters = ("A_log", "dt_bias")

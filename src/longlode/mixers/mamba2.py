@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from longlode.mixers.base import Mixer, MixerSettings, State, refuse_padded_packing, zero_padding
-from longlode.mixers.decay import initial_decay
+from longlode.mixers.decay import decay_parameter, initial_decay
 from longlode.mixers.linear_attention import attend
 from longlode.mixers.norm import RMSNorm, at_least_float32
 from longlode.mixers.short_conv import ShortConv
@@ -24,6 +24,7 @@ class Mamba2(Mixer):
     """Letter M: the mixer of Mamba-2 (arXiv 2405.21060)."""
 
     letter = "M"
+    float32_parameters = ("A_log", "dt_bias")
     layer_type = "linear_attention"
 
     def __init__(self, settings: MixerSettings) -> None:
@@ -36,8 +37,8 @@ class Mamba2(Mixer):
         self.dt_proj = nn.Linear(dim, settings.num_heads, bias=False)
         self.x_conv1d = ShortConv(inner, settings.conv_size)
         self.bc_conv1d = ShortConv(2 * settings.head_dim, settings.conv_size)
-        self.A_log = nn.Parameter(torch.empty(settings.num_heads))
-        self.dt_bias = nn.Parameter(torch.empty(settings.num_heads))
+        self.A_log = decay_parameter(settings.num_heads)
+        self.dt_bias = decay_parameter(settings.num_heads)
         self.skip = nn.Parameter(torch.empty(settings.num_heads))
         self.o_norm = RMSNorm(inner, settings.norm_eps)
         self.o_proj = nn.Linear(inner, dim, bias=False)

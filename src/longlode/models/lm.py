@@ -106,7 +106,6 @@ class LonglodePreTrainedModel(PreTrainedModel):
     model_tags = ["longlode"]  # noqa: RUF012
     _no_split_modules = ["LonglodeBlock"]  # noqa: RUF012 - these attributes are transformers' own
     _skip_keys_device_placement = ["cache", "past_key_values"]  # noqa: RUF012
-    _keep_in_fp32_modules_strict = ["A_log", "dt_bias"]  # noqa: RUF012
     _supports_sdpa = True
 
     def save_pretrained(  # type: ignore[override]
@@ -136,6 +135,9 @@ class LonglodeModel(LonglodePreTrainedModel):
         self.layers = nn.ModuleList(LonglodeBlock(config, letter, i) for i, letter in enumerate(config.stack))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.gradient_checkpointing = False
+        # Of the mixers that stand in this stack; models around this one take it over in their own post_init.
+        kept = {name for block in self.layers for name in block.attn.float32_parameters}  # type: ignore[union-attr]
+        self._keep_in_fp32_modules_strict = kept
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
