@@ -10,6 +10,8 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 VENV ?= .venv
+VENV_PEERS ?= .venv-peers
+EXTRAS ?= dev
 TORCH ?= cpu
 OUT ?= demo-out
 BENCH ?= $(basename $(notdir $(shell grep -l __main__ benchmarks/*.py)))
@@ -24,18 +26,19 @@ endif
 STAMP := $(VENV)/.longlode-$(TORCH)
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint docs bench clean
+.PHONY: help install demo test peers lint docs bench clean
 
 help:
 	@echo "longlode: score -> select -> pack -> train -> evaluate"
 	@echo
 	@echo "  make demo      set up, then run the main job on your Python's own library ($(OUT)/report.html)"
 	@echo "  make test      set up, then run the tests (2 workers, no network, no GPU needed)"
+	@echo "  make peers     the tests of PEFT, TRL, accelerate, lm-eval and others on longlode's models, in $(VENV_PEERS)"
 	@echo "  make install   set up $(VENV) with everything; 'longlode' is then $(BIN)/longlode"
 	@echo "  make lint      ruff and mypy"
 	@echo "  make docs      the documentation site, with the reference made from the code (docs/_build/html)"
 	@echo "  make bench     the benchmarks, one after the other (BENCH='name name' picks)"
-	@echo "  make clean     remove $(VENV), caches and $(OUT)"
+	@echo "  make clean     remove $(VENV), $(VENV_PEERS), caches and $(OUT)"
 
 install: $(STAMP)
 	@echo "Installed. Activate with: source $(BIN)/activate     Next: make demo"
@@ -63,7 +66,7 @@ $(STAMP): pyproject.toml constraints-cpu.txt setup.py $(wildcard src/longlode/op
 	    echo "      PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make $(or $(MAKECMDGOALS),install)" ;; \
 	esac
 	@rm -f "$(VENV)"/.longlode-* "$(VENV)/install.log"
-	@$(BIN)/pip install --log "$(VENV)/install.log" $(CONSTRAINTS) -e '.[dev]' 2>&1 | while IFS= read -r line; do \
+	@$(BIN)/pip install --log "$(VENV)/install.log" $(CONSTRAINTS) -e '.[$(EXTRAS)]' 2>&1 | while IFS= read -r line; do \
 	  case "$$line" in \
 	    Collecting\ *|Processing\ *) set -- $$line; echo "      $${2##*/}" ;; \
 	    *Downloading\ *MB\)*|*Downloading\ *GB\)*) set -- $$line; echo "        downloading $${2##*/} $${*: -2}" ;; \
@@ -82,6 +85,13 @@ test: $(STAMP)
 	@echo "Running the tests on 2 workers, one torch thread each."
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=5
 	@echo "Tests passed. Results stand above; settings are in pyproject.toml. Next: make demo, or make lint before a commit."
+
+# An environment of its own: what these packages pull in must not decide what the project itself is tested with.
+peers:
+	@$(MAKE) "$(VENV_PEERS)/.longlode-$(TORCH)" VENV="$(VENV_PEERS)" EXTRAS=peers
+	@$(VENV_PEERS)/bin/python -m peers.upstream
+	@$(VENV_PEERS)/bin/python -m pytest -c peers/pytest.ini peers --durations=5 --table docs/compatibility.md
+	@echo "Peers passed. The table stands in docs/compatibility.md."
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -106,5 +116,5 @@ bench: $(STAMP)
 	@echo "Benchmarks done. Dated results: benchmarks/results/"
 
 clean:
-	rm -rf "$(VENV)" "$(OUT)" docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	rm -rf "$(VENV)" "$(VENV_PEERS)" "$(OUT)" docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist src/*.egg-info
+	find src tests benchmarks peers -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
