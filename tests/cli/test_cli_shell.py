@@ -97,6 +97,7 @@ def test_the_log_follows_no_planted_link(log_folder, monkeypatch):
         PermissionError(errno.EACCES, "Permission denied", "/some/file"),
         OSError(errno.ENOSPC, "No space left on device", "/some/file"),
         OSError(errno.EROFS, "Read-only file system", "/some/file"),
+        OSError(errno.EIO, "Input/output error", "/some/file"),
     ],
 )
 def test_a_refusal_of_the_system_names_the_file(log_folder, error):

@@ -2,12 +2,15 @@
 
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from longlode.core.errors import InputError
 from longlode.core.kinds import KINDS, folders_of_kind, kind_of
 from longlode.core.outputs import claim_file, claim_folder, full_path
+from longlode.core.processes import process_tag
 from longlode.core.records import read_record, write_record
 
 OPTIONS = {"settings": {"seed": 0, "lengths": [512]}, "model": "a"}
@@ -133,3 +136,28 @@ def test_reading_says_what_a_folder_is_not(tmp_path):
     (tmp_path / "record.json").write_text("[1]")
     with pytest.raises(InputError, match="not a record"):
         read_record(tmp_path, "shards")
+
+
+def _gone_writer() -> str:
+    """The tag of a process that has ended."""
+    program = "from longlode.core.processes import process_tag; print(process_tag())"
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_a_claimed_place_is_cleared_of_what_killed_writers_left(tmp_path):
+    gone, here = _gone_writer(), process_tag()
+    left = [f".record.json.{gone}.tmp", f".page.html.{gone}.tmp", f".longlode-writable.{gone}.tmp"]
+    for name in (*left, f".page.html.{here}.tmp", "page.html"):
+        (tmp_path / name).write_text("")
+    claim_file(tmp_path / "page.html", "a report", overwrite=True)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {left[0], f".page.html.{here}.tmp", "page.html"}, (
+        "other files' are not the claimed file's"
+    )
+    (tmp_path / "page.html").unlink()
+    claim_folder(tmp_path, "evaluation")
+    assert [path.name for path in tmp_path.iterdir()] == [f".page.html.{here}.tmp"], (
+        "living writers keep theirs"
+    )

@@ -7,6 +7,7 @@ import pytest
 from longlode.core.errors import ConfigError, InputError, LonglodeError
 from longlode.core.records import (
     append_jsonl,
+    atomic_folder,
     atomic_path,
     read_json,
     read_jsonl,
@@ -27,6 +28,23 @@ def test_atomic_path_keeps_the_old_file_when_the_writer_fails(tmp_path):
         raise RuntimeError
     assert target.read_text() == "old"
     assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_atomic_folder_is_there_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "deep" / "model"
+    with contextlib.suppress(RuntimeError), atomic_folder(target) as unfinished:
+        (unfinished / "config.json").write_text("half")
+        assert not target.exists()
+        raise RuntimeError
+    assert list(target.parent.iterdir()) == []
+    target.mkdir()
+    with atomic_folder(target) as unfinished:
+        (unfinished / "config.json").write_text("whole")
+    assert [path.name for path in target.parent.iterdir()] == ["model"]
+    assert (target / "config.json").read_text() == "whole"
+    with pytest.raises(OSError, match="not empty"), atomic_folder(target) as unfinished:
+        (unfinished / "other").touch()
+    assert [path.name for path in target.iterdir()] == ["config.json"]
 
 
 def test_json_round_trip_and_its_errors(tmp_path):

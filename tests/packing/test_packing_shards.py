@@ -357,7 +357,15 @@ def test_a_full_disk_is_said(tmp_path, tokenizer, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["tokens-00000.bin", "documents-00000.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokens-00000.bin",
+        "documents-00000.parquet",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+    ],
+)
 def test_every_file_has_a_checksum(tmp_path, tokenizer, name):
     pack(documents(), tokenizer, tmp_path / "out", length=8)
     path = tmp_path / "out" / name

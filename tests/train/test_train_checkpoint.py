@@ -261,6 +261,16 @@ def test_pruning_keeps_the_newest(trained):
     assert sorted(path.name for path in trained.folder.iterdir()) == ["step-00000003", "step-00000004"]
 
 
+def test_the_rest_of_a_checkpoint_that_was_being_removed_goes_at_the_next_start(tiny, tmp_path):
+    recipe = tiny.recipe("run.checkpoint_every=3", "run.steps=9")
+    train(tiny.model(recipe), tiny.batches, recipe, tmp_path, data_fingerprint="d")
+    half = tmp_path / "checkpoints" / "step-00000003"
+    half.mkdir()
+    (half / "state.json").write_text("{}")
+    train(tiny.model(recipe), tiny.batches, recipe, tmp_path, data_fingerprint="d", resume=True)
+    assert sorted(path.name for path in half.parent.iterdir()) == ["step-00000006", "step-00000009"]
+
+
 def test_a_checkpoint_of_another_model_does_not_load(trained):
     path = trained.save()
     for overrides in (("model.hidden_size=32",), ("model.mixers=DDD",), ("model.mixers=G*2",)):

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import finish, note
-from longlode.core.errors import ConfigError, ScorerError
+from longlode.core.errors import ConfigError, InputError, ScorerError
 from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
+from longlode.core.records import atomic_folder
 
 EXAMPLES = (
     "longlode convert fla-hub/delta_net-1.3B-100B delta-net-1.3b --to longlode",
@@ -29,7 +30,9 @@ def convert(
     """
     if to not in ("fla", "longlode"):
         raise ConfigError(f"--to got {to!r}; expected fla or longlode.")
-    claim_folder(out, "model", make=False)
+    folder = claim_folder(out, "model", make=False)
+    from safetensors import SafetensorError
+
     from longlode.models import LonglodeForCausalLM
     from longlode.models.convert import save_for_fla
     from longlode.models.load import load_model, load_tokenizer
@@ -40,18 +43,26 @@ def convert(
         raise ConfigError(
             f"{source} is a {type(model).__name__}; expected a longlode model, or fla's delta_net or gated_deltanet."
         )
-    claim_folder(out, "model")
-    if to == "fla":
-        save_for_fla(model, out)
-    else:
-        model.save_pretrained(out)
     try:
-        load_tokenizer(where).save_pretrained(out)
+        tokenizer = load_tokenizer(where)
     except ScorerError as error:
-        note(f"No tokenizer was written: {error}")
+        note(f"No tokenizer will be written: {error}")
+        tokenizer = None
+    try:
+        with atomic_folder(folder) as unfinished:
+            if to == "fla":
+                save_for_fla(model, unfinished)
+            else:
+                model.save_pretrained(unfinished)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(unfinished)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{folder} cannot be written: {error}. Make room or name another folder; nothing was left there."
+        ) from None
     finish(f"{model.config.num_params / 1e6:,.1f}M parameters in {model.dtype}: {out}")
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: part of a model, perhaps."""
-    return f"{options['out']} may hold part of a model; remove it before you try again."
+    """What Ctrl-C leaves: nothing, or a whole model."""
+    return f"{options['out']} holds the whole model or was not made."

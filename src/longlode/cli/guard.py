@@ -34,10 +34,11 @@ _REFUSALS = {
     errno.EMFILE: "Raise the limit on open files (ulimit -n), or use fewer workers.",
     errno.ENFILE: "Close programs that hold many files open, or use fewer workers.",
     errno.ENAMETOOLONG: "Name a shorter path.",
+    errno.EIO: "The disk or its connection fails: look at the system's log, then try again or name another place.",
     errno.ENOMEM: "Free memory, or ask for smaller batches or fewer workers.",
 }
 """What the operating system refuses and a person can mend."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BY_TEXT = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _OUTPUTS = ("out", "save_state")
 
 
@@ -83,7 +84,7 @@ def _refusal(error: Exception, options: Mapping[str, Any]) -> str:
     """
     number = error.errno if isinstance(error, OSError) else None
     if number not in _REFUSALS:
-        number = next((one for one in _FULL if os.strerror(one) in str(error)), None)
+        number = next((one for one in _BY_TEXT if os.strerror(one) in str(error)), None)
     if number is None:
         return ""
     named = [getattr(error, name, None) for name in ("filename", "filename2")]

@@ -16,10 +16,11 @@ import orjson
 
 from longlode.core.errors import InputError
 from longlode.core.kinds import KINDS, LEFTOVERS, RECORD_NAME, kind_name, where_it_is
-from longlode.core.records import read_record
+from longlode.core.records import read_record, remove_leftovers, temporary_name
 
 _NUM_NAMED = 3
 _MAX_SHOWN = 60
+_PROBE = "longlode-writable"
 
 
 def full_path(path: str | os.PathLike[str]) -> Path:
@@ -49,7 +50,7 @@ def claim_folder(
         kind is; None: none is. A function is asked whether it accepts the recorded value.
       overwrite: accept any result of the same kind.
       advice: what to do about another result of the same kind, besides naming another folder.
-      make: make the folder and see that it can be written to.
+      make: make the folder, see that it can be written to, and remove what killed writers left unfinished there.
     Returns: the absolute path.
     Raises: InputError when the folder holds something else, or cannot be written to.
     """
@@ -62,7 +63,10 @@ def claim_folder(
         _check_record(path, kind, None if identity is None else dict(identity), overwrite, advice)
     elif path.is_dir():
         _check_unclaimed(path, kind)
-    return writable_folder(path) if make else path
+    if make:
+        writable_folder(path)
+        remove_leftovers(path)
+    return path
 
 
 def claim_file(
@@ -72,7 +76,7 @@ def claim_file(
     replaceable: Callable[[Path], bool] = lambda path: False,
     overwrite: bool = False,
 ) -> Path:
-    """Check that `what` may be written to the file `out`, and make its folder.
+    """Check that `what` may be written to the file `out`, make its folder, and remove what killed writers of it left.
 
     Args:
       what: the result in words, e.g. "a report".
@@ -90,14 +94,16 @@ def claim_file(
             "with --overwrite."
         )
     writable_folder(path.parent)
+    remove_leftovers(path.parent, path.name)
     return path
 
 
 def writable_folder(path: Path) -> Path:
     """Make `path` as a folder that can be written to. Raises: InputError that says why it cannot be."""
-    probe = path / f".longlode-writable.{os.getpid()}"
+    probe = temporary_name(path / _PROBE)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path, _PROBE)
         probe.touch()
         probe.unlink()
     except OSError as error:

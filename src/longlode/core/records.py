@@ -40,6 +40,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new, hidden folder beside `path`; on success sync what it holds and rename it, on error remove it.
+
+    `path` must not exist, or be an empty folder. What killed writers of `path` left is removed first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, path.name)
+    temporary = temporary_name(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in (child for child in temporary.rglob("*") if child.is_file()):
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        sync_folder(temporary)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def temporary_name(path: Path) -> Path:
     """Name the file or folder beside `path` in which this process prepares it: `.NAME.WRITER.tmp`, with its
     `process_tag`, so that no two processes share one, on whatever machines they run.

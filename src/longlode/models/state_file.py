@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from longlode.core.errors import InputError
 from longlode.core.records import atomic_path
@@ -40,8 +40,11 @@ def write_state(
         tensors[_MASK] = mask
     about = {"version": _VERSION, "model": model, "num_tokens": num_tokens, "num_layers": len(states)}
     try:
+        # In memory first: save_file would prepare a file of its own in that folder, and a kill leave it there under a
+        # name that says nothing.
+        data = save(tensors, metadata={_HEADER: orjson.dumps(about).decode()})
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={_HEADER: orjson.dumps(about).decode()})
+            temporary.write_bytes(data)
     except (OSError, SafetensorError) as error:
         raise InputError(f"The state file {path} cannot be written: {error}.") from None
 

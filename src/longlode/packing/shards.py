@@ -24,7 +24,7 @@ from longlode.core.records import read_record
 
 KIND = "shards"
 FORMAT = 2
-"""Raised when the layout changes; 2: the tables of documents have a checksum too."""
+"""Raised when the layout changes; 2: the tables of documents and the tokenizer have checksums too."""
 TOKENIZER_FOLDER = "tokenizer"
 DOCUMENT_COLUMNS = pa.schema(
     [
@@ -191,20 +191,31 @@ def _check(folders: Sequence[Path], records: Sequence[dict[str, Any]], verify: b
                 f"{folder} and {folders[0]} were packed with different tokenizers; expected one."
             )
         for file in record["files"]:
-            _check_file(folder, file, np.dtype(record["dtype"]).itemsize, verify)
+            _check_file(folder, file, np.dtype(record["dtype"]).itemsize)
+        if verify:
+            _check_sums(folder, record)
 
 
-def _check_file(folder: Path, file: dict[str, Any], token_bytes: int, verify: bool) -> None:
+def _check_file(folder: Path, file: dict[str, Any], token_bytes: int) -> None:
     path = folder / file["tokens"]
     num_bytes = file["num_tokens"] * token_bytes
     if not path.is_file() or not (folder / file["documents"]).is_file():
         raise InputError(f"{folder} lacks {file['tokens']} or {file['documents']}; pack it again.")
     if path.stat().st_size != num_bytes:
         raise InputError(f"{path} has {path.stat().st_size:,} bytes, expected {num_bytes:,}; pack it again.")
-    for name, expected in ((file["tokens"], file["sha256"]), (file["documents"], file["documents_sha256"])):
-        if verify and (found := file_sha256(folder / name)) != expected:
+
+
+def _check_sums(folder: Path, record: dict[str, Any]) -> None:
+    """Compare every file that training reads, or copies beside the model, with the record."""
+    sums: dict[str, str] = dict(record["tokenizer_files"])
+    for file in record["files"]:
+        sums |= {file["tokens"]: file["sha256"], file["documents"]: file["documents_sha256"]}
+    for name, expected in sums.items():
+        path = folder / name
+        found = file_sha256(path) if path.is_file() else "missing"
+        if found != expected:
             raise InputError(
-                f"{folder / name} is not what was packed: its SHA-256 is {found[:16]}..., expected {expected[:16]}.... "
+                f"{path} is not what was packed: its SHA-256 is {found[:16]}..., expected {expected[:16]}.... "
                 "Pack it again, or bring back a sound copy."
             )
 

@@ -291,6 +291,10 @@ def _finish(folder: Path, writer: _Writer, tokenizer: Tokenizer, length: int) ->
         vocab_size=tokenizer.vocab_size,
         eos_id=tokenizer.eos_id,
         files=writer.files,
+        tokenizer_files={
+            path.relative_to(folder).as_posix(): file_sha256(path)
+            for path in sorted((folder / TOKENIZER_FOLDER).iterdir())
+        },
     )
     return summary
 

@@ -45,7 +45,8 @@ _MAKERS = {
 
 
 _FOLDED = (
-    *("kind", "made_with", "format", "files", "dtype", "fingerprint", "tokenizer_fingerprint", "eos_id"),
+    *("kind", "made_with", "format", "files", "dtype", "fingerprint", "eos_id"),
+    *("tokenizer_fingerprint", "tokenizer_files"),
     *("scores", "out", "dropped_path", "estimator", "scorer"),
 )
 """Fields of selections and shards that only the provenance shows."""

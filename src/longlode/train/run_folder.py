@@ -111,6 +111,8 @@ class RunFolder:
         with _writing(self.path):
             set_aside_newer(self.checkpoints, state.step)
             remove_unfinished(self.checkpoints)
+            if checkpoint is not None:  # a session that ended while it removed an old one left the rest of it
+                prune_checkpoints(self.checkpoints, self.recipe.run.keep)
             if self.metrics.exists():
                 rows = [row for row in read_jsonl(self.metrics) if row["step"] <= state.step]
                 write_jsonl(self.metrics, rows)
