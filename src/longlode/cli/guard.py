@@ -38,7 +38,7 @@ _REFUSALS = {
     errno.ENOMEM: "Free memory, or ask for smaller batches or fewer workers.",
 }
 """What the operating system refuses and a person can mend."""
-_BY_TEXT = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _OUTPUTS = ("out", "save_state")
 
 
@@ -84,12 +84,12 @@ def _refusal(error: Exception, options: Mapping[str, Any]) -> str:
     """
     number = error.errno if isinstance(error, OSError) else None
     if number not in _REFUSALS:
-        number = next((one for one in _BY_TEXT if os.strerror(one) in str(error)), None)
+        number = next((one for one in _OF_DISKS if os.strerror(one) in str(error)), None)
     if number is None:
         return ""
     named = [getattr(error, name, None) for name in ("filename", "filename2")]
     places = [str(name) for name in named if name is not None]
-    if not places and number in _FULL:
+    if not places and number in _OF_DISKS:
         places = [str(options[name]) for name in _OUTPUTS if options.get(name) is not None]
     where = f": {' -> '.join(places)}" if places else ""
     return f"The operating system refused: {os.strerror(number)}{where}. {_REFUSALS[number]}"
