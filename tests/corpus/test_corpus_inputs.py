@@ -137,3 +137,72 @@ def test_a_forbidden_local_file_and_folder(tmp_path):
         ("c.txt", True),
         ("d", False),
     ]
+
+
+def test_the_source_of_a_file_is_the_folder_that_it_lies_in(tmp_path, monkeypatch):
+    make(tmp_path / "books", "a.txt", "old/b.txt", "old/worn/c.txt", "d.jsonl")
+
+    def sources(inputs):
+        return {file.name: file.source for file in find_files(inputs)}
+
+    whole = {"a.txt": "books", "old/b.txt": "old", "old/worn/c.txt": "old/worn", "d.jsonl": "d"}
+    assert sources(tmp_path / "books") == whole
+    assert sources(f"{tmp_path}/books/*.txt") == {"a.txt": "books"}
+    assert sources(tmp_path / "books" / "a.txt") == {"a.txt": "books"}
+    monkeypatch.chdir(tmp_path / "books" / "old")
+    assert sources(".") == {"b.txt": "old", "worn/c.txt": "worn"}
+    assert sources("b.txt") == {"b.txt": "old"}
+    assert sources("..") == whole
+    assert {row.source for row in read(tmp_path / "books" / "a.txt")} == {"books"}
+
+
+def test_a_unit_of_another_source_has_another_name(tmp_path):
+    for folder in ("books", "papers"):
+        make(tmp_path / folder, "a.txt")
+    books, papers = (plan(tmp_path / folder)[0] for folder in ("books", "papers"))
+    assert books.files[0].content == papers.files[0].content
+    assert books.fingerprint != papers.fingerprint
+
+
+def test_globs_follow_no_loop_and_find_each_file_once(tmp_path):
+    root = make(tmp_path / "d", "x.jsonl", "deep/y.jsonl", ".hidden/z.jsonl")
+    (root / "again").symlink_to(".")
+    (root / "deep" / "back").symlink_to("..")
+    (root / "copy.jsonl").symlink_to("x.jsonl")
+    assert names(find_files(f"{root}/**/*.jsonl")) == ["copy.jsonl", "deep/y.jsonl", "x.jsonl"]
+    assert names(find_files(f"{root}/*/*.jsonl")) == ["again/copy.jsonl", "again/x.jsonl", "deep/y.jsonl"]
+    assert names(find_files(f"{root}/*.jsonl")) == ["copy.jsonl", "x.jsonl"]
+    assert names(find_files([f"{root}/*.jsonl", f"{root}/*/*.jsonl"]))[:2] == ["copy.jsonl", "x.jsonl"]
+    found = [file.name for file in find_files(f"{root}/**") if file.kind]
+    assert sorted(found) == ["copy.jsonl", "deep/y.jsonl", "x.jsonl"]
+
+
+def test_a_glob_does_not_read_what_longlode_wrote(tmp_path):
+    root = make(tmp_path / "data", "a.txt", "scores/parts/p.parquet", "run/notes.txt", "plain/b.txt")
+    (root / "run" / "record.json").write_text('{"kind": "run", "made_with": {}}')
+    (root / "plain" / "record.json").write_text('{"kind": "vinyl"}')
+    own = root / "scores"
+    for pattern in ("*", "**", "*/**"):
+        files = find_files(f"{root}/{pattern}", exclude=own)
+        assert not any("scores" in file.name for file in files)
+        assert not any(file.kind for file in files if file.name.startswith("run"))
+        assert "plain/b.txt" in names(files)
+    with pytest.raises(InputError, match="matches no file"):
+        find_files(f"{root}/**/*.parquet", exclude=own)
+    files = find_files(root, exclude=own)
+    assert left_out(files)["run"] == ("skipped", "an output folder of longlode")
+    assert names(find_files(root / "run")) == ["notes.txt", "record.json"]
+
+
+def test_two_names_that_print_alike_give_a_row_each(tmp_path):
+    root = make(tmp_path / "in", "a.txt")
+    bad = os.fsdecode(os.fsencode(root) + b"/a\xff.txt")
+    for path in (bad, f"{root}/a\\xff.txt"):
+        Path(path).write_text("x")
+    for inputs in (root, [bad, f"{root}/a\\xff.txt", root / "a.txt"], f"{root}/*"):
+        rows = list(read(inputs))
+        assert sorted(row.file for row in rows) == ["a.txt", "a\\xff.txt", "a\\xff.txt~2"]
+        assert sum(isinstance(row, Document) for row in rows) == 2
+        assert sorted(row.file for unit in plan(inputs) for row in read_unit(unit)) == sorted(
+            row.file for row in rows
+        )

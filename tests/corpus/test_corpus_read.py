@@ -64,7 +64,7 @@ def test_whole_files_in_a_folder(tmp_path):
     write(tmp_path / "in" / "deep" / "code.py", b"\tx = 1\n")
     assert both_ways(tmp_path / "in") == [
         Document("deep/code.py", "\tx = 1\n", "deep", "deep/code.py", 0),
-        Document("top.md", "# top\r\n", "top", "top.md", 0),
+        Document("top.md", "# top\r\n", "in", "top.md", 0),
     ]
 
 

@@ -3,6 +3,7 @@
 import functools
 import os
 import signal
+import time
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class ReadingOnScorer(CacheScorer):
 
 
 class FaultyScorer(CacheScorer):
-    """Does `fault` when a segment holds POISON: "raise", "nan", "die" or "interrupt"."""
+    """Does `fault` when a segment holds POISON: "raise", "nan", "die", "stop" or "hang"."""
 
     def __init__(self, fault):
         super().__init__()
@@ -71,6 +72,10 @@ class FaultyScorer(CacheScorer):
                 raise ValueError("a token that\nthis model cannot read")
             if self.fault == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.fault == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if self.fault == "hang":
+                time.sleep(3600)
             nll[(segments == POISON).any(axis=1), 0] = np.nan
         return nll, states
 

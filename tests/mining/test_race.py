@@ -294,7 +294,8 @@ def test_a_kill_changes_no_byte(corpus, tmp_path, calls):
     run(corpus, tmp_path / "whole")
     here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", KILLED, str(corpus), str(tmp_path / "out"), str(calls)]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": here}, capture_output=True, check=False)
+    path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, check=False)
     assert done.returncode == -9, done.stderr.decode()
     assert 0 < len(all_bytes(tmp_path / "out")) < len(all_bytes(tmp_path / "whole"))
     run(corpus, tmp_path / "out")

@@ -293,3 +293,31 @@ def test_more_than_the_context_is_refused(tokenizer, pairs):
     for call in (scorer.continued, scorer.given):
         with pytest.raises(ScorerError, match="at most 64 tokens; 48 were read and 24 are to follow"):
             call(states, np.arange(2), pairs[0][:2])
+
+
+def test_every_call_reads_in_the_scorers_own_threads(tokenizer, pairs, monkeypatch):
+    """Whatever the process is set to: so a score does not depend on how many workers share the machine."""
+    scorer = LMScorer(build("DA"), tokenizer, segment=LENGTH)
+    seen = []
+    scorer.model.get_decoder().register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    segments, sources, targets = pairs
+
+    def read_all():
+        seen.clear()
+        _, states = scorer.alone(segments)
+        scorer.given(states, sources, targets)
+        scorer.continued(states, sources, targets)
+        scorer.attention(segments[:2].reshape(1, -1))
+        return set(seen)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert read_all() == {1}
+        scorer.use_threads(2)
+        assert read_all() == {2}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(ConfigError, match="at least 1"):
+        scorer.use_threads(0)

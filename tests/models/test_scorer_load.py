@@ -60,7 +60,7 @@ def test_fingerprint_ignores_what_the_tokenizer_last_did(folder):
 
 def test_spec_pickles_and_loads(folder):
     spec = pickle.loads(pickle.dumps(ScorerSpec(str(folder), segment=LENGTH, batch_tokens=99)))
-    scorer = spec(threads=1)
+    scorer = spec()
     assert (scorer.segment, scorer.batch_tokens, torch.get_num_threads()) == (LENGTH, 99, 1)
 
 

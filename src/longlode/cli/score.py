@@ -10,6 +10,7 @@ from rich.markup import escape
 from longlode.cli.console import finish, note, say
 from longlode.cli.guard import EXIT_UNEXPECTED
 from longlode.cli.options import Overwrite, Seed, TextField
+from longlode.core.defaults import ROWS_PER_UNIT
 from longlode.core.errors import ConfigError
 from longlode.core.outputs import claim_folder
 
@@ -39,6 +40,14 @@ PairNumber = Annotated[
         "none (default, order, overlap, gzip), else 500."
     ),
 ]
+Threads = Annotated[
+    int,
+    typer.Option(min=1, help="Threads of a process that reads the model; another number rounds otherwise."),
+]
+RowsPerUnit = Annotated[int, typer.Option(min=1, help="Documents of one piece of work.")]
+Dtype = Annotated[str, typer.Option(help="Of the scorer: float32, bfloat16, or auto (the faster one here).")]
+KeepPairs = Annotated[bool, typer.Option("--keep-pairs", help="Also store every pair that was read.")]
+Explain = Annotated[bool, typer.Option(help="Also map the 2 best and 2 worst documents, for the report.")]
 RaceTop = Annotated[
     float | None,
     typer.Option(
@@ -60,26 +69,21 @@ def score(
     estimator: EstimatorName = "default",
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
     pairs: PairNumber = None,
-    dtype: Annotated[
-        str, typer.Option(help="Of the scorer: float32, bfloat16, or auto (the faster one here).")
-    ] = "float32",
+    dtype: Dtype = "float32",
     text_field: TextField = "text",
     seed: Seed = 0,
-    keep_pairs: Annotated[
-        bool, typer.Option("--keep-pairs", help="Also store every pair that was read.")
-    ] = False,
+    keep_pairs: KeepPairs = False,
     race: RaceTop = None,
     race_by: RaceBy = "",
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
-    rows_per_unit: Annotated[int, typer.Option(min=1, help="Documents of one piece of work.")] = 64,
+    threads: Threads = 1,
+    rows_per_unit: RowsPerUnit = ROWS_PER_UNIT,
     overwrite: Overwrite = False,
-    explain: Annotated[
-        bool, typer.Option(help="Also map the 2 best and 2 worst documents, for the report.")
-    ] = True,
+    explain: Explain = True,
 ) -> None:
     """Score every document for long-range dependency: does far text make later text less surprising?
 
-    Reads .txt, .md, source files, .jsonl (also .gz, .zst) and .parquet. Writes OUT/parts/*.parquet with one
+    Reads .txt, .md, source files, .jsonl (also .gz, .zst), .parquet, .arrow. Writes OUT/parts/*.parquet with one
     row an input document: score, the figures behind it, status (ok, too_short, skipped, failed) and reason.
     Text is not copied. A run that was stopped goes on where it was. Next: longlode select OUT.
     """
@@ -93,7 +97,12 @@ def score(
     if rule is not None:
         check_raceable(chosen, rule)
     settings = ScoreSettings(
-        segment=segment, seed=seed, text_field=text_field, keep_pairs=keep_pairs, rows_per_unit=rows_per_unit
+        segment=segment,
+        seed=seed,
+        text_field=text_field,
+        keep_pairs=keep_pairs,
+        rows_per_unit=rows_per_unit,
+        threads=threads,
     )
     precision, how = _precision(dtype, chosen)
     claim_folder(out, "scores", identity={})  # a slip in a name should not wait for a model to load

@@ -14,10 +14,12 @@ class Document:
     """One text and where it came from.
 
     id: the record's own `id` (a string, or an integer as text); else `FILE#ROW`; for a whole file its name.
-    source: the record's own `source`; else the file's stem; for a whole file its folder below the input root.
+    source: the record's own `source`; else the file's stem (of a saved dataset's Arrow file: its folder's name). For
+      a whole file its folder below the input root, or the name of that root where the file lies right in it: `books`
+      for `books/a.txt`, read as `books/`, `books/*.txt` or `books/a.txt`.
     file: name of the file relative to the input it was found through, with `/` between folders, on every
       machine.
-    row: 0-based line of a JSON-lines file, row of a Parquet file, 0 for a whole file.
+    row: 0-based line of a JSON-lines file, row of a Parquet or Arrow file, 0 for a whole file.
     metadata: the record's other fields; empty for a whole file.
     """
 
@@ -31,7 +33,7 @@ class Document:
     @property
     def num_bytes(self) -> int:
         """Length of the text in UTF-8 bytes."""
-        return len(self.text.encode("utf-8", "surrogatepass"))
+        return len(self.text if self.text.isascii() else self.text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Unreadable:
     status: "failed" (it should have been a document), "skipped" (it was not one: binary, hidden, of an
       unknown suffix) or "too_short" (its text is empty).
     num_bytes: what the row takes in the file, before decompression where only that is known; 0 if unknown.
+    transient: another try may go otherwise: the file could not be read just now, has gone, or has changed since it
+      was planned. Such a row says nothing of the content that was planned, and is no result to keep.
     """
 
     id: str
@@ -50,6 +54,7 @@ class Unreadable:
     status: str
     reason: str
     num_bytes: int = 0
+    transient: bool = False
 
 
 def id_hash(document_id: str) -> int:

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-LINES, PARQUET, TEXT = "lines", "parquet", "text"
+from longlode.corpus.saved_datasets import DESCRIPTIONS
+
+LINES, PARQUET, ARROW, TEXT = "lines", "parquet", "arrow", "text"
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-EXPECTED = ".txt, .md, source files, .jsonl, .jsonl.gz, .jsonl.zst or .parquet"
+EXPECTED = ".txt, .md, source files, .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .arrow"
 
 _PROSE = "txt text md markdown rst adoc org tex bib log srt vtt html htm xml po"
 _CODE = """
@@ -29,7 +31,7 @@ _PACKED_JSON_REASON = (
 
 @dataclass(frozen=True)
 class Format:
-    """How to read a file. kind: "lines", "parquet", "text", or "" when it is left out, and then why."""
+    """How to read a file. kind: "lines", "parquet", "arrow", "text", or "" when it is left out, and then why."""
 
     kind: str
     compression: str = ""
@@ -58,10 +60,14 @@ def classify(name: str, *, explicit: bool) -> Format:
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson") or (suffix == ".json" and compression and explicit):
         return Format(LINES, compression)
+    if path.name in DESCRIPTIONS and not compression:
+        return Format("", reason="it describes a saved dataset and holds no record")
     if suffix == ".json":
         return Format("", reason=_PACKED_JSON_REASON if compression else _JSON_REASON)
     if suffix == ".parquet" and not compression:
         return Format(PARQUET)
+    if suffix == ".arrow" and not compression:
+        return Format(ARROW)
     if explicit or suffix in TEXT_SUFFIXES or path.name.lower() in TEXT_NAMES:
         return Format(TEXT, compression)
     what = (

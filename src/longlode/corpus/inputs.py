@@ -1,22 +1,25 @@
 """From what the user names (files, folders, globs, URLs) to a list of files in a fixed order."""
 
-import glob
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longlode.core.errors import InputError
-from longlode.core.kinds import SELECTION_FOLDER
+from longlode.core.kinds import RECORD_NAME, SELECTION_FOLDER
+from longlode.core.names import printable
+from longlode.core.outputs import full_path
+from longlode.core.records import read_record
 from longlode.corpus import stores
 from longlode.corpus.document import FAILED, SKIPPED
-from longlode.corpus.formats import EXPECTED, classify
+from longlode.corpus.formats import ARROW, EXPECTED, TEXT, classify, stem
+from longlode.corpus.globs import GLOB_LETTERS, match_local
+from longlode.corpus.saved_datasets import data_files
 from longlode.corpus.stores import Entry
 
 Inputs = str | Path | Iterable[str | Path]
 
 _CACHE_FOLDERS = frozenset({"__pycache__", SELECTION_FOLDER})
-_GLOB_LETTERS = frozenset("*?[")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class InputFile:
     """A file to read, or one that is left out and why (`status` set, `kind` empty).
 
     path: absolute local path, or URL. name: path relative to the input root, unique among the files found.
-    kind: "lines", "parquet", "text" or "". compression: "", "gzip" or "zstd". num_bytes: size, -1 if unknown.
+    kind: "lines", "parquet", "arrow", "text" or "". compression: "", "gzip" or "zstd". num_bytes: size, -1 if
+    unknown. source: what documents without a source of their own get (see `Document`).
     """
 
     path: str
@@ -32,99 +36,144 @@ class InputFile:
     kind: str
     compression: str = ""
     num_bytes: int = -1
+    source: str = ""
     status: str = ""
     reason: str = ""
 
 
-def find_files(inputs: Inputs) -> list[InputFile]:
+def find_files(inputs: Inputs, *, exclude: Path | None = None) -> list[InputFile]:
     """Find every file behind the inputs, each once, in the order given and sorted inside folders and globs.
 
-    Folders are walked for known text, source and record suffixes. What is not read is in the list too, with
-    its
+    Folders are walked for known text, source and record suffixes. What is not read is in the list too, with its
     reason: hidden files and folders, `__pycache__`, `__selection__`, other suffixes, links to folders, links that lead
-      nowhere.
+    nowhere, output folders of longlode.
+
+    Args: exclude, a local folder of which nothing is found by globs and in folders, and nothing is listed: that of
+      a run's own output.
     Raises: InputError for an input that does not exist or that holds nothing to read.
     """
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if not listed:
         raise InputError(f"No input was given. Expected files, folders, globs or URLs ({EXPECTED}).")
+    own = None if exclude is None else full_path(exclude).resolve()
     found: dict[str, InputFile] = {}
     for item in listed:
-        for file in _expand(str(item)):
-            found.setdefault(file.path, file)
+        # By the path as the system has it: names that differ in bytes that are not UTF-8 stay apart.
+        for path, file in _expand(str(item), own):
+            found.setdefault(path, file)
     return _with_unique_names(list(found.values()))
 
 
-def _expand(given: str) -> list[InputFile]:
+def _expand(given: str, own: Path | None) -> list[tuple[str, InputFile]]:
+    """What one input stands for: (path as the system has it, file)."""
     path = stores.local_path(given)
     if stores.is_url(path) and set("*[") & set(path):  # a question mark in a URL begins a query
-        return _expand_glob(given, path)
+        return _expand_glob(given, path, own)
     if not stores.is_url(path) and Path(path).is_dir():  # the root itself may be a link to a folder
-        return _expand_folder(given, Entry(path, stores.FOLDER))
+        return _expand_folder(given, Entry(path, stores.FOLDER), own)
     entry = stores.describe(path)
     if entry is None:
-        if not stores.is_url(path) and _GLOB_LETTERS & set(path):
-            return _expand_glob(given, path)
+        if not stores.is_url(path) and GLOB_LETTERS & set(path):
+            return _expand_glob(given, path, own)
         raise InputError(
-            f"{given} does not exist. Expected a file ({EXPECTED}), a folder of them, a quoted glob or a URL."
+            f"{printable(given)} does not exist. Expected a file ({EXPECTED}), a folder of them, a quoted glob or a "
+            "URL."
         )
     if entry.kind == stores.FOLDER:
-        return _expand_folder(given, entry)
-    return [_file(entry, _parent(entry.path), explicit=True)]
+        return _expand_folder(given, entry, own)
+    return [(entry.path, _file(entry, _parent(entry.path), explicit=True))]
 
 
-def _expand_folder(given: str, folder: Entry) -> list[InputFile]:
-    files = list(_walk(folder.path, folder.path))
+def _expand_folder(given: str, folder: Entry, own: Path | None) -> list[tuple[str, InputFile]]:
+    found = list(_walk(folder.path, folder.path, own))
+    files = [file for _, file in found]
     if not any(file.kind for file in files):
         first = f" (the first: {files[0].name}: {files[0].reason})" if files else ""
         raise InputError(
-            f"{given} holds nothing to read: {len(files)} entries, all left out{first}. Expected {EXPECTED}."
+            f"{printable(given)} holds nothing to read: {len(files)} entries, all left out{first}. Expected "
+            f"{EXPECTED}."
         )
-    return files
+    return found
 
 
-def _expand_glob(given: str, pattern: str) -> list[InputFile]:
+def _expand_glob(given: str, pattern: str, own: Path | None) -> list[tuple[str, InputFile]]:
+    fixed = pattern[: min(pattern.index(letter) for letter in GLOB_LETTERS if letter in pattern)]
+    root = fixed.rsplit("/", 1)[0]
     if stores.is_url(pattern):
         store, inner = stores.filesystem(pattern)
         matches = sorted(store.unstrip_protocol(match) for match in store.glob(inner))
-    else:
-        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob needs a root
-    fixed = pattern[: min(pattern.index(letter) for letter in _GLOB_LETTERS if letter in pattern)]
-    root = fixed.rsplit("/", 1)[0]
-    if stores.is_url(pattern):  # the store's own spelling of the root, so that names come out relative to it
+        # The store's own spelling of the root, so that names come out relative to it.
         store, inner = stores.filesystem(root + "/")
         root = store.unstrip_protocol(inner)
-    files: list[InputFile] = []
+    else:
+        matches = [path for path in match_local(pattern) if not _is_own(path, own)]
+    found: list[tuple[str, InputFile]] = []
+    outputs: dict[str, bool] = {}
     for match in matches:
         entry = stores.describe(match)
-        if entry is not None:
-            files += (
-                _walk(entry.path, root)
-                if entry.kind == stores.FOLDER
-                else [_file(entry, root, explicit=True)]
-            )
-    if not any(file.kind for file in files):
-        raise InputError(f"{given} matches no file that can be read. Expected {EXPECTED}.")
-    return files
+        if entry is None:
+            continue
+        if entry.kind == stores.FOLDER:
+            found += _walk(entry.path, root, own) if not _is_output(entry.path) else [_output(entry, root)]
+        elif not _in_output(entry.path, root, outputs):
+            found.append((entry.path, _file(entry, root, explicit=True)))
+    if not any(file.kind for _, file in found):
+        raise InputError(f"{printable(given)} matches no file that can be read. Expected {EXPECTED}.")
+    return found
 
 
-def _walk(folder: str, root: str) -> Iterable[InputFile]:
+def _walk(folder: str, root: str, own: Path | None) -> Iterable[tuple[str, InputFile]]:
     try:
         entries = stores.list_folder(folder)
     except OSError as error:
         reason = f"the folder cannot be listed: {stores.error_text(error)}"
-        yield InputFile(folder, _relative(folder, root), "", status=FAILED, reason=reason)
+        yield folder, InputFile(folder, _relative(folder, root), "", status=FAILED, reason=reason)
         return
+    listed = data_files(folder) if any(entry.base.endswith(".arrow") for entry in entries) else None
     for entry in entries:
         what = "folder" if entry.kind == stores.FOLDER else "file"
+        if _is_own(entry.path, own):
+            continue
         if entry.base.startswith("."):
-            yield _left_out(entry, root, SKIPPED, f"a hidden {what}")
+            yield entry.path, _left_out(entry, root, SKIPPED, f"a hidden {what}")
         elif entry.base in _CACHE_FOLDERS and what == "folder":
-            yield _left_out(entry, root, SKIPPED, "not a folder of documents")
+            yield entry.path, _left_out(entry, root, SKIPPED, "not a folder of documents")
         elif what == "folder":
-            yield from _walk(entry.path, root)
+            yield from [_output(entry, root)] if _is_output(entry.path) else _walk(entry.path, root, own)
+        elif listed is not None and entry.base.endswith(".arrow") and entry.base not in listed:
+            reason = "a cache of the saved dataset, which state.json does not list"
+            yield entry.path, _left_out(entry, root, SKIPPED, reason)
         else:
-            yield _file(entry, root, explicit=False)
+            yield entry.path, _file(entry, root, explicit=False)
+
+
+def _is_own(path: str, own: Path | None) -> bool:
+    return own is not None and not stores.is_url(path) and Path(path).resolve().is_relative_to(own)
+
+
+def _is_output(folder: str) -> bool:
+    """Whether a local folder is one that longlode wrote: scores, shards, runs and the like."""
+    if stores.is_url(folder) or not (Path(folder) / RECORD_NAME).is_file():
+        return False
+    try:
+        record = read_record(Path(folder))
+    except InputError:
+        return False
+    return isinstance(record, dict) and isinstance(record.get("kind"), str) and "made_with" in record
+
+
+def _in_output(path: str, root: str, known: dict[str, bool]) -> bool:
+    """Whether a file lies in an output folder below `root`. Args: known, what was found out before, by folder."""
+    folder = _parent(path)
+    if len(folder) <= len(root.rstrip("/")):
+        return False
+    if folder not in known:
+        known[folder] = _is_output(folder) or _in_output(folder, root, known)
+    return known[folder]
+
+
+def _output(entry: Entry, root: str) -> tuple[str, InputFile]:
+    return entry.path, _left_out(entry, root, SKIPPED, "an output folder of longlode")
 
 
 def _file(entry: Entry, root: str, *, explicit: bool) -> InputFile:
@@ -135,20 +184,37 @@ def _file(entry: Entry, root: str, *, explicit: bool) -> InputFile:
     how = classify(entry.base, explicit=explicit)
     if not how.kind:
         return _left_out(entry, root, SKIPPED, how.reason)
-    return InputFile(entry.path, _relative(entry.path, root), how.kind, how.compression, entry.num_bytes)
+    source = _source(entry.path, root, how.kind)
+    return InputFile(
+        entry.path, _relative(entry.path, root), how.kind, how.compression, entry.num_bytes, source
+    )
+
+
+def _source(path: str, root: str, kind: str) -> str:
+    """What documents of a file have for a source unless they name one."""
+    if kind == ARROW and data_files(_parent(path)) is not None:
+        return _folder_name(_parent(path))
+    if kind != TEXT:
+        return stem(path)
+    below = _relative(path, root).rpartition("/")[0]
+    return below or _folder_name(_parent(path)) or stem(path)
+
+
+def _folder_name(folder: str) -> str:
+    """The last part of a folder's path, links not followed; that of "." and ".." is looked up."""
+    name = folder.rstrip("/").rsplit("/", 1)[-1]
+    return Path(folder).resolve().name if name in ("", ".", "..") and not stores.is_url(folder) else name
 
 
 def _left_out(entry: Entry, root: str, status: str, reason: str) -> InputFile:
-    path = entry.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return InputFile(path, _relative(path, root), "", "", entry.num_bytes, status, reason)
+    path, root = printable(entry.path), printable(root)
+    below = _relative(path, root).rpartition("/")[0]
+    source = below or _folder_name(_parent(path))
+    return InputFile(path, _relative(path, root), "", "", entry.num_bytes, source, status, reason)
 
 
 def _is_unicode(path: str) -> bool:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return printable(path) == path
 
 
 def _parent(path: str) -> str:
@@ -161,14 +227,25 @@ def _relative(path: str, root: str) -> str:
 
 
 def _with_unique_names(files: list[InputFile]) -> list[InputFile]:
-    """Put one more folder before names that files share (`a/x.txt`, `b/x.txt` given alone), until none do."""
+    """Put one more folder before names that files share (`a/x.txt`, `b/x.txt` given alone), until none do.
+
+    Paths that are printed alike (see `printable`) get a number.
+    """
     while True:
-        counts = Counter(file.name for file in files)
-        if len(counts) == len(files):
-            return files
-        files = [
-            replace(file, name=_one_folder_more(file)) if counts[file.name] > 1 else file for file in files
-        ]
+        counts = Counter(name for name, _ in {(file.name, file.path) for file in files})
+        longer = [_one_folder_more(file) if counts[file.name] > 1 else file.name for file in files]
+        if longer == [file.name for file in files]:
+            break
+        files = [replace(file, name=name) for file, name in zip(files, longer, strict=True)]
+    names: set[str] = set()
+    for number, file in enumerate(files):
+        name, copy = file.name, 1
+        while name in names:
+            copy += 1
+            name = f"{file.name}~{copy}"
+        names.add(name)
+        files[number] = replace(file, name=name)
+    return files
 
 
 def _one_folder_more(file: InputFile) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -23,19 +24,27 @@ class LongLine:
 
 @dataclass(frozen=True)
 class TornEnd:
-    """The place where a file cannot be read further; it takes the row of the line that it broke."""
+    """The place where a file cannot be read further; it takes the row of the line that it broke.
+
+    transient: as of `Unreadable`.
+    """
 
     reason: str
+    transient: bool = False
 
 
 @dataclass(frozen=True)
 class Span:
-    """Rows start <= row < stop of a file, `num_bytes` long from (decompressed) byte `offset`."""
+    """Rows start <= row < stop of a file, `num_bytes` long from (decompressed) byte `offset`.
+
+    checksum: CRC-32 of those bytes, -1 if it is not known.
+    """
 
     start: int
     stop: int
     offset: int
     num_bytes: int
+    checksum: int = -1
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,10 @@ class LineIndex:
 
 @dataclass
 class SpanCutter:
-    """Cuts rows into spans: one closes at `max_rows` rows or `max_bytes` bytes, whichever comes first."""
+    """Cuts rows into spans: one closes at `max_rows` rows or `max_bytes` bytes, whichever comes first.
+
+    Bytes come by `feed`, then the rows that end in them by `add`.
+    """
 
     max_rows: int
     max_bytes: int
@@ -58,6 +70,21 @@ class SpanCutter:
     _end: int = 0  # end of the last row seen, bytes
     _start_row: int = 0
     _start_byte: int = 0
+    _chunk: bytes = b""  # the bytes fed last
+    _chunk_start: int = 0
+    _crc: int = 0  # of the open span, up to byte `_summed`
+    _summed: int = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the file."""
+        self._sum_to(self._chunk_start + len(self._chunk))
+        self._chunk_start += len(self._chunk)
+        self._chunk = chunk
+
+    def _sum_to(self, end: int) -> None:
+        """Take the bytes before `end`, which lie in the last chunk, into the open span's checksum."""
+        piece = memoryview(self._chunk)[self._summed - self._chunk_start : end - self._chunk_start]
+        self._crc, self._summed = zlib.crc32(piece, self._crc), end
 
     def add(self, ends: np.ndarray) -> None:
         """Add rows by the byte offsets of their ends, int64, ascending."""
@@ -79,7 +106,9 @@ class SpanCutter:
         """Close the span that is open, if it has rows."""
         if self._row > self._start_row:
             num_bytes = self._end - self._start_byte
-            self.spans.append(Span(self._start_row, self._row, self._start_byte, num_bytes))
+            self._sum_to(self._end)
+            self.spans.append(Span(self._start_row, self._row, self._start_byte, num_bytes, self._crc))
+            self._crc = 0
         self._start_row, self._start_byte = self._row, self._end
 
 
@@ -87,7 +116,7 @@ def index_lines(path: str, compression: str, *, max_rows: int, max_bytes: int) -
     """Read a file once: hash it, count its lines and cut them into spans.
 
     A file that goes bad has one row more than its whole lines, as `LineReader` gives it. Raises OSError if
-    the file cannot be opened.
+    the file cannot be opened, or the system cannot read it to its end.
     """
     hasher = hashlib.sha256()
     cutter = SpanCutter(max_rows, max_bytes)
@@ -96,6 +125,7 @@ def index_lines(path: str, compression: str, *, max_rows: int, max_bytes: int) -
     with ByteStream(path, compression, hasher=hasher) as stream:
         try:
             while chunk := stream.read():
+                cutter.feed(chunk)
                 ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE) + (position + 1)
                 if len(ends):
                     cutter.add(ends)
@@ -103,7 +133,9 @@ def index_lines(path: str, compression: str, *, max_rows: int, max_bytes: int) -
                 head = chunk if position else chunk.removeprefix(UTF8_MARK)
                 has_text = has_text or bool(head.strip())
                 position += len(chunk)
-        except TornStreamError:
+        except TornStreamError as error:
+            if error.transient:
+                raise OSError(str(error)) from None
             torn = True
             stream.drain()
     if position > last_end or torn:
@@ -125,10 +157,22 @@ class LineReader:
         self._buffer = b""
         self._start = 0  # of the current line in the buffer
         self._ended = False
+        self._crc, self._summed = (
+            0,
+            0,
+        )  # of the bytes passed since `start_sum`, up to this place in the buffer
 
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+    def start_sum(self) -> None:
+        """Begin a checksum at the line that comes next."""
+        self._crc, self._summed = 0, self._start
+
+    def checksum(self) -> int:
+        """CRC-32 of the bytes since `start_sum`, up to the line that comes next."""
+        return zlib.crc32(memoryview(self._buffer)[self._summed : self._start], self._crc)
 
     def skip_to(self, row: int) -> None:
         """Go forward to the start of `row`, or to the end or the tear before it. Raises: as the stream."""
@@ -190,7 +234,8 @@ class LineReader:
                 self._fill()
             except TornStreamError as error:
                 self._ended = True
-                return TornEnd(str(error))
+                self._start = len(self._buffer)
+                return TornEnd(str(error), error.transient)
             if self._ended:
                 if size == 0:
                     return None
@@ -198,5 +243,8 @@ class LineReader:
         return LongLine(size) if size > max_line_bytes else b"".join(parts)
 
     def _fill(self) -> None:
-        self._buffer, self._start = self._stream.read(), 0
+        """Read on; the rest of the buffer has been used."""
+        chunk = self._stream.read()
+        self._crc = zlib.crc32(memoryview(self._buffer)[self._summed :], self._crc)
+        self._buffer, self._start, self._summed = chunk, 0, 0
         self._ended = not self._buffer

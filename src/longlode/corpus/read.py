@@ -1,17 +1,21 @@
 """Read a corpus: every input row gives a Document or an Unreadable, in order, in bounded memory."""
 
+import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 from longlode.core.errors import InputError
 from longlode.corpus import stores
+from longlode.corpus.arrow import read_arrow_rows
 from longlode.corpus.document import FAILED, SKIPPED, TOO_SHORT, Document, Unreadable
-from longlode.corpus.formats import LINES, PARQUET, stem
+from longlode.corpus.formats import ARROW, LINES, PARQUET
 from longlode.corpus.inputs import InputFile, Inputs, find_files
 from longlode.corpus.lines import UTF8_MARK, LineReader, LongLine, TornEnd
-from longlode.corpus.parquet import ParquetDamageError, read_rows
+from longlode.corpus.parquet import read_rows
 from longlode.corpus.records import Place, ReadOptions, decode_utf8, parse_line, utf8_fault
 from longlode.corpus.streams import ByteStream, TornStreamError
-from longlode.corpus.units import NO_RECORDS, NO_ROWS, Unit, UnitFile
+from longlode.corpus.tables import TableDamageError
+from longlode.corpus.units import NO_RECORDS, NO_ROWS, Unit, UnitFile, content_hash
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -55,30 +59,44 @@ def read_unit(
 ) -> Iterator[Document | Unreadable]:
     """Read one unit: a Document or an Unreadable for each of its rows, in order. Blank lines give nothing.
 
-    A file that has gone or changed since it was planned gives one "failed" row. Arguments as for `read`.
+    A file that has gone, cannot be read just now or is not what was planned any more gives one "failed" row that is
+    `transient`. When it shows only after some of its rows were read, that row comes after them: what a unit gave is
+    what was planned if no row of it is transient. Arguments as for `read`.
     """
     options = ReadOptions(text_field, errors, max_line_bytes, max_text_bytes)
     return (row for file in unit.files for row in _read_unit_file(unit, file, options))
 
 
 def _read_unit_file(unit: Unit, file: UnitFile, options: ReadOptions) -> Iterator[Document | Unreadable]:
-    fault = (file.status, file.reason) if file.status else _change(file)
-    if fault is not None:
-        yield _file_row(file, *fault)
+    if file.status:
+        yield _file_row(file, file.status, file.reason)
+    elif (change := _change(unit, file)) is not None:
+        yield _changed_row(file, change)
     elif unit.kind == LINES:
         yield from _read_lines_unit(unit, file, options)
-    elif unit.kind == PARQUET:
-        yield from _guarded_parquet(file, unit.start, unit.stop, options)
+    elif unit.kind in _TABLES:
+        before = stores.modified(file.path)
+        yield from _guarded_table(unit.kind, file, unit.start, unit.stop, options)
+        if stores.modified(file.path) != before:
+            yield _changed_row(file, _CHANGED)
     else:
         yield _read_text(file, options)
 
 
 def _read_file(file: InputFile, options: ReadOptions) -> Iterator[Document | Unreadable]:
-    plain = UnitFile(file.path, file.name, file.compression, file.num_bytes, "", file.status, file.reason)
+    plain = UnitFile(
+        file.path,
+        file.name,
+        file.compression,
+        file.num_bytes,
+        source=file.source,
+        status=file.status,
+        reason=file.reason,
+    )
     if file.status:
         yield _file_row(plain, file.status, file.reason)
-    elif file.kind == PARQUET:
-        yield from _guarded_parquet(plain, 0, None, options)
+    elif file.kind in _TABLES:
+        yield from _guarded_table(file.kind, plain, 0, None, options)
     elif file.kind == LINES:
         yield from _read_whole_lines(plain, options)
     else:
@@ -93,7 +111,7 @@ def _read_whole_lines(file: UnitFile, options: ReadOptions) -> Iterator[Document
             num_rows += 1
             yield row
     except OSError as error:
-        yield _file_row(file, FAILED, f"cannot be read: {stores.error_text(error)}")
+        yield _unread_row(file, error)
         return
     finally:
         reader.close()
@@ -113,11 +131,17 @@ def _read_lines_unit(unit: Unit, file: UnitFile, options: ReadOptions) -> Iterat
         reader = LineReader(ByteStream(file.path, offset=unit.offset), row=unit.start)
     try:
         reader.skip_to(unit.start)
-        yield from _read_lines(reader, file, unit.stop, options)
-        if file.compression:
+        reader.start_sum()
+        for row in _read_lines(reader, file, unit.stop, options):
+            yield row
+            if isinstance(row, Unreadable) and row.transient:
+                return
+        if unit.checksum >= 0 and reader.checksum() != unit.checksum:
+            yield _changed_row(file, _CHANGED)
+        elif file.compression:
             _parked[key] = reader
     except OSError as error:
-        yield _file_row(file, FAILED, f"cannot be read: {stores.error_text(error)}")
+        yield _unread_row(file, error)
     finally:
         reader.close()
 
@@ -125,10 +149,11 @@ def _read_lines_unit(unit: Unit, file: UnitFile, options: ReadOptions) -> Iterat
 def _read_lines(
     reader: LineReader, file: UnitFile, stop: int | None, options: ReadOptions
 ) -> Iterator[Document | Unreadable]:
-    source = stem(file.name)
+    source = file.source
     for row, line in reader.lines(stop, options.max_line_bytes):
         if isinstance(line, TornEnd):
-            yield Place(file.name, row, source, 0).unreadable(FAILED, line.reason)
+            torn = Place(file.name, row, source, 0).unreadable(FAILED, line.reason)
+            yield replace(torn, transient=line.transient)
         elif isinstance(line, LongLine):
             reason = f"line longer than {options.max_line_bytes:,} bytes (max_line_bytes): {line.num_bytes:,}"
             yield Place(file.name, row, source, line.num_bytes).unreadable(FAILED, reason)
@@ -139,19 +164,22 @@ def _read_lines(
                 yield parse_line(line, Place(file.name, row, source, len(line)), options)
 
 
-def _guarded_parquet(
-    file: UnitFile, start: int, stop: int | None, options: ReadOptions
+_TABLES = {PARQUET: read_rows, ARROW: read_arrow_rows}
+
+
+def _guarded_table(
+    kind: str, file: UnitFile, start: int, stop: int | None, options: ReadOptions
 ) -> Iterator[Document | Unreadable]:
     num_rows = 0
     try:
-        for row in read_rows(file.path, file.name, stem(file.name), start, stop, options):
+        for row in _TABLES[kind](file.path, file.name, file.source, start, stop, options):
             num_rows += 1
             yield row
-    except ParquetDamageError as error:
-        yield _file_row(file, FAILED, str(error))
+    except TableDamageError as error:
+        yield _file_row(file, FAILED, str(error), transient=error.transient)
         return
     except OSError as error:
-        yield _file_row(file, FAILED, f"cannot be read: {stores.error_text(error)}")
+        yield _unread_row(file, error)
         return
     if num_rows == 0:
         yield _file_row(file, SKIPPED, NO_ROWS)
@@ -160,61 +188,92 @@ def _guarded_parquet(
 def _read_text(file: UnitFile, options: ReadOptions) -> Document | Unreadable:
     """A whole file as one document."""
     try:
-        data = _read_bytes(file, options.max_text_bytes)
-    except TornStreamError as error:
-        return _file_row(file, FAILED, str(error))
+        data, fault, content = _read_bytes(file, options.max_text_bytes)
     except OSError as error:
-        return _file_row(file, FAILED, f"cannot be read: {stores.error_text(error)}")
-    if data is None:
-        return _file_row(file, FAILED, f"larger than {options.max_text_bytes:,} bytes (max_text_bytes)")
+        return _unread_row(file, error)
+    except TornStreamError as error:  # the system could not read on
+        return _changed_row(file, str(error))
+    if content != file.content:
+        return _changed_row(file, _CHANGED)
+    if fault:
+        return _file_row(file, FAILED, fault)
     if data.startswith(_UTF16_MARKS):
         return _file_row(file, FAILED, "UTF-16 by its byte order mark, expected UTF-8")
     if (where := data.find(0)) >= 0:
         return _file_row(file, SKIPPED, f"binary, not text: NUL at byte {where}")
-    data = data.removeprefix(UTF8_MARK)
+    if data.startswith(UTF8_MARK):
+        del data[: len(UTF8_MARK)]
     text = decode_utf8(data, options.errors)
     if text is None:
         return _file_row(file, FAILED, utf8_fault(data))
     if not text:
         return _file_row(file, TOO_SHORT, "the file is empty")
-    return Document(file.name, text, _file_source(file), file.name, 0)
+    return Document(file.name, text, file.source, file.name, 0)
 
 
-def _read_bytes(file: UnitFile, limit: int) -> bytes | None:
-    """The file's decompressed bytes, or None if there are more than `limit`."""
+def _read_bytes(file: UnitFile, limit: int) -> tuple[bytearray, str, str]:
+    """The file's decompressed bytes; what is wrong with them, or ""; and what `UnitFile.content` should be.
+
+    Raises: OSError if the file cannot be opened, UnreadStreamError if the system cannot read on.
+    """
+    data, too_large = bytearray(), f"larger than {limit:,} bytes (max_text_bytes)"
     if not file.compression and file.num_bytes > limit:
-        return None
-    parts: list[bytes] = []
-    size = 0
-    with ByteStream(file.path, file.compression) as stream:
-        while chunk := stream.read():
-            size += len(chunk)
-            if size > limit:
-                return None
-            parts.append(chunk)
-    return b"".join(parts)
+        return data, too_large, file.content
+    # The content of a remote file is its version tag; that of a file that was not planned is not known.
+    hasher = hashlib.sha256() if file.content and not stores.is_url(file.path) else None
+    fault = ""
+    with ByteStream(file.path, file.compression, hasher=hasher) as stream:
+        try:
+            while not fault and (chunk := stream.read()):
+                data += chunk
+                fault = too_large if len(data) > limit else ""
+        except TornStreamError as error:
+            if error.transient:
+                raise
+            fault = str(error)
+        if hasher is not None:
+            stream.drain()
+    return data, fault, file.content if hasher is None else hasher.hexdigest()
 
 
-def _change(file: UnitFile) -> tuple[str, str] | None:
-    """Status and reason if the file is not what was planned; its size tells, nothing is read twice."""
+_CHANGED = "the file has changed since it was planned"
+# The last content that was looked up, by what tells a version of a file: its path, time and size.
+_looked_up: dict[tuple[str, int, int], str] = {}
+
+
+def _change(unit: Unit, file: UnitFile) -> str | None:
+    """Why a file is not what was planned, as far as that shows before it is read."""
     try:
         now = stores.describe(file.path)
     except InputError as error:
-        return FAILED, str(error)
+        return str(error)
     if now is None:
-        return FAILED, "the file has gone since it was planned"
+        return "the file has gone since it was planned"
     if now.num_bytes != file.num_bytes:
-        return (
-            FAILED,
-            f"the file has changed since it was planned, from {file.num_bytes:,} to {now.num_bytes:,} bytes",
-        )
-    return None
+        return f"{_CHANGED}, from {file.num_bytes:,} to {now.num_bytes:,} bytes"
+    is_remote, modified = stores.is_url(file.path), stores.modified(file.path)
+    if unit.kind == LINES or (unit.kind not in _TABLES and not is_remote):
+        return None  # these are checked by the bytes that are read
+    if modified == file.modified and not is_remote:
+        return None
+    key = (file.path, modified, now.num_bytes)
+    try:
+        if key not in _looked_up or modified < 0:
+            _looked_up.clear()
+            _looked_up[key] = content_hash(file.path)
+    except OSError as error:
+        return f"the file cannot be read: {stores.error_text(error)}"
+    return None if _looked_up[key] == file.content else _CHANGED
 
 
-def _file_source(file: UnitFile) -> str:
-    folder = file.name.rpartition("/")[0]
-    return folder or stem(file.name)
+def _file_row(file: UnitFile, status: str, reason: str, *, transient: bool = False) -> Unreadable:
+    size = max(file.num_bytes, 0)
+    return Unreadable(file.name, file.source, file.name, 0, status, reason, size, transient)
 
 
-def _file_row(file: UnitFile, status: str, reason: str) -> Unreadable:
-    return Unreadable(file.name, _file_source(file), file.name, 0, status, reason, max(file.num_bytes, 0))
+def _unread_row(file: UnitFile, error: OSError) -> Unreadable:
+    return _file_row(file, FAILED, f"cannot be read: {stores.error_text(error)}", transient=True)
+
+
+def _changed_row(file: UnitFile, reason: str) -> Unreadable:
+    return _file_row(file, FAILED, reason, transient=True)

@@ -54,7 +54,7 @@ class Place:
         return Unreadable(name, self.source, self.file, self.row, status, reason, self.num_bytes)
 
 
-def decode_utf8(data: bytes, errors: str) -> str | None:
+def decode_utf8(data: bytes | bytearray, errors: str) -> str | None:
     """Decode, or return None for bytes that are not UTF-8 under "strict" (`utf8_fault` then says where)."""
     try:
         return data.decode("utf-8", errors)
@@ -62,7 +62,7 @@ def decode_utf8(data: bytes, errors: str) -> str | None:
         return None
 
 
-def utf8_fault(data: bytes) -> str:
+def utf8_fault(data: bytes | bytearray) -> str:
     """Where `data` stops being UTF-8, in words."""
     try:
         data.decode("utf-8")

@@ -100,6 +100,14 @@ def open_bytes(path: str) -> BinaryIO:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
+def modified(path: str) -> int:
+    """When a local file was last written, in nanoseconds; -1 for a remote one, and for one that cannot be asked."""
+    try:
+        return -1 if is_url(path) else Path(path).stat().st_mtime_ns
+    except OSError:
+        return -1
+
+
 def remote_version(path: str) -> str:
     """What the store says names this version of the file (its ETag or the like), without reading it."""
     store, inner = filesystem(path)

@@ -23,7 +23,18 @@ _ZSTD_INPUT_BYTES = (
 
 
 class TornStreamError(InputError):
-    """The bytes of a file end too early or cannot be decompressed further; what came before is good."""
+    """The bytes of a file end too early or cannot be decompressed further; what came before is good.
+
+    transient: the system could not read them; the bytes themselves may be good.
+    """
+
+    transient = False
+
+
+class UnreadStreamError(TornStreamError):
+    """The system could not read on (an error of the disk or the network)."""
+
+    transient = True
 
 
 class Hasher(Protocol):
@@ -154,7 +165,7 @@ class ByteStream:
         try:
             data = self._raw.read(CHUNK_BYTES)
         except OSError as error:
-            raise TornStreamError(
+            raise UnreadStreamError(
                 f"reading stops at byte {self._position:,}: {stores.error_text(error)}"
             ) from None
         self._position += len(data)

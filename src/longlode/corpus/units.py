@@ -2,22 +2,28 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from longlode.core.defaults import ROWS_PER_UNIT
 from longlode.core.errors import ConfigError
 from longlode.core.fingerprints import fingerprint
 from longlode.corpus import stores
+from longlode.corpus.arrow import index_arrow
 from longlode.corpus.document import FAILED, SKIPPED
-from longlode.corpus.formats import LINES, PARQUET
+from longlode.corpus.formats import ARROW, LINES, PARQUET, TEXT
 from longlode.corpus.inputs import InputFile, Inputs, find_files
 from longlode.corpus.lines import Span, index_lines
-from longlode.corpus.parquet import ParquetDamageError, index_parquet
+from longlode.corpus.parquet import index_parquet
 from longlode.corpus.streams import CHUNK_BYTES
+from longlode.corpus.tables import TableDamageError
 
 FILES = "files"
 NO_RECORDS = "the file holds no records"
 NO_ROWS = "the file holds no rows"
 _MAX_FILES = 64
+
+BYTES_PER_UNIT = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,8 @@ class UnitFile:
     """A file of a unit.
 
     path: where it lies. name: relative to the input root. content: SHA-256 of its bytes (for a remote file
-    that need not be read to be planned, the store's own version tag). status, reason: set when it is
-    reported, not read.
+    that need not be read to be planned, the store's own version tag). modified: when a local file was last written,
+    in nanoseconds, -1 if unknown. source: as of `InputFile`. status, reason: set when it is reported, not read.
     """
 
     path: str
@@ -34,6 +40,8 @@ class UnitFile:
     compression: str = ""
     num_bytes: int = -1
     content: str = ""
+    modified: int = -1
+    source: str = ""
     status: str = ""
     reason: str = ""
 
@@ -42,9 +50,10 @@ class UnitFile:
 class Unit:
     """One piece of work: rows start <= row < stop of a records file, or a few whole files, a document each.
 
-    kind: "lines", "parquet" or "files". offset: byte where row `start` begins, for uncompressed lines, else
+    kind: "lines", "parquet", "arrow" or "files". offset: byte where row `start` begins, for uncompressed lines, else
       0.
-    num_bytes: its size, an estimate for Parquet. Small, and plain JSON by `to_json` and `from_json`.
+    num_bytes: its size, an estimate for Parquet. checksum: of lines, CRC-32 of those bytes, -1 if unknown.
+    Small, and plain JSON by `to_json` and `from_json`.
     """
 
     kind: str
@@ -53,11 +62,15 @@ class Unit:
     stop: int
     offset: int = 0
     num_bytes: int = 0
+    checksum: int = -1
 
     @property
     def fingerprint(self) -> str:
-        """A name made of the files' names and contents and the rows, not of where the files lie."""
-        files = [[file.name, file.num_bytes, file.content, file.status, file.reason] for file in self.files]
+        """A name made of the files' names, sources and contents and the rows, not of where the files lie."""
+        files = [
+            [file.name, file.source, file.num_bytes, file.content, file.status, file.reason]
+            for file in self.files
+        ]
         return fingerprint([self.kind, files, self.start, self.stop])
 
     def to_json(self) -> dict[str, Any]:
@@ -70,14 +83,20 @@ class Unit:
         return cls(**{**value, "files": tuple(UnitFile(**file) for file in value["files"])})
 
 
-def plan(inputs: Inputs, *, rows_per_unit: int = 256, bytes_per_unit: int = 8 << 20) -> list[Unit]:
+def plan(
+    inputs: Inputs,
+    *,
+    rows_per_unit: int = ROWS_PER_UNIT,
+    bytes_per_unit: int = BYTES_PER_UNIT,
+    exclude: Path | None = None,
+) -> list[Unit]:
     """Cut inputs into units; together they hold every row exactly once, in order.
 
     A unit closes at `rows_per_unit` rows or `bytes_per_unit` bytes, whichever comes first (64 files for whole
     files). Every local file is read once, to name it by its content and to count lines; nothing is decoded.
     Files that cannot be opened, are empty, or are left out of a folder take part, with a status and a reason.
 
-    Args: inputs: files, folders, globs, URLs (`find_files`).
+    Args: inputs, exclude: as of `find_files`.
     Raises: InputError for an input that is missing or holds nothing to read; ConfigError for a limit below 1.
     """
     if rows_per_unit < 1 or bytes_per_unit < 1:
@@ -86,7 +105,7 @@ def plan(inputs: Inputs, *, rows_per_unit: int = 256, bytes_per_unit: int = 8 <<
         )
     units: list[Unit] = []
     whole: list[UnitFile] = []
-    for file in find_files(inputs):
+    for file in find_files(inputs, exclude=exclude):
         named, spans = _examine(file, rows_per_unit, bytes_per_unit)
         if spans:
             units += _files_unit(whole)
@@ -106,36 +125,47 @@ def _examine(file: InputFile, max_rows: int, max_bytes: int) -> tuple[UnitFile, 
     """Name a file by its content, and cut the rows of a records file. No spans: one row of a "files" unit."""
     if file.status:
         return _unit_file(file), []
+    modified = stores.modified(file.path)  # before it is read: what is written from now on shows
     try:
+        if file.kind == TEXT:
+            return _unit_file(file, content_hash(file.path), modified), []
         if file.kind == LINES:
             index = index_lines(file.path, file.compression, max_rows=max_rows, max_bytes=max_bytes)
-            if not index.has_text:
-                return _unit_file(file, index.content, SKIPPED, NO_RECORDS), []
-            return _unit_file(file, index.content), index.spans
-        if file.kind == PARQUET:
-            return _examine_parquet(file, max_rows, max_bytes)
-        return _unit_file(file, _content(file.path)), []
+            content, spans = index.content, index.spans if index.has_text else []
+        else:
+            content = content_hash(file.path)
+            spans = _TABLES[file.kind](file.path, max_rows=max_rows, max_bytes=max_bytes)
+    except TableDamageError as error:
+        return _unit_file(file, "" if error.transient else content, modified, FAILED, str(error)), []
     except OSError as error:
-        return _unit_file(file, "", FAILED, f"cannot be read: {stores.error_text(error)}"), []
-
-
-def _examine_parquet(file: InputFile, max_rows: int, max_bytes: int) -> tuple[UnitFile, list[Span]]:
-    content = _content(file.path)
-    try:
-        spans = index_parquet(file.path, max_rows=max_rows, max_bytes=max_bytes)
-    except ParquetDamageError as error:
-        return _unit_file(file, content, FAILED, str(error)), []
+        return _unit_file(file, "", modified, FAILED, f"cannot be read: {stores.error_text(error)}"), []
     if not spans:
-        return _unit_file(file, content, SKIPPED, NO_ROWS), []
-    return _unit_file(file, content), spans
+        nothing = NO_RECORDS if file.kind == LINES else NO_ROWS
+        return _unit_file(file, content, modified, SKIPPED, nothing), []
+    return _unit_file(file, content, modified), spans
 
 
-def _unit_file(file: InputFile, content: str = "", status: str = "", reason: str = "") -> UnitFile:
-    status, reason = status or file.status, reason or file.reason
-    return UnitFile(file.path, file.name, file.compression, file.num_bytes, content, status, reason)
+_TABLES = {PARQUET: index_parquet, ARROW: index_arrow}
 
 
-def _content(path: str) -> str:
+def _unit_file(
+    file: InputFile, content: str = "", modified: int = -1, status: str = "", reason: str = ""
+) -> UnitFile:
+    return UnitFile(
+        file.path,
+        file.name,
+        file.compression,
+        file.num_bytes,
+        content,
+        modified,
+        file.source,
+        status or file.status,
+        reason or file.reason,
+    )
+
+
+def content_hash(path: str) -> str:
+    """What names the content of a file, as `UnitFile.content` does. Raises: OSError."""
     if stores.is_url(path):
         return stores.remote_version(path)
     hasher = hashlib.sha256()
@@ -150,8 +180,8 @@ def _size(files: list[UnitFile]) -> int:
 
 
 def _span_unit(kind: str, file: UnitFile, span: Span) -> Unit:
-    offset = 0 if file.compression or kind == PARQUET else span.offset
-    return Unit(kind, (file,), span.start, span.stop, offset, span.num_bytes)
+    offset = span.offset if kind == LINES and not file.compression else 0
+    return Unit(kind, (file,), span.start, span.stop, offset, span.num_bytes, span.checksum)
 
 
 def _files_unit(files: list[UnitFile]) -> list[Unit]:

@@ -5,6 +5,7 @@ import gzip
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -104,6 +105,8 @@ def _as_text(value: Any) -> str:
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, Decimal):
         return str(value)
+    if isinstance(value, timedelta):
+        return f"{value // timedelta(microseconds=1)} us"
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
 
 

@@ -17,16 +17,18 @@ from typing import Any
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
+from longlode.core.names import printable
 from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import remove_leftovers, write_record
 from longlode.corpus import Unit, plan
 from longlode.mining.estimators import Estimator
 from longlode.mining.parts import PARTS_FOLDER, PartInfo, part_path, read_info
+from longlode.mining.pool import run_tasks
 from longlode.mining.reading import BatchSize
 from longlode.mining.scorer import Scorer
 from longlode.mining.settings import ScoreSettings
 from longlode.mining.summary import summarize_parts
-from longlode.mining.workers import Outcome, Task, WorkerSpec, run_tasks
+from longlode.mining.workers import Outcome, Task, WorkerSpec
 
 Progress = Callable[[int, int, int, int], None]
 """Called with done_units, total_units, documents_done, tokens_done (of the documents, done before
@@ -125,7 +127,8 @@ def score(
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     spec = WorkerSpec(full_path(out), estimator, settings, make_scorer, scorer_fingerprint)
     prepare_folder(spec, listed, overwrite=overwrite)
-    tasks = [make_task(unit, spec) for unit in plan(listed, rows_per_unit=settings.rows_per_unit)]
+    units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out)
+    tasks = [make_task(unit, spec) for unit in units]
     tally = do_tasks(tasks, spec, num_workers, progress)
     return conclude(listed, tasks, spec, tally, started)
 
@@ -186,7 +189,11 @@ def prepare_folder(
                 f"the output folder {out} lies inside the input folder {item}: the next run would read the "
                 "scores as documents. Choose a folder outside it."
             )
-    given = {str(item) for item in inputs}
+    if printable(str(out)) != str(out):
+        raise InputError(
+            f"the name of the output folder '{printable(str(out))}' is not UTF-8; choose another."
+        )
+    given = {printable(str(item)) for item in inputs}
 
     def covered(recorded: Any) -> bool:
         return isinstance(recorded, list) and given.issuperset(recorded)
@@ -271,7 +278,7 @@ def conclude(
     write_record(
         out,
         "scores",
-        inputs=[str(item) for item in inputs],
+        inputs=[printable(str(item)) for item in inputs],
         **spec.identity(),
         **sums,
         **({} if race is None else {"race": race}),

@@ -1,9 +1,11 @@
 """Parts: the results of one unit of work in one Parquet file, whole or not there.
 
 A part is named by the fingerprint of everything that shapes it, and carries that fingerprint, its row count
-and its cost in its metadata. "Done" means: the file of that name exists and verifies. Nothing else is state.
+and its cost in its metadata, and the hash of all its bytes. "Done" means: the file of that name exists and
+verifies. Nothing else is state.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ import pyarrow.parquet as pq
 from longlode.core.records import atomic_path
 
 PARTS_FOLDER = "parts"
-PART_FORMAT = 2
+PART_FORMAT = 3
 """Part of every part's name: raise it when columns change."""
 
 SCORE_COLUMNS = (
@@ -66,6 +68,9 @@ PAIRS_FIELD = pa.field(
 PAIR_FIELDS = [field.name for field in PAIRS_FIELD.type.value_type]
 
 _METADATA_KEY = b"longlode"
+_SEAL = b"longlode-part-sha256:"
+"""In the footer, followed by 64 hex digits: SHA-256 of the file with these digits written as 0."""
+_NO_DIGEST = b"0" * 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,19 +101,47 @@ def write_part(path: Path, rows: Sequence[dict[str, Any]], info: PartInfo, *, ke
     about = orjson.dumps(info, option=orjson.OPT_SORT_KEYS)
     table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata({_METADATA_KEY: about}))
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True, store_schema=True)
+        with pq.ParquetWriter(
+            temporary, table.schema, compression="zstd", write_page_checksum=True
+        ) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({"seal": (_SEAL + _NO_DIGEST).decode()})
+        _seal(temporary)
+
+
+def _seal(path: Path) -> None:
+    """Write the hash of the file into its footer: checksums of Parquet's pages do not cover names and metadata."""
+    data = path.read_bytes()
+    place = data.rindex(_SEAL + _NO_DIGEST) + len(_SEAL)
+    with path.open("r+b") as stream:
+        stream.seek(place)
+        stream.write(hashlib.sha256(data).hexdigest().encode())
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether every byte is as `_seal` found it."""
+    place = data.rfind(_SEAL) + len(_SEAL)
+    if place < len(_SEAL):
+        return False
+    digest = hashlib.sha256(data[:place])
+    digest.update(_NO_DIGEST)
+    digest.update(memoryview(data)[place + len(_NO_DIGEST) :])
+    return digest.hexdigest().encode() == data[place : place + len(_NO_DIGEST)]
 
 
 def read_info(path: Path) -> PartInfo | None:
-    """What the part at `path` says of itself after a full read; None when it is missing, torn or another
+    """What the part at `path` says of itself after a full read; None when it is missing, torn, changed or another
     thing.
     """
     try:
-        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
-        info = PartInfo(**orjson.loads(table.schema.metadata[_METADATA_KEY]))
+        data = path.read_bytes()
+        if not _is_whole(data):
+            return None
+        about = pq.read_metadata(pa.BufferReader(data))
+        info = PartInfo(**orjson.loads(about.metadata[_METADATA_KEY]))
     except (OSError, pa.ArrowException, KeyError, TypeError, orjson.JSONDecodeError):
         return None
-    if info.fingerprint != path.stem or info.num_rows != table.num_rows:
+    if info.fingerprint != path.stem or info.num_rows != about.num_rows:
         return None
     return info
 

@@ -63,7 +63,7 @@ def race(
     kept_scorer = None if make_scorer is None else _Once(make_scorer)
     spec = WorkerSpec(full_path(out), raced, settings, kept_scorer, scorer_fingerprint)
     prepare_folder(spec, listed, race=asdict(rule), overwrite=overwrite)
-    units = plan(listed, rows_per_unit=settings.rows_per_unit)
+    units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out)
     everything = {"race": asdict(rule), "units": fingerprint([unit.fingerprint for unit in units])}
     tasks = [make_task(unit, spec, also=everything) for unit in units]
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from longlode.core.errors import ScorerError
+from longlode.mining import pulse
 from longlode.mining.scorer import Scorer
 
 _MEMORY_WORDS = ("out of memory", "allocate memory")
@@ -99,6 +100,7 @@ def read_jobs(scorer: Scorer, jobs: Sequence[Job], size: BatchSize) -> list[Read
         stop = min(start + size.segments, len(segments))
         low, high = np.searchsorted(sources[by_source], [start, stop])
         pairs = by_source[low:high]
+        pulse.step()
         try:
             alone[start:stop], states = _checked_alone(scorer, segments[start:stop])
             for first in range(0, len(pairs), size.pairs):
@@ -141,6 +143,7 @@ def _read_chains(
     while waiting:
         # What a chain has read stays in its state: so many chains hold as much as one block of segments.
         batch = waiting[: max(1, size.segments // len(waiting[0]))]
+        pulse.step()
         try:
             _, states = _checked_alone(scorer, sources[[chain[0] for chain in batch]])
             for step in range(len(batch[0])):
@@ -172,6 +175,7 @@ def read_windows(scorer: Scorer, segments: np.ndarray, windows: np.ndarray) -> R
         )
     shares = []
     for first, stop in windows:
+        pulse.step()
         text = segments[first:stop].reshape(1, -1).astype(np.int64, copy=False)
         found = attend(text)
         if found.shape != (1, stop - first, stop - first):

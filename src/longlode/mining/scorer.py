@@ -1,7 +1,7 @@
 """The scorer: the only thing that mining knows of a model."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -64,4 +64,13 @@ class ContinuingScorer(Scorer, Protocol):
         Args: states from `alone` or `continued`; sources int `[n]`, rows of that call; segments int64 `[n, L]`.
         Returns: as `alone`; row r of the new states has read what state `sources[r]` had and then `segments[r]`.
         """
+        ...
+
+
+@runtime_checkable
+class ThreadedScorer(Protocol):
+    """A scorer that computes in threads. Sums of another number of threads round otherwise, so it is told how many."""
+
+    def use_threads(self, count: int) -> None:
+        """Read in `count` threads from now on, whatever this process is set to."""
         ...

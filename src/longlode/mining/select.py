@@ -14,7 +14,7 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_file, full_path
 from longlode.core.records import atomic_path, read_record, remove_leftovers
-from longlode.corpus import Document, Unit, check_output_path, read_unit, write_documents
+from longlode.corpus import Document, Unit, Unreadable, check_output_path, read_unit, write_documents
 from longlode.mining.part_queries import query_parts
 from longlode.mining.parts import PARTS_FOLDER, SCORE_COLUMNS
 from longlode.mining.selection_files import dropped_path, read_selection, selection_folder, write_selection
@@ -386,6 +386,8 @@ def _selected_rows(base: duckdb.DuckDBPyConnection, record: dict[str, Any]) -> I
         ).fetchall()
         wanted = {(file, row): (name, num_bytes, score) for file, row, name, num_bytes, score in found}
         for item in read_unit(units[part], text_field=text_field):
+            if isinstance(item, Unreadable) and item.transient:
+                raise InputError(_changed(units[part], item.reason))
             expected = wanted.pop((item.file, item.row), None)
             if expected is None:
                 continue

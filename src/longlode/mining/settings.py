@@ -3,7 +3,18 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from longlode.core.defaults import ROWS_PER_UNIT
 from longlode.core.errors import ConfigError
+
+_POSITIVE = (
+    "rows_per_unit",
+    "threads",
+    "batch_segments",
+    "batch_pairs",
+    "silent_seconds",
+    "stuck_seconds",
+)
+"""Numbers from 1 up; none of them shapes what is scored without a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,20 +26,28 @@ class ScoreSettings:
     text_field: the field of a record that holds its text.
     keep_pairs: also store every pair inside the document with its two readings.
     rows_per_unit: documents in one unit of work; part of a unit's identity, so of the names of the parts.
+    threads: in which a process reads the model, the same however many workers there are: sums of another number of
+      threads round otherwise. Part of the name of what was read with a model, of nothing else.
     batch_segments, batch_pairs: read in one call of the scorer; halved when memory runs out. Speed only.
+    silent_seconds: a worker process that gives no sign of life for so long (it is told once a second; stopped, or
+      swapped out) is replaced, and its unit tried once more.
+    stuck_seconds: the same for one that gets nothing done: no batch of documents encoded, no block of segments read.
     """
 
     segment: int = 128
     seed: int = 0
     text_field: str = "text"
     keep_pairs: bool = False
-    rows_per_unit: int = 256
+    rows_per_unit: int = ROWS_PER_UNIT
+    threads: int = 1
     batch_segments: int = 256
     batch_pairs: int = 1024
+    silent_seconds: float = 60.0
+    stuck_seconds: float = 6 * 3600.0
 
     def __post_init__(self) -> None:
         """Raises: ConfigError that names the setting, what it is and what is expected."""
-        least = {"segment": 2, "rows_per_unit": 1, "batch_segments": 1, "batch_pairs": 1}
+        least = {"segment": 2, **dict.fromkeys(_POSITIVE, 1)}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least {minimum}.")
@@ -36,6 +55,5 @@ class ScoreSettings:
             raise ConfigError("text_field is empty; expected the name of the field that holds the text.")
 
     def identity(self) -> dict[str, Any]:
-        """The settings that shape a result, as JSON: all but the batch sizes and the cut into units."""
-        speed = ("batch_segments", "batch_pairs", "rows_per_unit")
-        return {name: value for name, value in asdict(self).items() if name not in speed}
+        """The settings that shape every result, as JSON: neither the cut into units nor what concerns speed."""
+        return {name: value for name, value in asdict(self).items() if name not in _POSITIVE}

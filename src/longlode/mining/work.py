@@ -15,7 +15,7 @@ import numpy as np
 from longlode.core.errors import ConfigError, InputError, ScorerError
 from longlode.core.fingerprints import text_fingerprint
 from longlode.corpus import Document, Unit, Unreadable, read_unit
-from longlode.corpus.units import FILES
+from longlode.mining import pulse
 from longlode.mining.baselines import gzip_ratio, repetition
 from longlode.mining.estimators import DocumentScore, Estimator, PairPlan, SegmentedDocument
 from longlode.mining.parts import SCORE_COLUMNS
@@ -95,8 +95,8 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
 
     Args: rows, the places in the unit, from 0, of those to score; the others are not encoded, not listed in the result,
       and lend no foreign segment. None for all.
-    Raises: InputError when its records file has gone or changed since it was planned; ScorerError when the
-      scorer fails on every one of several documents, which is the scorer's fault (a lost device) and not
+    Raises: InputError when a file has gone, changed since it was planned or cannot be read just now; ScorerError
+      when the scorer fails on every one of several documents, which is the scorer's fault (a lost device) and not
       theirs. Either way there is no result, so that a later run tries again.
     """
     items = _check_source(unit, read_unit(unit, text_field=work.settings.text_field))
@@ -116,15 +116,11 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
 
 
 def _check_source(unit: Unit, items: Iterable[Document | Unreadable]) -> Iterator[Document | Unreadable]:
-    """Tell a records file that cannot be read any more (one row for the file) from records that are bad."""
+    """Pass items on. Raises: InputError at one that is no result of the content that was planned."""
     for item in items:
-        file = unit.files[0]
-        if (
-            unit.kind != FILES
-            and isinstance(item, Unreadable)
-            and (item.id, item.status) == (file.name, "failed")
-        ):
-            raise InputError(f"{file.path}: {item.reason}")
+        if isinstance(item, Unreadable) and item.transient:
+            path = next((file.path for file in unit.files if file.name == item.file), item.file)
+            raise InputError(f"{path}: {item.reason}")
         yield item
 
 
@@ -151,6 +147,7 @@ def _load(items: Iterable[Document | Unreadable], work: Work) -> Iterator[_Entry
 
 
 def _enter(batch: Sequence[Document | Unreadable], work: Work) -> list[_Entry]:
+    pulse.step()
     entries = [_Entry(_blank_row(item)) for item in batch]
     readable = []
     for entry, item in zip(entries, batch, strict=True):
@@ -249,6 +246,7 @@ def _groups(entries: Sequence[_Entry], num_segments: int) -> Iterator[list[_Entr
 
 
 def _score_group(group: Sequence[_Entry], work: Work) -> None:
+    pulse.step()
     attempts = [_attempt(entry, "plan", _plan, entry, work) for entry in group]
     planned = [one for one in attempts if one is not None]
     for one, readings in zip(planned, _read(planned, work), strict=True):
@@ -258,6 +256,7 @@ def _score_group(group: Sequence[_Entry], work: Work) -> None:
             one.entry.tokens_alone = (len(readings.alone) + readings.num_reread) * work.settings.segment
             one.entry.tokens_given = len(readings.given) * work.settings.segment
             _attempt(one.entry, "score", _finish, one, readings, work)
+            pulse.step()
     for entry in group:
         entry.doc = None  # its segments are not needed again
 

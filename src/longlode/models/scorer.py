@@ -16,9 +16,9 @@ alone nor given: a segment of L tokens has L - 1 scores.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -48,8 +48,32 @@ _CPU_STATE_BYTES = 4 << 30
 _PROBE_TOKENS = 16
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _reading(
+    method: Callable[Concatenate["LMScorer", _P], _T],
+) -> Callable[Concatenate["LMScorer", _P], _T]:
+    """Without gradients, and in the scorer's number of threads, whatever the process is set to."""
+
+    @wraps(method)
+    def run(self: "LMScorer", *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.inference_mode():
+                return method(self, *args, **kwargs)
+        finally:
+            torch.set_num_threads(before)
+
+    return run
+
+
 class LMScorer:
     """Scores segments with a causal LM. Answers mining's `Scorer` protocol: numpy in, numpy out.
+
+    It reads in one thread unless `use_threads` says otherwise: sums of another number of threads round otherwise.
 
     Args:
       model: any transformers causal LM that returns a cache it can continue from exactly, or one of ours.
@@ -78,6 +102,7 @@ class LMScorer:
         """Prepare and check the model; what the arguments mean stands above."""
         self.model = model.eval()
         self.tokenizer = tokenizer
+        self.threads = 1
         self.segment = segment
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
@@ -126,11 +151,17 @@ class LMScorer:
         """Names weights, config, tokenizer and dtype; the same on every machine. Hashes the weights once."""
         return scorer_fingerprint(self.model, self._encoder)
 
+    def use_threads(self, count: int) -> None:
+        """Read in `count` threads on a CPU from now on. Raises: ConfigError below 1."""
+        if count < 1:
+            raise ConfigError(f"The scorer's threads are {count}; expected at least 1.")
+        self.threads = count
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """See `TextEncoder.encode`: tokens of each text, without special tokens, whatever its length."""
         return self._encoder.encode(texts)
 
-    @torch.inference_mode()
+    @_reading
     def alone(self, segments: np.ndarray) -> tuple[np.ndarray, SegmentStates]:
         """Read each segment on its own.
 
@@ -142,7 +173,7 @@ class LMScorer:
         tokens = self._as_tokens("segments", segments)
         return self._read_and_keep(tokens, tokens, [len(tokens)], lambda first, stop: None)
 
-    @torch.inference_mode()
+    @_reading
     def continued(
         self, states: SegmentStates, sources: np.ndarray, segments: np.ndarray
     ) -> tuple[np.ndarray, SegmentStates]:
@@ -203,7 +234,7 @@ class LMScorer:
             )
         return _joined(nll, tokens.shape[1]), SegmentStates(np.array(starts), history, caches)
 
-    @torch.inference_mode()
+    @_reading
     def given(self, states: SegmentStates, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Read each target after what the state that it starts from has read.
 
@@ -281,7 +312,7 @@ class LMScorer:
             nll[part] = torch.logsumexp(logits, dim=-1) - logits.gather(1, wanted[part]).squeeze(1)
         return nll.view(labels.shape)
 
-    @torch.inference_mode()
+    @_reading
     def attention(self, texts: np.ndarray) -> np.ndarray:
         """Read each text in one pass and say what share of its attention a segment pays to each segment.
 
@@ -337,7 +368,7 @@ class LMScorer:
             )
         return rows
 
-    @torch.inference_mode()
+    @_reading
     def _probe(self) -> None:
         """On a few random tokens: is the head all that follows the reader, and is reading on exact?"""
         name, length = type(self.model).__name__, min(self.segment, _PROBE_TOKENS)
@@ -380,10 +411,8 @@ class ScorerSpec:
     batch_tokens: int | None = None
     state_bytes: int | None = None
 
-    def __call__(self, threads: int | None = None) -> LMScorer:
-        """Load the scorer; `threads` sets how many threads torch uses in this process."""
-        if threads is not None:
-            torch.set_num_threads(threads)
+    def __call__(self) -> LMScorer:
+        """Load the scorer."""
         return LMScorer.load(
             self.path_or_id,
             segment=self.segment,

@@ -1,0 +1,4 @@
+"""Defaults that Python and the command line share; here, so that `--help` need not import what uses them."""
+
+ROWS_PER_UNIT = 64
+"""Documents of one piece of work."""

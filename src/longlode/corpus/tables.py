@@ -1,0 +1,124 @@
+"""Rows of Arrow tables to documents; what Parquet and Arrow files share."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from longlode.corpus.document import FAILED, Document, Unreadable
+from longlode.corpus.lines import Span
+from longlode.corpus.records import Place, ReadOptions, make_document
+
+DAMAGE = (pa.ArrowException, OSError)
+"""What pyarrow raises for bytes that it cannot read."""
+MAX_ROWS_PER_BYTE = 64
+ROWS_FLOOR = 1 << 20
+"""More rows than both allow cannot be in a file: even a column of one repeated value takes some bytes a page."""
+
+
+class TableDamageError(Exception):
+    """The file is not of its format, or says of itself what cannot be. transient: reading it failed, not its bytes."""
+
+    def __init__(self, text: str, *, transient: bool = False) -> None:
+        """Args: text, the reason."""
+        super().__init__(text)
+        self.transient = transient
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the system could not read just now; pyarrow's errors of bad bytes carry no number of the system."""
+    return isinstance(error, OSError) and error.errno is not None
+
+
+def check_num_rows(num_rows: int, num_bytes: int) -> None:
+    """Raises: TableDamageError when a file of `num_bytes` cannot hold the rows that it claims."""
+    most = max(ROWS_FLOOR, MAX_ROWS_PER_BYTE * num_bytes)
+    if not 0 <= num_rows <= most:
+        raise TableDamageError(
+            f"it claims {num_rows:,} rows in {num_bytes:,} bytes; at most {most:,} are believed"
+        )
+
+
+def cut_groups(sizes: Iterable[tuple[int, float]], *, max_rows: int, max_bytes: int) -> list[Span]:
+    """Cut rows into spans of at most `max_rows` rows and about `max_bytes` bytes.
+
+    Args: sizes, (rows, bytes) of each group of rows in order; the rows of a group count as equally long.
+    """
+    spans: list[Span] = []
+    row = start = 0
+    span_bytes = 0.0
+    for num_rows, num_bytes in sizes:
+        row_bytes = max(num_bytes / num_rows, 1.0) if num_rows else 1.0
+        left = num_rows
+        while left:
+            room = int((max_bytes - span_bytes) / row_bytes) + 1
+            take = min(left, max_rows - (row - start), room)
+            row, left, span_bytes = row + take, left - take, span_bytes + take * row_bytes
+            if row - start >= max_rows or span_bytes >= max_bytes:
+                spans.append(Span(start, row, 0, int(span_bytes)))
+                start, span_bytes = row, 0.0
+    if row > start:
+        spans.append(Span(start, row, 0, int(span_bytes)))
+    return spans
+
+
+def read_row(batch: pa.RecordBatch, index: int, place: Place, options: ReadOptions) -> Document | Unreadable:
+    """One row of a batch. What is wrong with a cell stays with its row."""
+    record: dict[str, Any] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            record[name] = _plain_value(column[index], name == options.text_field, options)
+        except UnicodeDecodeError as error:
+            return place.unreadable(FAILED, f"field {name!r} is not UTF-8 at byte {error.start}")
+        except (ValueError, OverflowError, TypeError, NotImplementedError, pa.ArrowException) as error:
+            return place.unreadable(FAILED, f"field {name!r} cannot be read: {first_line(error)}")
+    return make_document(record, place, options)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def _plain_value(scalar: Any, is_text: bool, options: ReadOptions) -> Any:
+    """A cell as a Python value. Files promise UTF-8 and nobody checks it, so strings are decoded here."""
+    if isinstance(scalar, pa.DictionaryScalar):
+        scalar = scalar.value
+    if isinstance(scalar, pa.BinaryScalar) and (is_text or _is_text(scalar.type)):
+        buffer = scalar.as_buffer()
+        return None if buffer is None else buffer.to_pybytes().decode("utf-8", options.errors)
+    if pa.types.is_duration(scalar.type):
+        return _as_text(scalar)  # `timedelta` ends at microseconds, and JSON has no such thing
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError, pa.ArrowException):
+        return _parts(scalar, options)
+
+
+def _parts(scalar: Any, options: ReadOptions) -> Any:
+    """A cell that Python cannot hold as a whole: nested ones part by part, times as text (to the nanosecond, or
+    beyond the year 9999).
+    """
+    if isinstance(scalar, pa.StructScalar):
+        return {name: _plain_value(value, False, options) for name, value in scalar.items()}
+    if isinstance(scalar, pa.MapScalar):
+        pairs = [(pair["key"], pair["value"]) for pair in scalar.values]
+        return [(_plain_value(k, False, options), _plain_value(v, False, options)) for k, v in pairs]
+    if isinstance(scalar, pa.ListScalar):
+        return [_plain_value(value, False, options) for value in scalar.values]
+    return _as_text(scalar)
+
+
+def _as_text(scalar: Any) -> str | None:
+    if not scalar.is_valid:
+        return None
+    if pa.types.is_duration(scalar.type):
+        return f"{scalar.cast(pa.int64()).as_py()} {scalar.type.unit}"
+    text: str = scalar.cast(pa.string()).as_py()
+    return text
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

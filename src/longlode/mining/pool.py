@@ -1,0 +1,199 @@
+"""Who does the units: this process, or a pool of spawned ones that may die or stop without taking the run along."""
+
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from longlode.core.errors import BackendError, ConfigError
+from longlode.mining.parts import part_path, read_info
+from longlode.mining.pulse import BEAT_SECONDS, Watch, beat_into, busy
+from longlode.mining.workers import Outcome, Task, Worker, WorkerSpec
+
+logger = logging.getLogger(__name__)
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+_DIED = (
+    "the worker process died or stopped, again when it had this unit alone: killed, out of memory, a native crash, or "
+    "no sign of life"
+)
+
+_T = TypeVar("_T")
+
+
+def run_tasks(tasks: Sequence[Task], spec: WorkerSpec, num_workers: int) -> Iterator[Outcome]:
+    """Do all tasks; outcomes come as they are done, in any order, one per task.
+
+    With one worker everything happens in this process. Raises: ScorerError from making the scorer;
+    BackendError when worker processes cannot start, ConfigError when they cannot load make_scorer.
+    """
+    if num_workers == 1 or len(tasks) <= 1:
+        worker = Worker(spec)
+        for task in tasks:
+            yield worker.run(task)
+        return
+    suspects: list[Task] = []
+    waiting = deque(tasks)
+    while waiting:  # again when a death has broken the pool
+        yield from _run_pool(waiting, suspects, spec, min(num_workers, len(waiting)))
+    for task in suspects:  # each was in hand when a worker died: alone, the guilty ones show
+        info = read_info(part_path(spec.out, task.fingerprint))
+        if info is not None:
+            yield Outcome(task, info)
+            continue
+        dead: list[Task] = []
+        yield from _run_pool(deque([task]), dead, spec, 1)
+        for victim in dead:
+            yield Outcome(victim, None, _DIED)
+
+
+def _run_pool(
+    waiting: deque[Task], suspects: list[Task], spec: WorkerSpec, num_workers: int
+) -> Iterator[Outcome]:
+    """Work off `waiting` until it is empty or a worker dies; what was in hand then goes to `suspects`."""
+    others = set(multiprocessing.active_children())
+    in_hand: dict[Future[Outcome], Task] = {}
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    watch = Watch(ours, spec.settings.silent_seconds, spec.settings.stuck_seconds)
+    executor = _executor(context, num_workers, (spec.settings.threads, _pack(spec), theirs))
+    try:
+        _greet(executor, watch, others)
+        while waiting or in_hand:
+            while waiting and len(in_hand) < num_workers:
+                in_hand[executor.submit(_run_task, waiting[0])] = waiting[0]
+                waiting.popleft()
+            done = _wait(in_hand, watch, others)
+            for future in done:
+                outcome = future.result()
+                del in_hand[future]
+                yield outcome
+        executor.shutdown(wait=False)
+        _join(others, spec.settings.silent_seconds)
+    except BrokenProcessPool:
+        finished = [future for future in in_hand if future.done() and future.exception() is None]
+        yield from (future.result() for future in finished)
+        suspects.extend(task for future, task in in_hand.items() if future not in finished)
+        executor.shutdown(wait=False, cancel_futures=True)
+        _join(others, 0.0)
+    except BaseException:  # an interrupt or a scorer that cannot be made: no reason to finish what is in hand
+        executor.shutdown(wait=False, cancel_futures=True)
+        _join(others, 0.0)
+        raise
+    finally:
+        ours.close()
+        theirs.close()
+
+
+def _join(others: set[BaseProcess], patience_seconds: float) -> None:
+    """Wait for the workers to end, and kill those that do not. Args: others, as of `_wait`."""
+    until = time.monotonic() + patience_seconds
+    for child in set(multiprocessing.active_children()) - others:
+        child.join(max(0.0, until - time.monotonic()))
+        child.kill()  # a stopped process does not see anything milder
+
+
+def _executor(context: SpawnContext, num_workers: int, arguments: tuple[Any, ...]) -> ProcessPoolExecutor:
+    """Raises: BackendError where the system has no semaphores for a pool."""
+    try:
+        return ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=arguments)
+    except (OSError, NotImplementedError, ImportError) as error:
+        raise BackendError(f"worker processes cannot start: {error}. Use one worker.") from None
+
+
+def _wait(futures: Iterable[Future[_T]], watch: Watch, others: set[BaseProcess]) -> set[Future[_T]]:
+    """Those that are done, at least one. A worker that has stopped is killed, which breaks the pool.
+
+    Args: others, children of this process that are no workers of the pool.
+    """
+    while True:
+        done, _ = wait(futures, timeout=BEAT_SECONDS, return_when=FIRST_COMPLETED)
+        workers = {child.pid: child for child in set(multiprocessing.active_children()) - others}
+        for pid, why in watch.stopped({pid for pid in workers if pid is not None}).items():
+            logger.warning("worker process %d %s; it is replaced", pid, why)
+            workers[pid].kill()
+        if done:
+            return done
+
+
+def _pack(spec: WorkerSpec) -> bytes:
+    """Pickle now, unpickle in the worker once its threads are set: that may import torch, which looks at
+    them then.
+    """
+    try:
+        return pickle.dumps(spec)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"make_scorer or the estimator cannot be sent to another process ({error}); define it at the top "
+            "level of a module (functools.partial is fine), or use one worker."
+        ) from None
+
+
+_worker: Worker | None = None
+"""The worker of this spawned process."""
+
+
+_packed = b""
+"""What it is made of, until its first task."""
+
+
+def _start_worker(threads: int, packed: bytes, pulse: Connection) -> None:
+    """Runs first in a worker. It must not fail: that would look like a death in every unit."""
+    global _packed
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    beat_into(pulse)
+    for name in _THREAD_VARIABLES:
+        os.environ[name] = str(threads)
+    _packed = packed
+
+
+def _greet(executor: ProcessPoolExecutor, watch: Watch, others: set[BaseProcess]) -> None:
+    """Raises: BackendError when workers cannot start at all, ConfigError when they cannot load the spec."""
+    hello = executor.submit(_hello)
+    try:
+        _wait([hello], watch, others)
+        hello.result()
+    except BrokenProcessPool:
+        raise BackendError(
+            "worker processes cannot start (what they said stands above). In a script, make the call under "
+            "`if __name__ == '__main__':`; or use one worker."
+        ) from None
+
+
+def _hello() -> None:
+    global _worker
+    try:
+        _worker = Worker(pickle.loads(_packed))
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"a worker process cannot load make_scorer or the estimator ({error}); define it in a module that "
+            "can be imported, or use one worker."
+        ) from None
+
+
+def _die_with_parent() -> None:
+    """A pool's worker outlives a parent that is killed, with its model in memory; this one does not."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_task(task: Task) -> Outcome:
+    if _worker is None:
+        _hello()
+    assert _worker is not None, "_hello makes it or raises"
+    with busy():
+        return _worker.run(task)
