@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.corpus import Document, in_heldout
-from longlode.packing import ConcatPacker, batches, open_shards, pack, row_order
+from longlode.packing import batches, make_packer, open_shards, pack
+from longlode.packing.packers.concat import ConcatRows
+from longlode.packing.packers.rows import row_order
 
 EOS = 0
 NUM_DOCUMENTS = 50
@@ -75,11 +77,19 @@ def equal(first, second):
 SETTINGS = {"length": 16, "batch_size": 4}
 
 
+PACKERS = ["concat", "truncate", "best_fit", "masked", make_packer("decompose", {"min_length": 2})]
+
+
 @pytest.mark.parametrize("packed", [False, True])
-def test_labels(shards, packed):
+@pytest.mark.parametrize("packer", PACKERS)
+def test_labels(shards, packed, packer):
+    if packer == "masked" and not packed:
+        with pytest.raises(ConfigError, match="set packed to true"):
+            batches(shards, **SETTINGS, seed=0, packer=packer)
+        return
     after = successors(shards)
-    for batch in take(batches(shards, **SETTINGS, seed=0, packed=packed), 30):
-        check_labels(batch, after)
+    for batch in take(batches(shards, **SETTINGS, seed=0, packed=packed, packer=packer), 30):
+        check_labels(batch, after)  # padding looks like an eos, and asks for nothing either
         assert batch.tokens.dtype == batch.labels.dtype == np.int64
         assert batch.num_tokens == (batch.tokens != EOS).sum()
 
@@ -116,9 +126,10 @@ def test_packed_is_the_same_rows_with_edges_at_documents_and_rows(shards):
 
 
 @pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packer", PACKERS)
 @pytest.mark.parametrize("start", [1, 7, 12, 13, 100])
-def test_resume_is_skipping(shards, start, packed):
-    options = {**SETTINGS, "seed": 5, "packed": packed}
+def test_resume_is_skipping(shards, start, packed, packer):
+    options = {**SETTINGS, "seed": 5, "packed": packed or packer == "masked", "packer": packer}
     whole = take(batches(shards, **options), start + 8)
     assert equal(take(batches(shards, **options, start_step=start), 8), whole[start:])
     assert not equal(take(batches(shards, **options, start_step=start + 1), 8), whole[start:])
@@ -127,7 +138,7 @@ def test_resume_is_skipping(shards, start, packed):
 def test_a_far_step_costs_no_more_than_a_near_one(shards, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "longlode.packing.loader.row_order", lambda *given: calls.append(given) or row_order(*given)
+        "longlode.packing.packers.rows.row_order", lambda *given: calls.append(given) or row_order(*given)
     )
     take(batches(shards, **SETTINGS, seed=5, start_step=10**12), 1)
     assert len(calls) <= 2
@@ -193,7 +204,7 @@ def test_splits_share_no_document(shards):
 @settings(max_examples=100, deadline=None)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30), length=st.integers(2, 50))
 def test_rows_hold_every_token_once(lengths, length):
-    packer = ConcatPacker(np.array(lengths), length)
+    packer = ConcatRows(np.array(lengths), length)
     rows = [packer.row(index) for index in range(packer.num_rows)]
     held = [(piece.document, t) for row in rows for piece in row for t in range(piece.start, piece.stop)]
     every = [(document, t) for document, size in enumerate(lengths) for t in range(size)]
@@ -201,6 +212,33 @@ def test_rows_hold_every_token_once(lengths, length):
     assert len(every) - len(held) < length
     assert all(sum(piece.stop - piece.start for piece in row) == length for row in rows)
     assert all(piece.stop > piece.start for row in rows for piece in row)
+
+
+@pytest.mark.parametrize("packer", [one for one in PACKERS if one != "masked"])
+def test_padding_stands_in_rows_only_and_asks_for_nothing(shards, packer):
+    options = {**SETTINGS, "seed": 3, "packer": packer}
+    for one, two in zip(
+        take(batches(shards, **options), 20), take(batches(shards, **options, packed=True), 20), strict=True
+    ):
+        assert one.tokens.size == SETTINGS["length"] * SETTINGS["batch_size"]
+        # Without the padding they are the same tokens in the same order.
+        for name in ("tokens", "labels"):
+            rows = getattr(one, name)[one.labels != IGNORED]
+            assert np.array_equal(rows, getattr(two, name)[two.labels != IGNORED])
+        assert two.tokens.size <= one.tokens.size
+        assert two.cu_seqlens[-1] == two.tokens.size
+        assert one.weights is two.weights is None
+        assert one.total_weight == one.num_tokens == two.num_tokens
+
+
+def test_weights_of_masked_packing_make_every_document_count_the_same(shards):
+    for batch in take(batches(shards, **SETTINGS, seed=3, packer="masked", packed=True), 20):
+        assert batch.weights.dtype == np.float32
+        assert not batch.weights[batch.labels == IGNORED].any()
+        sums = np.add.reduceat(batch.weights[0], batch.cu_seqlens[:-1])
+        has_labels = np.add.reduceat(batch.labels[0] != IGNORED, batch.cu_seqlens[:-1]) > 0
+        assert np.allclose(sums[has_labels], 1)
+        assert batch.total_weight == pytest.approx(has_labels.sum())
 
 
 def test_small_corpus_fills_a_batch_from_later_epochs(shards):

@@ -13,13 +13,22 @@ class Batch:
     labels: int64 `[B, T]`; `labels[b, t]` is the token that should follow `tokens[b, t]`, -100 where nothing is
       asked (padding, the last token of a packed document).
     cu_seqlens: int32 `[N + 1]` offsets of the packed documents, or None; given only with B = 1.
+    weights: float32 `[B, T]`, how much the loss of each label counts, or None: all the same.
     """
 
     tokens: np.ndarray
     labels: np.ndarray
     cu_seqlens: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     @property
     def num_tokens(self) -> int:
         """Positions that carry a label."""
         return int((self.labels != -100).sum())
+
+    @property
+    def total_weight(self) -> float:
+        """What the sum of weighted losses is divided by: the weights of all labels, or their number."""
+        if self.weights is None:
+            return self.num_tokens
+        return float(self.weights[self.labels != -100].sum(dtype=np.float64))

@@ -1,16 +1,29 @@
 """Training batches from shards, in an order that is a pure function."""
 
-import hashlib
 from collections.abc import Iterator
 
 import numpy as np
 
 from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError, InputError
-from longlode.packing.packers import ConcatPacker, Packer
+from longlode.packing.packers import Order, Packer, Piece, Schedule, StepRows, make_packer
 from longlode.packing.shards import Shards
 
 IGNORED = -100
+
+
+def plan(
+    shards: Shards,
+    packer: Packer | str,
+    *,
+    length: int,
+    batch_size: int,
+    seed: int,
+    split: str = "train",
+    heldout_fraction: float = 0.0,
+) -> Schedule:
+    """The rows of every step, and a report of what the packer makes of the documents. Arguments: as in `batches`."""
+    return _plan(shards, packer, length, batch_size, seed, split, heldout_fraction)[1]
 
 
 def batches(
@@ -19,6 +32,7 @@ def batches(
     length: int,
     batch_size: int,
     seed: int,
+    packer: Packer | str = "concat",
     start_step: int = 0,
     packed: bool = False,
     split: str = "train",
@@ -26,78 +40,110 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield the batches of steps start_step, start_step + 1, ... without end.
 
-    Documents of the split are laid end to end and cut into rows of `length` tokens; every epoch takes each
-    row once, in an order of its own (`row_order`), and a batch may reach into the next epoch. Step k's batch
-    does not depend on `start_step`, so that `batches(start_step=k)` is `batches()` with k batches skipped, at
-    no cost. A label is the next token of the same document, also across the end of a row; the last token of a
-    document, its eos, has the label -100: nothing is predicted across documents.
+    The packer decides which tokens stand in which row of which step. Step k's batch does not depend on `start_step`,
+    so that `batches(start_step=k)` is `batches()` with k batches skipped, at no cost. A label is the next token of the
+    same document, also across the end of a row; the last token of a document, its eos, has the label -100: nothing is
+    predicted across documents.
 
     Args:
-      length: tokens of a row. batch_size: rows of a batch.
-      packed: False: tokens and labels `[batch_size, length]`, cu_seqlens None, though a row may hold several
-        documents. True: one row `[1, batch_size * length]` with cu_seqlens at every document's and every
-        row's edge.
+      length: tokens of a full row. batch_size: full rows per step.
+      packer: one of `packing.packers`, or the name of one with its default options.
+      packed: False: tokens and labels `[rows, tokens]`, cu_seqlens None, though a row may hold several documents;
+        rows that are not full end in padding, eos without labels. True: one row `[1, tokens]`, without padding, with
+        cu_seqlens at every document's and every row's edge.
       split, heldout_fraction: "train" leaves out, "heldout" takes, the documents for which the first 8 bytes,
         big-endian, of the BLAKE2b hash of the id, divided by 2**64, are below the fraction
         (`corpus.in_heldout`).
-    Raises: InputError for too few tokens to fill one row; ConfigError for settings that make no sense.
+    Raises: InputError for too few tokens to fill one step; ConfigError for settings that make no sense.
     """
-    if batch_size < 1 or start_step < 0:
-        raise ConfigError(f"batch_size is {batch_size} and start_step {start_step}; expected >= 1 and >= 0.")
+    if start_step < 0:
+        raise ConfigError(f"start_step is {start_step}; expected >= 0.")
+    packer = make_packer(packer) if isinstance(packer, str) else packer
+    if packer.needs_isolation and not packed:
+        raise ConfigError(
+            f"the packer {packer.name!r} needs documents that do not see each other; set packed to true."
+        )
+    documents, schedule = _plan(shards, packer, length, batch_size, seed, split, heldout_fraction)
+    return _batches(shards, documents, schedule, start_step, packed)
+
+
+def _plan(
+    shards: Shards,
+    packer: Packer | str,
+    length: int,
+    batch_size: int,
+    seed: int,
+    split: str,
+    heldout_fraction: float,
+) -> tuple[np.ndarray, Schedule]:
+    """The documents of a split and the schedule of their rows."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; expected >= 1.")
+    packer = make_packer(packer) if isinstance(packer, str) else packer
     documents = shards.split(split, heldout_fraction)
-    packer = ConcatPacker(shards.lengths[documents], length)
-    if packer.num_rows < 1:
+    lengths = shards.lengths[documents]
+    order = Order(seed, shards.fingerprint)
+    schedule = packer.plan(lengths, length=length, batch_size=batch_size, order=order)
+    if schedule.num_rows < 1:
         raise InputError(
             f"{', '.join(map(str, shards.folders))}: the {len(documents):,} {split} documents have "
-            f"{packer.num_tokens:,} tokens; one row needs {length:,}. Pack more text, ask for shorter rows"
+            f"{int(lengths.sum()):,} tokens; one row needs {length:,}. Pack more text, ask for shorter rows"
             + (" or another heldout_fraction." if heldout_fraction else ".")
         )
-    rows = _endless_rows(packer.num_rows, start_step * batch_size, seed, shards.fingerprint)
-    return _batches(shards, documents, packer, rows, (batch_size, length), packed)
-
-
-def row_order(num_rows: int, seed: int, epoch: int, fingerprint: str) -> np.ndarray:
-    """The order of rows in an epoch: a permutation, int64 `[num_rows]`, the same on every machine.
-
-    Rows are sorted by the raw 64-bit output of Philox4x64-10 under a key hashed from the arguments. Only a
-    bit generator's raw stream is promised never to change; `Generator.permutation` may.
-    Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
-    """
-    blob = f"longlode row order\0{seed}\0{epoch}\0{fingerprint}".encode()
-    key = int.from_bytes(hashlib.blake2b(blob, digest_size=16).digest(), "big")
-    return np.argsort(np.random.Philox(key=key).random_raw(num_rows), kind="stable")
-
-
-def _endless_rows(num_rows: int, position: int, seed: int, fingerprint: str) -> Iterator[int]:
-    epoch, offset = divmod(position, num_rows)
-    while True:
-        order = row_order(num_rows, seed, epoch, fingerprint)
-        yield from order[offset:].tolist()
-        epoch, offset = epoch + 1, 0
+    return documents, schedule
 
 
 def _batches(
-    shards: Shards,
-    documents: np.ndarray,
-    packer: Packer,
-    rows: Iterator[int],
-    shape: tuple[int, int],
-    packed: bool,
+    shards: Shards, documents: np.ndarray, schedule: Schedule, start_step: int, packed: bool
 ) -> Iterator[Batch]:
-    batch_size, length = shape
+    step = start_step
     while True:
-        tokens = np.empty(batch_size * length, dtype=np.int64)
-        labels = np.full(batch_size * length, IGNORED, dtype=np.int64)
-        edges = [0]
-        for _ in range(batch_size):
-            for piece in packer.row(next(rows)):
-                # One token more than the piece, where the document has one: the last label.
-                found = shards.tokens(int(documents[piece.document]), piece.start, piece.stop + 1)
-                start, size = edges[-1], piece.stop - piece.start
-                tokens[start : start + size] = found[:size]
-                labels[start : start + len(found) - 1] = found[1:]
-                edges.append(start + size)
-        if packed:
-            yield Batch(tokens[None], labels[None], np.array(edges, dtype=np.int32))
-        else:
-            yield Batch(tokens.reshape(shape), labels.reshape(shape))
+        rows = schedule.step(step)
+        yield (_packed if packed else _rows)(shards, documents, rows)
+        step += 1
+
+
+def _packed(shards: Shards, documents: np.ndarray, step: StepRows) -> Batch:
+    """All pieces of a step in one row, one after the other."""
+    pieces = [piece for row in step.rows for piece in row]
+    edges = np.concatenate([[0], np.cumsum([piece.stop - piece.start for piece in pieces])])
+    filled = _Filled((int(edges[-1]),), shards.eos_id)
+    for piece, start in zip(pieces, edges.tolist(), strict=False):
+        filled.put(shards, documents, piece, start)
+    return filled.batch((1, -1), edges.astype(np.int32))
+
+
+def _rows(shards: Shards, documents: np.ndarray, step: StepRows) -> Batch:
+    """The rows of a step, one under the other."""
+    filled = _Filled((len(step.rows) * step.length,), shards.eos_id)
+    for number, row in enumerate(step.rows):
+        start = number * step.length
+        for piece in row:
+            filled.put(shards, documents, piece, start)
+            start += piece.stop - piece.start
+    return filled.batch((len(step.rows), step.length), None)
+
+
+class _Filled:
+    """Tokens, labels and weights of a step, filled piece by piece."""
+
+    def __init__(self, shape: tuple[int], padding: int) -> None:
+        self._tokens = np.full(shape, padding, dtype=np.int64)
+        self._labels = np.full(shape, IGNORED, dtype=np.int64)
+        self._weights = np.zeros(shape, dtype=np.float32)
+        self._is_weighted = False
+
+    def put(self, shards: Shards, documents: np.ndarray, piece: Piece, start: int) -> None:
+        """Put a piece where it starts."""
+        # One token more than the piece, where the document has one: the last label.
+        found = shards.tokens(int(documents[piece.document]), piece.start, piece.stop + 1)
+        size = piece.stop - piece.start
+        self._tokens[start : start + size] = found[:size]
+        self._labels[start : start + len(found) - 1] = found[1:]
+        self._weights[start : start + len(found) - 1] = piece.weight
+        self._is_weighted |= piece.weight != 1.0
+
+    def batch(self, shape: tuple[int, int], edges: np.ndarray | None) -> Batch:
+        """The batch, its arrays in this shape."""
+        weights = self._weights.reshape(shape) if self._is_weighted else None
+        return Batch(self._tokens.reshape(shape), self._labels.reshape(shape), edges, weights)

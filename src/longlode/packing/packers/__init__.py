@@ -1,0 +1,21 @@
+"""Packers: how documents become the rows of training steps. A new one is a new file here, or an entry point.
+
+    concat      end to end, cut where a row is full           truncate    one document a row
+    best_fit    whole documents, the least cutting            masked      the same, every document weighs the same
+    decompose   one document a sequence, powers of two, from short to long
+
+Start reading: `base.py` (what a packer is), `concat.py`, `rows.py` (rows of one length in a random order).
+"""
+
+from longlode.packing.packers.base import (
+    PACKERS,
+    Order,
+    Packer,
+    PackingReport,
+    Piece,
+    Schedule,
+    StepRows,
+    make_packer,
+)
+
+__all__ = ["PACKERS", "Order", "Packer", "PackingReport", "Piece", "Schedule", "StepRows", "make_packer"]
