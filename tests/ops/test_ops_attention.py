@@ -16,7 +16,10 @@ def make(B, T, J, H, G, K=4, V=4):
 
 
 def by_definition(q, k, v, *, window=None, q_offset=0, key_mask=None, cu_seqlens=None, scale=None, ahead=0):
-    """Softmax over explicitly masked scores; `ahead` = 1 lets a token see its successor: a broken twin."""
+    """Softmax over explicitly masked scores; `ahead` = 1 lets a token see its successor: a broken twin.
+
+    The q_offset keys before packed queries belong to the first document.
+    """
     B, T, H, K = q.shape
     k, v = (x.repeat_interleave(H // x.shape[2], dim=2) for x in (k, v))
     position = torch.arange(T)[:, None] + q_offset
@@ -27,8 +30,8 @@ def by_definition(q, k, v, *, window=None, q_offset=0, key_mask=None, cu_seqlens
     if key_mask is not None:
         seen = seen & key_mask[:, None, None]
     if cu_seqlens is not None:
-        document = torch.bucketize(key, cu_seqlens[1:], right=True)
-        seen = seen & (document[:, None] == document)
+        document = torch.bucketize(key - q_offset, cu_seqlens[1:], right=True)
+        seen = seen & (document[q_offset : q_offset + T, None] == document)
     scores = torch.einsum("bthk,bjhk->bhtj", q, k) * (K**-0.5 if scale is None else scale)
     weights = scores.masked_fill(~seen, float("-inf")).softmax(-1).nan_to_num(0.0)
     return torch.einsum("bhtj,bjhv->bthv", weights, v)
@@ -80,6 +83,33 @@ def test_left_padding(window):
 @pytest.mark.parametrize("window", [None, 5])
 def test_packed_documents(window):
     check(make(1, 30, 30, 4, 2), cu_seqlens=torch.tensor([0, 1, 9, 10, 30]), window=window)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("padded", [False, True])
+def test_packed_documents_of_which_the_first_continues(window, padded):
+    key_mask = torch.ones(1, 41, dtype=torch.bool)
+    key_mask[0, [0, 3, 12, 20]] = False
+    for offsets in ([0, 1, 9, 10, 30], [0, 12, 30], [0, 30]):
+        options = {"key_mask": key_mask} if padded else {}
+        check(make(1, 30, 41, 4, 2), q_offset=11, cu_seqlens=torch.tensor(offsets), window=window, **options)
+
+
+@pytest.mark.parametrize("cut", [1, 7, 8, 9, 20])
+def test_a_packed_row_cut_anywhere_equals_the_whole(cut):
+    """As two ranks read it that share a sequence: the right one has the keys of the document across the cut."""
+    q, k, v = make(1, 30, 30, 4, 2)
+    edges = [0, 8, 9, 30]
+    whole = attention(q, k, v, cu_seqlens=torch.tensor(edges))
+    begun = max(edge for edge in edges if edge <= cut)
+    left = torch.tensor([edge for edge in edges if edge < cut] + [cut])
+    right = torch.tensor([0] + [edge - cut for edge in edges if edge > cut])
+    parts = [
+        attention(q[:, :cut], k[:, :cut], v[:, :cut], cu_seqlens=left),
+        attention(q[:, cut:], k[:, begun:], v[:, begun:], cu_seqlens=right, q_offset=cut - begun),
+    ]
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=TOLERANCE)
 
 
 def test_scale_and_value_size():

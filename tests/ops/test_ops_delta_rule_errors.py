@@ -42,7 +42,7 @@ def test_refused_arguments(changes, message):
         ([0, 3, 3, 6], r"document 1 empty .*Drop empty documents"),
         ([0, 4, 2, 6], "document 1 empty or backward"),
         ([0, 3, 5], "runs from 0 to 5; expected from 0 to T = 6"),
-        ([1, 6], "runs from 1 to 6"),
+        ([1, 6], "runs from 1 to 6; expected it to start at 0"),
         ([0], "expected \\[N \\+ 1\\] integers"),
     ],
 )

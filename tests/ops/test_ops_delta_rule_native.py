@@ -46,7 +46,7 @@ def with_set(instruction_set):
     """`delta_rule` on the kernels of one instruction set."""
 
     def run(q, k, v, beta, *, g=None, state=None, cu_seqlens=None, chunk_size=None):
-        offsets = None if cu_seqlens is None else cu_seqlens.tolist()
+        offsets = None if cu_seqlens is None else tuple(cu_seqlens.tolist())
         scale = q.shape[-1] ** -0.5
         return native.delta_rule_native(q, k, v, beta, g, scale, state, offsets, chunk_size, instruction_set)
 

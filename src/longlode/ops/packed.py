@@ -1,40 +1,105 @@
-"""Checks on `cu_seqlens`, the offsets of packed documents, shared by every op that takes them."""
+"""Packed documents: `Offsets`, where they begin and end, read from the device once however many ops ask."""
 
+import functools
 import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from longlode.core.errors import ConfigError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def document_offsets(cu_seqlens: torch.Tensor, num_rows: int, num_tokens: int) -> list[int]:
-    """Check `cu_seqlens` and return it as a list `[0, end of document 0, ..., num_tokens]`.
 
-    Args:
-      cu_seqlens: integer `[N + 1]`, token offsets; document n is tokens `cu_seqlens[n]` to `cu_seqlens[n +
-      1]`. num_rows: B of the packed tensors, which must be 1.
-      num_tokens: T of the packed tensors.
-    Raises: ConfigError on a wrong shape, dtype, range, order, or an empty document.
-    On a CUDA tensor this waits for the device, once.
+@dataclass(frozen=True)
+class Offsets:
+    """Token offsets of N documents packed in one row, on the host and on a device.
+
+    Every op takes one wherever it takes `cu_seqlens`. A plain tensor does as well, but is then copied to the host by
+    each op, and on CUDA each copy waits for the device: make one `Offsets` per forward pass with `Offsets.read`.
+
+    host: `(0, end of document 0, ..., number of tokens)`.
+    tensor: integers `[N + 1]`, the same numbers; two `Offsets` are equal when `host` is.
     """
+
+    host: tuple[int, ...]
+    tensor: torch.Tensor = field(compare=False, repr=False)
+
+    @classmethod
+    def read(cls, cu_seqlens: "torch.Tensor | Offsets") -> "Offsets":
+        """Check `cu_seqlens`, integers `[N + 1]`, and copy it to the host; `Offsets` are returned as they are.
+
+        Raises: ConfigError on a wrong shape, dtype, start, order, or an empty document.
+        """
+        if isinstance(cu_seqlens, Offsets):
+            return cu_seqlens
+        if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 2 or cu_seqlens.is_floating_point():
+            raise ConfigError(
+                f"cu_seqlens has shape {list(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; "
+                "expected [N + 1] integers with N >= 1."
+            )
+        host = tuple(cu_seqlens.tolist())
+        if host[0] != 0:
+            raise ConfigError(f"cu_seqlens runs from {host[0]} to {host[-1]}; expected it to start at 0.")
+        for document, (start, end) in enumerate(itertools.pairwise(host)):
+            if end <= start:
+                raise ConfigError(
+                    f"cu_seqlens makes document {document} empty or backward (tokens {start} to {end}); "
+                    "expected strictly increasing offsets. Drop empty documents before packing."
+                )
+        return cls(host, cu_seqlens)
+
+    @property
+    def num_documents(self) -> int:
+        """N."""
+        return len(self.host) - 1
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all documents together."""
+        return self.host[-1]
+
+
+def document_offsets(
+    cu_seqlens: torch.Tensor | Offsets | None, num_rows: int, num_tokens: int
+) -> tuple[int, ...] | None:
+    """Check `cu_seqlens` against B = `num_rows` and T = `num_tokens` of packed tensors; its numbers, None for None.
+
+    Raises: ConfigError as `Offsets.read`, on more than one row, and on offsets that do not end at T.
+    """
+    if cu_seqlens is None:
+        return None
     if num_rows != 1:
         raise ConfigError(
             f"cu_seqlens was given with B = {num_rows} rows; expected B = 1. Put all documents in one row."
         )
-    if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 2 or cu_seqlens.is_floating_point():
+    offsets = Offsets.read(cu_seqlens)
+    if offsets.num_tokens != num_tokens:
         raise ConfigError(
-            f"cu_seqlens has shape {list(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; "
-            "expected [N + 1] integers with N >= 1."
+            f"cu_seqlens runs from 0 to {offsets.num_tokens}; expected from 0 to T = {num_tokens}."
         )
-    offsets: list[int] = cu_seqlens.tolist()
-    if offsets[0] != 0 or offsets[-1] != num_tokens:
-        raise ConfigError(
-            f"cu_seqlens runs from {offsets[0]} to {offsets[-1]}; expected from 0 to T = {num_tokens}."
-        )
-    for document, (start, end) in enumerate(itertools.pairwise(offsets)):
-        if end <= start:
-            raise ConfigError(
-                f"cu_seqlens makes document {document} empty or backward (tokens {start} to {end}); "
-                "expected strictly increasing offsets. Drop empty documents before packing."
-            )
-    return offsets
+    return offsets.host
+
+
+def kept(make: Callable[P, R]) -> Callable[P, R]:
+    """Keep the last 64 results of `make`, whose tensors are constants: functions of its (hashable) arguments alone.
+
+    The tensors are plain ones whoever asks first, since autograd could not save what inference mode made. Tracers get
+    tensors of their own, which end with the trace, and compilers, which see through no cache, `make` itself.
+    """
+
+    @functools.lru_cache(maxsize=64)
+    def remembered(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch._C.DisableTorchFunction(), torch.inference_mode(False):
+            return make(*args, **kwargs)
+
+    @functools.wraps(make)
+    def answer(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+            return make(*args, **kwargs)
+        return remembered(*args, **kwargs)  # type: ignore[arg-type]
+
+    return answer

@@ -8,7 +8,7 @@ import torch
 from longlode.core.errors import ConfigError
 from longlode.core.shapes import check_shape
 from longlode.ops.attention.blocks import attend
-from longlode.ops.packed import document_offsets
+from longlode.ops.packed import Offsets, document_offsets
 
 __all__ = ["attention"]
 
@@ -21,7 +21,7 @@ def attention(
     window: int | None = None,
     q_offset: int = 0,
     key_mask: torch.Tensor | None = None,
-    cu_seqlens: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | Offsets | None = None,
     scale: float | None = None,
 ) -> torch.Tensor:
     """Causal attention: o_t = sum_j softmax_j(scale q_t . k_j) v_j over the keys j that token t may see.
@@ -35,10 +35,13 @@ def attention(
       window: how many positions a query sees, itself included; None is all.
       q_offset: position of the first query among the keys (the length of a cache before it).
       key_mask: bool `[B, J]`, false on padding; None is all true.
-      cu_seqlens: integer `[N + 1]`, token offsets of packed documents; then B = 1, q_offset = 0 and J = T.
+      cu_seqlens: integer `[N + 1]`, or `ops.packed.Offsets`: token offsets of documents packed in q; then B = 1. The
+        `q_offset` keys before them belong to the first document, which they continue.
       scale: None is K ** -0.5.
     Returns: o `[B, T, H, V]`. A query that may see no key gives zeros.
     Raises: ConfigError on shapes, offsets, or a window below 1.
+    Gradients are those of PyTorch's kernels: a second derivative, or one in forward mode, needs its MATH kernel
+    (`torch.nn.attention.sdpa_kernel`), and raises in the others.
     Cost: O(T J) time, or O(T window) with a window; never a mask of more than a block of queries by its keys
       where a window or documents bound it.
     """
@@ -59,13 +62,7 @@ def attention(
         check_shape("key_mask", key_mask, "B J", sizes)
         if key_mask.dtype != torch.bool:
             raise ConfigError(f"key_mask is {key_mask.dtype}; expected torch.bool.")
-    offsets = None
-    if cu_seqlens is not None:
-        if q_offset or sizes["J"] != sizes["T"]:
-            raise ConfigError(
-                "cu_seqlens was given with a cache (q_offset > 0 or J > T); expected q_offset = 0, J = T."
-            )
-        offsets = document_offsets(cu_seqlens, sizes["B"], sizes["T"])
+    offsets = document_offsets(cu_seqlens, sizes["B"], sizes["T"])
     return attend(
         q, k, v, window, q_offset, key_mask, offsets, sizes["K"] ** -0.5 if scale is None else scale
     )

@@ -17,16 +17,19 @@ def attend(
     window: int | None,
     q_offset: int,
     key_mask: torch.Tensor | None,
-    offsets: list[int] | None,
+    offsets: tuple[int, ...] | None,
     scale: float,
 ) -> torch.Tensor:
     """Arguments and result as in `longlode.ops.attention.attention`, checked."""
     if offsets is not None:
         parts = []
         for start, end in itertools.pairwise(offsets):
-            tokens = slice(start, end)
-            mask = None if key_mask is None else key_mask[:, tokens]
-            parts.append(attend(q[:, tokens], k[:, tokens], v[:, tokens], window, 0, mask, None, scale))
+            # The first document has the keys of the cache before its own; the others begin at their own first key.
+            before = q_offset if start == 0 else 0
+            keys = slice(q_offset - before + start, q_offset + end)
+            mask = None if key_mask is None else key_mask[:, keys]
+            part = (q[:, start:end], k[:, keys], v[:, keys], window, before, mask, None, scale)
+            parts.append(attend(*part))
         return torch.cat(parts, dim=1)
     T, J = q.shape[1], q_offset + q.shape[1]
     if window is not None and window >= J:

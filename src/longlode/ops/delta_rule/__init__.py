@@ -18,7 +18,7 @@ from longlode.ops.delta_rule.backends import (
     why_no_triton_for,
 )
 from longlode.ops.dtypes import check_dtypes
-from longlode.ops.packed import document_offsets
+from longlode.ops.packed import Offsets, document_offsets
 from longlode.ops.surroundings import resolved
 
 __all__ = ["available_backends", "delta_rule", "delta_rule_step"]
@@ -35,7 +35,7 @@ def delta_rule(
     g: torch.Tensor | None = None,
     scale: float | None = None,
     state: torch.Tensor | None = None,
-    cu_seqlens: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | Offsets | None = None,
     chunk_size: int | None = None,
     backend: str = "auto",
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,7 +49,8 @@ def delta_rule(
       g: `[B, T, H]`, log-decay in nats a token, <= 0 (-inf clears the state); None is no decay.
       scale: factor on the output; None is K ** -0.5.
       state: `[N, H, K, V]`, the state before the first token of each document; None is zero.
-      cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
+      cu_seqlens: integer `[N + 1]`, or `ops.packed.Offsets`: token offsets of N packed documents; B must be 1.
+        Row n of `state` belongs to document n. Without it N = B.
       chunk_size: tokens a chunk, a power of two from 4 to 256 (triton, native: 16, 32, 64); None picks it.
       backend: "auto" (by `q.device`: on CUDA the Triton kernels, on the CPU the compiled ones, where they can run
         the call and agreed there with the chunkwise path; else chunkwise, which may also be traced and compiled;
@@ -139,8 +140,8 @@ def _check(
     beta: torch.Tensor,
     g: torch.Tensor | None,
     state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-) -> list[int] | None:
+    cu_seqlens: torch.Tensor | Offsets | None,
+) -> tuple[int, ...] | None:
     """Check every argument; return the documents' offsets."""
     sizes: dict[str, int] = {}
     check_shape("q", q, "B T H K", sizes)
@@ -153,7 +154,7 @@ def _check(
         if sizes[letter] == 0:
             raise ConfigError(f"{letter} is 0 (q has shape {list(q.shape)}); expected at least 1.")
     check_dtypes({"q": q, "k": k, "v": v}, {"beta": beta, "g": g, "state": state})
-    offsets = None if cu_seqlens is None else document_offsets(cu_seqlens, sizes["B"], sizes["T"])
+    offsets = document_offsets(cu_seqlens, sizes["B"], sizes["T"])
     sizes["N"] = sizes["B"] if offsets is None else len(offsets) - 1
     if state is not None:
         check_shape("state", state, "N H K V", sizes)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from longlode.ops.delta_rule.first_order import FirstOrderOnly
-from longlode.ops.delta_rule.layout import Mover, Plan, Tile, make_plan
+from longlode.ops.delta_rule.layout import Mover, Plan, Tile, make_plan, order_on
 from longlode.ops.delta_rule.precision import state_dtype
 from longlode.ops.delta_rule.scratch import Scratch
 from longlode.ops.delta_rule.triangular import unit_lower_inverse
@@ -32,7 +32,7 @@ def delta_rule_chunkwise(
     g: torch.Tensor | None,
     scale: float,
     state: torch.Tensor | None,
-    offsets: list[int] | None,
+    offsets: tuple[int, ...] | None,
     chunk: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the chunk form; arguments and results as in `longlode.ops.delta_rule.delta_rule`.
@@ -43,7 +43,7 @@ def delta_rule_chunkwise(
     B, T, H, _ = fixed_sizes(q)
     on_cpu = q.device.type == "cpu"
     chunk = chunk or (_CPU_CHUNK if on_cpu else _GPU_CHUNK)
-    plan = make_plan(None if offsets is None else tuple(offsets), B, T, H, chunk, not on_cpu)
+    plan = make_plan(offsets, B, T, H, chunk, not on_cpu)
     inputs = (q, k, v, beta, g, state)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
         o, final_state = _DeltaRule.apply(*inputs, scale, plan)
@@ -73,7 +73,7 @@ class _Call:
         self.scale = torch.full((1, 1, 1, 1), scale, dtype=self.scratch.dtype, device=q.device)
         ones = torch.ones(self.C, self.C, dtype=self.scratch.dtype, device=q.device)
         self.causal = torch.stack((ones.tril(), ones.tril(-1)))
-        self.order = torch.tensor(plan.order, device=q.device)
+        self.order = order_on(plan.order, q.device)
 
     def sorted_states(self, states: torch.Tensor | None) -> torch.Tensor:
         """Copy of `[N, H, K, V]` states in the plan's order of documents; zeros for None."""

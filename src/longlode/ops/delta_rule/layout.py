@@ -13,6 +13,8 @@ from functools import lru_cache
 
 import torch
 
+from longlode.ops.packed import kept
+
 # Chunk tokens times heads of a tile: large enough to amortise the calls, small enough for the second-level
 # cache.
 _CPU_TILE_TOKEN_HEADS = 2048
@@ -98,6 +100,12 @@ def _plan(
 
 
 _kept_plan = lru_cache(maxsize=64)(_plan)
+
+
+@kept
+def order_on(order: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """`Plan.order` as a tensor for indexing."""
+    return torch.tensor(order, device=device)
 
 
 def _group_tiles(row: int, num_steps: list[int], budget: int) -> list[Tile]:

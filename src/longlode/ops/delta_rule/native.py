@@ -106,7 +106,7 @@ def delta_rule_native(
     g: torch.Tensor | None,
     scale: float,
     state: torch.Tensor | None,
-    offsets: list[int] | None,
+    offsets: tuple[int, ...] | None,
     chunk: int | None,
     instruction_set: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,9 +120,7 @@ def delta_rule_native(
     if why_not:
         raise BackendError(f"delta_rule backend 'native' cannot run this call: {why_not}.")
     C = chunk or _CHUNK
-    plan = make_plan(
-        None if offsets is None else tuple(offsets), q.shape[0], q.shape[1], C, span_chunks(K, V, C)
-    )
+    plan = make_plan(offsets, q.shape[0], q.shape[1], C, span_chunks(K, V, C))
     inputs = (q, k, v, beta, g, state)
     differentiate = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     o, final_state = _NativeDeltaRule.apply(

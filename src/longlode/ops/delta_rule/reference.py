@@ -15,7 +15,7 @@ def delta_rule_reference(
     g: torch.Tensor | None,
     scale: float,
     state: torch.Tensor | None,
-    offsets: list[int] | None,
+    offsets: tuple[int, ...] | None,
     chunk: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the recurrence over every document; autograd differentiates it, as often as asked.

@@ -92,7 +92,7 @@ def delta_rule_triton(
     g: torch.Tensor | None,
     scale: float,
     state: torch.Tensor | None,
-    offsets: list[int] | None,
+    offsets: tuple[int, ...] | None,
     chunk: int | None,
     config: Config | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,8 +107,8 @@ def delta_rule_triton(
     config = config or launch_config(q.shape[-1], v.shape[-1], q.dtype)
     B, T = q.shape[:2]
     if offsets is None:
-        offsets = list(range(0, B * T + 1, T))
-    plan = make_plan(tuple(offsets), chunk or config.chunk, q.device)
+        offsets = tuple(range(0, B * T + 1, T))
+    plan = make_plan(offsets, chunk or config.chunk, q.device)
     inputs = (q, k, v, beta, g, state)
     differentiate = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     o, final_state = _TritonDeltaRule.apply(

@@ -12,7 +12,7 @@ from longlode.ops.backends import Backend, Backends
 from longlode.ops.dtypes import check_dtypes
 from longlode.ops.linear_attention.chunkwise import linear_attention_chunkwise
 from longlode.ops.linear_attention.reference import advance, linear_attention_reference
-from longlode.ops.packed import document_offsets
+from longlode.ops.packed import Offsets, document_offsets
 from longlode.ops.surroundings import Interface, resolved
 
 __all__ = ["linear_attention", "linear_attention_step"]
@@ -33,7 +33,7 @@ def linear_attention(
     g: torch.Tensor | None = None,
     scale: float | None = None,
     state: torch.Tensor | None = None,
-    cu_seqlens: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | Offsets | None = None,
     chunk_size: int | None = None,
     backend: str = "auto",
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,7 +46,8 @@ def linear_attention(
         one a key channel, None for no decay.
       scale: factor on the output; None is K ** -0.5.
       state: `[N, H, K, V]`, the state before the first token of each document; None is zero.
-      cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
+      cu_seqlens: integer `[N + 1]`, or `ops.packed.Offsets`: token offsets of N packed documents; B must be 1.
+        Row n of `state` belongs to document n. Without it N = B.
       chunk_size: tokens a chunk of the chunkwise backend, a power of two from 4 to 256; None picks it.
       backend: "auto" (chunkwise, on every device; the reference under transforms of torch.func and forward-mode
         derivatives), "chunkwise" or "reference".
@@ -66,7 +67,7 @@ def linear_attention(
     if g is not None:
         check_shape("g", g, "B T H K" if g.dim() == 4 else "B T H", sizes)
     check_dtypes({"q": q, "k": k, "v": v}, {"g": g, "state": state})
-    offsets = None if cu_seqlens is None else document_offsets(cu_seqlens, sizes["B"], sizes["T"])
+    offsets = document_offsets(cu_seqlens, sizes["B"], sizes["T"])
     sizes["N"] = sizes["B"] if offsets is None else len(offsets) - 1
     if state is not None:
         check_shape("state", state, "N H K V", sizes)

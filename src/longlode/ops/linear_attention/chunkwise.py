@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from longlode.ops.delta_rule.layout import Mover, Plan, Tile, make_plan
+from longlode.ops.delta_rule.layout import Mover, Plan, Tile, make_plan, order_on
 from longlode.ops.delta_rule.precision import state_dtype
 from longlode.ops.surroundings import fixed_sizes
 
@@ -36,7 +36,7 @@ def linear_attention_chunkwise(
     g: torch.Tensor | None,
     scale: float,
     state: torch.Tensor | None,
-    offsets: list[int] | None,
+    offsets: tuple[int, ...] | None,
     chunk: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the chunk form; arguments and results as in `longlode.ops.linear_attention.linear_attention`.
@@ -46,7 +46,7 @@ def linear_attention_chunkwise(
     B, T, H, K = fixed_sizes(q)
     on_gpu = q.device.type != "cpu"
     chunk = chunk or (_GPU_CHUNK if on_gpu else _CPU_CHUNK)
-    plan = make_plan(None if offsets is None else tuple(offsets), B, T, H, chunk, on_gpu)
+    plan = make_plan(offsets, B, T, H, chunk, on_gpu)
     if state is None:
         state = q.new_zeros(len(plan.order), H, K, v.shape[-1], dtype=state_dtype(q.dtype))
     inputs = (q, k, v, g, state)
@@ -100,7 +100,7 @@ def _forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs and final states; `kept` receives the states before each tile. Autograd can differentiate it."""
     q, v = inputs.q, inputs.v
-    order = torch.tensor(plan.order, device=q.device)
+    order = order_on(plan.order, q.device)
     states = state[order].to(state_dtype(q.dtype))
     o = torch.empty_like(v)
     for tile in plan.tiles:
@@ -117,7 +117,7 @@ def _gradients(ctx: Any, do: torch.Tensor, dfinal: torch.Tensor) -> list[torch.T
     """Gradients of q, k, v, g and state, tile by tile from the last."""
     q, k, v, g, initial, *kept = ctx.saved_tensors
     plan: Plan = ctx.plan
-    order = torch.tensor(plan.order, device=q.device)
+    order = order_on(plan.order, q.device)
     dstates = dfinal[order]
     grads = [None if x is None else torch.empty_like(x) for x in (q, k, v, g)]
     for tile, state in zip(reversed(plan.tiles), reversed(kept), strict=True):

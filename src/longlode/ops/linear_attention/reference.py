@@ -32,7 +32,7 @@ def linear_attention_reference(
     g: torch.Tensor | None,
     scale: float,
     state: torch.Tensor | None,
-    offsets: list[int] | None,
+    offsets: tuple[int, ...] | None,
     chunk: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the recurrence over every document; autograd differentiates it.

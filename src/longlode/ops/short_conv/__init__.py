@@ -7,7 +7,7 @@ import torch
 
 from longlode.core.errors import ConfigError
 from longlode.core.shapes import check_shape
-from longlode.ops.packed import document_offsets
+from longlode.ops.packed import Offsets, document_offsets
 from longlode.ops.short_conv.shifts import convolve, last_inputs, wide
 
 __all__ = ["short_conv", "short_conv_step"]
@@ -18,7 +18,7 @@ def short_conv(
     weight: torch.Tensor,
     *,
     state: torch.Tensor | None = None,
-    cu_seqlens: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | Offsets | None = None,
     activation: str | None = "silu",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Depthwise causal convolution: y_t = f(sum_i weight[:, i] * x_{t - W + 1 + i}), W taps, the last on x_t
@@ -28,7 +28,8 @@ def short_conv(
       x: `[B, T, D]`.
       weight: `[D, W]`, one filter a channel.
       state: `[N, D, W - 1]`, the inputs before the first token of each document, oldest first; None is zeros.
-      cu_seqlens: integer `[N + 1]`, token offsets of N packed documents; B must be 1. Without it N = B.
+      cu_seqlens: integer `[N + 1]`, or `ops.packed.Offsets`: token offsets of N packed documents; B must be 1.
+        Row n of `state` belongs to document n. Without it N = B.
       activation: f, "silu" or None.
     Returns: y `[B, T, D]` in x.dtype, and the last W - 1 inputs of each document `[N, D, W - 1]` (with the
       incoming state or zeros in front when the document is shorter). Sums and f are formed in float32 at least,
@@ -43,7 +44,7 @@ def short_conv(
     _check_activation(activation)
     if sizes["T"] == 0:
         raise ConfigError("x has T = 0 tokens; expected at least 1.")
-    offsets = None if cu_seqlens is None else document_offsets(cu_seqlens, sizes["B"], sizes["T"])
+    offsets = document_offsets(cu_seqlens, sizes["B"], sizes["T"])
     sizes["N"] = sizes["B"] if offsets is None else len(offsets) - 1
     if state is not None:
         _check_state(state, weight, sizes)

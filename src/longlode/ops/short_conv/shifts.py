@@ -3,12 +3,15 @@
 import functools
 import itertools
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 
+from longlode.ops.packed import kept
+
 
 def convolve(
-    x: torch.Tensor, weight: torch.Tensor, state: torch.Tensor | None, offsets: list[int] | None
+    x: torch.Tensor, weight: torch.Tensor, state: torch.Tensor | None, offsets: tuple[int, ...] | None
 ) -> torch.Tensor:
     """y before the activation, in the dtype of the sums; arguments as in `longlode.ops.short_conv.short_conv`, offsets
     checked.
@@ -40,7 +43,7 @@ def sum_of_taps(inputs: Iterable[torch.Tensor], weight: torch.Tensor) -> torch.T
 
 
 def last_inputs(
-    x: torch.Tensor, num_inputs: int, state: torch.Tensor | None, offsets: list[int] | None
+    x: torch.Tensor, num_inputs: int, state: torch.Tensor | None, offsets: tuple[int, ...] | None
 ) -> torch.Tensor:
     """The last `num_inputs` inputs of each document, oldest first, `[N, D, num_inputs]`."""
     if offsets is None:
@@ -50,9 +53,7 @@ def last_inputs(
             past = _rows_before(x, num_inputs, state)
             recent = torch.cat((past[:, num_inputs - missing :], recent), dim=1)
     else:
-        lengths = torch.tensor([end - start for start, end in itertools.pairwise(offsets)])
-        position = lengths[:, None] - num_inputs + torch.arange(num_inputs)
-        recent = _inputs_at(x, position, state, offsets)
+        recent = _inputs_at(x, _last_places(offsets, num_inputs, x.device), state)
     return recent.transpose(1, 2).contiguous()
 
 
@@ -68,7 +69,7 @@ def _restart_documents(
     x: torch.Tensor,
     weight: torch.Tensor,
     state: torch.Tensor | None,
-    offsets: list[int],
+    offsets: tuple[int, ...],
     narrow: bool,
 ) -> torch.Tensor:
     """Replace the outputs that looked across a document's start: the first W - 1 of each document.
@@ -77,31 +78,66 @@ def _restart_documents(
     of terms is kept; otherwise the quicker sum will do, a unit in the last place beside it.
     """
     W = weight.shape[1]
-    N = len(offsets) - 1
-    position = torch.arange(1 - W, W - 1).expand(N, -1)
-    windows = _inputs_at(x, position, state, offsets).unfold(1, W, 1)  # [N, W - 1, D, W]
+    windows = _inputs_at(x, _first_places(offsets, W, x.device), state).unfold(1, W, 1)  # [N, W - 1, D, W]
     restarted = sum_of_taps(reversed(windows.unbind(-1)), weight) if narrow else (windows * weight).sum(-1)
-    starts, ends = torch.tensor(offsets[:-1])[:, None], torch.tensor(offsets[1:])[:, None]
-    token = starts + torch.arange(W - 1)
-    exists = token < ends
-    return y.index_copy(1, token[exists].to(x.device), restarted[exists.to(x.device)][None].to(y.dtype))
+    token, exists = _first_tokens(offsets, W, x.device)
+    return y.index_copy(1, token, restarted[exists][None].to(y.dtype))
 
 
-def _inputs_at(
-    x: torch.Tensor, position: torch.Tensor, state: torch.Tensor | None, offsets: list[int]
-) -> torch.Tensor:
-    """Inputs `[N, P, D]` of packed x `[1, T, D]` at positions `[N, P]` counted from each document's start.
+class _Places(NamedTuple):
+    """Where inputs of documents lie: positions `[N, P]` counted from each document's start, and their tokens.
 
-    Position -1 is the newest entry of the document's state `[N, D, W - 1]`; without a state it is zero.
-    Positions beyond a document's end give some other input, which the caller drops.
+    token: `[N, P]` in the packed row, cut to its ends.  before: `[N, P]`, whether the position is before the document.
+    from_end: `[N, P]` int, for those the distance from the end of the document's state, 1 for its newest entry.
     """
-    starts = torch.tensor(offsets[:-1])[:, None]
-    token = (starts + position).clamp(0, offsets[-1] - 1).to(x.device)
-    inputs = x[0][token]
-    before = (position < 0).to(x.device)
+
+    token: torch.Tensor
+    before: torch.Tensor
+    from_end: torch.Tensor
+
+
+def _places(offsets: tuple[int, ...], position: torch.Tensor, device: torch.device) -> _Places:
+    starts = torch.tensor(offsets[:-1], device="cpu")[:, None]
+    token = (starts + position).clamp(0, offsets[-1] - 1)
+    return _Places(*(x.to(device) for x in (token, position < 0, -position)))
+
+
+@kept
+def _last_places(offsets: tuple[int, ...], num_inputs: int, device: torch.device) -> _Places:
+    """The last `num_inputs` positions of each document, negative where it is shorter."""
+    lengths = torch.tensor([end - start for start, end in itertools.pairwise(offsets)], device="cpu")
+    position = lengths[:, None] - num_inputs + torch.arange(num_inputs, device="cpu")
+    return _places(offsets, position, device)
+
+
+@kept
+def _first_places(offsets: tuple[int, ...], W: int, device: torch.device) -> _Places:
+    """The 2 W - 2 positions that the windows of a document's first W - 1 tokens hold."""
+    position = torch.arange(1 - W, W - 1, device="cpu").expand(len(offsets) - 1, -1)
+    return _places(offsets, position, device)
+
+
+@kept
+def _first_tokens(
+    offsets: tuple[int, ...], W: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first W - 1 tokens of each document that has them, in one row, and which `[N, W - 1]` those are."""
+    starts, ends = (torch.tensor(x, device="cpu")[:, None] for x in (offsets[:-1], offsets[1:]))
+    token = starts + torch.arange(W - 1, device="cpu")
+    exists = token < ends
+    return token[exists].to(device), exists.to(device)
+
+
+def _inputs_at(x: torch.Tensor, places: _Places, state: torch.Tensor | None) -> torch.Tensor:
+    """Inputs `[N, P, D]` of packed x `[1, T, D]` at `places`.
+
+    Those before a document come from its state `[N, D, W - 1]`, or are zero without one; those beyond its end are some
+    other input, which the caller drops.
+    """
+    inputs = x[0][places.token]
     if state is None:
-        return inputs.masked_fill(before[:, :, None], 0.0)
-    from_end = (-position).clamp(1, state.shape[2]).to(x.device)
-    index = (state.shape[2] - from_end)[:, None].expand(-1, state.shape[1], -1)
-    from_state = state.to(x.dtype).gather(2, index).transpose(1, 2)
-    return torch.where(before[:, :, None], from_state, inputs)
+        return inputs.masked_fill(places.before[:, :, None], 0.0)
+    # Clamped, because the index is read, and dropped, at positions inside the document too.
+    index = (state.shape[2] - places.from_end.clamp(1, state.shape[2]))[:, None]
+    from_state = state.to(x.dtype).gather(2, index.expand(-1, state.shape[1], -1)).transpose(1, 2)
+    return torch.where(places.before[:, :, None], from_state, inputs)
