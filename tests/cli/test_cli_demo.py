@@ -118,17 +118,9 @@ def test_baselines_are_named_beside_the_score():
 def test_findings_survive_an_evaluation_without_intervals():
     row = {"task": "loss_by_position", "length": 64, "metric": "nats", "a": 4.0, "b": 4.0, "difference": 0.0}
     row |= {"low": None, "high": None, "n": 1, "better": "lower", "favours": ""}
-    far = {
-        "length": 64,
-        "bucket_start": 32,
-        "bucket_stop": 64,
-        "difference": 0.0,
-        "low": None,
-        "high": None,
-        "n": 1,
-    }
+    far = {"length": 64, "start": 32, "stop": 64, "mean": 0.0, "low": None, "high": None, "n": 1}
     halves = {name: {INTACT: 1, SPLICED: 0, "files": 1} for name in ("selected", "random")}
-    found = findings({}, halves, {"rows": [row], "loss_by_position": [far]})
+    found = findings({}, halves, {"rows": [row], "curves": {"loss_by_position": [far]}})
     assert len(found) == 5
     assert "not the luck of a seed" in found[-1]
     assert "too few examples" in found[2]

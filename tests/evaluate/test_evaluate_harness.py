@@ -116,5 +116,5 @@ def test_lm_evals_own_command_finds_our_models(places, tmp_path):
 
 def test_without_lm_eval_the_pip_line_is_shown(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(BackendError, match=r"pip install 'longlode\[eval\]'"):
+    with pytest.raises(BackendError, match=r"pip install lm-eval"):
         run_harness(None, None, tasks=["x"], out=tmp_path)

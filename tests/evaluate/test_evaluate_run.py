@@ -70,7 +70,7 @@ def test_copier_recalls_and_its_forgetful_twin_does_not(tok, tmp_path):
 
 
 def test_compare_pairs_the_examples(tok, tmp_path):
-    tasks = list(TASKS)
+    tasks = TASKS.names()
     for name, window in (("a", 24), ("b", None)):
         evaluate(
             Copier(len(tok), window),
@@ -91,8 +91,8 @@ def test_compare_pairs_the_examples(tok, tmp_path):
         assert entry["difference"] == pytest.approx(entry["b"] - entry["a"])
     same = compare(tmp_path / "a", tmp_path / "a")
     assert not any(entry["favours"] or entry["difference"] for entry in same["rows"])
-    assert [c["bucket_start"] for c in same["loss_by_position"]] == [1, 16, 32, 64, 128]
-    assert all(c["low"] == c["difference"] == c["high"] == 0 for c in same["loss_by_position"])
+    assert [c["start"] for c in same["curves"]["loss_by_position"]] == [1, 16, 32, 64, 128]
+    assert all(c["low"] == c["mean"] == c["high"] == 0 for c in same["curves"]["loss_by_position"])
 
 
 def test_compare_refuses_other_examples(tok, tmp_path):
@@ -125,11 +125,11 @@ def test_hugging_face_models_and_files(make, tok, tmp_path):
     model = make(tok).train()
     seen = []
     record = evaluate(
-        model, tok, tasks=list(TASKS), lengths=[128, 200], out=tmp_path, num_examples=4, texts=TEXTS,
+        model, tok, tasks=TASKS.names(), lengths=[128, 200], out=tmp_path, num_examples=4, texts=TEXTS,
         progress=lambda done, total, task: seen.append((done, total, task)),
     )  # fmt: skip
     assert model.training
-    assert seen[-1][0] == seen[-1][1] == 4 * 2 * len(TASKS)
+    assert seen[-1][0] == seen[-1][1] == 4 * 2 * len(TASKS.names())
     rows = read_jsonl(tmp_path / "examples.jsonl")
     assert {"task", "length", "depth", "example", "hard", "smooth"} <= set.intersection(
         *(set(row) for row in rows)
@@ -142,8 +142,8 @@ def test_hugging_face_models_and_files(make, tok, tmp_path):
     for row in saved["summary"]:
         assert row["low"] <= row["mean"] <= row["high"]
         assert row["n"] == 4
-    curve = [row for row in saved["loss_by_position"] if row["length"] == 200]
-    assert [(row["bucket_start"], row["bucket_stop"]) for row in curve] == [
+    curve = [row for row in saved["curves"]["loss_by_position"] if row["length"] == 200]
+    assert [(row["start"], row["stop"]) for row in curve] == [
         (1, 16),
         (16, 32),
         (32, 64),
@@ -155,7 +155,7 @@ def test_hugging_face_models_and_files(make, tok, tmp_path):
         for r in saved["summary"]
         if (r["task"], r["length"], r["metric"]) == ("loss_by_position", 200, "nats")
     )
-    weighted = sum(r["nats"] * (r["bucket_stop"] - r["bucket_start"]) for r in curve) / 199
+    weighted = sum(r["mean"] * (r["stop"] - r["start"]) for r in curve) / 199
     assert whole["mean"] == pytest.approx(weighted)
 
 

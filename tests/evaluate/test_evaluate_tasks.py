@@ -23,7 +23,7 @@ def encode():
 @pytest.mark.parametrize("name", sorted(TASKS))
 @pytest.mark.parametrize("length", [150, 400])
 def test_fills_the_length_and_marks_the_answer(name, length, encode):
-    task = TASKS[name](encode, TEXTS)
+    task = TASKS.get(name)().bound_to(encode, TEXTS)
     for seed in range(6):
         example = task.make(length, seed)
         assert example == task.make(length, seed)
@@ -41,7 +41,7 @@ def test_fills_the_length_and_marks_the_answer(name, length, encode):
 
 
 def test_depth_moves_the_pass_code(encode):
-    task = TASKS["passkey"](encode)
+    task = TASKS.get("passkey")().bound_to(encode)
     places = []
     for seed in range(5):
         example = task.make(400, seed)
@@ -62,7 +62,7 @@ def example_depth(task, seed):
 
 
 def test_recall_asks_for_a_line_that_is_there_once(encode):
-    example = TASKS["recall"](encode).make(300, 2)
+    example = TASKS.get("recall")().bound_to(encode).make(300, 2)
     question = example.prompt.splitlines()[-1]
     lines = example.prompt.splitlines()[:-1]
     assert len(lines) == example.meta["num_pairs"]
@@ -73,7 +73,7 @@ def test_recall_asks_for_a_line_that_is_there_once(encode):
 
 
 def test_repeated_list_conditions(encode):
-    example = TASKS["repeated_list"](encode).make(300, 3)
+    example = TASKS.get("repeated_list")().bound_to(encode).make(300, 3)
 
     def lists(side):
         words = [side.text[a:b] for a, b in side.answer_spans]
@@ -90,7 +90,7 @@ def test_repeated_list_conditions(encode):
 
 
 def test_rows_of_a_perfect_and_of_a_forgetful_reader(encode):
-    task = TASKS["passkey"](encode)
+    task = TASKS.get("passkey")().bound_to(encode)
     example = task.make(200, 0)
 
     def spans(nats, hits):
@@ -107,7 +107,7 @@ def test_rows_of_a_perfect_and_of_a_forgetful_reader(encode):
 
 
 def test_windows_do_not_overlap_and_spread_over_texts(encode):
-    task = TASKS["loss_by_position"](encode, TEXTS)
+    task = TASKS.get("loss_by_position")().bound_to(encode, TEXTS)
     num = task.num_available(200, 1000)
     made = [task.make(200, seed).meta for seed in range(num)]
     places = [(meta["text"], meta["first_token"]) for meta in made]
@@ -120,16 +120,16 @@ def test_windows_do_not_overlap_and_spread_over_texts(encode):
 @pytest.mark.parametrize("name", ["passkey", "repeated_list", "recall"])
 def test_too_short_a_length_says_how_long(name, encode):
     with pytest.raises(ConfigError, match="takes") as caught:
-        TASKS[name](encode).make(4, 0)
+        TASKS.get(name)().bound_to(encode).make(4, 0)
     needed = int(str(caught.value).split("at least ")[1].rstrip("."))
-    TASKS[name](encode).make(needed, 0)
+    TASKS.get(name)().bound_to(encode).make(needed, 0)
 
 
 def test_texts_are_asked_for(encode):
     with pytest.raises(ConfigError, match="has no texts"):
-        TASKS["loss_by_position"](encode)
+        TASKS.get("loss_by_position")().bound_to(encode)
     with pytest.raises(ConfigError, match="longest of the 5 given"):
-        TASKS["loss_by_position"](encode, TEXTS).make(100_000, 0)
+        TASKS.get("loss_by_position")().bound_to(encode, TEXTS).make(100_000, 0)
 
 
 @pytest.mark.parametrize(

@@ -280,9 +280,9 @@ def _evaluation(folder, rng, index, salt):
             curve.append(
                 {
                     "length": length,
-                    "bucket_start": start,
-                    "bucket_stop": stop,
-                    "nats": nats,
+                    "start": start,
+                    "stop": stop,
+                    "mean": nats,
                     "low": nats - 0.09,
                     "high": nats + 0.08,
                     "n": 20,
@@ -297,17 +297,9 @@ def _evaluation(folder, rng, index, salt):
         model=name,
         tasks=["passkey", "repeated_list", "loss_by_position"],
         lengths=[512, 1024, 2048],
-        metrics={
-            "passkey": [
-                _metric("hard", "greedy decoding writes all digits right", "share", "higher"),
-                _metric("gain", salt("log-probability gained from the line"), "nats/token", "higher"),
-            ],
-            "repeated_list": [
-                _metric("smooth", "surprisal of the second list over the first", "ratio", "lower")
-            ],
-        },
+        task_info=_task_info(salt),
         summary=summary,
-        loss_by_position=curve,
+        curves={"loss_by_position": curve},
         examples_fingerprint="cd" * 8,
     )
 
@@ -345,8 +337,47 @@ def _harness(folder, index, salt):
     )
 
 
-def _metric(name, about, unit, better):
-    return {"name": name, "about": about, "unit": unit, "better": better}
+def _metric(name, about, unit, better, **more):
+    return {"name": name, "about": about, "unit": unit, "better": better, **more}
+
+
+def _task_info(salt):
+    """What tasks say of themselves, as `evaluate` records it."""
+    gain = salt("log-probability gained from the line")
+    return {
+        "passkey": {
+            "about": "five digits are asked for",
+            "metrics": [
+                _metric("hard", "greedy decoding writes all digits right", "share", "higher", headline=True),
+                _metric(
+                    "gain",
+                    gain,
+                    "nats/token",
+                    "higher",
+                    headline=True,
+                    baseline=0.0,
+                    at_baseline="no use of that line is shown",
+                ),
+            ],
+        },
+        "repeated_list": {
+            "metrics": [
+                _metric(
+                    "smooth",
+                    "surprisal of the second list over the first",
+                    "ratio",
+                    "lower",
+                    headline=True,
+                    baseline=1.0,
+                    at_baseline="no memory of the list is shown",
+                )
+            ]
+        },
+        "loss_by_position": {
+            "curve": {"start": "bucket_start", "stop": "bucket_stop", "metric": "nats"},
+            "metrics": [_metric("nats", "loss", "nats/token", "lower", words="held-out loss", headline=True)],
+        },
+    }
 
 
 def _compare(rng, salt):
@@ -377,13 +408,14 @@ def _compare(rng, salt):
     curve = [
         {
             "length": 2048,
-            "bucket_start": a,
-            "bucket_stop": b,
-            "difference": rng.gauss(0.004, 0.01),
+            "start": a,
+            "stop": b,
+            "mean": rng.gauss(0.004, 0.01),
             "low": -0.02,
             "high": 0.03,
             "n": 20,
         }
         for a, b in buckets
     ]
-    return {"a": salt("selected half"), "b": salt("random half"), "rows": rows, "loss_by_position": curve}
+    sides = {"a": salt("selected half"), "b": salt("random half")}
+    return {**sides, "rows": rows, "curves": {"loss_by_position": curve}, "task_info": _task_info(salt)}

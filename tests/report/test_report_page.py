@@ -178,15 +178,20 @@ def test_all_sections_have_their_pieces(folders, tmp_path):
     text = page_of(folders / "plain", tmp_path / "report.html")
     page = Page(text)
     titles = list(page.words)
-    for title in ("Distribution of scores, scores", "Loss by position", "Training loss", "AUC of each score"):
+    for title in (
+        "Distribution of scores, scores",
+        "loss_by_position: loss",
+        "Training loss",
+        "AUC of each score",
+    ):
         assert titles.count(title) == 2  # wide and narrow
     assert "Mining did not help here" in page.text
     assert page.text.index("Mining did not help here") < page.text.index("documents read")
     assert (
-        "No difference between selected half and random half is shown in held-out loss at 2,048 tokens"
+        "No difference between selected half and random half is shown in held-out loss (loss_by_position) at 2,048"
         in page.text
     )
-    assert "selected half is better than random half in surprisal ratio of a repeated list" in page.text
+    assert "selected half is better than random half in surprisal of the second list over the first" in page.text
     assert "Could not be read" not in page.text
     assert "Not in these folders" not in page.text
     assert text.count('class="map"') == 5
@@ -269,8 +274,8 @@ def test_strange_values_do_not_stop_the_page(tmp_path):
         "evaluation",
         model=["x"],
         summary=[{"task": "passkey", "mean": None, "length": 5}, 7, {"mean": 1.0, "length": 8, "n": 1}],
-        loss_by_position={"no": "list"},
-        metrics=3,
+        curves={"no": "list", "more": 3},
+        task_info=3,
     )
     write_record(
         tmp_path,
@@ -333,12 +338,14 @@ def test_evaluation_rooms_own_record_fits(tmp_path):
         "better": "higher",
     }
     curve = [
-        {"length": 64, "bucket_start": a, "bucket_stop": b, "nats": 3.0, "low": None, "high": None, "n": 1}
+        {"length": 64, "start": a, "stop": b, "mean": 3.0, "low": None, "high": None, "n": 1}
         for a, b in ((1, 16), (16, 32), (32, 64))
     ]
-    write_record(tmp_path / "e", "evaluation", model="m", summary=[row], loss_by_position=curve, metrics={})
+    write_record(
+        tmp_path / "e", "evaluation", model="m", summary=[row], curves={"along": curve}, task_info={}
+    )
     assert read_record(tmp_path / "e")["model"] == "m"
     text = page_of(tmp_path, tmp_path / "report.html")
-    assert "Loss by position" in text
+    assert "by position, in windows of 64 tokens" in text
     assert "passkey: hard" in text
     assert "has no examples.jsonl" in text

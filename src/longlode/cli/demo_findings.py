@@ -56,7 +56,7 @@ def findings(
     sentences = [about_score(separation.get("score")), *about_baselines(separation), about_halves(halves)]
     if loss := rows.get(("loss_by_position", "nats")):
         sentences.append(about_loss(loss))
-    if far := _far(comparison["loss_by_position"]):
+    if far := _far(comparison["curves"].get("loss_by_position", [])):
         sentences.append(about_far(far))
     if passkey := rows.get(("passkey", "hard")):
         sentences.append(about_passkey(passkey))
@@ -111,7 +111,7 @@ def about_loss(row: dict[str, Any]) -> str:
 
 def about_far(row: dict[str, Any]) -> str:
     """The same where the context is longest."""
-    sign = 0 if row["low"] is None or row["low"] <= 0 <= row["high"] else row["difference"]
+    sign = 0 if row["low"] is None or row["low"] <= 0 <= row["high"] else row["mean"]
     verdict = (
         "the selected half is ahead"
         if sign < 0
@@ -119,8 +119,8 @@ def about_far(row: dict[str, Any]) -> str:
         if sign > 0
         else "neither half is ahead"
     )
-    where = f"{row['bucket_start']} to {row['bucket_stop']} tokens"
-    return f"After {where} of context, {verdict} ({_difference(row)} nats a token)."
+    where = f"{row['start']} to {row['stop']} tokens"
+    return f"After {where} of context, {verdict} ({_difference(row | {'difference': row['mean']})} nats per token)."
 
 
 def about_passkey(row: dict[str, Any]) -> str:
@@ -141,7 +141,7 @@ def about_repeated_list(row: dict[str, Any]) -> str:
 
 def _far(curve: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The last bucket of positions."""
-    return max(curve, key=lambda row: (row["length"], row["bucket_stop"]), default=None)
+    return max(curve, key=lambda row: (row["length"], row["stop"]), default=None)
 
 
 def _difference(row: dict[str, Any]) -> str:

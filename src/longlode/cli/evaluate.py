@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from longlode.cli.options import Device, Model, Overwrite, Seed, TextField
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
+
+if TYPE_CHECKING:
+    from longlode.evaluate import Task
 
 EXAMPLES = (
     "longlode evaluate runs/small -o eval-small",
@@ -27,7 +30,11 @@ def evaluate(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     tasks: Annotated[
-        str, typer.Option(help="Of loss_by_position, passkey, repeated_list, recall; or: all.")
+        str,
+        typer.Option(
+            help="Names or package.module:Class, comma-separated, or: all. Built in: loss_by_position, passkey, "
+            "repeated_list, recall."
+        ),
     ] = "all",
     lengths: Annotated[
         str, typer.Option(help="Context lengths in tokens, comma-separated.")
@@ -64,7 +71,7 @@ def evaluate(
     from longlode.evaluate import evaluate as run_evaluation
 
     documents = _read(texts or [], text_field)
-    chosen, sizes = _task_names(tasks, has_texts=bool(documents)), _integers(lengths)
+    chosen, sizes = _tasks(tasks, has_texts=bool(documents)), _integers(lengths)
     network, tokenizer = _open(model, out, device, "evaluation")
     with progress("evaluating") as update:
         summary = run_evaluation(
@@ -130,22 +137,17 @@ def _harness(
     finish(f"Results: {out}")
 
 
-def _task_names(given: str, *, has_texts: bool) -> list[str]:
+def _tasks(given: str, *, has_texts: bool) -> "list[Task]":
     """The tasks asked for; "all" leaves out, and says so, those that need texts when there are none."""
     from longlode.evaluate import TASKS
+    from longlode.evaluate.run import find_tasks
 
     if given == "all":
-        left_out = [name for name, task in TASKS.items() if task.needs_texts and not has_texts]
+        left_out = [name for name in TASKS.names() if TASKS.get(name).needs_texts and not has_texts]
         if left_out:
             note(f"No --texts given: {', '.join(left_out)} is left out.")
-        return [name for name in TASKS if name not in left_out]
-    names = [name.strip() for name in given.split(",") if name.strip()]
-    unknown = [name for name in names if name not in TASKS]
-    if unknown or not names:
-        raise ConfigError(
-            f"--tasks got {given!r}; expected all, or some of {', '.join(TASKS)} (comma-separated)."
-        )
-    return names
+        return find_tasks(None, has_texts=has_texts)
+    return find_tasks([name.strip() for name in given.split(",") if name.strip()], has_texts=has_texts)
 
 
 def _integers(given: str) -> list[int]:

@@ -7,6 +7,16 @@ Start reading: `tasks/base.py` (what a task is), then `run.py`. Works for any Hu
 from longlode.evaluate.compare import compare
 from longlode.evaluate.harness import run_harness
 from longlode.evaluate.run import evaluate
-from longlode.evaluate.tasks import TASKS, Example, Task
+from longlode.evaluate.tasks import TASKS, Curve, Example, Metric, Scores, Task
 
-__all__ = ["TASKS", "Example", "Task", "compare", "evaluate", "run_harness"]
+__all__ = [
+    "TASKS",
+    "Curve",
+    "Example",
+    "Metric",
+    "Scores",
+    "Task",
+    "compare",
+    "evaluate",
+    "run_harness",
+]

@@ -3,7 +3,7 @@ means.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from longlode.core.records import write_jsonl, write_record
 from longlode.evaluate.scoring import Reader, context_limit, make_encode
 from longlode.evaluate.statistics import bootstrap_mean, wilson
 from longlode.evaluate.tasks import TASKS
-from longlode.evaluate.tasks.base import Example, Metric, SpanScore, Task, Tokens
+from longlode.evaluate.tasks.base import Example, Metric, SpanScore, Task, TaskInfo, Tokens
 from longlode.models.fingerprint import model_fingerprint
 
 EXAMPLES_NAME = "examples.jsonl"
@@ -31,7 +31,7 @@ def evaluate(
     model: Any,
     tokenizer: Any,
     *,
-    tasks: Sequence[str] = tuple(TASKS),
+    tasks: Sequence[str | Task | type[Task]] | None = None,
     lengths: Sequence[int] = (512, 1024, 2048),
     out: str | Path,
     num_examples: int = 50,
@@ -49,7 +49,9 @@ def evaluate(
 
     Args:
       model, tokenizer: a Hugging Face causal LM and its fast tokenizer.
-      tasks: names from TASKS.   lengths: tokens an example may have, special tokens included.
+      tasks: names, classes or instances of tasks, also of other packages (`package.module:Class`); None: all of
+        TASKS, without those that need texts when there are none.
+      lengths: tokens an example may have, special tokens included.
       out: folder for examples.jsonl (a row per example; for loss_by_position a row per bucket) and record.json.
       num_examples: examples per task and length; a task with less material uses what there is (`n` in the summary).
       texts: held-out documents, needed by loss_by_position.
@@ -61,12 +63,15 @@ def evaluate(
       task or the texts cannot serve.
     """
     limit = context_limit(model)
-    _check(tasks, lengths, num_examples, limit)
+    chosen = find_tasks(tasks, has_texts=bool(texts))
+    _check(lengths, num_examples, limit)
     started = time.perf_counter()
+    infos = {task.name: task.info() for task in chosen}
     settings = {"num_examples": num_examples, "seed": seed, **_texts_identity(texts)}
-    asked = {**_model_identity(model, name), "tasks": [*tasks], "lengths": [*lengths], "settings": settings}
+    asked = {**_model_identity(model, name), "tasks": [*infos], "lengths": [*lengths], "settings": settings}
+    asked["task_options"] = {name: info.options for name, info in infos.items()}
     folder = claim_folder(out, "evaluation", identity=asked, overwrite=overwrite)
-    made = [TASKS[task](make_encode(tokenizer), texts) for task in tasks]
+    made = [task.bound_to(make_encode(tokenizer), texts) for task in chosen]
     plan = [
         _Part(task, length, task.num_available(length, num_examples)) for task in made for length in lengths
     ]
@@ -80,9 +85,9 @@ def evaluate(
         **asked,
         "model_info": _model_info(model, limit),
         "examples_fingerprint": examples_fingerprint,
-        "metrics": {task: [vars(metric) for metric in TASKS[task].metrics] for task in tasks},
-        "summary": summarise(rows),
-        "loss_by_position": position_curve(rows),
+        "task_info": {name: info.to_json() for name, info in infos.items()},
+        "summary": summarise(rows, infos),
+        "curves": curves(rows, infos),
         "seconds": round(time.perf_counter() - started, 3),
     }
     write_record(folder, "evaluation", **fields)
@@ -122,10 +127,23 @@ def _ask_all(
     return rows, fingerprint(names)
 
 
-def _check(tasks: Sequence[str], lengths: Sequence[int], num_examples: int, limit: int | None) -> None:
-    unknown = [task for task in tasks if task not in TASKS]
-    if unknown or not tasks:
-        raise ConfigError(f"unknown tasks {unknown}; expected some of {sorted(TASKS)}.")
+def find_tasks(tasks: Sequence[str | Task | type[Task]] | None, *, has_texts: bool) -> list[Task]:
+    """Tasks as instances.
+
+    Args: tasks, as of `evaluate`; has_texts, whether there are held-out texts.
+    Raises: ConfigError for an unknown name, with what comes near, for none at all, and for two of one name.
+    """
+    if tasks is None:
+        tasks = [name for name in TASKS.names() if has_texts or not TASKS.get(name).needs_texts]
+    kinds = [TASKS.get(task) if isinstance(task, str) else task for task in tasks]
+    found = [kind() if isinstance(kind, type) else kind for kind in kinds]
+    names = [task.name for task in found]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"tasks are {names}; expected at least one, and none twice.")
+    return found
+
+
+def _check(lengths: Sequence[int], num_examples: int, limit: int | None) -> None:
     if not lengths or min(lengths) < 2:
         raise ConfigError(f"lengths are {list(lengths)}; expected at least one, each of 2 tokens or more.")
     if num_examples < 1:
@@ -171,40 +189,40 @@ def _ask(
     return rows
 
 
-def metric_columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int, Metric, list[dict[str, Any]]]]:
+def metric_columns(
+    rows: Sequence[dict[str, Any]], infos: Mapping[str, TaskInfo]
+) -> list[tuple[TaskInfo, int, Metric, list[dict[str, Any]]]]:
     """(task, length, metric, its rows) for everything that can be averaged in the rows of an evaluation."""
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["length"]), []).append(row)
     return [
-        (task, length, metric, part)
+        (infos[task], length, metric, part)
         for (task, length), part in groups.items()
-        for metric in TASKS[task].metrics
+        for metric in infos[task].metrics
     ]
 
 
-def sampling(task: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How to resample rows: their weights, and the groups that must be drawn together (a text, else an
-    example).
-    """
-    column = TASKS[task].weight_column
+def sampling(info: TaskInfo, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How to resample rows: their weights, and the groups that must be drawn together."""
+    weight, group = info.weight_column, info.group_column or "example"
     return {
-        "weights": [row[column] for row in rows] if column else None,
-        "groups": [row.get("text", row["example"]) for row in rows],
+        "weights": [row[weight] for row in rows] if weight else None,
+        "groups": [row[group] for row in rows],
     }
 
 
-def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One summary row a task, length and metric: mean, low, high (95 %), n examples."""
+def summarise(rows: Sequence[dict[str, Any]], infos: Mapping[str, TaskInfo]) -> list[dict[str, Any]]:
+    """One summary row per task, length and metric: mean, low, high (95 %), n examples."""
     summary = []
-    for task, length, metric, part in metric_columns(rows):
+    for info, length, metric, part in metric_columns(rows, infos):
         values = [row[metric.name] for row in part]
-        mean, low, high = bootstrap_mean(values, **sampling(task, part))
+        mean, low, high = bootstrap_mean(values, **sampling(info, part))
         if metric.interval == "wilson":
             low, high = wilson(sum(values), len(values))
         summary.append(
             {
-                "task": task,
+                "task": info.name,
                 "length": length,
                 "metric": metric.name,
                 "mean": mean,
@@ -218,29 +236,39 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return summary
 
 
-def position_curve(rows: Sequence[dict[str, Any]], column: str = "nats") -> list[dict[str, Any]]:
-    """Mean of `column` in each bucket of positions: {length, bucket_start, bucket_stop, nats, low, high,
-    n}.
+def curves(
+    rows: Sequence[dict[str, Any]], infos: Mapping[str, TaskInfo], column: str | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """For each task that has a curve: the mean in each stretch of positions, {length, start, stop, mean, low, high, n}.
+
+    Args: column, what to average; default: the metric that the task draws.
     """
-    buckets: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
-    for row in rows:
-        if "bucket_start" in row:
-            buckets.setdefault((row["length"], row["bucket_start"], row["bucket_stop"]), []).append(row)
-    curve = []
-    for (length, start, stop), part in sorted(buckets.items()):
-        mean, low, high = bootstrap_mean([row[column] for row in part], **sampling(part[0]["task"], part))
-        curve.append(
-            {
-                "length": length,
-                "bucket_start": start,
-                "bucket_stop": stop,
-                column: mean,
-                "low": low,
-                "high": high,
-                "n": len(part),
-            }
-        )
-    return curve
+    found = {}
+    for info in infos.values():
+        if info.curve is None:
+            continue
+        stretches: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["task"] == info.name:
+                place = (row["length"], row[info.curve.start], row[info.curve.stop])
+                stretches.setdefault(place, []).append(row)
+        found[info.name] = [
+            dict(
+                zip(
+                    ("length", "start", "stop", "mean", "low", "high", "n"),
+                    (
+                        *place,
+                        *bootstrap_mean(
+                            [row[column or info.curve.metric] for row in part], **sampling(info, part)
+                        ),
+                        len(part),
+                    ),
+                    strict=True,
+                )
+            )
+            for place, part in sorted(stretches.items())
+        ]
+    return found
 
 
 def _texts_identity(texts: Sequence[str]) -> dict[str, Any]:

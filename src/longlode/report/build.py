@@ -262,7 +262,7 @@ def _fact_tables(found: Sequence[Found]) -> list[tuple[str, list[tuple[str, str]
 
 
 def _provenance(found: Sequence[Found]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    skip = ("kind", "summary", "loss_by_position", "metrics", "findings", "compare")
+    skip = ("kind", "summary", "curves", "task_info", "findings", "compare")
     return [(one.kind, one.name, facts(one.record, skip=skip)) for one in found]
 
 

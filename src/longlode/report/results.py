@@ -8,12 +8,9 @@ import numpy as np
 from markupsafe import Markup
 
 from longlode.report.charts import Bar, Series, bars, legend, lines, matrix
+from longlode.report.metrics import curve_metric, curve_rows, describe
 from longlode.report.read import Found
 from longlode.report.text import as_number, compact
-
-_PANELS = {"repeated_list": ("smooth", "gain"), "loss_by_position": ()}
-_USUAL_PANELS = ("hard", "gain")
-_REFERENCE = {"ratio": 1.0}
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,7 @@ class ResultsView:
     models: list[str]
     legend: Markup
     positions: Markup | None
+    positions_about: str
     position_length: int | None
     difference: Markup | None
     difference_about: str
@@ -74,12 +72,13 @@ def results_view(
     found = [one for one, _ in evaluations]
     names = model_names(found)
     summaries = [rows_in(one.record.get("summary"), "mean", "length") for one in found]
-    positions, length = _positions(found, names)
+    positions, positions_about, length = _positions(found, names)
     difference, about = _difference(comparisons)
     return ResultsView(
         models=names,
         legend=legend(names),
         positions=positions,
+        positions_about=positions_about,
         position_length=length,
         difference=difference,
         difference_about=about,
@@ -95,37 +94,36 @@ def results_view(
 
 
 def curve(found: Found) -> dict[int, list[dict[str, Any]]]:
-    """Length -> the buckets of its loss by position, in order."""
-    rows = rows_in(found.record.get("loss_by_position"), "bucket_start", "bucket_stop", "nats")
+    """Length -> the stretches of its curve along the text, in order."""
     lengths: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in curve_rows(found.record)[1]:
         lengths.setdefault(int(as_number(row.get("length")) or 0), []).append(row)
-    return {length: sorted(part, key=lambda row: row["bucket_start"]) for length, part in lengths.items()}
+    return {length: sorted(part, key=lambda row: row["start"]) for length, part in lengths.items()}
 
 
 def _middle(row: Mapping[str, Any]) -> float:
-    """The geometric middle of a bucket of positions."""
-    return float(np.sqrt(max(1, row["bucket_start"]) * max(1, row["bucket_stop"])))
+    """The geometric middle of a stretch of positions."""
+    return float(np.sqrt(max(1, row["start"]) * max(1, row["stop"])))
 
 
-def _edge(row: Mapping[str, Any], name: str, column: str) -> float:
+def _edge(row: Mapping[str, Any], name: str) -> float:
     value = as_number(row.get(name))
-    return float(row[column]) if value is None else value
+    return float(row["mean"]) if value is None else value
 
 
-def _band(name: str, part: Sequence[Mapping[str, Any]], column: str) -> Series:
+def _band(name: str, part: Sequence[Mapping[str, Any]]) -> Series:
     return Series(
         name,
         [_middle(row) for row in part],
-        [float(row[column]) for row in part],
-        [_edge(row, "low", column) for row in part],
-        [_edge(row, "high", column) for row in part],
+        [float(row["mean"]) for row in part],
+        [_edge(row, "low") for row in part],
+        [_edge(row, "high") for row in part],
         points=True,
     )
 
 
-def _positions(evaluations: Sequence[Found], names: Sequence[str]) -> tuple[Markup | None, int | None]:
-    """The curves at the greatest length that most models have; a model without it is left out."""
+def _positions(evaluations: Sequence[Found], names: Sequence[str]) -> tuple[Markup | None, str, int | None]:
+    """The curves at the greatest length that most models have, and what they show; a model without it is left out."""
     curves = [curve(found) for found in evaluations]
     counts: dict[int, int] = {}
     for one in curves:
@@ -133,35 +131,41 @@ def _positions(evaluations: Sequence[Found], names: Sequence[str]) -> tuple[Mark
             if len(part) > 1:
                 counts[length] = counts.get(length, 0) + 1
     if not counts:
-        return None, None
+        return None, "", None
     length = max(counts, key=lambda length: (counts[length], length))
-    series = [
-        _band(name, one[length], "nats") for name, one in zip(names, curves, strict=True) if length in one
-    ]
+    series = [_band(name, one[length]) for name, one in zip(names, curves, strict=True) if length in one]
+    records = [found.record for found in evaluations]
+    task = next(task for task, _ in map(curve_rows, records) if task)
+    drawn = curve_metric(records, task)
     chart = lines(
         series,
         key="positions",
-        title="Loss by position",
+        title=f"{task}: {drawn.about}",
         x_label="tokens before the predicted one",
-        y_label="nats per token",
+        y_label=_unit_words(drawn.unit),
         log_x=True,
     )
-    return chart, length
+    return chart, drawn.words, length
+
+
+def _unit_words(unit: str) -> str:
+    return unit.replace("/", " per ") or "mean"
 
 
 def _difference(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Markup | None, str]:
     for comparison in comparisons:
-        rows = rows_in(comparison.get("loss_by_position"), "bucket_start", "bucket_stop", "difference")
+        task, rows = curve_rows(comparison)
         longest = max((row.get("length") or 0 for row in rows), default=0)
         part = sorted((row for row in rows if (row.get("length") or 0) == longest), key=_middle)
         if len(part) > 1:
             about = f"{comparison.get('b')} minus {comparison.get('a')}"
+            drawn = curve_metric([comparison], task)
             chart = lines(
-                [_band(about, part, "difference")],
+                [_band(about, part)],
                 key="difference",
-                title=f"Difference of loss by position, {about}",
+                title=f"Difference of {drawn.words}, {about}",
                 x_label="tokens before the predicted one",
-                y_label="difference, nats per token",
+                y_label=f"difference, {_unit_words(drawn.unit)}",
                 log_x=True,
                 reference=0.0,
             )
@@ -169,47 +173,35 @@ def _difference(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Markup | None
     return None, ""
 
 
-def _about(evaluations: Sequence[Found], task: str, metric: str) -> tuple[str, str, str]:
-    """(what the metric is, its unit, which way is better), as the records say."""
-    for found in evaluations:
-        metrics = found.record.get("metrics")
-        for entry in rows_in(metrics.get(task)) if isinstance(metrics, dict) else []:
-            if entry.get("name") == metric:
-                return (
-                    str(entry.get("about", metric)),
-                    str(entry.get("unit", "")),
-                    str(entry.get("better", "")),
-                )
-    return metric, "", ""
-
-
 def _panels(
     evaluations: Sequence[Found], names: Sequence[str], summaries: Sequence[Sequence[Mapping[str, Any]]]
 ) -> list[Panel]:
-    tasks = list(dict.fromkeys(str(row.get("task")) for summary in summaries for row in summary))
+    records = [found.record for found in evaluations]
+    pairs = dict.fromkeys(
+        (str(row.get("task")), str(row.get("metric"))) for summary in summaries for row in summary
+    )
+    along = {task for task, _ in map(curve_rows, records) if task}  # has a chart of its own above
     panels: list[Panel] = []
-    for task in tasks:
-        for metric in _PANELS.get(task, _USUAL_PANELS):
-            blocks: dict[int, list[Bar]] = {}
-            for series, (name, summary) in enumerate(zip(names, summaries, strict=True)):
-                for row in summary:
-                    if (row.get("task"), row.get("metric")) == (task, metric):
-                        bar = Bar(
-                            name, row["mean"], as_number(row.get("low")), as_number(row.get("high")), series
-                        )
-                        blocks.setdefault(int(row["length"]), []).append(bar)
-            if not blocks:
-                continue
-            about, unit, better = _about(evaluations, task, metric)
-            chart = bars(
-                [(f"{length:,} tokens", block) for length, block in sorted(blocks.items())],
-                key=f"task-{len(panels)}",
-                title=f"{task}: {about}",
-                x_label=unit or metric,
-                domain=(0.0, 1.0) if unit == "share" else None,
-                reference=None if metric == "gain" else _REFERENCE.get(unit),
-            )
-            panels.append(Panel(task, about, better, chart))
+    for task, metric in pairs:
+        told = describe(records, task, metric)
+        if not told.headline or task in along:
+            continue
+        blocks: dict[int, list[Bar]] = {}
+        for series, (name, summary) in enumerate(zip(names, summaries, strict=True)):
+            for row in summary:
+                if (row.get("task"), row.get("metric")) == (task, metric):
+                    low, high = as_number(row.get("low")), as_number(row.get("high"))
+                    bar = Bar(name, row["mean"], low, high, series)
+                    blocks.setdefault(int(row["length"]), []).append(bar)
+        chart = bars(
+            [(f"{length:,} tokens", block) for length, block in sorted(blocks.items())],
+            key=f"task-{len(panels)}",
+            title=f"{task}: {told.about}",
+            x_label=told.unit or metric,
+            domain=(0.0, 1.0) if told.unit == "share" else None,
+            reference=told.baseline or None,
+        )
+        panels.append(Panel(task, told.about, told.better, chart))
     return panels
 
 

@@ -6,28 +6,15 @@ from typing import Any
 
 from longlode.report.agreement import Together
 from longlode.report.harness import HarnessView
+from longlode.report.metrics import curve_metric, curve_rows, describe
 from longlode.report.read import Found
 from longlode.report.results import curve, model_names, rows_in
 from longlode.report.scores import ScoresView
 from longlode.report.text import as_number, clipped, compact, number
 from longlode.report.training import TrainingView
 
-_HEADLINE_METRICS = {
-    "loss_by_position": ("nats",),
-    "passkey": ("hard", "gain"),
-    "repeated_list": ("smooth",),
-    "recall": ("hard", "gain"),
-}
 _MAX_HARNESS = 6
 _MAX_AGREEMENTS = 6
-_METRIC_WORDS = {
-    ("loss_by_position", "nats"): "held-out loss",
-    ("passkey", "hard"): "passkeys recalled",
-    ("passkey", "gain"): "gain from the passkey's line",
-    ("repeated_list", "smooth"): "surprisal ratio of a repeated list",
-    ("recall", "hard"): "values looked up",
-    ("recall", "gain"): "gain from the asked line",
-}
 
 
 @dataclass(frozen=True)
@@ -119,31 +106,52 @@ def training_sentences(view: TrainingView) -> list[str]:
 
 
 def evaluation_sentences(evaluations: Sequence[Found]) -> list[str]:
-    """What each model does with its context: its loss curve, and the tasks at their greatest length."""
+    """What each model does with its context: its curve along the text, and the tasks at their greatest length."""
     sentences = []
     for name, found in zip(model_names(evaluations), evaluations, strict=True):
         short = clipped(name, 60)
-        lengths = curve(found)
-        part = lengths[max(lengths)] if lengths else []
-        if len(part) > 1:
-            first, last = part[0], part[-1]
-            middle = part[len(part) // 2]
-            sentences.append(
-                f"{short} pays {number(first['nats'])} nats per token in its first {first['bucket_stop']} "
-                f"tokens, {number(middle['nats'])} around token {middle['bucket_start']:,} and "
-                f"{number(last['nats'])} beyond token {last['bucket_start']:,}."
-            )
-        rows = {
-            (row.get("task"), row.get("metric"), row["length"]): row
-            for row in rows_in(found.record.get("summary"), "mean", "length", "n")
-        }
-        tasks = {task: max(n for t, _, n in rows if t == task) for task, _, _ in rows}
-        sentences += [
-            sentence
-            for task, length in tasks.items()
-            if (sentence := _task_sentence(short, str(task), length, rows))
-        ]
+        sentences += _curve_sentence(short, found)
+        along = curve_rows(found.record)[0]
+        rows = rows_in(found.record.get("summary"), "mean", "length", "n")
+        longest: dict[str, int] = {}
+        for row in rows:
+            longest[str(row.get("task"))] = max(row["length"], longest.get(str(row.get("task")), 0))
+        for task, length in longest.items():
+            told = [
+                part
+                for row in rows
+                if (str(row.get("task")), row["length"]) == (task, length) and task != along
+                if (part := _metric_words(found, task, row))
+            ]
+            if told:
+                sentences.append(f"{short}, {task} at {length:,} tokens: {'; '.join(told)}.")
     return sentences
+
+
+def _curve_sentence(name: str, found: Found) -> list[str]:
+    lengths = curve(found)
+    part = lengths[max(lengths)] if lengths else []
+    if len(part) < 2:
+        return []
+    told = curve_metric([found.record], curve_rows(found.record)[0])
+    first, middle, last = part[0], part[len(part) // 2], part[-1]
+    return [
+        f"{name}, {told.words}: {told.value(first['mean'])} in the first {first['stop']:,} tokens, "
+        f"{told.value(middle['mean'])} around token {middle['start']:,} and {told.value(last['mean'])} beyond token "
+        f"{last['start']:,}."
+    ]
+
+
+def _metric_words(found: Found, task: str, row: Mapping[str, Any]) -> str:
+    """A headline metric in words: its value, its interval, and whether that leaves the baseline out."""
+    told = describe([found.record], task, str(row.get("metric")))
+    if not told.headline:
+        return ""
+    low, high = as_number(row.get("low")), as_number(row.get("high"))
+    remark = ""
+    if told.baseline is not None and low is not None and high is not None and low <= told.baseline <= high:
+        remark = f", {told.at_baseline}" if told.at_baseline else ""
+    return f"{told.words} {told.value(row['mean'])}{_interval(row)} of {row['n']:,} examples{remark}"
 
 
 def harness_sentences(view: HarnessView | None) -> list[str]:
@@ -160,36 +168,21 @@ def harness_sentences(view: HarnessView | None) -> list[str]:
     ]
 
 
-def _task_sentence(name: str, task: str, length: int, rows: Mapping[Any, Mapping[str, Any]]) -> str:
-    hard, gain, smooth = (rows.get((task, metric, length)) for metric in ("hard", "gain", "smooth"))
-    if task in ("passkey", "recall") and hard and gain:
-        used = "" if _low(gain) > 0 else ", so no use of that line is shown"
-        return (
-            f"{name}, {task} at {length:,} tokens: {100 * hard['mean']:.0f} % of {hard['n']:,} right; "
-            f"the line with the answer gives {number(gain['mean'])} nats per token{_interval(gain)}{used}."
-        )
-    if task == "repeated_list" and smooth:
-        new = rows.get((task, "ratio_new", length))
-        control = f"; a list of other nouns {100 * new['mean']:.0f} %" if new else ""
-        return (
-            f"{name}, repeated list at {length:,} tokens: its second coming costs "
-            f"{100 * smooth['mean']:.0f} % of the surprisal of the first{control}."
-        )
-    return ""
-
-
 def comparison_sentences(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which model is better, by paired differences at the greatest length of each task, or that none is."""
     sentences = []
     for comparison in comparisons:
         a, b = (clipped(comparison.get(side, side), 60) for side in ("a", "b"))
         rows = rows_in(comparison.get("rows"), "difference", "length", "n")
-        for task, metrics in _HEADLINE_METRICS.items():
-            for metric in metrics:
-                part = [row for row in rows if (row.get("task"), row.get("metric")) == (task, metric)]
-                if part:
-                    row = max(part, key=lambda row: row["length"])
-                    sentences.append(_difference_sentence(a, b, _METRIC_WORDS[task, metric], row))
+        greatest: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for row in rows:
+            key = (str(row.get("task")), str(row.get("metric")))
+            if key not in greatest or row["length"] > greatest[key]["length"]:
+                greatest[key] = row
+        for (task, metric), compared in greatest.items():
+            told = describe([comparison], task, metric)
+            if told.headline:
+                sentences.append(_difference_sentence(a, b, f"{told.words} ({task})", compared))
     return sentences
 
 
@@ -205,11 +198,6 @@ def _difference_sentence(a: str, b: str, what: str, row: Mapping[str, Any]) -> s
     return (
         f"{winner} is better than {loser} in {where}: difference {number(abs(row['difference']))}{interval}."
     )
-
-
-def _low(row: Mapping[str, Any]) -> float:
-    low = as_number(row.get("low"))
-    return float("-inf") if low is None else low
 
 
 def _interval(row: Mapping[str, Any]) -> str:

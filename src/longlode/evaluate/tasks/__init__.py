@@ -1,15 +1,23 @@
-"""tasks: one file a task; TASKS names them.
+"""tasks: one file a task; TASKS finds them by name.
 
 May import: core, and each other's base files. Start reading: `base.py` (the interface), then `passkey.py`.
-A new task is a file with a class that answers `base.Task`, and its line here.
+A new task is a file here with a class that answers `base.Task`, or an entry point of the group `longlode.tasks` in
+another package.
 """
 
-from longlode.evaluate.tasks.base import MAIN, Example, Metric, Scores, SpanScore, Task, Tokens
-from longlode.evaluate.tasks.loss_by_position import LossByPosition
-from longlode.evaluate.tasks.passkey import Passkey
-from longlode.evaluate.tasks.recall import Recall
-from longlode.evaluate.tasks.repeated_list import RepeatedList
+from longlode.core.plugins import Registry
+from longlode.evaluate.tasks.base import (
+    MAIN,
+    Curve,
+    Example,
+    Metric,
+    Scores,
+    SpanScore,
+    Task,
+    TaskInfo,
+    Tokens,
+)
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (LossByPosition, Passkey, RepeatedList, Recall)}
+TASKS: Registry[Task] = Registry("task", Task, package="longlode.evaluate.tasks", group="longlode.tasks")  # type: ignore[type-abstract]
 
-__all__ = ["MAIN", "TASKS", "Example", "Metric", "Scores", "SpanScore", "Task", "Tokens"]
+__all__ = ["MAIN", "TASKS", "Curve", "Example", "Metric", "Scores", "SpanScore", "Task", "TaskInfo", "Tokens"]

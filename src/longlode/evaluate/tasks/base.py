@@ -5,14 +5,16 @@ sees a
 model: `run.py` reads each text once and hands back, for every marked span, nats and greedy hits per token.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from longlode.core.errors import ConfigError
+from longlode.core.plugins import package_of
 
 MAIN = ""  # name of an example's own text among its variants
 
@@ -112,11 +114,16 @@ Scores = Mapping[str, Sequence[SpanScore]]  # condition -> one SpanScore per ans
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the rows that the summary averages.
+    """A column of the rows that the summary averages, and all that a reader needs to be told of it.
 
-    name: the column.   about: one clause for a reader.   unit: e.g. "nats/token", "share", "ratio".
+    name: the column.   about: one clause.   unit: e.g. "nats/token", "share", "ratio".
     better: which way is good, "" where neither is.
     interval: "wilson" for columns of 0 and 1, "bootstrap" for every other.
+    words: a noun phrase for sentences, e.g. "passkeys recalled"; default: `about`.
+    headline: whether it stands in charts, sentences and comparisons of the report; the others stand in tables.
+    chance: what a model that reads nothing scores, None if that is not known.
+    baseline: the value that shows no effect of the context (0 for a gain, 1 for a ratio), None if there is none.
+    at_baseline: what to say when the interval holds the baseline, e.g. "no use of that line is shown".
     """
 
     name: str
@@ -124,26 +131,114 @@ class Metric:
     unit: str
     better: Literal["higher", "lower", ""]
     interval: Literal["wilson", "bootstrap"] = "bootstrap"
+    words: str = ""
+    headline: bool = False
+    chance: float | None = None
+    baseline: float | None = None
+    at_baseline: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a task measures along the text: several rows per example, one per stretch of positions.
+
+    start, stop: columns with the stretch [start, stop) in tokens before the predicted one.   metric: the column drawn.
+    """
+
+    start: str
+    stop: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What a record keeps of a task, so that results can be read without the package that the task came from.
+
+    weight_column: the summary weighs rows by it; None: all alike.   group_column: rows of one value are drawn together
+    when intervals are resampled; None: those of one example.   key_columns: what tells the rows of one example apart.
+    """
+
+    name: str
+    about: str
+    provider: str
+    options: dict[str, Any]
+    metrics: tuple[Metric, ...]
+    weight_column: str | None = None
+    group_column: str | None = None
+    key_columns: tuple[str, ...] = ()
+    curve: Curve | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "TaskInfo":
+        """What `to_json` gave. Raises: ConfigError when it is something else."""
+        try:
+            metrics = tuple(Metric(**metric) for metric in fields["metrics"])
+            curve = Curve(**fields["curve"]) if fields.get("curve") else None
+            keys = tuple(fields.get("key_columns", ()))
+            return cls(**{**fields, "metrics": metrics, "curve": curve, "key_columns": keys})
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"The record describes a task in a way that this version does not know ({error}). Evaluate again."
+            ) from None
 
 
 class Task(ABC):
-    """A family of examples at any length. Subclasses set the class fields and write `make` and `rows`."""
+    """A family of examples at any length.
+
+    Subclasses set the class fields and write `make` and `rows`; one that has settings takes them in `__init__` and
+    names them in `options`. `evaluate` binds it to a tokenizer before it asks for examples.
+    """
 
     name: ClassVar[str]
     about: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     needs_texts: ClassVar[bool] = False
-    weight_column: ClassVar[str | None] = None  # the summary weighs rows by this column; None: all alike
+    weight_column: ClassVar[str | None] = None
+    group_column: ClassVar[str | None] = None
+    key_columns: ClassVar[tuple[str, ...]] = ()
+    curve: ClassVar[Curve | None] = None
 
-    def __init__(self, encode: Encode, texts: Sequence[str] = ()) -> None:
-        """Keep the tokenizer call, which makes lengths token lengths, and the held-out texts."""
-        self.encode = encode
-        self.texts = list(texts)
-        if self.needs_texts and not self.texts:
+    encode: Encode
+    """The tokenizer, which makes lengths token lengths. Set by `bound_to`."""
+    texts: list[str]
+    """The held-out texts. Set by `bound_to`."""
+
+    def options(self) -> dict[str, Any]:
+        """The settings that shape its examples, as JSON: part of what makes two evaluations the same."""
+        return {}
+
+    def info(self) -> TaskInfo:
+        """What the record keeps of it."""
+        return TaskInfo(
+            name=self.name,
+            about=self.about,
+            provider=package_of(type(self)),
+            options=self.options(),
+            metrics=self.metrics,
+            weight_column=self.weight_column,
+            group_column=self.group_column,
+            key_columns=self.key_columns,
+            curve=self.curve,
+        )
+
+    def bound_to(self, encode: Encode, texts: Sequence[str] = ()) -> Self:
+        """A copy for one tokenizer and some held-out texts. Raises: ConfigError without texts where it needs some."""
+        if self.needs_texts and not texts:
             raise ConfigError(
-                f"task {self.name!r} has no texts. It measures loss on held-out documents: pass some, or "
-                "leave it out."
+                f"task {self.name!r} has no texts. It measures held-out documents: pass some, or leave it out."
             )
+        bound = copy.copy(self)
+        bound.encode, bound.texts = encode, list(texts)
+        bound.prepare()
+        return bound
+
+    def prepare(self) -> None:
+        """Do once what all examples need of the tokenizer and the texts."""
+        return
 
     def num_available(self, length: int, asked: int) -> int:
         """How many different examples of `length` there are, at most `asked`."""
@@ -160,7 +255,10 @@ class Task(ABC):
 
     @abstractmethod
     def rows(self, example: Example, scores: Scores) -> list[dict[str, Any]]:
-        """Turn the scores of one example into its rows; each has `hard` in [0, 1] and `smooth`."""
+        """Turn the scores of one example into its rows.
+
+        Each has a number for every metric; by convention `hard` in [0, 1] and `smooth`.
+        """
 
 
 def largest_count(num_tokens: Callable[[int], int], limit: int) -> int:

@@ -18,10 +18,25 @@ class HiddenAnswer(Task):
     """A task whose text hides one fact at a depth, and whose control is the same text without the fact."""
 
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("hard", "greedy decoding writes the whole answer", "share", "higher", "wilson"),
+        Metric(
+            "hard",
+            "greedy decoding writes the whole answer",
+            "share",
+            "higher",
+            "wilson",
+            words="answers given in full",
+            headline=True,
+        ),
         Metric("smooth", "log-probability of the answer", "nats/token", "higher"),
         Metric(
-            "gain", "log-probability of the answer gained from the line that holds it", "nats/token", "higher"
+            "gain",
+            "log-probability of the answer gained from the line that holds it",
+            "nats/token",
+            "higher",
+            words="gain from the line with the answer",
+            headline=True,
+            baseline=0.0,
+            at_baseline="no use of that line is shown",
         ),
         Metric(
             "hard_control",

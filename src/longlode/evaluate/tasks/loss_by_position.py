@@ -5,11 +5,10 @@ tokens. All buckets hold the same windows, so the curve compares positions, not 
 """
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 from longlode.core.errors import ConfigError
-from longlode.evaluate.tasks.base import MAIN, Encode, Example, Metric, Scores, Task
+from longlode.evaluate.tasks.base import MAIN, Curve, Example, Metric, Scores, Task
 
 _FIRST_EDGE = 16
 
@@ -21,16 +20,20 @@ class LossByPosition(Task):
     about = "surprisal of held-out documents by the number of tokens before"
     needs_texts = True
     weight_column = "num_scored"
+    group_column = "text"
+    key_columns = ("bucket_start",)
+    curve = Curve("bucket_start", "bucket_stop", "nats")
     metrics = (
         Metric("hard", "tokens that greedy decoding gets right", "share", "higher"),
         Metric("smooth", "log-probability of the text", "nats/token", "higher"),
-        Metric("nats", "loss", "nats/token", "lower"),
+        Metric("nats", "loss", "nats/token", "lower", words="held-out loss", headline=True),
     )
 
-    def __init__(self, encode: Encode, texts: Sequence[str] = ()) -> None:
+    def prepare(self) -> None:
         """Tokenize every held-out text once."""
-        super().__init__(encode, texts)
-        self._offsets = [[pair for pair in encode(text).offsets if pair[0] < pair[1]] for text in self.texts]
+        self._offsets = [
+            [pair for pair in self.encode(text).offsets if pair[0] < pair[1]] for text in self.texts
+        ]
         self._windows: dict[int, list[tuple[int, int]]] = {}
 
     def windows(self, length: int) -> list[tuple[int, int]]:

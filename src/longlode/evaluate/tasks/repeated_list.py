@@ -24,10 +24,28 @@ class RepeatedList(Task):
     about = "a list of ten nouns comes again after filler"
     metrics = (
         Metric("hard", "examples whose list surprises less the second time", "share", "higher", "wilson"),
-        Metric("smooth", "surprisal of the second list over the first, same list", "ratio", "lower"),
+        Metric(
+            "smooth",
+            "surprisal of the second list over the first, same list",
+            "ratio",
+            "lower",
+            words="surprisal of the list's second reading over its first",
+            headline=True,
+            baseline=1.0,
+            at_baseline="no memory of the list is shown",
+        ),
         Metric("ratio_permuted", "the same ratio, second list in another order", "ratio", ""),
         Metric("ratio_new", "the same ratio, second list of other nouns", "ratio", ""),
-        Metric("gain", "ratio of the list of other nouns minus that of the same list", "ratio", "higher"),
+        Metric(
+            "gain",
+            "ratio of the list of other nouns minus that of the same list",
+            "ratio",
+            "higher",
+            words="ratio for other nouns minus ratio for the same list",
+            headline=True,
+            baseline=0.0,
+            at_baseline="no memory of these very nouns is shown",
+        ),
     )
 
     def make(self, length: int, seed: int) -> Example:
