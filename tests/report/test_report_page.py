@@ -191,7 +191,9 @@ def test_all_sections_have_their_pieces(folders, tmp_path):
         "No difference between selected half and random half is shown in held-out loss (loss_by_position) at 2,048"
         in page.text
     )
-    assert "selected half is better than random half in surprisal of the second list over the first" in page.text
+    assert (
+        "selected half is better than random half in surprisal of the second list over the first" in page.text
+    )
     assert "Could not be read" not in page.text
     assert "Not in these folders" not in page.text
     assert text.count('class="map"') == 5
