@@ -8,12 +8,10 @@ import typer
 
 from longlode.cli.console import finish, note, progress, table
 from longlode.cli.options import Device, Model, Overwrite, Seed, TextField
-from longlode.core.errors import ConfigError, InputError
-from longlode.core.model_names import model_source
-from longlode.core.outputs import claim_folder
+from longlode.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from longlode.evaluate import Task
+    pass
 
 EXAMPLES = (
     "longlode evaluate runs/small -o eval-small",
@@ -63,31 +61,27 @@ def evaluate(
     With --lm-eval the tasks are those of lm-evaluation-harness (pip install lm-eval), the context is the
     largest of --lengths, and the results are OUT/lm_eval.json.
     """
-    if lm_eval is not None or include_path is not None:
-        _harness(
-            model, out, lm_eval, include_path, max(_integers(lengths)), num_examples, seed, device, overwrite
-        )
-        return
-    from longlode.evaluate import evaluate as run_evaluation
+    from longlode.evaluate import by_name
 
-    documents = _read(texts or [], text_field)
-    chosen, sizes = _tasks(tasks, has_texts=bool(documents)), _integers(lengths)
-    network, tokenizer = _open(model, out, device, "evaluation")
+    sizes = _integers(lengths)
+    common: dict[str, Any] = {"seed": seed, "device": device, "overwrite": overwrite}
+    if lm_eval is None and include_path is not None:
+        raise ConfigError("--include-path came without --lm-eval; it names a folder of lm-eval's tasks.")
+    if lm_eval is not None:
+        options = {"include_path": include_path, "max_length": max(sizes), "limit": num_examples, **common}
+        fields = by_name.evaluate_harness(model, out, tasks=_names(lm_eval), **options)
+        _show(f"lm-eval of {model}", ("task", "metric", "filter", "value", "stderr", "n"), fields)
+        finish(f"Results: {out}")
+        return
+    chosen = None if tasks == "all" else _names(tasks)
+    if chosen is None and not texts:
+        _tell_left_out()
+    options = {"text_field": text_field, "num_examples": num_examples or by_name.NUM_EXAMPLES, **common}
     with progress("evaluating") as update:
-        summary = run_evaluation(
-            network,
-            tokenizer,
-            tasks=chosen,
-            lengths=sizes,
-            out=out,
-            num_examples=50 if num_examples is None else num_examples,
-            seed=seed,
-            texts=documents,
-            name=model,
-            overwrite=overwrite,
-            progress=update,
+        fields = by_name.evaluate_model(
+            model, out, tasks=chosen, lengths=sizes, texts=texts or (), progress=update, **options
         )
-    _show(f"Evaluation of {model}", ("task", "length", "metric", "mean", "low", "high", "n", "unit"), summary)
+    _show(f"Evaluation of {model}", ("task", "length", "metric", "mean", "low", "high", "n", "unit"), fields)
     finish(f"Results: {out}", then=[f"longlode report {out} -o report.html"])
 
 
@@ -95,59 +89,17 @@ def _show(title: str, columns: Sequence[str], fields: dict[str, Any]) -> None:
     table(title, columns, [[row[column] for column in columns] for row in fields["summary"]])
 
 
-def _open(model: str, out: Path, device: str, kind: str) -> tuple[Any, Any]:
-    """The model and its tokenizer, once it is sure that there is somewhere to write."""
-    from longlode.models import load
-    from longlode.ops.devices import pick_device
-
-    source = model_source(model)
-    claim_folder(out, kind, identity={})
-    return load(source, device=str(pick_device(device)))
+def _names(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",") if name.strip()]
 
 
-def _harness(
-    model: str,
-    out: Path,
-    tasks: str | None,
-    include_path: Path | None,
-    max_length: int,
-    limit: int | None,
-    seed: int,
-    device: str,
-    overwrite: bool,
-) -> None:
-    if tasks is None:
-        raise ConfigError("--include-path came without --lm-eval; it names a folder of lm-eval's tasks.")
-    from longlode.evaluate import run_harness
-
-    network, tokenizer = _open(model, out, device, "lm_eval")
-    fields = run_harness(
-        network,
-        tokenizer,
-        tasks=[name.strip() for name in tasks.split(",") if name.strip()],
-        out=out,
-        include_path=include_path,
-        max_length=max_length,
-        limit=limit,
-        seed=seed,
-        name=model,
-        overwrite=overwrite,
-    )
-    _show(f"lm-eval of {model}", ("task", "metric", "filter", "value", "stderr", "n"), fields)
-    finish(f"Results: {out}")
-
-
-def _tasks(given: str, *, has_texts: bool) -> "list[Task]":
-    """The tasks asked for; "all" leaves out, and says so, those that need texts when there are none."""
+def _tell_left_out() -> None:
+    """Say which tasks "all" leaves out for want of texts."""
     from longlode.evaluate import TASKS
-    from longlode.evaluate.run import find_tasks
 
-    if given == "all":
-        left_out = [name for name in TASKS.names() if TASKS.get(name).needs_texts and not has_texts]
-        if left_out:
-            note(f"No --texts given: {', '.join(left_out)} is left out.")
-        return find_tasks(None, has_texts=has_texts)
-    return find_tasks([name.strip() for name in given.split(",") if name.strip()], has_texts=has_texts)
+    left_out = [name for name in TASKS.names() if TASKS.get(name).needs_texts]
+    if left_out:
+        note(f"No --texts given: {', '.join(left_out)} is left out.")
 
 
 def _integers(given: str) -> list[int]:
@@ -158,21 +110,6 @@ def _integers(given: str) -> list[int]:
     if not sizes:
         raise ConfigError(f"--lengths got {given!r}; expected numbers of tokens such as 512,1024.")
     return sizes
-
-
-def _read(inputs: list[str], text_field: str) -> list[str]:
-    """The texts of the readable documents; says how many rows were not readable."""
-    if not inputs:
-        return []
-    from longlode.corpus import Document, read
-
-    rows = list(read(inputs, text_field=text_field))
-    texts = [row.text for row in rows if isinstance(row, Document)]
-    if not texts:
-        raise InputError(f"--texts {' '.join(inputs)} holds no readable document.")
-    if len(texts) < len(rows):
-        note(f"{len(rows) - len(texts)} of {len(rows)} rows of --texts are no documents and are left out.")
-    return texts
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

@@ -2,10 +2,10 @@
 means.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def evaluate(
     *,
     tasks: Sequence[str | Task | type[Task]] | None = None,
     lengths: Sequence[int] = (512, 1024, 2048),
-    out: str | Path,
+    out: str | os.PathLike[str],
     num_examples: int = 50,
     seed: int = 0,
     texts: Sequence[str] = (),
@@ -49,8 +49,7 @@ def evaluate(
 
     Args:
       model, tokenizer: a Hugging Face causal LM and its fast tokenizer.
-      tasks: names, classes or instances of tasks, also of other packages (`package.module:Class`); None: all of
-        TASKS, without those that need texts when there are none.
+      tasks: names, addresses (`package.module:Class`), classes or instances; None: all that have the texts they need.
       lengths: tokens an example may have, special tokens included.
       out: folder for examples.jsonl (a row per example; for loss_by_position a row per bucket) and record.json.
       num_examples: examples per task and length; a task with less material uses what there is (`n` in the summary).
@@ -68,18 +67,12 @@ def evaluate(
     started = time.perf_counter()
     infos = {task.name: task.info() for task in chosen}
     settings = {"num_examples": num_examples, "seed": seed, **_texts_identity(texts)}
-    asked = {**_model_identity(model, name), "tasks": [*infos], "lengths": [*lengths], "settings": settings}
-    asked["task_options"] = {name: info.options for name, info in infos.items()}
+    options = {task: info.options for task, info in infos.items()}
+    what = {"tasks": [*infos], "lengths": [*lengths], "settings": settings, "task_options": options}
+    asked: dict[str, Any] = {**_model_identity(model, name), **what}
     folder = claim_folder(out, "evaluation", identity=asked, overwrite=overwrite)
-    made = [task.bound_to(make_encode(tokenizer), texts) for task in chosen]
-    plan = [
-        _Part(task, length, task.num_available(length, num_examples)) for task in made for length in lengths
-    ]
-    for part in plan:
-        if part.num == 0:
-            part.task.make(part.length, 0)  # says why there is nothing of this length
-    reader = Reader(model, batch_tokens=batch_tokens)
-    rows, examples_fingerprint = _ask_all(reader, plan, seed, progress)
+    plan = _plan([task.bound_to(make_encode(tokenizer), texts) for task in chosen], lengths, num_examples)
+    rows, examples_fingerprint = _ask_all(Reader(model, batch_tokens=batch_tokens), plan, seed, progress)
     write_jsonl(folder / EXAMPLES_NAME, rows)
     fields = {
         **asked,
@@ -101,6 +94,16 @@ class _Part:
     task: Task
     length: int
     num: int
+
+
+def _plan(tasks: Sequence[Task], lengths: Sequence[int], num_examples: int) -> list[_Part]:
+    plan = [
+        _Part(task, length, task.num_available(length, num_examples)) for task in tasks for length in lengths
+    ]
+    for part in plan:
+        if part.num == 0:
+            part.task.make(part.length, 0)  # says why there is nothing of this length
+    return plan
 
 
 def _blocks(plan: Sequence[_Part], seed: int) -> Iterator[tuple[_Part, int, list[Example]]]:

@@ -1,0 +1,119 @@
+"""Evaluate a model that is named, on texts that are named: what `longlode evaluate` does."""
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.model_names import model_source
+from longlode.core.outputs import claim_folder
+from longlode.evaluate.harness import run_harness
+from longlode.evaluate.run import Progress, evaluate, find_tasks
+from longlode.evaluate.tasks import Task
+
+Path = str | os.PathLike[str]
+LENGTHS = (512, 1024, 2048)
+NUM_EXAMPLES = 50
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate_model(
+    model: Path,
+    out: Path,
+    *,
+    tasks: Sequence[str | Task | type[Task]] | None = None,
+    lengths: Sequence[int] = LENGTHS,
+    texts: Path | Iterable[Path] = (),
+    text_field: str = "text",
+    num_examples: int = NUM_EXAMPLES,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Load a model and evaluate it, as `longlode evaluate` does.
+
+    Args: model: a run folder, a model folder, a hub id, or "starter"; texts: files, folders or globs of held-out
+      documents, whose text stands in `text_field`; device: "auto", "cpu", "cuda" ...; the others, as of `evaluate`.
+    Returns: the fields of `out/record.json`.
+    Raises: as `evaluate`; InputError for a model or texts that are not there.
+    """
+    documents = read_texts(texts, text_field)
+    chosen = find_tasks(tasks, has_texts=bool(documents))
+    network, tokenizer = _open(model, out, "evaluation", device)
+    return evaluate(
+        network,
+        tokenizer,
+        tasks=chosen,
+        lengths=lengths,
+        out=out,
+        num_examples=num_examples,
+        seed=seed,
+        texts=documents,
+        name=os.fspath(model),
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def evaluate_harness(
+    model: Path,
+    out: Path,
+    *,
+    tasks: Sequence[str],
+    include_path: Path | None = None,
+    max_length: int = max(LENGTHS),
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Load a model and run tasks of lm-evaluation-harness on it. Args and the rest as of `run_harness`."""
+    if not tasks:
+        raise ConfigError("No task of lm-eval was named; expected some, as `lm_eval ls tasks` lists them.")
+    network, tokenizer = _open(model, out, "lm_eval", device)
+    return run_harness(
+        network,
+        tokenizer,
+        tasks=tasks,
+        out=os.fspath(out),
+        include_path=None if include_path is None else os.fspath(include_path),
+        max_length=max_length,
+        limit=limit,
+        seed=seed,
+        name=os.fspath(model),
+        overwrite=overwrite,
+    )
+
+
+def _open(model: Path, out: Path, kind: str, device: str) -> tuple[Any, Any]:
+    """The model and its tokenizer, once it is sure that there is somewhere to write."""
+    source = model_source(model)
+    claim_folder(out, kind, identity={})
+    from longlode.models import load
+    from longlode.ops.devices import pick_device
+
+    return load(source, device=pick_device(device))
+
+
+def read_texts(inputs: Path | Iterable[Path], text_field: str = "text") -> list[str]:
+    """The texts of the readable documents; a warning says how many rows were not readable.
+
+    Raises: InputError when an input is not there, or no document is readable.
+    """
+    named = [os.fspath(one) for one in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
+    if not named:
+        return []
+    from longlode.corpus import Document, read
+
+    rows = list(read(named, text_field=text_field))
+    texts = [row.text for row in rows if isinstance(row, Document)]
+    if not texts:
+        raise InputError(f"The texts {' '.join(named)} hold no readable document.")
+    if len(texts) < len(rows):
+        _log.warning(
+            "%d of %d rows of the texts are no documents and are left out.", len(rows) - len(texts), len(rows)
+        )
+    return texts
