@@ -92,12 +92,12 @@ class Case:
 
 def _cases() -> tuple[Case, ...]:
     score = ("score", "docs.jsonl", "more.jsonl.gz", "notes", "-o", "out/scores", "--rows-per-unit", "4")
-    plain = (*score, "--scorer", "model", "--pairs", "0", "--segment", "16")
+    plain = (*score, "--model", "model", "--pairs", "0", "--segment", "16")
     read = (
         *score,
-        "--scorer",
+        "--model",
         "model",
-        "--estimator",
+        "--scorer",
         "strength",
         "--pairs",
         "4",
@@ -105,7 +105,7 @@ def _cases() -> tuple[Case, ...]:
         "16",
         "--keep-pairs",
     )
-    quick = (*score, "--estimator", "gzip")
+    quick = (*score, "--scorer", "gzip")
     two = (*quick, "--workers", "2")
     pack = ("pack", "docs.jsonl", "notes", "--tokenizer", "model", "--length", "24")
     train = ("train", "recipe.toml", "-o", "out/run")
@@ -187,7 +187,7 @@ def write_model(folder: Path) -> None:
 
 
 PREPARE: dict[str, tuple[str, ...]] = {
-    "scores": ("score", "docs.jsonl", "notes", "-o", "scores", "--estimator", "gzip", "--rows-per-unit", "8"),
+    "scores": ("score", "docs.jsonl", "notes", "-o", "scores", "--scorer", "gzip", "--rows-per-unit", "8"),
     "shards": ("pack", "docs.jsonl", "notes", "-o", "shards", "--tokenizer", "model", "--length", "24"),
     "old/shards": ("pack", "more.jsonl.gz", "-o", "old/shards", "--tokenizer", "model", "--length", "24"),
     "run": ("train", "recipe.toml", "-o", "run", "--set", "run.steps=2"),

@@ -2,10 +2,10 @@
 
     python -m benchmarks.labelled [--length 4096] [--split all] [--documents FOLDER]      counts, and what was left out
 
-Coherent are the documents that the starter scorer was not trained on (`in_heldout(id, 0.5)`), without those that repeat
+Coherent are the documents that the starter model was not trained on (`in_heldout(id, 0.5)`), without those that repeat
 one it was trained on. The negatives are made from the same documents (`benchmarks/labelled_negatives.py`) or are lists
 by nature. Every one is exactly `num_tokens` tokens of the starter's tokenizer long. A second rule by id hash puts each
-document, with all that is made from it, on the `dev` side (estimators are chosen there) or the `test` side (reported).
+document, with all that is made from it, on the `dev` side (scorers are chosen there) or the `test` side (reported).
 With a folder of the user's all its documents are coherent, its sub-folders (or `source` fields) are the domains.
 """
 

@@ -1,13 +1,13 @@
 """Which score tells coherent documents from documents that only look long?
 
-    python -m benchmarks.mining_quality [--estimators default,gzip,... | all] [--lengths 4096,16384,32768]
-        [--split test] [--documents FOLDER] [--max-documents 20] [--scorer starter] [--save]
+    python -m benchmarks.mining_quality [--scorers default,gzip,... | all] [--lengths 4096,16384,32768]
+        [--split test] [--documents FOLDER] [--max-documents 20] [--model starter] [--save]
 
-Builds the labelled set (`benchmarks/labelled.py`) at each length and prints, for each estimator and negative, the AUC
+Builds the labelled set (`benchmarks/labelled.py`) at each length and prints, for each scorer and negative, the AUC
 with a 95 % bootstrap interval over documents, also within each domain; tokens that the model read for each token of the
-documents, and seconds. Then two checks: the rank correlation with the estimator's exhaustive score (all pairs), and
+documents, and seconds. Then two checks: the rank correlation with the scorer's exhaustive score (all pairs), and
 the correlation of the score with length, over coherent documents cut at five lengths. A GPU or patience is needed for
-estimators that read the model at 16,384 tokens and more; `--max-documents` and `--lengths` make it cheaper. Estimators
+scorers that read the model at 16,384 tokens and more; `--max-documents` and `--lengths` make it cheaper. Scorers
 whose score needs no pair (`default`) read none with `--pairs 0`. Without `--save` nothing is written; with it a dated
 table goes to benchmarks/results/, as JSON and Markdown.
 """
@@ -33,9 +33,9 @@ from benchmarks.quality_table import Block, markdown, show_block, show_checks
 from benchmarks.saved import about, save
 from longlode.core.errors import ConfigError, InputError
 from longlode.corpus import Tokenizer
-from longlode.mining import ESTIMATORS, make_estimator
+from longlode.mining import SCORERS, make_scorer
 
-DEFAULT_ESTIMATORS = "default,paper,release,strength,overlap,gzip"
+DEFAULT_SCORERS = "default,paper,release,strength,overlap,gzip"
 BIAS_CUTS = (16, 8, 4, 2, 1)
 """Length bias is measured at these parts of the longest length, from LEAST_BIAS_TOKENS on: 2,048 to 32,768 tokens."""
 LEAST_BIAS_TOKENS = 1024
@@ -44,13 +44,13 @@ LEAST_BIAS_TOKENS = 1024
 def main(arguments: Sequence[str] | None = None) -> None:
     """Score, tabulate, print, and save if asked to."""
     options = parse(arguments)
-    names = list(ESTIMATORS) if options.estimators == "all" else options.estimators.split(",")
+    names = list(SCORERS) if options.scorers == "all" else options.scorers.split(",")
     # A name that is not there is refused before hours of work.
-    reads_model = any(make_estimator(name, pairs=options.pairs).reads_model for name in names)
+    reads_model = any(make_scorer(name, pairs=options.pairs).reads_model for name in names)
     console = Console()
     blocks: list[Block] = []
     with tempfile.TemporaryDirectory() as folder:
-        setup = Setup(load_scorer(options, reads_model), Path(folder), pairs=options.pairs, seed=options.seed)
+        setup = Setup(load_reader(options, reads_model), Path(folder), pairs=options.pairs, seed=options.seed)
         for num_tokens in options.lengths:
             blocks.append(block(num_tokens, names, options, setup))
             show_block(blocks[-1], console)
@@ -67,8 +67,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scorer", default="starter", help="starter, a folder, or a hub id")
-    parser.add_argument("--estimators", default=DEFAULT_ESTIMATORS, help="names, with commas between, or all")
+    parser.add_argument("--model", default="starter", help="starter, a folder, or a hub id")
+    parser.add_argument("--scorers", default=DEFAULT_SCORERS, help="names, with commas between, or all")
     parser.add_argument(
         "--lengths", type=_numbers, default=list(LENGTHS), help="tokens of each document, with commas between"
     )
@@ -85,8 +85,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-checks", action="store_true", help="skip exhaustive scores and length bias")
     parser.add_argument("--check-documents", type=int, default=24, help="coherent documents of the checks")
     parser.add_argument("--check-length", type=int, default=4096, help="tokens of the exhaustively scored")
-    parser.add_argument("--dtype", default="float32", help="of the scorer; bfloat16 is faster where native")
-    parser.add_argument("--device", default="auto", help="of the scorer")
+    parser.add_argument("--dtype", default="float32", help="of the reader; bfloat16 is faster where native")
+    parser.add_argument("--device", default="auto", help="of the reader")
     parser.add_argument("--threads", type=int, default=None, help="threads of torch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", action="store_true", help="write a dated table to benchmarks/results/")
@@ -101,18 +101,18 @@ def _pairs(text: str) -> int | None:
     return None if text == "all" else int(text)
 
 
-def load_scorer(options: argparse.Namespace, reads_model: bool) -> Any:
-    """The scorer of the command line; its tokenizer alone if no estimator reads the model."""
+def load_reader(options: argparse.Namespace, reads_model: bool) -> Any:
+    """The reader of the command line; its tokenizer alone if no scorer reads the model."""
     from longlode.models import starter_folder
 
-    name = str(starter_folder()) if options.scorer == "starter" else options.scorer
+    name = str(starter_folder()) if options.model == "starter" else options.model
     if not reads_model:
-        from longlode.models.scorer_text import TokensSpec
+        from longlode.readers.tokens import TokenReaderSpec
 
-        return TokensSpec(name)()
-    from longlode.models.scorer import ScorerSpec
+        return TokenReaderSpec(name)()
+    from longlode.readers.lm import ReaderSpec
 
-    return ScorerSpec(name, dtype=options.dtype, device=options.device)(options.threads)
+    return ReaderSpec(name, dtype=options.dtype, device=options.device)(options.threads)
 
 
 def block(num_tokens: int, names: Sequence[str], options: argparse.Namespace, setup: Setup) -> Block:
@@ -127,7 +127,7 @@ def block(num_tokens: int, names: Sequence[str], options: argparse.Namespace, se
         "num_tokens": num_tokens,
         "counts": dict(Counter(map(str, labels))),
         "left_out": [[label, domain, count] for (label, domain), count in found.left_out.items()],
-        "estimators": {
+        "scorers": {
             name: tabulate(result, labels, domains, groups, options.seed) for name, result in scored.items()
         },
     }
@@ -136,7 +136,7 @@ def block(num_tokens: int, names: Sequence[str], options: argparse.Namespace, se
 def tabulate(
     result: Scored, labels: np.ndarray, domains: np.ndarray, groups: Sequence[str], seed: int
 ) -> dict[str, Any]:
-    """One estimator at one length."""
+    """One scorer at one length."""
     scores = result.scores
     positive = scores[labels == COHERENT]
     negatives = [str(label) for label in dict.fromkeys(labels) if label != COHERENT]
@@ -169,12 +169,12 @@ def balanced(items: Sequence[Labelled], most: int | None) -> list[Labelled]:
 
 
 def check(names: Sequence[str], options: argparse.Namespace, setup: Setup) -> dict[str, dict[str, Any]]:
-    """Rank correlation with the exhaustive score, and length bias, of each estimator."""
+    """Rank correlation with the exhaustive score, and length bias, of each scorer."""
     checks: dict[str, dict[str, Any]] = {name: {} for name in names}
     found = coherent_and_not(options.check_length, options)
     sampled = run_all(names, found, setup)
     for name in names:
-        if not make_estimator(name, pairs=setup.pairs).reads_model:
+        if not make_scorer(name, pairs=setup.pairs).reads_model:
             checks[name]["exact"] = True
     reading = [name for name in names if "exact" not in checks[name]]
     exhaustive = run_all(reading, found, replace(setup, pairs=None))

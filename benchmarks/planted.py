@@ -21,8 +21,8 @@ from longlode.corpus.planted import planted_document
 from longlode.mining.background import packaged_background
 from longlode.mining.baselines import far_overlap, gzip_ratio
 from longlode.mining.coherence import Measurements, packaged_weights, read_words, spans
-from longlode.mining.estimators.order import order_score
-from longlode.mining.estimators.overlap import MIN_DISTANCE, NUM_TOKENS, RARE_SHARE
+from longlode.mining.scorers.order import order_score
+from longlode.mining.scorers.overlap import MIN_DISTANCE, NUM_TOKENS, RARE_SHARE
 
 DISTANCES = (64, 256, 512, 1024, 2048, 4096)
 NUMBERS = (0, 16, 32, 64)

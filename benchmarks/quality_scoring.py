@@ -1,4 +1,4 @@
-"""Runs estimators over the labelled set: by the engine, from a file, as `longlode score` does."""
+"""Runs scorers over the labelled set: by the engine, from a file, as `longlode score` does."""
 
 import json
 import sys
@@ -14,8 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.labelled import Labelled
 from longlode.corpus import write_documents
-from longlode.mining import DocumentScore, PairPlan, ScoreSettings, SegmentedDocument, make_estimator, score
-from longlode.mining.estimators.paper import PaperEstimator
+from longlode.mining import DocumentScore, PairPlan, ScoreSettings, SegmentedDocument, make_scorer, score
+from longlode.mining.scorers.paper import PaperScorer
 
 SAME_PAIRS = ("paper", "release", "strength")
 """They read the same pairs, so these are read once for all of them; the cost of each is that of the reading."""
@@ -25,9 +25,9 @@ ROWS_PER_UNIT = 16
 
 @dataclass(frozen=True)
 class Setup:
-    """What the runs share. scorer: any `Scorer`; pairs: None for all, 0 for none where the estimator can do without."""
+    """What the runs share. reader: any `Reader`; pairs: None for all, 0 for none where the scorer can do without."""
 
-    scorer: Any
+    reader: Any
     folder: Path
     pairs: int | None = 500
     seed: int = 0
@@ -38,7 +38,7 @@ class Setup:
 class Scored:
     """float64 `[n]` in the order of the documents, nan where there is none; and what it cost.
 
-    tokens_read: of the model, for each token of the documents; None if the estimator reads no model. reason: why the
+    tokens_read: of the model, for each token of the documents; None if the scorer reads no model. reason: why the
     first document without a score has none.
     """
 
@@ -48,19 +48,19 @@ class Scored:
     reason: str = ""
 
 
-class SharedPairs(PaperEstimator):
+class SharedPairs(PaperScorer):
     """The paper's score; release and strength are finished from the same readings, into `found[name][id]`."""
 
     def __init__(self, *, pairs: int | None, names: Sequence[str]) -> None:
-        """Args: pairs, as of every estimator; names, of the others to finish."""
+        """Args: pairs, as of every scorer; names, of the others to finish."""
         super().__init__(pairs=pairs)
-        self.others = {name: make_estimator(name, pairs=pairs) for name in names}
+        self.others = {name: make_scorer(name, pairs=pairs) for name in names}
         self.found: dict[str, dict[str, float]] = {name: {} for name in names}
 
     def finish(
         self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
     ) -> DocumentScore:
-        """As the paper's; an estimator that would have read no pair (release of few segments) is shown none."""
+        """As the paper's; a scorer that would have read no pair (release of few segments) is shown none."""
         for name, other in self.others.items():
             own = other.plan(doc, np.random.default_rng(0))
             count = len(plan.targets) if len(own.targets) else 0
@@ -72,7 +72,7 @@ class SharedPairs(PaperEstimator):
 
 
 def run_all(names: Sequence[str], documents: Sequence[Labelled], setup: Setup) -> dict[str, Scored]:
-    """Score the documents with every estimator."""
+    """Score the documents with every scorer."""
     done: dict[str, Scored] = {}
     shared = [name for name in names if name in SAME_PAIRS]
     for name in names:
@@ -81,28 +81,28 @@ def run_all(names: Sequence[str], documents: Sequence[Labelled], setup: Setup) -
         if name in shared and len(shared) > 1:
             done |= _run_shared(shared, documents, setup)
         else:
-            done[name] = _run(make_estimator(name, pairs=setup.pairs), documents, setup)
+            done[name] = _run(make_scorer(name, pairs=setup.pairs), documents, setup)
     return {name: done[name] for name in names}
 
 
 def _run_shared(names: Sequence[str], documents: Sequence[Labelled], setup: Setup) -> dict[str, Scored]:
-    estimator = SharedPairs(pairs=setup.pairs, names=[name for name in names if name != "paper"])
-    paper = _run(estimator, documents, setup, ", ".join(names))
+    scorer = SharedPairs(pairs=setup.pairs, names=[name for name in names if name != "paper"])
+    paper = _run(scorer, documents, setup, ", ".join(names))
     found = {"paper": paper} if "paper" in names else {}
-    for name, scores in estimator.found.items():
+    for name, scores in scorer.found.items():
         values = np.array([scores.get(item.id, np.nan) for item in documents])
         found[name] = replace(paper, scores=values)
     return found
 
 
-def _run(estimator: Any, documents: Sequence[Labelled], setup: Setup, title: str = "") -> Scored:
+def _run(scorer: Any, documents: Sequence[Labelled], setup: Setup, title: str = "") -> Scored:
     source = setup.folder / "documents.jsonl"
     out = setup.folder / f"run-{len(list(setup.folder.glob('run-*')))}"
     # Mixed, so that a unit holds all labels and domains.
     order = np.random.default_rng(setup.seed).permutation(len(documents))
     mixed = [documents[place] for place in order]
     write_documents(source, ({"id": d.id, "source": d.domain, "text": d.text} for d in mixed))
-    title = f"{title or estimator.name}, {len(documents[0].tokens):,} tokens" if documents else estimator.name
+    title = f"{title or scorer.name}, {len(documents[0].tokens):,} tokens" if documents else scorer.name
     with Progress(
         TextColumn(f"{title:40}"),
         BarColumn(),
@@ -116,21 +116,21 @@ def _run(estimator: Any, documents: Sequence[Labelled], setup: Setup, title: str
         summary = score(
             source,
             out,
-            estimator=estimator,
-            make_scorer=lambda: setup.scorer,
-            scorer_fingerprint=setup.scorer.fingerprint,
+            scorer=scorer,
+            make_reader=lambda: setup.reader,
+            reader_fingerprint=setup.reader.fingerprint,
             settings=ScoreSettings(seed=setup.seed, rows_per_unit=ROWS_PER_UNIT),
             progress=lambda _done, _total, done, _tokens: progress.update(task, completed=done),
         )
     record = json.loads((out / "record.json").read_text())
     values = np.full(len(documents), np.nan)
-    reasons = [unit["error"] for unit in summary.failed_units]  # a scorer that the estimator cannot use
+    reasons = [unit["error"] for unit in summary.failed_units]  # a reader that the scorer cannot use
     for part in sorted((out / "parts").glob("*.parquet")):
         for row in pq.read_table(part, columns=["row", "score", "reason"], partitioning=None).to_pylist():
             if row["score"] is None:
                 reasons.append(row["reason"])
             else:
                 values[order[row["row"]]] = row["score"]
-    reads = estimator.needs_scorer and estimator.reads_model
+    reads = scorer.needs_reader and scorer.reads_model
     cost = record["cost"]["tokens_read_per_token"] if reads else None
     return Scored(values, cost, record["seconds"], reasons[0] if reasons else "")

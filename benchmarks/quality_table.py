@@ -7,19 +7,19 @@ from rich.table import Table
 from rich.text import Text
 
 Block = dict[str, Any]
-"""One length: num_tokens, counts and left_out by label, and by estimator auc, same_kind, by_domain, cost."""
+"""One length: num_tokens, counts and left_out by label, and by scorer auc, same_kind, by_domain, cost."""
 _GOOD, _FAIR = 0.97, 0.85
 
 
 def show_block(block: Block, console: Console) -> None:
-    """Print one length: AUC with its interval, negatives down, estimators across; then AUC within each domain.
+    """Print one length: AUC with its interval, negatives down, scorers across; then AUC within each domain.
 
-    More estimators than the terminal is wide for come in several tables.
+    More scorers than the terminal is wide for come in several tables.
     """
     first = 4 + max(len(title) for title in ("tokens read per token", *_row_names(block)))
     names: list[str] = []
     width = first
-    for name in block["estimators"]:
+    for name in block["scorers"]:
         column = 3 + max(len(name), len("0.000 0.00-0.00"))
         if names and width + column > console.width:
             _show_part(block, names, console)
@@ -27,7 +27,7 @@ def show_block(block: Block, console: Console) -> None:
         names.append(name)
         width += column
     _show_part(block, names, console)
-    for name, row in block["estimators"].items():
+    for name, row in block["scorers"].items():
         if row["unscored"]:
             console.print(
                 f"  {name}: {row['unscored']} without a score count as ties. {row['reason']}", style="dim"
@@ -40,7 +40,7 @@ def _row_names(block: Block) -> list[str]:
 
 
 def _show_part(block: Block, names: list[str], console: Console) -> None:
-    rows = [block["estimators"][name] for name in names]
+    rows = [block["scorers"][name] for name in names]
     table = Table(
         title=f"{block['num_tokens']:,} tokens a document", title_justify="left", title_style="bold"
     )
@@ -65,19 +65,19 @@ def _show_part(block: Block, names: list[str], console: Console) -> None:
 
 
 def show_checks(checks: dict[str, dict[str, Any]], console: Console) -> None:
-    """Print what holds for an estimator over all lengths: rank correlation with its exhaustive score, length bias."""
+    """Print what holds for a scorer over all lengths: rank correlation with its exhaustive score, length bias."""
     if not checks:
         return
     console.print()
     table = Table(title="Sampling and length", title_justify="left", title_style="bold")
     for title in (
-        "estimator",
+        "scorer",
         "rank corr. with all pairs",
         "same half",
         "length bias within",
         "between documents",
     ):
-        table.add_column(title, justify="left" if title == "estimator" else "right")
+        table.add_column(title, justify="left" if title == "scorer" else "right")
     for name, row in checks.items():
         table.add_row(name, *_check_cells(row))
     console.print(table)
@@ -96,7 +96,7 @@ def markdown(blocks: list[Block], checks: dict[str, dict[str, Any]], about: dict
         "",
     ]
     for block in blocks:
-        names = list(block["estimators"])
+        names = list(block["scorers"])
         lines += [f"## {block['num_tokens']:,} tokens", ""]
         lines += _table([f"{block['counts']['coherent']} coherent against", *names], _auc_rows(block))
         lines += ["AUC by domain of the coherent documents:", ""]
@@ -104,7 +104,7 @@ def markdown(blocks: list[Block], checks: dict[str, dict[str, Any]], about: dict
         lines += [_left_out(block), ""] if block["left_out"] else []
     if checks:
         lines += ["## Sampling and length", ""]
-        head = ["estimator", "rank correlation with all pairs", "same half", "length bias within", "between"]
+        head = ["scorer", "rank correlation with all pairs", "same half", "length bias within", "between"]
         lines += _table(head, [[name, *_check_cells(row)] for name, row in checks.items()])
     return "\n".join(lines)
 
@@ -115,7 +115,7 @@ def _auc_rows(block: Block) -> list[list[str]]:
         if label == "coherent":
             continue
         cells = []
-        for row in block["estimators"].values():
+        for row in block["scorers"].values():
             mean, low, high = row["auc"][label]
             same = row["same_kind"][label]
             cells.append(f"{mean:.3f} [{low:.3f}, {high:.3f}]" + ("" if same is None else f" ({same:.3f})"))
@@ -125,15 +125,15 @@ def _auc_rows(block: Block) -> list[list[str]]:
         ("seconds", _seconds),
         ("without a score", _unscored),
     ):
-        rows.append([title, *(make(row) for row in block["estimators"].values())])
+        rows.append([title, *(make(row) for row in block["scorers"].values())])
     return rows
 
 
 def _domain_rows(block: Block) -> list[list[str]]:
-    estimators = list(block["estimators"].values())
+    scorers = list(block["scorers"].values())
     return [
-        [domain, label, *(f"{row['by_domain'][domain][label]:.3f}" for row in estimators)]
-        for domain, found in estimators[0]["by_domain"].items()
+        [domain, label, *(f"{row['by_domain'][domain][label]:.3f}" for row in scorers)]
+        for domain, found in scorers[0]["by_domain"].items()
         for label in found
     ]
 

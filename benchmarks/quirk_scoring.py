@@ -18,8 +18,8 @@ from longlode.core.errors import ConfigError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.records import atomic_path
 from longlode.mining import dependency
-from longlode.mining.estimators.base import MAX_SEGMENTS
 from longlode.mining.sampling import document_rng, sample_foreign, sample_pairs
+from longlode.mining.scorers.base import MAX_SEGMENTS
 from longlode.mining.segments import split_segments
 
 READINGS_VERSION = 1
@@ -35,7 +35,7 @@ Pairs = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Readings:
-    """What the scorer said of one document of S segments: mean nats a token, NaN where nothing was read.
+    """What the reader said of one document of S segments: mean nats a token, NaN where nothing was read.
 
     alone `[S]`; given `[S, S]`, of target i after source j; foreign `[S]`, after a segment of another document; kin
     `[S]`, of another document of the same domain, NaN where there is none. seconds: CPU time of all but kin.
@@ -54,29 +54,29 @@ class Readings:
     kin: np.ndarray
 
 
-def read_after(scorer: Any, segments: np.ndarray, foreign: np.ndarray) -> np.ndarray:
+def read_after(reader: Any, segments: np.ndarray, foreign: np.ndarray) -> np.ndarray:
     """Each segment after one of another document, `[S]`; NaN where there is none. Args: as of `read_document`."""
     if not len(foreign):
         return np.full(len(segments), np.nan)
-    _, states = scorer.alone(foreign)
-    return _mean_nats(scorer.given(states, np.arange(len(segments)) % len(foreign), segments))
+    _, states = reader.alone(foreign)
+    return _mean_nats(reader.given(states, np.arange(len(segments)) % len(foreign), segments))
 
 
 def _mean_nats(nll: np.ndarray) -> np.ndarray:
     return np.asarray(nll.mean(-1, dtype=np.float64))
 
 
-def read_kin(scorer: Any, segments: np.ndarray, kin: np.ndarray) -> dict[str, np.ndarray]:
+def read_kin(reader: Any, segments: np.ndarray, kin: np.ndarray) -> dict[str, np.ndarray]:
     """The field of `Readings`."""
-    return {"kin": read_after(scorer, segments, kin)}
+    return {"kin": read_after(reader, segments, kin)}
 
 
 def read_document(
-    scorer: Any, segments: np.ndarray, foreign: np.ndarray, pairs: Pairs
+    reader: Any, segments: np.ndarray, foreign: np.ndarray, pairs: Pairs
 ) -> dict[str, np.ndarray]:
     """Read every segment alone, after a foreign one, and in the pairs.
 
-    Args: segments int64 `[S, L]`; foreign int64 `[F, L]`; pairs, targets and sources. A scorer without an end-of-text
+    Args: segments int64 `[S, L]`; foreign int64 `[F, L]`; pairs, targets and sources. A reader without an end-of-text
       mark leaves first_alone and marked NaN.
     Returns: the fields of `Readings`, without kin.
     """
@@ -84,21 +84,21 @@ def read_document(
     targets, sources = pairs
     count = len(segments)
     given, first_given = np.full((2, count, count), np.nan)
-    nll, states = scorer.alone(segments)
-    given[targets, sources] = _mean_nats(scorer.given(states, sources, segments[targets]))
+    nll, states = reader.alone(segments)
+    given[targets, sources] = _mean_nats(reader.given(states, sources, segments[targets]))
     # A source's last token belongs to the target here: then the first token of the segment behind it has a score.
-    _, states = scorer.alone(segments[:, :-1])
+    _, states = reader.alone(segments[:, :-1])
     joints = np.stack([segments[sources, -1], segments[targets, 0]], axis=1)
-    first_given[targets, sources] = scorer.given(states, sources, joints)[:, 0]
-    some, mark = segments[::COLD_EVERY], scorer.tokenizer.eos_token_id
+    first_given[targets, sources] = reader.given(states, sources, joints)[:, 0]
+    some, mark = segments[::COLD_EVERY], reader.tokenizer.eos_token_id
     first_alone, marked = np.full(count, np.nan), np.full(len(some), np.nan)
     if mark is not None:
-        first_alone = scorer.alone(np.insert(segments[:, :1], 0, mark, axis=1))[0][:, 0]
-        marked = _mean_nats(scorer.alone(np.insert(some[:, :-1], 0, mark, axis=1))[0][:, 1:])
+        first_alone = reader.alone(np.insert(segments[:, :1], 0, mark, axis=1))[0][:, 0]
+        marked = _mean_nats(reader.alone(np.insert(some[:, :-1], 0, mark, axis=1))[0][:, 1:])
     return {
         "alone": _mean_nats(nll),
         "given": given,
-        "foreign": read_after(scorer, segments, foreign),
+        "foreign": read_after(reader, segments, foreign),
         "first_alone": first_alone,
         "first_given": first_given,
         "unmarked": _mean_nats(nll[::COLD_EVERY, :-1]),
@@ -123,7 +123,7 @@ def all_draws(item: Labelled, sizes: Sequence[int], num_pairs: int, seed: int) -
 
 
 def read_all(
-    documents: Sequence[Labelled], coherent: Sequence[Labelled], scorer: Any, options: argparse.Namespace
+    documents: Sequence[Labelled], coherent: Sequence[Labelled], reader: Any, options: argparse.Namespace
 ) -> list[Readings]:
     """The readings of every document, from `--work` where they are there already.
 
@@ -146,13 +146,13 @@ def read_all(
         pairs = all_draws(item, sizes, options.pairs, options.seed)
         named = [
             READINGS_VERSION,
-            scorer.fingerprint,
+            reader.fingerprint,
             *(part.tolist() for part in (segments, foreign, *pairs)),
         ]
         print(f"reading {number + 1} of {len(documents)}: {item.id}", file=sys.stderr, flush=True)
-        parts = kept(options.work, named, partial(read_document, scorer, segments, foreign, pairs))
-        named = [READINGS_VERSION, scorer.fingerprint, segments.tolist(), kin.tolist()]
-        after = kept(options.work, named, partial(read_kin, scorer, segments, kin))
+        parts = kept(options.work, named, partial(read_document, reader, segments, foreign, pairs))
+        named = [READINGS_VERSION, reader.fingerprint, segments.tolist(), kin.tolist()]
+        after = kept(options.work, named, partial(read_kin, reader, segments, kin))
         found.append(Readings(**parts, **after))
     return found
 

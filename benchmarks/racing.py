@@ -2,7 +2,7 @@
 
     python -m benchmarks.racing SCORES [--top 0.5] [--draws 100] [--save]
 
-SCORES is a folder of exhaustive readings: `longlode score ... --estimator strength --pairs all --keep-pairs`. Racing
+SCORES is a folder of exhaustive readings: `longlode score ... --scorer strength --pairs all --keep-pairs`. Racing
 (`longlode.mining.standings`, the rule that `longlode score --race` goes by) and fixed sampling are replayed on the
 stored pairs, each document's in a new random order in every draw. Prints, as means over the draws: pairs a document;
 tokens that the model reads for each token of the documents, segments alone (again in every round that needs them) and
@@ -24,11 +24,11 @@ from benchmarks.quality_measures import spearman
 from benchmarks.saved import about, save
 from longlode.core.errors import InputError
 from longlode.core.records import read_record
-from longlode.mining.estimators import make_estimator
-from longlode.mining.estimators.pair_mean import PairMeanEstimator
 from longlode.mining.parts import PARTS_FOLDER, read_pairs
 from longlode.mining.race import check_raceable
 from longlode.mining.race_rounds import perplexities
+from longlode.mining.scorers import make_scorer
+from longlode.mining.scorers.pair_mean import PairMeanScorer
 from longlode.mining.standings import RaceRule, Standings, Window, cut, run_rounds
 
 ERRORS = (1.0, 1.5, 2.0)
@@ -61,16 +61,16 @@ def main() -> None:
     )
     parser.add_argument("scores", type=Path, help="scores folder with every pair")
     parser.add_argument("--top", type=float, default=0.5, help="share to select")
-    parser.add_argument("--estimator", default="strength")
+    parser.add_argument("--scorer", default="strength")
     parser.add_argument("--draws", type=int, default=100, help="replays of each setting")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", action="store_true", help="write a dated table to benchmarks/results/")
     arguments = parser.parse_args()
-    corpus = load(arguments.scores, check_raceable(make_estimator(arguments.estimator)))
+    corpus = load(arguments.scores, check_raceable(make_scorer(arguments.scorer)))
     sizes = [document.num_tokens for document in corpus.documents]
     print(
         f"{len(sizes)} documents of {min(sizes):,} to {max(sizes):,} tokens (median {int(np.median(sizes)):,}); "
-        f"{arguments.estimator}, top {arguments.top:g}; {arguments.draws} draws"
+        f"{arguments.scorer}, top {arguments.top:g}; {arguments.draws} draws"
     )
     rows = measure(corpus, arguments.top, arguments.draws, arguments.seed)
     lines = table(rows)
@@ -84,7 +84,7 @@ def main() -> None:
         )
 
 
-def load(folder: Path, estimator: PairMeanEstimator) -> Corpus:
+def load(folder: Path, scorer: PairMeanScorer) -> Corpus:
     """Raises: InputError when the pairs are not there, or not all of them."""
     record = read_record(folder, "scores")
     documents = []
@@ -97,14 +97,14 @@ def load(folder: Path, estimator: PairMeanEstimator) -> Corpus:
         for row, pairs in zip(rows, read_pairs(path), strict=True):
             if row["status"] != "ok":
                 continue
-            expected = estimator.num_all_pairs(row["num_segments"])
+            expected = scorer.num_all_pairs(row["num_segments"])
             if len(pairs) != expected:
                 raise InputError(
                     f"{row['id']} has {len(pairs)} of {expected} pairs in {folder}; expected all. Score it with "
                     "--pairs all."
                 )
             both = np.stack([pairs["i"], pairs["j"]], axis=1)
-            documents.append(Exhaustive(estimator.values(*perplexities(pairs)), both, row["num_tokens"]))
+            documents.append(Exhaustive(scorer.values(*perplexities(pairs)), both, row["num_tokens"]))
     scores = np.array([document.values.mean() for document in documents])
     return Corpus(documents, scores, record["settings"]["segment"])
 

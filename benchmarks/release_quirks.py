@@ -1,9 +1,9 @@
 """What each quirk of ProLong's released code does to its score: one at a time, all from the same readings.
 
-    python -m benchmarks.release_quirks [--scorer starter] [--lengths 4096,8192,16384] [--max-documents 8]
+    python -m benchmarks.release_quirks [--model starter] [--lengths 4096,8192,16384] [--max-documents 8]
         [--split test] [--documents FOLDER] [--work FOLDER] [--save]
 
-R1 to R11 and X1 are described in `longlode/mining/dependency.py` and `longlode/mining/estimators/release.py`. Every
+R1 to R11 and X1 are described in `longlode/mining/dependency.py` and `longlode/mining/scorers/release.py`. Every
 document of the labelled set is read once, at the longest length; shorter documents are its beginnings. The base is the
 paper's LDS. A quirk that the paper does not have is put in ("in"); one that its formulas, as we read them, share with
 the release (R3, R4, R5, R9, R11) is taken out of it ("out"), R11 with a foreign source of any domain, and of the same
@@ -31,7 +31,7 @@ from benchmarks.labelled import (
     heldout_sources,
     side,
 )
-from benchmarks.mining_quality import balanced, load_scorer
+from benchmarks.mining_quality import balanced, load_reader
 from benchmarks.quality_measures import auc, auc_interval, length_bias, same_half, spearman
 from benchmarks.quirk_scoring import PAPER, SEGMENT, Rule, Study, measure, perplexity, read_all, rules, total
 from benchmarks.saved import about, save
@@ -216,7 +216,7 @@ def _first_tokens(study: Study) -> str:
         [getattr(doc, x) for doc in study.readings] for x in ("first_alone", "first_given", "alone", "given")
     ]
     if np.isnan(pools[0]).any():
-        return "not measured: the scorer's tokenizer has no end-of-text mark to read the first token after"
+        return "not measured: the reader's tokenizer has no end-of-text mark to read the first token after"
     nats = [np.nanmean(np.concatenate([x.ravel() for x in pool])) for pool in pools]
     return (
         f"nats of the first token: {nats[0]:.2f} after an end-of-text mark, {nats[1]:.2f} after a source; of the "
@@ -318,7 +318,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scorer", default="starter", help="starter, a folder, or a hub id")
+    parser.add_argument("--model", default="starter", help="starter, a folder, or a hub id")
     parser.add_argument(
         "--lengths", type=_numbers, default=[4096, 8192, 16_384], help="tokens, multiples of 128"
     )
@@ -329,8 +329,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-documents", type=int, default=8, help="of each label, balanced over domains")
     parser.add_argument("--pairs", type=int, default=500, help="the sample size")
     parser.add_argument("--max-segments", type=int, default=16, help="the small window of R8")
-    parser.add_argument("--dtype", default="bfloat16", help="of the scorer")
-    parser.add_argument("--device", default="auto", help="of the scorer")
+    parser.add_argument("--dtype", default="bfloat16", help="of the reader")
+    parser.add_argument("--device", default="auto", help="of the reader")
     parser.add_argument("--threads", type=int, default=None, help="threads of torch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=None, help="keep the readings here, for another run")
@@ -346,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read, change one thing at a time, print, save if asked to."""
     options = parse(arguments)
     documents, coherent = chosen_documents(options)
-    study = Study(documents, read_all(documents, coherent, load_scorer(options, True), options), options)
+    study = Study(documents, read_all(documents, coherent, load_reader(options, True), options), options)
     paper = study.scores(PAPER)
     table = {name: tabulate(study, study.scores(rule), paper) for name, rule in rules(options.pairs).items()}
     said = lines(study)

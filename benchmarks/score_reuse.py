@@ -18,7 +18,7 @@ whole setting, 32,768 tokens, by longlode alone. longlode in bfloat16 is timed b
 what its scores differ by stands there too, and no target refers to it.
 
 opt: OPT-350M divided by 64 in the arithmetic of body and head and in the size of its logits, random weights, with
-the projection before its head. starter: the stack of the scorer that ships with longlode, random weights. opt350m:
+the projection before its head. starter: the stack of the reader that ships with longlode, random weights. opt350m:
 the size of OPT-350M, for a GPU.
 """
 
@@ -42,8 +42,8 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 from benchmarks.delta_rule import RESULTS, machine
 from longlode.core.records import versions, write_json
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
-from longlode.models.scorer import LMScorer
-from longlode.models.scorer_dtype import fastest_dtype
+from longlode.readers.dtype import fastest_dtype
+from longlode.readers.lm import LMReader
 
 LENGTH = 128
 RELEASE_ROWS = 256
@@ -130,35 +130,35 @@ def release(model: Any, segments: np.ndarray, sources: np.ndarray, targets: np.n
     return scores[0], scores[1]
 
 
-def longlode(scorer: LMScorer, segments: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> Scores:
-    alone, states = scorer.alone(segments)
-    return alone, scorer.given(states, sources, segments[targets])
+def longlode(reader: LMReader, segments: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> Scores:
+    alone, states = reader.alone(segments)
+    return alone, reader.given(states, sources, segments[targets])
 
 
 def measure(
-    name: str, scorers: dict[str, LMScorer], size: tuple[int, int], threads: list[int], rounds: int
+    name: str, readers: dict[str, LMReader], size: tuple[int, int], threads: list[int], rounds: int
 ) -> list[Row] | str:
-    """Rows of figures, or what is wrong. Args: scorers, one model by dtype; the first is compared with the release."""
-    exact, scorer = next(iter(scorers.items()))
-    vocabulary = scorer.model.config.vocab_size
+    """Rows of figures, or what is wrong. Args: readers, one model by dtype; the first is compared with the release."""
+    exact, reader = next(iter(readers.items()))
+    vocabulary = reader.model.config.vocab_size
     segments = np.random.default_rng(0).integers(0, vocabulary, (size[0], LENGTH))
     sources, targets = sample_pairs(*size)
-    logit_bytes = 2 * LENGTH * vocabulary * scorer.dtype.itemsize
-    large = min(RELEASE_ROWS, RELEASE_LOGIT_BYTES[scorer.device.type] // logit_bytes)
-    small = max(1, scorer.batch_tokens // LENGTH)
+    logit_bytes = 2 * LENGTH * vocabulary * reader.dtype.itemsize
+    large = min(RELEASE_ROWS, RELEASE_LOGIT_BYTES[reader.device.type] // logit_bytes)
+    small = max(1, reader.batch_tokens // LENGTH)
     contenders: dict[str, Callable[[], Scores]] = {
         f"longlode, {dtype}": partial(longlode, one, segments, sources, targets)
-        for dtype, one in scorers.items()
+        for dtype, one in readers.items()
     }
     for rows in sorted({large, small}, reverse=True):
-        run = partial(release, scorer.model, segments, sources, targets, rows)
+        run = partial(release, reader.model, segments, sources, targets, rows)
         contenders[f"release, {exact}, {rows} rows"] = run
     reference = run()
     errors = {
         contender: difference(contenders[contender](), reference)
-        for contender in list(contenders)[: len(scorers)]
+        for contender in list(contenders)[: len(readers)]
     }
-    for dtype, error in zip(scorers, errors.values(), strict=True):
+    for dtype, error in zip(readers, errors.values(), strict=True):
         if not error <= TOLERANCE_NATS[dtype]:
             return f"{name}: scores in {dtype} differ by {error:.1e} nats"
     read = size[0] * LENGTH + size[1] * (LENGTH - 1), size[0] * LENGTH + size[1] * 2 * LENGTH
@@ -193,14 +193,14 @@ def fastest(contenders: dict[str, Callable[[], Scores]], rounds: int) -> dict[st
     return best
 
 
-def whole_document(name: str, scorers: dict[str, LMScorer], threads: int) -> list[Row]:
+def whole_document(name: str, readers: dict[str, LMReader], threads: int) -> list[Row]:
     """The release's setting by longlode, once: documents of 32,768 tokens a second."""
     torch.set_num_threads(threads)
     sources, targets = sample_pairs(*WHOLE)
     found: list[Row] = []
-    for dtype, scorer in scorers.items():
-        segments = np.random.default_rng(0).integers(0, scorer.model.config.vocab_size, (WHOLE[0], LENGTH))
-        wall, cpu = fastest({"": partial(longlode, scorer, segments, sources, targets)}, 1)[""]
+    for dtype, reader in readers.items():
+        segments = np.random.default_rng(0).integers(0, reader.model.config.vocab_size, (WHOLE[0], LENGTH))
+        wall, cpu = fastest({"": partial(longlode, reader, segments, sources, targets)}, 1)[""]
         found.append(
             {"model": name, "dtype": dtype, "threads": threads, "wall_seconds": wall, "cpu_seconds": cpu}
         )
@@ -261,9 +261,9 @@ def main() -> int:
     rows: list[Row] = []
     whole: list[Row] = []
     for model_name in args.models or (["opt350m"] if on_gpu else ["opt", "starter"]):
-        scorers = make_scorers(model_name, args.device, 2 if args.quick else 6)
+        readers = make_readers(model_name, args.device, 2 if args.quick else 6)
         # On a GPU bfloat16 has a release of its own beside it: there it is what one would run.
-        for turn in [scorers, dict(reversed(scorers.items()))] if on_gpu else [scorers]:
+        for turn in [readers, dict(reversed(readers.items()))] if on_gpu else [readers]:
             compared = dict(list(turn.items())[:1]) if on_gpu else turn
             for case, size in cases.items():
                 found = measure(f"{model_name}: {case}", compared, size, args.threads, rounds)
@@ -273,7 +273,7 @@ def main() -> int:
                 rows += found
                 print(table(found), flush=True)
         if not args.quick:
-            whole += whole_document(model_name, scorers, args.threads[0])
+            whole += whole_document(model_name, readers, args.threads[0])
     text = f"{table(rows)}\n\n{whole_table(whole)}" if whole else table(rows)
     print(f"\n{text}\n\nload average before: {load:.2f}")
     if args.save:
@@ -294,15 +294,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_scorers(name: str, device: str, num_layers: int) -> dict[str, LMScorer]:
+def make_readers(name: str, device: str, num_layers: int) -> dict[str, LMReader]:
     """One model in float32 and in bfloat16; on a CPU the latter only where it is faster."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()))
     torch.manual_seed(0)
     model = MODELS[name](num_layers).to(device)
-    scorers = {"float32": LMScorer(model, tokenizer, segment=LENGTH)}
+    readers = {"float32": LMReader(model, tokenizer, segment=LENGTH)}
     if fastest_dtype(device)[0] == "bfloat16":
-        scorers["bfloat16"] = LMScorer(copy.deepcopy(model).to(torch.bfloat16), tokenizer, segment=LENGTH)
-    return scorers
+        readers["bfloat16"] = LMReader(copy.deepcopy(model).to(torch.bfloat16), tokenizer, segment=LENGTH)
+    return readers
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def corpus(tmp_path_factory):
         json.dumps({"id": str(i), "text": text}) for i, text in enumerate(tiny.texts(20, num_sentences=60))
     ]
     (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n")
-    longlode("score", "corpus.jsonl", "-o", "scores", "--estimator", "overlap", cwd=folder)
+    longlode("score", "corpus.jsonl", "-o", "scores", "--scorer", "overlap", cwd=folder)
     for name in ("selected/best.parquet", "lines/best.jsonl.zst"):
         longlode("select", "scores", "--top", "0.5", "-o", name, cwd=folder)
     return folder
@@ -52,7 +52,7 @@ def test_a_folder_of_scores(corpus):
 def test_a_folder_of_save_to_disk(corpus, tmp_path):
     rows = load_dataset("json", data_files=str(corpus / "corpus.jsonl"), split="train")
     Dataset.from_list(list(rows)).save_to_disk(tmp_path / "saved")
-    longlode("score", "saved", "-o", "scores", "--estimator", "overlap", cwd=tmp_path)
+    longlode("score", "saved", "-o", "scores", "--scorer", "overlap", cwd=tmp_path)
     again = load_dataset("parquet", data_files=str(tmp_path / "scores" / "**" / "*.parquet"), split="train")
     plain = load_dataset("parquet", data_files=str(corpus / "scores" / "**" / "*.parquet"), split="train")
     assert sorted(again["score"]) == sorted(plain["score"])

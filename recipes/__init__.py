@@ -1,1 +1,1 @@
-"""recipes: runs as TOML files, and the script that makes the starter scorer."""
+"""recipes: runs as TOML files, and the script that makes the starter model."""

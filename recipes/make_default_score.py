@@ -2,7 +2,7 @@
 
     python -m recipes.make_default_score --work WORK [--out src/longlode/assets/default_score]
 
-The words are counted over the documents that the starter scorer was trained on. The weights are fitted to tell coherent
+The words are counted over the documents that the starter model was trained on. The weights are fitted to tell coherent
 documents from the nine negatives of `benchmarks/labelled.py`, at lengths of 4,096 to 32,768 tokens, all labels, lengths
 and domains counting alike; on the training side of the starter's split and on the `dev` side of the left-out documents.
 Nothing of the `test` side is read. A document must not be weighed against a background that holds it, so the features
@@ -38,7 +38,7 @@ from benchmarks.labelled import (
 from longlode.corpus import Document, Tokenizer, in_heldout, read
 from longlode.mining.background import Background, as_background, count_words, write_background
 from longlode.mining.coherence import LIMITS, QUANTILES, SPANS, Measurements, read_words
-from longlode.mining.estimators.default import DefaultEstimator
+from longlode.mining.scorers.default import DefaultScorer
 from longlode.models import starter_folder
 
 LENGTHS = (4096, 8192, 16_384, 32_768)
@@ -76,7 +76,7 @@ def main() -> None:
     table = as_background(counts, num_windows)
     dev = [source for source in heldout_sources(data_folder()) if side(source.id) == "dev"]
     of_dev = as_background(*count_words(source.text for source in dev))
-    version = DefaultEstimator.version
+    version = DefaultScorer.version
     rows = kept(arguments.work / f"dev-{version}.pkl", lambda: [*measured(dev_items(), table)])
     rows += kept(arguments.work / f"train-{version}.pkl", lambda: [*measured(train_items(trained), of_dev)])
     result = fit(rows)

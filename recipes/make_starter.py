@@ -1,8 +1,8 @@
-"""Make the starter scorer from text: tokenizer, shards, training by `starter.toml`, and a folder with a model card.
+"""Make the starter model from text: tokenizer, shards, training by `starter.toml`, and a folder with a model card.
 
     python -m recipes.make_starter INPUT... --work WORK -o FOLDER [--about FILE] [--set run.steps=100]... [--resume]
 
-FOLDER loads with `longlode score --scorer FOLDER` and with transformers' Auto classes. Weights are stored in bfloat16.
+FOLDER loads with `longlode score --model FOLDER` and with transformers' Auto classes. Weights are stored in bfloat16.
 Every step leaves its result in `--work`, and a rerun goes on where the last one stopped (`--resume` for the training).
 """
 
@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files, folders or globs of text")
     parser.add_argument("--work", type=Path, required=True, help="folder for tokenizer, shards and the run")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the finished scorer")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the finished model")
     parser.add_argument("--about", type=Path, help="text for the model card: what the corpus is, whose it is")
     parser.add_argument(
         "--shuffled-copies", type=int, default=1, help="of each document trained on, beside it"
@@ -75,7 +75,7 @@ def with_shuffled_copies(
 ) -> Iterator[Document | Unreadable]:
     """Each document, and after it, on the training side, copies of its passages in random order, under the same id.
 
-    A scorer reads pairs of segments that do not follow each other, and in running text the near past foretells what
+    A model reads pairs of segments that do not follow each other, and in running text the near past foretells what
     the far past could: the copies are where it learns to take from a passage what holds all through the document.
     """
     for item in items:
@@ -149,14 +149,14 @@ def export(recipe: Recipe, summary: TrainSummary, shards_folder: Path, arguments
     Tokenizer.load(arguments.work / "tokenizer").save(arguments.out)
     (arguments.out / "README.md").write_text(model_card(recipe, summary, shards_folder, arguments))
     print(
-        f"The scorer is in {arguments.out}; use it with: longlode score INPUT -o OUT --scorer {arguments.out}"
+        f"The model is in {arguments.out}; use it with: longlode score INPUT -o OUT --model {arguments.out}"
     )
 
 
 def model_card(
     recipe: Recipe, summary: TrainSummary, shards_folder: Path, arguments: argparse.Namespace
 ) -> str:
-    """What the scorer was trained on, how well it does, and what it is not good for."""
+    """What the model was trained on, how well it does, and what it is not good for."""
     fraction = recipe.data.heldout_fraction
     rows = "\n".join(input_row(name, fraction) for name in arguments.inputs)
     about = arguments.about.read_text(encoding="utf-8").strip() if arguments.about else "Not described."
@@ -190,12 +190,12 @@ order), so that the model learns to take from a passage what holds all through a
 
 CARD = """---
 license: apache-2.0
-tags: [longlode, deltanet, scorer]
+tags: [longlode, deltanet]
 ---
-# The starter scorer
+# The starter model
 
 A small DeltaNet language model (stack `{mixers}`, width {hidden}, {heads} heads, {vocab} byte-level BPE entries;
-bfloat16 weights) that `longlode score` uses when no other scorer is named. Made by `recipes/starter.toml` and
+bfloat16 weights) that `longlode score` uses when no other model is named. Made by `recipes/starter.toml` and
 `recipes/make_starter.py`.
 
 ## What it was trained on
@@ -222,7 +222,7 @@ segment) and always there.
 
 - Generating text, answering questions, or any judgement of content: it has read about as much as a child's bookshelf.
 - Languages and kinds of text that are not in the table above: it reads them as bytes it hardly knows. Take another
-  scorer (`--scorer FOLDER` or a hub id), or rerun the recipe on your text.
+  model (`--model FOLDER` or a hub id), or rerun the recipe on your text.
 - Absolute statements: perplexities of this model are far above those of a model of useful size.
 - It repeats the biases of its texts.
 """

@@ -14,7 +14,7 @@ from benchmarks import labelled, labelled_negatives, mining_quality, quality_mea
 from longlode.core.errors import ConfigError, InputError
 from longlode.corpus import Tokenizer
 from longlode.models import starter_folder
-from longlode.models.scorer_text import TokensSpec
+from longlode.readers.tokens import TokenReaderSpec
 
 NUM_TOKENS = 1024
 
@@ -149,7 +149,7 @@ def test_benchmark_runs_on_a_folder_and_saves(folder, tmp_path, capsys, monkeypa
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(saved, "RESULTS", tmp_path)
     arguments = (
-        f"--documents {folder} --estimators overlap,gzip --lengths {NUM_TOKENS} --split all --max-documents 4"
+        f"--documents {folder} --scorers overlap,gzip --lengths {NUM_TOKENS} --split all --max-documents 4"
     )
     mining_quality.main(
         [*arguments.split(), "--check-documents", "4", "--check-length", str(NUM_TOKENS), "--save"]
@@ -160,7 +160,7 @@ def test_benchmark_runs_on_a_folder_and_saves(folder, tmp_path, capsys, monkeypa
     (written,) = tmp_path.glob("*.json")
     found = json.loads(written.read_text())
     (block,) = found["lengths"]
-    for row in block["estimators"].values():
+    for row in block["scorers"].values():
         assert row["auc"].keys() == set(labelled_negatives.NEGATIVES)
         assert all(0 <= low <= mean <= high <= 1 for mean, low, high in row["auc"].values())
         assert row["by_domain"].keys() == {"novels", "letters"}
@@ -171,14 +171,14 @@ def test_benchmark_runs_on_a_folder_and_saves(folder, tmp_path, capsys, monkeypa
     assert "| novels | spliced-documents |" in table
 
 
-def test_benchmark_refuses_an_unknown_estimator(folder):
-    with pytest.raises(ConfigError, match="no estimator 'nothing'"):
-        mining_quality.main(["--documents", str(folder), "--estimators", "nothing"])
+def test_benchmark_refuses_an_unknown_scorer(folder):
+    with pytest.raises(ConfigError, match="no scorer 'nothing'"):
+        mining_quality.main(["--documents", str(folder), "--scorers", "nothing"])
 
 
-def test_an_estimator_that_the_scorer_cannot_serve_has_no_scores_and_a_reason(built, tmp_path):
-    scorer = TokensSpec(str(starter_folder()))()
-    setup = quality_scoring.Setup(scorer, tmp_path, quiet=True)
+def test_an_scorer_that_the_reader_cannot_serve_has_no_scores_and_a_reason(built, tmp_path):
+    reader = TokenReaderSpec(str(starter_folder()))()
+    setup = quality_scoring.Setup(reader, tmp_path, quiet=True)
     done = quality_scoring.run_all(["paper", "strength", "gzip"], built.items[:3], setup)
     assert np.isnan(done["paper"].scores).all()
     assert np.isnan(done["strength"].scores).all()

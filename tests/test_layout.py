@@ -16,6 +16,7 @@ MAY_IMPORT = {
     **{room: set(MODEL_TOWER[: level + 1]) for level, room in enumerate(MODEL_TOWER)},
     "evaluate": {"core", "corpus", "ops", "mixers", "models", "evaluate"},
     "report": {"core", "report"},
+    "readers": {"core", "corpus", "mining", "ops", "mixers", "models", "readers"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
 TORCH_FREE = {"core", "corpus", "mining", "packing", "report"}

@@ -39,7 +39,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 def test_every_path_may_be_a_string(tmp_path):
     from longlode.corpus import Tokenizer, read
-    from longlode.mining import make_estimator, score, select
+    from longlode.mining import make_scorer, score, select
     from longlode.models import starter_folder
     from longlode.packing import pack
     from longlode.report import build
@@ -47,7 +47,7 @@ def test_every_path_may_be_a_string(tmp_path):
     corpus, scores, kept = (str(tmp_path / name) for name in ("corpus.jsonl", "scores", "kept.jsonl"))
     lines = [json.dumps({"id": str(n), "text": f"word{n} and more " * 200}) for n in range(4)]
     Path(corpus).write_text("\n".join(lines) + "\n")
-    score(corpus, scores, estimator=make_estimator("gzip"))
+    score(corpus, scores, scorer=make_scorer("gzip"))
     assert select(scores, kept, top=0.5).num_selected == 2
     pack(read(kept), Tokenizer.load(str(starter_folder())), str(tmp_path / "shards"), length=64)
     page = build([scores, str(tmp_path)], str(tmp_path / "report.html"))
@@ -55,18 +55,18 @@ def test_every_path_may_be_a_string(tmp_path):
 
 
 def test_scores_that_need_no_model_read_none_unless_asked_to():
-    from longlode.mining import ESTIMATORS, make_estimator
+    from longlode.mining import SCORERS, make_scorer
 
-    reading = {name for name in ESTIMATORS if make_estimator(name).reads_model}
+    reading = {name for name in SCORERS if make_scorer(name).reads_model}
     assert reading == {"paper", "release", "strength", "context_gain", "attention_mass"}
-    assert make_estimator("default", pairs=100).reads_model
-    assert make_estimator("paper").pairs == 500
+    assert make_scorer("default", pairs=100).reads_model
+    assert make_scorer("paper").pairs == 500
 
 
 def test_a_model_has_one_name_everywhere():
     from longlode.models import load
-    from longlode.models.scorer import ScorerSpec
-    from longlode.models.scorer_text import TokensSpec
+    from longlode.readers.lm import ReaderSpec
+    from longlode.readers.tokens import TokenReaderSpec
 
-    assert ScorerSpec("starter")().encode(["a word"]) == TokensSpec("starter")().encode(["a word"])
+    assert ReaderSpec("starter")().encode(["a word"]) == TokenReaderSpec("starter")().encode(["a word"])
     assert load("starter")[0].config.model_type == "longlode"

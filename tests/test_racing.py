@@ -10,12 +10,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "mining"))
 
-from mining_fakes import CacheScorer, random_text
+from mining_fakes import CacheReader, random_text
 
 from benchmarks import racing, saved
 from longlode.core.errors import InputError
 from longlode.core.records import write_jsonl
-from longlode.mining import ScoreSettings, make_estimator, score
+from longlode.mining import ScoreSettings, make_scorer, score
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +27,16 @@ def folder(tmp_path_factory):
         score(
             folder / "in.jsonl",
             folder / name,
-            estimator=make_estimator("strength", pairs=pairs),
-            make_scorer=CacheScorer,
-            scorer_fingerprint=CacheScorer.fingerprint,
+            scorer=make_scorer("strength", pairs=pairs),
+            make_reader=CacheReader,
+            reader_fingerprint=CacheReader.fingerprint,
             settings=ScoreSettings(segment=8, rows_per_unit=5, keep_pairs=keep),
         )
     return folder
 
 
 def test_all_pairs_give_the_scores_and_the_cost_of_the_run(folder):
-    corpus = racing.load(folder / "all", make_estimator("strength"))
+    corpus = racing.load(folder / "all", make_scorer("strength"))
     parts = [pq.read_table(path).to_pylist() for path in (folder / "all/parts").iterdir()]
     found = {row["num_tokens"]: row["score"] for part in parts for row in part if row["status"] == "ok"}
     sizes = [document.num_tokens for document in corpus.documents]
@@ -67,6 +67,6 @@ def test_racing_is_better_than_as_many_pairs_for_everybody(folder, monkeypatch, 
 
 def test_folders_without_all_pairs_are_refused(folder):
     with pytest.raises(InputError, match="holds no pairs"):
-        racing.load(folder / "none", make_estimator("strength"))
+        racing.load(folder / "none", make_scorer("strength"))
     with pytest.raises(InputError, match="50 of 300 pairs"):
-        racing.load(folder / "some", make_estimator("strength"))
+        racing.load(folder / "some", make_scorer("strength"))

@@ -1,4 +1,4 @@
-"""The whole way of a `release` score (file, scorer, engine, part) against the formulas, written out here with loops.
+"""The whole way of a `release` score (file, reader, engine, part) against the formulas, written out here with loops.
 
 The model is a small randomly initialised OPT. The check reads every pair afresh, takes full logits, and computes
 ProLong's score as the released program does; nothing of longlode takes part in it but the tokenizer.
@@ -13,14 +13,14 @@ import torch
 from transformers import OPTConfig, OPTForCausalLM
 
 from longlode.corpus import train_bpe
-from longlode.mining import ScoreSettings, make_estimator, score
-from longlode.models.scorer import ScorerSpec
+from longlode.mining import ScoreSettings, make_scorer, score
+from longlode.readers.lm import ReaderSpec
 
 SEGMENT, MAX_SEGMENTS = 16, 64
 
 
 @pytest.fixture(scope="module")
-def scorer_folder(tmp_path_factory):
+def reader_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("opt")
     tokenizer = train_bpe(["the quick brown fox jumps over the lazy dog " * 20], 300)
     torch.manual_seed(0)
@@ -65,18 +65,18 @@ def released_score(model, tokens):
     return total
 
 
-def test_release_equals_the_formulas_on_opt(scorer_folder, tmp_path):
-    folder, tokenizer = scorer_folder
+def test_release_equals_the_formulas_on_opt(reader_folder, tmp_path):
+    folder, tokenizer = reader_folder
     texts = ["the quick brown fox " * 30, "lazy dogs jump over the brown fox and " * 20, "abc def " * 60]
     source = tmp_path / "documents.jsonl"
     source.write_text("\n".join(json.dumps({"id": str(n), "text": text}) for n, text in enumerate(texts)))
-    spec = ScorerSpec(str(folder), segment=SEGMENT)
+    spec = ReaderSpec(str(folder), segment=SEGMENT)
     score(
         source,
         tmp_path / "scores",
-        estimator=make_estimator("release", pairs=None, max_segments=MAX_SEGMENTS),
-        make_scorer=spec,
-        scorer_fingerprint=spec().fingerprint,
+        scorer=make_scorer("release", pairs=None, max_segments=MAX_SEGMENTS),
+        make_reader=spec,
+        reader_fingerprint=spec().fingerprint,
         settings=ScoreSettings(segment=SEGMENT),
     )
     got = pq.read_table(sorted((tmp_path / "scores" / "parts").glob("*.parquet"))).to_pylist()

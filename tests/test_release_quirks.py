@@ -17,14 +17,14 @@ from benchmarks.quirk_scoring import PAPER, SEGMENT, Readings, Rule, measure, re
 from longlode.core.errors import ConfigError
 from longlode.corpus import Document
 from longlode.corpus.planted import planted_document
-from longlode.mining import PairPlan, SegmentedDocument, make_estimator
+from longlode.mining import PairPlan, SegmentedDocument, make_scorer
 from longlode.mining.sampling import sample_pairs
 
 NUM_SEGMENTS = 12
 
 
 class SharedTypes:
-    """A scorer without a model: a token costs what its number says, less where the source holds its type."""
+    """A reader without a model: a token costs what its number says, less where the source holds its type."""
 
     fingerprint = "shared types"
     tokenizer = SimpleNamespace(eos_token_id=0)
@@ -61,7 +61,7 @@ def pairs() -> quirk_scoring.Pairs:
     return sample_pairs(NUM_SEGMENTS, 20, np.random.default_rng(1))
 
 
-def as_estimator(name: str, segments: np.ndarray, pairs: quirk_scoring.Pairs) -> float | None:
+def as_scorer(name: str, segments: np.ndarray, pairs: quirk_scoring.Pairs) -> float | None:
     whole = SegmentedDocument(
         document=Document(id="a", text="", source="", file="", row=0, metadata={}),
         tokens=segments,
@@ -72,15 +72,15 @@ def as_estimator(name: str, segments: np.ndarray, pairs: quirk_scoring.Pairs) ->
         repetition=None,
         gzip_ratio=None,
     )
-    scorer = SharedTypes()
-    alone, states = scorer.alone(segments)
-    given = scorer.given(states, pairs[1], segments[pairs[0]])
-    estimator = make_estimator(name, pairs=len(pairs[0]))
-    return estimator.finish(whole, PairPlan(*pairs), alone, given).score
+    reader = SharedTypes()
+    alone, states = reader.alone(segments)
+    given = reader.given(states, pairs[1], segments[pairs[0]])
+    scorer = make_scorer(name, pairs=len(pairs[0]))
+    return scorer.finish(whole, PairPlan(*pairs), alone, given).score
 
 
 def test_base_is_the_paper_and_all_of_it_is_the_release(doc, segments, pairs):
-    paper, release = (as_estimator(name, segments, pairs) for name in ("paper", "release"))
+    paper, release = (as_scorer(name, segments, pairs) for name in ("paper", "release"))
     assert paper != pytest.approx(release, rel=0.01)
     assert total(doc, NUM_SEGMENTS, pairs, PAPER) == pytest.approx(paper, rel=1e-6)
     assert total(doc, NUM_SEGMENTS, pairs, rules(20)["release"]) == pytest.approx(release, rel=1e-6)
@@ -150,16 +150,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_benchmark_reads_once_and_saves(folder, tmp_path, capsys, monkeypatch):
-    scorer = SharedTypes()
+    reader = SharedTypes()
     monkeypatch.setattr(saved, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(release_quirks, "load_scorer", lambda options, reads_model: scorer)
+    monkeypatch.setattr(release_quirks, "load_reader", lambda options, reads_model: reader)
     arguments = f"--documents {folder} --lengths 512,768,1024 --split all --max-documents 3 --pairs 12 --max-segments 3"
     arguments = [*arguments.split(), "--work", str(tmp_path / "work"), "--save"]
     release_quirks.main(arguments)
     first = capsys.readouterr().out
-    read = scorer.num_read
+    read = reader.num_read
     release_quirks.main(arguments)
-    assert scorer.num_read == read > 0
+    assert reader.num_read == read > 0
     assert first == capsys.readouterr().out
     (written,) = (tmp_path / "results").glob("*.json")
     found = json.loads(written.read_text())
@@ -206,9 +206,9 @@ def test_lengths_are_whole_segments(folder):
 
 
 def test_no_mark_no_first_token(segments, pairs):
-    scorer = SharedTypes()
-    scorer.tokenizer = SimpleNamespace(eos_token_id=None)
-    parts = read_document(scorer, segments, segments[:3], pairs)
+    reader = SharedTypes()
+    reader.tokenizer = SimpleNamespace(eos_token_id=None)
+    parts = read_document(reader, segments, segments[:3], pairs)
     assert {field.name for field in fields(Readings)} == {*parts, "kin"}
     assert np.isnan(parts["first_alone"]).all()
     assert np.isnan(parts["marked"]).all()

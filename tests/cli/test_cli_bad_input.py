@@ -18,7 +18,7 @@ def score(run, model_folder):
     """Run `longlode score` with the tiny model; gives its output and id -> (status, reason)."""
 
     def _score(out: Path, *inputs: object, status: int = 0) -> tuple[str, dict[str, tuple[str, str]]]:
-        options = ("--scorer", model_folder, "--estimator", "strength", "--segment", SEGMENT, "--no-explain")
+        options = ("--model", model_folder, "--scorer", "strength", "--segment", SEGMENT, "--no-explain")
         shown = run("score", *inputs, "-o", out, *options, status=status)
         rows = [row for part in (out / "parts").glob("*.parquet") for row in pq.read_table(part).to_pylist()]
         return shown, {row["id"]: (row["status"], row["reason"]) for row in rows}
@@ -110,24 +110,24 @@ def test_output_that_cannot_be_written(score, tmp_path, good):
     assert "cannot be used as an output folder" in shown
 
 
-def test_a_scorer_that_is_no_model(run, tmp_path, corpus, model_folder):
+def test_a_reader_that_is_no_model(run, tmp_path, corpus, model_folder):
     (tmp_path / "empty").mkdir()
-    options = ("-o", tmp_path / "out", "--estimator", "strength")
-    shown = run("score", corpus, *options, "--scorer", tmp_path / "empty", status=2)
+    options = ("-o", tmp_path / "out", "--scorer", "strength")
+    shown = run("score", corpus, *options, "--model", tmp_path / "empty", status=2)
     assert "no config.json" in shown
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text('{"model_type": "no-such-model"}')
-    assert "no weights" in run("score", corpus, *options, "--scorer", broken, status=2)
+    assert "no weights" in run("score", corpus, *options, "--model", broken, status=2)
     shutil.copy(model_folder / "model.safetensors", broken)
-    assert "no-such-model" in run("score", corpus, *options, "--scorer", broken, status=2)
+    assert "no-such-model" in run("score", corpus, *options, "--model", broken, status=2)
     assert not list((tmp_path / "out").glob("parts/*"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--estimator", "nonsense"), "no estimator 'nonsense'"),
+        (("--scorer", "nonsense"), "no scorer 'nonsense'"),
         (("--pairs", "many"), "--pairs got 'many'"),
         (("--pairs=-1",), "--pairs got '-1'"),
     ],
@@ -152,10 +152,10 @@ def test_settings_that_make_no_sense(run, tmp_path, corpus, arguments, expected)
         (("evaluate", "{model}", "-o", "{tmp}/eval", "--device", "warp"), "cannot be used"),
         (("evaluate", "{model}", "-o", "{tmp}/eval", "--include-path", "{tmp}"), "without --lm-eval"),
         (("evaluate", "startr", "-o", "{tmp}/eval"), "Did you mean starter"),
-        (("score", "{corpus}", "-o", "{tmp}/s", "--scorer", "nope"), "There is no model 'nope'"),
+        (("score", "{corpus}", "-o", "{tmp}/s", "--model", "nope"), "There is no model 'nope'"),
         (("score", "{corpus}", "-o", "{tmp}/s", "--seed", "-1"), "-1"),
         (("score", "{corpus}", "-o", "{tmp}/s", "--seed", "99999999999999999999"), "99999999999999999999"),
-        (("score", "~$report.txt", "-o", "{tmp}/s", "--estimator", "gzip"), "does not exist"),
+        (("score", "~$report.txt", "-o", "{tmp}/s", "--scorer", "gzip"), "does not exist"),
         (("generate", "{model}", "--prompt", "x", "--device", "tpu"), "expected auto, cpu"),
         (("generate", "{model}"), "needs one prompt"),
         (("generate", "{model}", "--prompt", ""), "prompt is empty"),

@@ -7,7 +7,7 @@ import pytest
 
 from longlode import __version__
 from longlode.cli.console import plain
-from longlode.cli.scoring import load_scorer
+from longlode.cli.scoring import load_reader
 from longlode.core.records import read_json, read_jsonl, read_record
 
 RECIPE = """
@@ -29,9 +29,9 @@ device = "cpu"
 def score(run, corpus, model_folder):
     """Run `longlode score` on the corpus with every pair kept."""
     options = (
-        "--scorer",
+        "--model",
         model_folder,
-        "--estimator",
+        "--scorer",
         "paper",
         "--segment",
         32,
@@ -51,9 +51,9 @@ def scores(score, tmp_path_factory):
 
 def test_a_setting_without_effect_is_said(run, corpus, tmp_path):
     assert "--pairs 7 has no effect" in run(
-        "score", corpus, "-o", tmp_path / "a", "--estimator", "gzip", "--pairs", 7
+        "score", corpus, "-o", tmp_path / "a", "--scorer", "gzip", "--pairs", 7
     )
-    assert "has no effect" not in run("score", corpus, "-o", tmp_path / "b", "--estimator", "gzip")
+    assert "has no effect" not in run("score", corpus, "-o", tmp_path / "b", "--scorer", "gzip")
 
 
 def test_version(run):
@@ -249,14 +249,14 @@ def test_a_field_of_another_name(run, tmp_path, model_folder, sources):
     records = tmp_path / "records.jsonl"
     text = sources[0].read_text(encoding="utf-8")[:1500]
     records.write_text(json.dumps({"id": "a", "content": text}) + "\n")
-    options = ("--scorer", model_folder, "--estimator", "gzip", "--text-field", "content")
+    options = ("--model", model_folder, "--scorer", "gzip", "--text-field", "content")
     run("score", records, "-o", tmp_path / "scores", *options)
     assert read_record(tmp_path / "scores", "scores")["counts"] == {"ok": 1}
 
 
 @pytest.mark.parametrize("name", ["default", "release", "strength", "context_gain", "overlap"])
-def test_every_estimator_works_with_a_real_model(run, tmp_path, corpus, model_folder, name):
-    options = ("--scorer", model_folder, "--estimator", name, "--segment", 32, "--pairs", 10, "--no-explain")
+def test_every_scorer_works_with_a_real_model(run, tmp_path, corpus, model_folder, name):
+    options = ("--model", model_folder, "--scorer", name, "--segment", 32, "--pairs", 10, "--no-explain")
     run("score", corpus, "-o", tmp_path / "scores", *options)
     record = read_record(tmp_path / "scores", "scores")
     assert record["counts"] == {"ok": record["num_documents"]}
@@ -265,7 +265,7 @@ def test_every_estimator_works_with_a_real_model(run, tmp_path, corpus, model_fo
 
 def test_two_workers_give_the_parts_of_one(run, tmp_path, corpus):
     for workers in (1, 2):
-        options = ("--estimator", "gzip", "--rows-per-unit", 2, "--workers", workers)
+        options = ("--scorer", "gzip", "--rows-per-unit", 2, "--workers", workers)
         run("score", corpus, "-o", tmp_path / str(workers), *options)
     one, two = (
         {path.name: path.read_bytes() for path in (tmp_path / name / "parts").iterdir()} for name in "12"
@@ -274,11 +274,11 @@ def test_two_workers_give_the_parts_of_one(run, tmp_path, corpus):
     assert len(one) > 1
 
 
-def test_workers_get_a_scorer_of_their_own(model_folder):
-    here, make_scorer = load_scorer(str(model_folder), 32, workers=2)
-    assert pickle.loads(pickle.dumps(make_scorer))().fingerprint == here.fingerprint
-    alone, make_scorer = load_scorer(str(model_folder), 32, workers=1)
-    assert make_scorer() is alone
+def test_workers_get_a_reader_of_their_own(model_folder):
+    here, make_reader = load_reader(str(model_folder), 32, workers=2)
+    assert pickle.loads(pickle.dumps(make_reader))().fingerprint == here.fingerprint
+    alone, make_reader = load_reader(str(model_folder), 32, workers=1)
+    assert make_reader() is alone
 
 
 def test_doctor(run):

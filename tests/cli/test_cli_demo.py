@@ -143,7 +143,7 @@ def tiny_demo(monkeypatch):
 
 def test_the_whole_demo_in_small(run, tmp_path, model_folder, tiny_demo):
     out = tmp_path / "demo"
-    command = ("demo", "-o", out, "--scorer", model_folder, "--estimator", "strength", "--minutes", 0.1)
+    command = ("demo", "-o", out, "--model", model_folder, "--scorer", "strength", "--minutes", 0.1)
     shown = run(*command)
     assert "What it found" in shown
     assert "Next:" in shown

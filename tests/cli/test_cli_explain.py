@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from longlode.cli import app
 from longlode.cli.announced_words import token_texts
 from longlode.cli.dependency_maps import NUM_SHOWN, map_ends
-from longlode.cli.scoring import load_scorer
+from longlode.cli.scoring import load_reader
 from longlode.corpus import write_documents
 
 SEGMENT = 32
@@ -33,7 +33,7 @@ def as_json(model_folder):
     """Run `longlode explain ARGS --json`; gives what it printed, which must be JSON and nothing else."""
 
     def _run(*arguments):
-        options = ("--scorer", model_folder, "--segment", SEGMENT, "--segments", 6, "--json")
+        options = ("--model", model_folder, "--segment", SEGMENT, "--segments", 6, "--json")
         result = CliRunner().invoke(app, ["explain", *map(str, (*arguments, *options))])
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
@@ -48,9 +48,9 @@ def named(as_json, records):
 
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory, run, records, model_folder):
-    """The two documents scored with the default estimator."""
+    """The two documents scored with the default scorer."""
     out = tmp_path_factory.mktemp("explain-scores") / "scores"
-    run("score", records, "-o", out, "--scorer", model_folder, "--segment", SEGMENT, "--no-explain")
+    run("score", records, "-o", out, "--model", model_folder, "--segment", SEGMENT, "--no-explain")
     return out
 
 
@@ -78,9 +78,9 @@ def test_the_name_is_among_the_words_and_stands_in_both_places(named):
 
 
 def test_pairs_are_the_strongest_and_their_tokens_add_up(named, model_folder, records):
-    scorer, _ = load_scorer(str(model_folder), SEGMENT, workers=1)
+    reader, _ = load_reader(str(model_folder), SEGMENT, workers=1)
     text = json.loads(records.read_text().splitlines()[1])["text"]
-    segments = np.array(scorer.encode([text])[0][: 6 * SEGMENT]).reshape(6, SEGMENT)
+    segments = np.array(reader.encode([text])[0][: 6 * SEGMENT]).reshape(6, SEGMENT)
     assert named["segments_read"] == [0, 6]
     assert len(named["pairs"]) == 15
     strengths = [pair["strength"] for pair in named["pairs"]]
@@ -91,14 +91,14 @@ def test_pairs_are_the_strongest_and_their_tokens_add_up(named, model_folder, re
         assert np.mean(gains) == pytest.approx(pair["gain_nats"], abs=1e-4)
         assert pair["target_tokens"][0][1] is None
         shown = "".join(piece for piece, _ in pair["target_tokens"])
-        assert shown == scorer.tokenizer.decode(segments[pair["target"]])
+        assert shown == reader.tokenizer.decode(segments[pair["target"]])
 
 
 def test_the_report_is_given_the_same(as_json, scores, records, model_folder):
     from longlode.mining import ScoreSettings
 
-    scorer, _ = load_scorer(str(model_folder), SEGMENT, workers=1)
-    maps = map_ends(scores, scorer, ScoreSettings(segment=SEGMENT), model=scorer, max_segments=6)
+    reader, _ = load_reader(str(model_folder), SEGMENT, workers=1)
+    maps = map_ends(scores, reader, ScoreSettings(segment=SEGMENT), model=reader, max_segments=6)
     assert {one["id"] for one in maps} == {"plain", "named"}
     for one in maps:
         shown = as_json(records, "--id", one["id"], "--top", NUM_SHOWN)
@@ -120,7 +120,7 @@ def test_start_moves_the_pairs(as_json, records):
 
 
 def test_on_a_terminal(run, records, model_folder):
-    options = ("--scorer", model_folder, "--segment", SEGMENT, "--segments", 6, "--top", 3)
+    options = ("--model", model_folder, "--segment", SEGMENT, "--segments", 6, "--top", 3)
     shown = run("explain", records, "--id", "named", *options)
     for words in (
         "default score",
@@ -137,7 +137,7 @@ def test_on_a_terminal(run, records, model_folder):
 
 def test_a_short_document_says_why_it_has_no_score(run, corpus, tmp_path, model_folder):
     (tmp_path / "short.txt").write_text("def main(): \x1b[31m pass")
-    options = ("--scorer", model_folder, "--segment", SEGMENT)
+    options = ("--model", model_folder, "--segment", SEGMENT)
     shown = run("explain", tmp_path / "short.txt", *options)
     assert "the default score and its words need 256 (8 segments)" in shown
     assert "No pair of segments" in shown
@@ -158,7 +158,7 @@ def test_a_short_document_says_why_it_has_no_score(run, corpus, tmp_path, model_
         (("{tmp}/nowhere.txt",), "does not exist"),
         (("{tmp}/empty.txt",), "empty"),
         (("{tmp}/bytes.txt",), "UTF-8"),
-        (("{records}", "--row", 0, "--scorer", "{tmp}"), "no config.json"),
+        (("{records}", "--row", 0, "--model", "{tmp}"), "no config.json"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(run, records, tmp_path, model_folder, arguments, expected):
@@ -166,8 +166,8 @@ def test_what_cannot_be_explained_is_refused(run, records, tmp_path, model_folde
     (tmp_path / "bytes.txt").write_bytes(b"good \xff bad")
     places = {"records": records, "tmp": tmp_path}
     given = [str(argument).format(**places) for argument in arguments]
-    if "--scorer" not in given:
-        given += ["--scorer", str(model_folder)]
+    if "--model" not in given:
+        given += ["--model", str(model_folder)]
     assert expected in run("explain", *given, status=2)
 
 
@@ -184,9 +184,9 @@ def test_the_only_document_of_a_folder_needs_no_name(as_json, tmp_path, sources)
 
 
 def test_pieces_of_characters_add_up(model_folder):
-    scorer, _ = load_scorer(str(model_folder), SEGMENT, workers=1)
+    reader, _ = load_reader(str(model_folder), SEGMENT, workers=1)
     text = "caf\u00e9 \u4e2d\u6587 \U0001f600 end"
-    tokens = np.array(scorer.encode([text])[0])
-    pieces = token_texts(tokens, scorer.tokenizer)
+    tokens = np.array(reader.encode([text])[0])
+    pieces = token_texts(tokens, reader.tokenizer)
     assert len(pieces) == len(tokens)
     assert "".join(pieces) == text

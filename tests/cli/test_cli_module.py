@@ -39,7 +39,7 @@ def test_data_commands_load_no_torch_and_workers_work(tmp_path):
     lines = [json.dumps({"id": str(n), "text": f"word{n} and more " * 200}) for n in range(8)]
     (tmp_path / "corpus.jsonl").write_text("\n".join(lines) + "\n")
     out, kept = tmp_path / "scores", tmp_path / "kept.jsonl"
-    score = ("score", tmp_path / "corpus.jsonl", "-o", out, "--estimator", "gzip", "--rows-per-unit", "4")
+    score = ("score", tmp_path / "corpus.jsonl", "-o", out, "--scorer", "gzip", "--rows-per-unit", "4")
     python("-m", "longlode", *score, "--workers", "2")
     arguments = [str(one) for one in ("select", out, "-o", kept, "--top", "0.5")]
     assert python("-c", HEAVY_AFTER.format(arguments=arguments)).splitlines()[-1].strip() == "heavy:"
@@ -93,7 +93,7 @@ def corpus_file(tmp_path):
 
 
 def test_a_reader_that_goes_away_changes_no_exit_status(tmp_path, corpus_file):
-    command = ("score", corpus_file, "-o", tmp_path / "scores", "--estimator", "gzip")
+    command = ("score", corpus_file, "-o", tmp_path / "scores", "--scorer", "gzip")
     status, _, told = longlode(*command, closed_stdout=True)
     assert status == 0, told
     assert "Traceback" not in told
@@ -105,7 +105,7 @@ def test_a_reader_that_goes_away_changes_no_exit_status(tmp_path, corpus_file):
 
 
 def test_an_encoding_without_umlauts_stops_nothing(tmp_path, corpus_file):
-    command = ("score", corpus_file, "-o", tmp_path / "scores", "--estimator", "gzip")
+    command = ("score", corpus_file, "-o", tmp_path / "scores", "--scorer", "gzip")
     status, shown, told = longlode(*command, environment={"PYTHONIOENCODING": "ascii"})
     assert status == 0, told
     assert r"b\xfccher" in shown

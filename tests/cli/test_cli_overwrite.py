@@ -25,7 +25,7 @@ EVALUATE = ("--tasks", "repeated_list", "--lengths", 256, "--num-examples", 2, "
 @pytest.fixture(scope="module")
 def scores(run, corpus, tmp_path_factory):
     out = tmp_path_factory.mktemp("scored") / "scores"
-    run("score", corpus, "-o", out, "--estimator", "gzip")
+    run("score", corpus, "-o", out, "--scorer", "gzip")
     return out
 
 
@@ -42,7 +42,7 @@ def commands(tmp_path, corpus, model_folder, scores, shards):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE)
     return {
-        "score": ("score", corpus, "--estimator", "gzip", "-o"),
+        "score": ("score", corpus, "--scorer", "gzip", "-o"),
         "pack": ("pack", corpus, "--tokenizer", model_folder, "--length", 32, "-o"),
         "train": ("train", recipe, "--set", f"data.shards={shards}", "-o"),
         "evaluate": ("evaluate", model_folder, *EVALUATE, "-o"),
@@ -94,26 +94,26 @@ def test_another_result_of_the_same_kind_is_left_as_it_is(run, tmp_path, command
 
 def test_scores_of_other_options_need_overwrite(run, corpus, tmp_path):
     out = tmp_path / "scores"
-    command = ("score", corpus, "-o", out, "--estimator")
+    command = ("score", corpus, "-o", out, "--scorer")
     run(*command, "gzip")
     before = contents(out)
     run(*command, "gzip")
     assert contents(out).keys() == before.keys()
-    assert "estimator.name" in run(*command, "overlap", status=2)
-    assert read_record(out, "scores")["estimator"]["name"] == "gzip"
+    assert "scorer.name" in run(*command, "overlap", status=2)
+    assert read_record(out, "scores")["scorer"]["name"] == "gzip"
     run(*command, "overlap", "--overwrite")
-    assert read_record(out, "scores")["estimator"]["name"] == "overlap"
+    assert read_record(out, "scores")["scorer"]["name"] == "overlap"
 
 
 def test_scores_may_grow_by_an_input_but_not_lose_one(run, corpus, tmp_path, sources):
     out, extra = tmp_path / "scores", tmp_path / "extra"
     extra.mkdir()
     (extra / "one.txt").write_text(sources[0].read_text(encoding="utf-8")[:1200])
-    run("score", corpus, "-o", out, "--estimator", "gzip")
+    run("score", corpus, "-o", out, "--scorer", "gzip")
     num = read_record(out, "scores")["num_documents"]
-    run("score", corpus, extra, "-o", out, "--estimator", "gzip")
+    run("score", corpus, extra, "-o", out, "--scorer", "gzip")
     assert read_record(out, "scores")["num_documents"] == num + 1
-    assert "inputs" in run("score", extra, "-o", out, "--estimator", "gzip", status=2)
+    assert "inputs" in run("score", extra, "-o", out, "--scorer", "gzip", status=2)
 
 
 def test_an_evaluation_is_repeated_but_not_replaced(run, model_folder, tmp_path):

@@ -21,8 +21,8 @@ def test_fingerprint_depends_on_content_alone():
 def test_fingerprint_is_the_same_on_every_machine():
     # A change of this value would orphan every part that users have scored.
     assert (
-        fingerprint({"scorer": "starter", "segment": 128})
-        == hashlib.blake2b(b'{"scorer":"starter","segment":128}', digest_size=8).hexdigest()
+        fingerprint({"reader": "starter", "segment": 128})
+        == hashlib.blake2b(b'{"reader":"starter","segment":128}', digest_size=8).hexdigest()
     )
 
 

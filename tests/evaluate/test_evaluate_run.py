@@ -17,7 +17,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from longlode.core.errors import ConfigError, InputError, ScorerError
+from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.records import read_jsonl, read_record
 from longlode.evaluate import TASKS, compare, evaluate
 from longlode.evaluate.scoring import Reader
@@ -234,5 +234,5 @@ def test_wrong_settings_say_what_to_do(change, says, tok, tmp_path):
 def test_broken_weights_are_told(tok, tmp_path):
     model = llama(tok)
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))
-    with pytest.raises(ScorerError, match="not a finite number"):
+    with pytest.raises(ModelError, match="not a finite number"):
         evaluate(model, tok, tasks=["recall"], lengths=[64], out=tmp_path, num_examples=1)

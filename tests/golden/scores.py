@@ -1,4 +1,4 @@
-"""Golden scores: twelve made texts, read by the starter, scored by every scorer from the command line."""
+"""Golden scores: twelve made texts, read by the starter, scored by every reader from the command line."""
 
 import math
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ RUNS: dict[str, tuple[str, ...]] = {
     "context_gain": (),
     "attention_mass": (),
 }
-"""Options by the name of the run; its first word is the scorer."""
+"""Options by the name of the run; its first word is the reader."""
 _NEEDS_ATTENTION = ("attention_mass",)
-"""Scorers that the starter, which has no attention, cannot serve: `write_attending` makes them a model."""
+"""Readers that the starter, which has no attention, cannot serve: `write_attending` makes them a model."""
 
 _SEGMENT, _ROWS_PER_UNIT = 32, 5
 _OF_PLACE = ("file",)
@@ -211,10 +211,10 @@ def run(name: str, inputs: Path, attending: Path, out: Path) -> dict[str, Any]:
 
     Args: inputs, of `write_texts`; attending, of `write_attending`.
     """
-    arguments = ["score", str(inputs), "-o", str(out), "--estimator", name.split()[0], "--no-explain"]
+    arguments = ["score", str(inputs), "-o", str(out), "--scorer", name.split()[0], "--no-explain"]
     arguments += ["--segment", str(_SEGMENT), "--rows-per-unit", str(_ROWS_PER_UNIT), *RUNS[name]]
     if name.split()[0] in _NEEDS_ATTENTION:
-        arguments += ["--scorer", str(attending)]
+        arguments += ["--model", str(attending)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     parts = sorted((out / "parts").iterdir())

@@ -11,10 +11,10 @@ from longlode.mining.sampling import document_rng
 
 VOCAB = 64
 POISON = 63
-"""The token that the faulty scorers choke on; `random_text` never draws it."""
+"""The token that the faulty readers choke on; `random_text` never draws it."""
 
 
-class CacheScorer:
+class CacheReader:
     """Tokens are the numbers in the text; a token is likelier the more often it stood before."""
 
     fingerprint = "cache-model"
@@ -51,14 +51,14 @@ class CacheScorer:
         return nll
 
 
-class ReadingOnScorer(CacheScorer):
+class ReadingOnReader(CacheReader):
     """Also reads on: its state is the counts of all that it has read."""
 
     def continued(self, states, sources, segments):
         return self._nll(segments, states[sources]), states[sources] + self._counts(segments)
 
 
-class FaultyScorer(CacheScorer):
+class FaultyReader(CacheReader):
     """Does `fault` when a segment holds POISON: "raise", "nan", "die", "stop" or "hang"."""
 
     def __init__(self, fault):
@@ -80,7 +80,7 @@ class FaultyScorer(CacheScorer):
         return nll, states
 
 
-class SmallMemoryScorer(ReadingOnScorer):
+class SmallMemoryReader(ReadingOnReader):
     """Runs out of memory above `limit` rows in a call."""
 
     def __init__(self, limit):
@@ -104,19 +104,19 @@ class SmallMemoryScorer(ReadingOnScorer):
         return super().continued(states, sources, segments)
 
 
-class BrokenScorer(CacheScorer):
+class BrokenReader(CacheReader):
     """A device that is gone: nothing works any more."""
 
     def alone(self, segments):
         raise RuntimeError("device lost")
 
 
-def make_scorer():
-    return CacheScorer()
+def make_reader():
+    return CacheReader()
 
 
 def make_faulty(fault):
-    return functools.partial(FaultyScorer, fault)
+    return functools.partial(FaultyReader, fault)
 
 
 def make_nothing():

@@ -5,8 +5,8 @@ import pytest
 
 from longlode.mining.announcements import announcements
 from longlode.mining.coherence import spans
-from longlode.mining.estimators.order import order_score
 from longlode.mining.order import information, order_contrast
+from longlode.mining.scorers.order import order_score
 
 NAME = 900
 

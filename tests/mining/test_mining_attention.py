@@ -3,14 +3,14 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mining_fakes import CacheScorer, records
+from mining_fakes import CacheReader, records
 
 from longlode.core.records import write_jsonl
-from longlode.mining import ScoreSettings, make_estimator, score
-from longlode.mining.estimators.attention_mass import FAR, SINK, WINDOW
+from longlode.mining import ScoreSettings, make_scorer, score
+from longlode.mining.scorers.attention_mass import FAR, SINK, WINDOW
 
 
-class AttendingFake(CacheScorer):
+class AttendingFake(CacheReader):
     """Attends to a segment the more, the more tokens it shares; never reads segments alone."""
 
     def __init__(self, length):
@@ -28,14 +28,14 @@ class AttendingFake(CacheScorer):
         return (shares / shares.sum(axis=2, keepdims=True)).astype(np.float32)
 
 
-def scored(tmp_path, scorer, num_tokens, name="out", **options):
+def scored(tmp_path, reader, num_tokens, name="out", **options):
     write_jsonl(tmp_path / "in.jsonl", records(2, num_tokens=num_tokens))
     summary = score(
         tmp_path / "in.jsonl",
         tmp_path / name,
-        estimator=make_estimator("attention_mass", **options),
-        make_scorer=lambda: scorer,
-        scorer_fingerprint=scorer.fingerprint,
+        scorer=make_scorer("attention_mass", **options),
+        make_reader=lambda: reader,
+        reader_fingerprint=reader.fingerprint,
         settings=ScoreSettings(segment=8, keep_pairs=True),
     )
     return summary, pq.read_table(next((tmp_path / name / "parts").iterdir())).to_pylist()
@@ -43,15 +43,15 @@ def scored(tmp_path, scorer, num_tokens, name="out", **options):
 
 def test_the_score_is_the_share_of_far_attention(tmp_path):
     num_segments = 2 * WINDOW + 5
-    scorer = AttendingFake(8)
-    summary, rows = scored(tmp_path, scorer, 8 * num_segments)
+    reader = AttendingFake(8)
+    summary, rows = scored(tmp_path, reader, 8 * num_segments)
     assert summary.counts == {"ok": 2}
     for record, row in zip(records(2, num_tokens=8 * num_segments), rows, strict=True):
-        tokens = np.array(scorer.encode([record["text"]])[0])
+        tokens = np.array(reader.encode([record["text"]])[0])
         segments = tokens[: len(tokens) // 8 * 8].reshape(-1, 8)
         far = []
         for start in (0, WINDOW, len(segments) - WINDOW):
-            attention = scorer.attention(segments[start : start + WINDOW].reshape(1, -1))[0]
+            attention = reader.attention(segments[start : start + WINDOW].reshape(1, -1))[0]
             for i in range(WINDOW):
                 sources = [j for j in range(WINDOW) if SINK <= j <= i - FAR]
                 if sources:
@@ -66,23 +66,23 @@ def test_the_score_is_the_share_of_far_attention(tmp_path):
 
 
 def test_short_and_very_long_documents(tmp_path):
-    scorer = AttendingFake(8)
-    summary, _ = scored(tmp_path, scorer, 8 * 7, "short")
+    reader = AttendingFake(8)
+    summary, _ = scored(tmp_path, reader, 8 * 7, "short")
     assert summary.counts == {"too_short": 2}
-    scorer.read = 0
-    summary, _ = scored(tmp_path, scorer, 8 * 100, "long", max_segments=32)
+    reader.read = 0
+    summary, _ = scored(tmp_path, reader, 8 * 100, "long", max_segments=32)
     assert summary.counts == {"ok": 2}
-    assert scorer.read == 2 * 32 * 8
+    assert reader.read == 2 * 32 * 8
 
 
-def test_a_scorer_without_attention_is_told_so(tmp_path):
+def test_a_reader_without_attention_is_told_so(tmp_path):
     write_jsonl(tmp_path / "in.jsonl", records(2, num_tokens=160))
     summary = score(
         tmp_path / "in.jsonl",
         tmp_path / "out",
-        estimator=make_estimator("attention_mass"),
-        make_scorer=CacheScorer,
-        scorer_fingerprint=CacheScorer.fingerprint,
+        scorer=make_scorer("attention_mass"),
+        make_reader=CacheReader,
+        reader_fingerprint=CacheReader.fingerprint,
         settings=ScoreSettings(segment=8),
     )
-    assert "the scorer CacheScorer has no `attention`" in summary.failed_units[0]["error"]
+    assert "the reader CacheReader has no `attention`" in summary.failed_units[0]["error"]

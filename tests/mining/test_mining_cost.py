@@ -3,15 +3,15 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mining_fakes import CacheScorer, records
+from mining_fakes import CacheReader, records
 
 from longlode.core.errors import ConfigError
 from longlode.core.records import write_jsonl
-from longlode.mining import ScoreSettings, make_estimator, score
+from longlode.mining import ScoreSettings, make_scorer, score
 from longlode.mining.uncertainty import mean_error, sum_error
 
 
-class Silent(CacheScorer):
+class Silent(CacheReader):
     """Gives tokens and refuses to read."""
 
     def alone(self, segments):
@@ -20,14 +20,14 @@ class Silent(CacheScorer):
     given = alone
 
 
-def scored(tmp_path, name, scorer, **options):
+def scored(tmp_path, name, reader, **options):
     write_jsonl(tmp_path / "in.jsonl", records(3, num_tokens=400))
     summary = score(
         tmp_path / "in.jsonl",
         tmp_path / name,
-        estimator=make_estimator("default", **options),
-        make_scorer=lambda: scorer,
-        scorer_fingerprint=scorer.fingerprint,
+        scorer=make_scorer("default", **options),
+        make_reader=lambda: reader,
+        reader_fingerprint=reader.fingerprint,
         settings=ScoreSettings(segment=8),
     )
     return summary, pq.read_table(next((tmp_path / name / "parts").iterdir())).to_pylist()
@@ -35,7 +35,7 @@ def scored(tmp_path, name, scorer, **options):
 
 def test_the_default_without_pairs_reads_nothing_and_scores_the_same(tmp_path):
     summary, without = scored(tmp_path, "without", Silent(), pairs=0)
-    _, with_pairs = scored(tmp_path, "with", CacheScorer(), pairs=20)
+    _, with_pairs = scored(tmp_path, "with", CacheReader(), pairs=20)
     assert summary.counts == {"ok": 3}
     assert summary.cost["tokens_alone"] == summary.cost["tokens_given"] == 0
     assert summary.cost["document_tokens"] == sum(row["num_tokens"] for row in without) > 0
@@ -50,7 +50,7 @@ def test_the_default_without_pairs_reads_nothing_and_scores_the_same(tmp_path):
 @pytest.mark.parametrize("name", ["paper", "release", "strength"])
 def test_a_score_made_of_pairs_needs_some(name):
     with pytest.raises(ConfigError, match=r"pairs is 0; expected at least 1 \(the score of"):
-        make_estimator(name, pairs=0)
+        make_scorer(name, pairs=0)
 
 
 def leave_out(targets, values, statistic):
@@ -92,7 +92,7 @@ def test_errors_are_as_large_as_the_spread_over_documents():
 
 
 def test_segments_in_no_pair_are_not_read(tmp_path):
-    summary, _ = scored(tmp_path, "few", CacheScorer(), pairs=20)
+    summary, _ = scored(tmp_path, "few", CacheReader(), pairs=20)
     in_pairs = 0
     for row in pairs_of(tmp_path, "kept"):
         assert len(row["pairs"]) == row["num_pairs"]
@@ -104,9 +104,9 @@ def pairs_of(tmp_path, name):
     score(
         tmp_path / "in.jsonl",
         tmp_path / name,
-        estimator=make_estimator("default", pairs=20),
-        make_scorer=CacheScorer,
-        scorer_fingerprint=CacheScorer.fingerprint,
+        scorer=make_scorer("default", pairs=20),
+        make_reader=CacheReader,
+        reader_fingerprint=CacheReader.fingerprint,
         settings=ScoreSettings(segment=8, keep_pairs=True),
     )
     return pq.read_table(next((tmp_path / name / "parts").iterdir())).to_pylist()
@@ -116,16 +116,16 @@ def pairs_of(tmp_path, name):
 def test_reading_the_others_too_changes_nothing(tmp_path, name, monkeypatch):
     found = []
     for needs_unpaired in (False, True):
-        kind = type(make_estimator(name))
+        kind = type(make_scorer(name))
         monkeypatch.setattr(kind, "needs_unpaired", needs_unpaired)
         write_jsonl(tmp_path / "in.jsonl", records(3, num_tokens=400))
         out = tmp_path / f"{needs_unpaired}"
         summary = score(
             tmp_path / "in.jsonl",
             out,
-            estimator=make_estimator(name, pairs=9),
-            make_scorer=CacheScorer,
-            scorer_fingerprint=CacheScorer.fingerprint,
+            scorer=make_scorer(name, pairs=9),
+            make_reader=CacheReader,
+            reader_fingerprint=CacheReader.fingerprint,
             settings=ScoreSettings(segment=8),
         )
         rows = pq.read_table(next((out / "parts").iterdir())).to_pylist()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from longlode.corpus import Document
-from longlode.mining import dependency, make_estimator
-from longlode.mining.estimators import PairPlan, SegmentedDocument
+from longlode.mining import dependency, make_scorer
+from longlode.mining.scorers import PairPlan, SegmentedDocument
 
 SEGMENT = 9
 
@@ -75,11 +75,11 @@ def naive_release(num_segments, plan, alone, given, window_segments, threshold=0
     [(12, None, 0.4), (40, 500, 0.4), (40, 60, 1.0), (40, 300, 2.5), (2, None, 1.0)],
 )
 def test_release_equals_the_naive_arithmetic(num_segments, pairs, scale):
-    estimator = make_estimator("release", pairs=pairs, max_segments=64)
+    scorer = make_scorer("release", pairs=pairs, max_segments=64)
     doc = document(num_segments)
-    plan = estimator.plan(doc, np.random.default_rng(1))
+    plan = scorer.plan(doc, np.random.default_rng(1))
     alone, given = readings(num_segments, plan, scale=scale)
-    result = estimator.finish(doc, plan, alone, given)
+    result = scorer.finish(doc, plan, alone, given)
     expected = naive_release(num_segments, plan, alone, given, 64)
     assert result.score == pytest.approx(expected, rel=1e-12)
     assert expected > 0
@@ -99,12 +99,12 @@ def test_the_release_floor_is_reached_by_the_test_above():
 
 
 def test_paper_equals_the_naive_arithmetic_with_places_of_the_whole_document():
-    estimator = make_estimator("paper", pairs=30, max_segments=16)
+    scorer = make_scorer("paper", pairs=30, max_segments=16)
     positions = np.sort(np.random.default_rng(3).choice(100, 16, replace=False))
     doc = document(16, num_total=100, positions=positions)
-    plan = estimator.plan(doc, np.random.default_rng(1))
+    plan = scorer.plan(doc, np.random.default_rng(1))
     alone, given = readings(16, plan)
-    result = estimator.finish(doc, plan, alone, given)
+    result = scorer.finish(doc, plan, alone, given)
     single = [naive_perplexity(row) for row in alone]
     rows = {}
     for p, (i, j) in enumerate(zip(plan.targets, plan.sources, strict=True)):
@@ -135,29 +135,29 @@ def test_release_counts_drawn_segments_where_paper_counts_places():
     plan = PairPlan(np.array([2], dtype=np.int32), np.array([0], dtype=np.int32))
     alone, given = np.full((3, 8), 2.0, np.float32), np.full((1, 8), 1.0, np.float32)
     strength = 1 - math.exp(-1)
-    release = make_estimator("release", pairs=1, max_segments=3).finish(doc, plan, alone, given)
-    paper = make_estimator("paper", pairs=1, max_segments=3).finish(doc, plan, alone, given)
+    release = make_scorer("release", pairs=1, max_segments=3).finish(doc, plan, alone, given)
+    paper = make_scorer("paper", pairs=1, max_segments=3).finish(doc, plan, alone, given)
     assert release.score == pytest.approx(strength + 2 / 2)
     assert paper.score == pytest.approx(strength + 99 / 99)
-    assert make_estimator("release", pairs=1, max_segments=256).finish(
+    assert make_scorer("release", pairs=1, max_segments=256).finish(
         doc, plan, alone, given
     ).score == pytest.approx(strength + 2 / 255)
 
 
 def test_release_scores_zero_and_says_so_when_there_are_fewer_pairs_than_asked_for():
-    estimator = make_estimator("release", pairs=500)
+    scorer = make_scorer("release", pairs=500)
     few, enough = document(32), document(33)  # 496 and 528 pairs
     rng = np.random.default_rng(0)
-    plan = estimator.plan(few, rng)
+    plan = scorer.plan(few, rng)
     assert len(plan.targets) == 0
     nothing = np.zeros((0, SEGMENT - 1), dtype=np.float32)
-    result = estimator.finish(few, plan, np.ones((32, SEGMENT - 1), np.float32), nothing)
+    result = scorer.finish(few, plan, np.ones((32, SEGMENT - 1), np.float32), nothing)
     assert (result.score, result.status, result.num_pairs) == (0.0, "ok", 0)
     assert "fewer pairs (496) than the sample size (500): the release scores 0" in result.reason
-    assert len(estimator.plan(enough, rng).targets) == 500
-    assert len(make_estimator("release", pairs=496).plan(few, rng).targets) == 496
-    assert len(make_estimator("release", pairs=None).plan(few, rng).targets) == 496
-    assert len(make_estimator("paper", pairs=500).plan(few, rng).targets) == 496
+    assert len(scorer.plan(enough, rng).targets) == 500
+    assert len(make_scorer("release", pairs=496).plan(few, rng).targets) == 496
+    assert len(make_scorer("release", pairs=None).plan(few, rng).targets) == 496
+    assert len(make_scorer("paper", pairs=500).plan(few, rng).targets) == 496
 
 
 def test_specificity_at_its_edges():

@@ -12,22 +12,22 @@ import pyarrow.parquet as pq
 import pytest
 from mining_fakes import (
     POISON,
-    BrokenScorer,
-    CacheScorer,
-    FaultyScorer,
-    SmallMemoryScorer,
+    BrokenReader,
+    CacheReader,
+    FaultyReader,
+    SmallMemoryReader,
     make_faulty,
     make_nothing,
-    make_scorer,
+    make_reader,
     random_text,
     records,
 )
 
-from longlode.core.errors import ConfigError, InputError, ScorerError
+from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.processes import machine_tag
 from longlode.core.records import read_record, write_jsonl
-from longlode.mining import DocumentScore, PairPlan, ScoreSettings, make_estimator, score
-from longlode.mining.estimators.strength import StrengthEstimator
+from longlode.mining import DocumentScore, PairPlan, ScoreSettings, make_scorer, score
+from longlode.mining.scorers.strength import StrengthScorer
 
 SETTINGS = ScoreSettings(segment=8, rows_per_unit=4, batch_segments=16, batch_pairs=32)
 COLUMNS = [
@@ -52,14 +52,14 @@ def corpus(tmp_path):
     return path
 
 
-def run(inputs, out, *, scorer=None, estimator=None, settings=SETTINGS, **options):
-    scorer = scorer or make_scorer
+def run(inputs, out, *, reader=None, scorer=None, settings=SETTINGS, **options):
+    reader = reader or make_reader
     return score(
         inputs,
         out,
-        estimator=estimator or make_estimator("paper", pairs=40, max_segments=16),
-        make_scorer=scorer if callable(scorer) else lambda: scorer,
-        scorer_fingerprint="cache-model",
+        scorer=scorer or make_scorer("paper", pairs=40, max_segments=16),
+        make_reader=reader if callable(reader) else lambda: reader,
+        reader_fingerprint="cache-model",
         settings=settings,
         **options,
     )
@@ -96,7 +96,7 @@ def test_every_document_gives_one_row_with_the_fixed_columns(corpus, tmp_path):
     record = read_record(tmp_path / "out", "scores")
     assert record["score_quantiles"]["0"] == min(row["score"] for row in got)
     assert record["score_quantiles"]["1"] == max(row["score"] for row in got)
-    assert record["estimator"] == {
+    assert record["scorer"] == {
         "name": "paper",
         "version": 2,
         "options": {"pairs": 40, "max_segments": 16},
@@ -138,10 +138,10 @@ def run_one(tmp_path, record, **options):
 
 @pytest.mark.parametrize("name", ["release", "paper", "strength", "default"])
 def test_a_score_does_not_depend_on_the_neighbours(corpus, tmp_path, name):
-    estimator = make_estimator(name, pairs=40, max_segments=16)
-    run(corpus, tmp_path / "out", estimator=estimator)
+    scorer = make_scorer(name, pairs=40, max_segments=16)
+    run(corpus, tmp_path / "out", scorer=scorer)
     together = rows(tmp_path / "out")[7]
-    alone = run_one(tmp_path, records(10)[7], estimator=estimator)
+    alone = run_one(tmp_path, records(10)[7], scorer=scorer)
     places = ("source", "file", "row")
     assert {k: v for k, v in together.items() if k not in places} == {
         k: v for k, v in alone.items() if k not in places
@@ -172,9 +172,9 @@ def test_workers_resume_and_repair_give_the_same_bytes(corpus, tmp_path):
     (two / "parts" / names[2]).write_bytes(flipped)
     assert run(corpus, two).num_reused == 2
     assert parts(two) == expected
-    scorer = CacheScorer()
-    assert run(corpus, two, scorer=lambda: scorer).num_reused == 3
-    assert scorer.alone_sizes == []
+    reader = CacheReader()
+    assert run(corpus, two, reader=lambda: reader).num_reused == 3
+    assert reader.alone_sizes == []
 
 
 def test_a_kill_between_write_and_rename_leaves_nothing_half_done(corpus, tmp_path, monkeypatch):
@@ -216,8 +216,8 @@ def test_what_shapes_a_result_changes_its_name_and_what_does_not_does_not(corpus
     assert names("b", settings=replace(SETTINGS, batch_segments=3, batch_pairs=5)) == base
     assert not names("c", settings=replace(SETTINGS, seed=1)) & base
     assert not names("d", settings=replace(SETTINGS, keep_pairs=True)) & base
-    assert not names("e", estimator=make_estimator("paper", pairs=41, max_segments=16)) & base
-    assert not names("f", estimator=make_estimator("release", pairs=40, max_segments=16)) & base
+    assert not names("e", scorer=make_scorer("paper", pairs=41, max_segments=16)) & base
+    assert not names("f", scorer=make_scorer("release", pairs=40, max_segments=16)) & base
     # Other settings in a folder that is used already: refused; overwritten, both sets stay, the record names its own.
     with pytest.raises(InputError, match=r"settings\.seed"):
         run(corpus, tmp_path / "a", settings=replace(SETTINGS, seed=1))
@@ -237,7 +237,7 @@ def poisoned(tmp_path):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("raise", "scorer: ValueError: a token that this model cannot read"),
+        ("raise", "reader: ValueError: a token that this model cannot read"),
         ("nan", "values are not finite (NaN or infinite)"),
     ],
 )
@@ -245,9 +245,9 @@ def test_a_poison_document_fails_alone(tmp_path, fault, reason):
     path = poisoned(tmp_path)
     settings = replace(SETTINGS, rows_per_unit=6)
     # All segments are read, so that the poison at the end is among them.
-    all_read = make_estimator("paper", pairs=40, max_segments=64)
-    run(path, tmp_path / "good", settings=settings, estimator=all_read)
-    summary = run(path, tmp_path / "bad", scorer=FaultyScorer(fault), settings=settings, estimator=all_read)
+    all_read = make_scorer("paper", pairs=40, max_segments=64)
+    run(path, tmp_path / "good", settings=settings, scorer=all_read)
+    summary = run(path, tmp_path / "bad", reader=FaultyReader(fault), settings=settings, scorer=all_read)
     good, bad = rows(tmp_path / "good"), rows(tmp_path / "bad")
     assert bad[2]["status"] == "failed"
     assert reason in bad[2]["reason"]
@@ -259,17 +259,17 @@ def test_a_poison_document_fails_alone(tmp_path, fault, reason):
 @pytest.mark.parametrize("limit", [1, 3])
 def test_out_of_memory_halves_the_batch_and_changes_nothing_else(corpus, tmp_path, limit):
     run(corpus, tmp_path / "large")
-    scorer = SmallMemoryScorer(limit)
-    run(corpus, tmp_path / "small", scorer=scorer)
+    reader = SmallMemoryReader(limit)
+    run(corpus, tmp_path / "small", reader=reader)
     assert parts(tmp_path / "small") == parts(tmp_path / "large")
     assert read_record(tmp_path / "small")["smallest_batch_segments"] <= limit
-    assert max(scorer.alone_sizes) <= limit
+    assert max(reader.alone_sizes) <= limit
     assert read_record(tmp_path / "large")["smallest_batch_segments"] is None
 
 
-def test_a_scorer_that_fails_on_everything_fails_the_units_and_a_rerun_does_them(corpus, tmp_path):
-    for scorer, words in ((BrokenScorer(), "device lost"), (SmallMemoryScorer(0), "out of memory")):
-        summary = run(corpus, tmp_path / "out", scorer=scorer)
+def test_a_reader_that_fails_on_everything_fails_the_units_and_a_rerun_does_them(corpus, tmp_path):
+    for reader, words in ((BrokenReader(), "device lost"), (SmallMemoryReader(0), "out of memory")):
+        summary = run(corpus, tmp_path / "out", reader=reader)
         assert not summary.complete
         assert len(summary.failed_units) == 3
         assert words in summary.failed_units[0]["error"]
@@ -283,33 +283,33 @@ def test_a_scorer_that_fails_on_everything_fails_the_units_and_a_rerun_does_them
 def test_a_worker_that_dies_takes_only_its_unit_along(tmp_path):
     path = poisoned(tmp_path)
     settings = replace(SETTINGS, rows_per_unit=1)
-    all_read = make_estimator("paper", pairs=40, max_segments=64)
+    all_read = make_scorer("paper", pairs=40, max_segments=64)
     summary = run(
         path,
         tmp_path / "out",
-        scorer=make_faulty("die"),
+        reader=make_faulty("die"),
         settings=settings,
-        estimator=all_read,
+        scorer=all_read,
         num_workers=2,
     )
     assert len(summary.failed_units) == 1
     assert "the worker process died" in summary.failed_units[0]["error"]
     assert summary.failed_units[0]["unit"]["start"] == 2
     assert summary.counts == {"ok": 5}
-    assert run(path, tmp_path / "out", settings=settings, estimator=all_read).num_reused == 5
-    run(path, tmp_path / "good", settings=settings, estimator=all_read)
+    assert run(path, tmp_path / "out", settings=settings, scorer=all_read).num_reused == 5
+    run(path, tmp_path / "good", settings=settings, scorer=all_read)
     assert parts(tmp_path / "out") == parts(tmp_path / "good")
 
 
 def test_each_segment_is_read_alone_once_in_batches_that_fill_across_documents(corpus, tmp_path):
-    scorer = CacheScorer()
-    run(corpus, tmp_path / "out", scorer=scorer, settings=replace(SETTINGS, rows_per_unit=100))
-    assert sum(scorer.alone_sizes) == sum(min(row["num_segments"], 16) for row in rows(tmp_path / "out"))
-    assert sum(scorer.given_sizes) == 400
+    reader = CacheReader()
+    run(corpus, tmp_path / "out", reader=reader, settings=replace(SETTINGS, rows_per_unit=100))
+    assert sum(reader.alone_sizes) == sum(min(row["num_segments"], 16) for row in rows(tmp_path / "out"))
+    assert sum(reader.given_sizes) == 400
     # 4 blocks of 16 make a group; documents have 15 or 16 segments, so no call is much smaller than a block.
-    assert len(scorer.alone_sizes) <= 12
-    assert max(scorer.alone_sizes) == 16
-    assert max(scorer.given_sizes) <= 32
+    assert len(reader.alone_sizes) <= 12
+    assert max(reader.alone_sizes) == 16
+    assert max(reader.given_sizes) <= 32
 
 
 def test_a_planted_dependency_raises_the_score(tmp_path):
@@ -319,7 +319,7 @@ def test_a_planted_dependency_raises_the_score(tmp_path):
     plain, planted = ({"id": last, "text": f"{first} {body} {last}"} for last in (other, first))
     write_jsonl(tmp_path / "in.jsonl", [plain, planted])
     for name in ("strength", "paper", "release"):
-        run(tmp_path / "in.jsonl", tmp_path / name, estimator=make_estimator(name, pairs=None))
+        run(tmp_path / "in.jsonl", tmp_path / name, scorer=make_scorer(name, pairs=None))
         without, with_plant = rows(tmp_path / name)
         assert with_plant["score"] > without["score"]
         assert with_plant["strength_max_mean"] > without["strength_max_mean"]
@@ -339,16 +339,16 @@ def test_kept_pairs_are_what_the_statistics_rest_on(corpus, tmp_path):
     )  # places, not row numbers
 
 
-def test_gzip_needs_no_scorer(corpus, tmp_path):
-    score(corpus, tmp_path / "out", estimator=make_estimator("gzip"), settings=SETTINGS)
+def test_gzip_needs_no_reader(corpus, tmp_path):
+    score(corpus, tmp_path / "out", scorer=make_scorer("gzip"), settings=SETTINGS)
     for row in rows(tmp_path / "out"):
         assert row["score"] == 1 - row["gzip_ratio"]
         assert row["num_tokens"] is row["num_pairs"] is row["repetition"] is None
     with pytest.raises(ConfigError, match="reads a model"):
-        score(corpus, tmp_path / "out", estimator=make_estimator("paper"))
+        score(corpus, tmp_path / "out", scorer=make_scorer("paper"))
 
 
-class ForeignEstimator(StrengthEstimator):
+class ForeignScorer(StrengthScorer):
     """Reads the last segment after each foreign one; scores the mean token of the foreign segments."""
 
     name = "foreign-test"
@@ -372,20 +372,20 @@ def test_foreign_segments_come_from_other_texts_of_the_unit_and_are_the_document
     docs = records(5)
     docs[4] = docs[3] | {"id": "copy of doc 3"}
     write_jsonl(tmp_path / "in.jsonl", docs)
-    estimator = ForeignEstimator(max_segments=64)
+    scorer = ForeignScorer(max_segments=64)
     settings = replace(SETTINGS, keep_pairs=True, rows_per_unit=5)
-    run(tmp_path / "in.jsonl", tmp_path / "out", estimator=estimator, settings=settings)
+    run(tmp_path / "in.jsonl", tmp_path / "out", scorer=scorer, settings=settings)
     got = rows(tmp_path / "out")
     assert [row["reason"] for row in got] == [""] * 5
     assert len({row["score"] for row in got}) == 5
     assert all(row["pairs"] == [] for row in got)  # a foreign source has no place in the document
     write_jsonl(tmp_path / "two.jsonl", [docs[3], docs[4]])
-    run(tmp_path / "two.jsonl", tmp_path / "two", estimator=estimator, settings=settings)
+    run(tmp_path / "two.jsonl", tmp_path / "two", scorer=scorer, settings=settings)
     assert [row["score"] for row in rows(tmp_path / "two")] == [-1.0, -1.0]  # nobody but a copy: no foreign
 
 
-class SillyEstimator(StrengthEstimator):
-    """Gives what no estimator may give."""
+class SillyScorer(StrengthScorer):
+    """Gives what no scorer may give."""
 
     name = "silly"
 
@@ -393,7 +393,7 @@ class SillyEstimator(StrengthEstimator):
         return DocumentScore(score=float("nan"))
 
 
-class LostEstimator(StrengthEstimator):
+class LostScorer(StrengthScorer):
     """Plans a pair that is not there."""
 
     name = "lost"
@@ -404,10 +404,10 @@ class LostEstimator(StrengthEstimator):
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [(SillyEstimator, "gave score nan"), (LostEstimator, "plan: ConfigError: a pair plan names target")],
+    [(SillyScorer, "gave score nan"), (LostScorer, "plan: ConfigError: a pair plan names target")],
 )
-def test_a_wrong_estimator_gives_reasons_and_no_scores(corpus, tmp_path, kind, reason):
-    run(corpus, tmp_path / "out", estimator=kind(max_segments=16))
+def test_a_wrong_scorer_gives_reasons_and_no_scores(corpus, tmp_path, kind, reason):
+    run(corpus, tmp_path / "out", scorer=kind(max_segments=16))
     assert all(row["status"] == "failed" and reason in row["reason"] for row in rows(tmp_path / "out"))
 
 
@@ -424,39 +424,39 @@ def test_ids_that_occur_twice_are_counted_and_kept(tmp_path):
 
 
 def test_an_input_that_changes_under_the_run_fails_its_unit(corpus, tmp_path):
-    class Meddler(CacheScorer):
+    class Meddler(CacheReader):
         def encode(self, texts):
             with corpus.open("ab") as stream:
                 stream.write(b'{"text": "1 2 3"}\n')
             return super().encode(texts)
 
-    summary = run(corpus, tmp_path / "out", scorer=Meddler())
+    summary = run(corpus, tmp_path / "out", reader=Meddler())
     assert [unit["unit"]["start"] for unit in summary.failed_units] == [4, 8]
     assert "changed since it was planned" in summary.failed_units[0]["error"]
 
 
-class Passing(CacheScorer):
+class Passing(CacheReader):
     """Can be found here, and not by a worker."""
 
 
-def test_a_scorer_that_cannot_be_made_stops_the_run_with_a_message(corpus, tmp_path, monkeypatch):
+def test_a_reader_that_cannot_be_made_stops_the_run_with_a_message(corpus, tmp_path, monkeypatch):
     for workers in (1, 2):
-        with pytest.raises(ScorerError, match="could not be made: OSError: no such model"):
-            run(corpus, tmp_path / "out", scorer=make_nothing, num_workers=workers)
-    with pytest.raises(ScorerError, match="expected 'another'"):
+        with pytest.raises(ModelError, match="could not be made: OSError: no such model"):
+            run(corpus, tmp_path / "out", reader=make_nothing, num_workers=workers)
+    with pytest.raises(ModelError, match="expected 'another'"):
         score(
             corpus,
             tmp_path / "out",
-            estimator=make_estimator("paper"),
-            make_scorer=make_scorer,
-            scorer_fingerprint="another",
+            scorer=make_scorer("paper"),
+            make_reader=make_reader,
+            reader_fingerprint="another",
         )
     with pytest.raises(ConfigError, match="cannot be sent to another process"):
-        run(corpus, tmp_path / "out", scorer=lambda: CacheScorer(), num_workers=2)
+        run(corpus, tmp_path / "out", reader=lambda: CacheReader(), num_workers=2)
     monkeypatch.setattr(mining_fakes, "Passing", Passing, raising=False)
     monkeypatch.setattr(Passing, "__module__", "mining_fakes")
     with pytest.raises(ConfigError, match="a worker process cannot load"):
-        run(corpus, tmp_path / "out", scorer=Passing, num_workers=2)
+        run(corpus, tmp_path / "out", reader=Passing, num_workers=2)
     with pytest.raises(ConfigError, match="num_workers is 0"):
         run(corpus, tmp_path / "out", num_workers=0)
 

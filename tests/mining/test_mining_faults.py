@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from mining_fakes import POISON, make_faulty, make_scorer, random_text, records
+from mining_fakes import POISON, make_faulty, make_reader, random_text, records
 
 from longlode.core.errors import InputError
 from longlode.core.records import read_record, write_jsonl
 from longlode.corpus import streams
-from longlode.mining import ScoreSettings, make_estimator, score
+from longlode.mining import ScoreSettings, make_scorer, score
 from longlode.mining.parts import read_info
 from longlode.mining.pulse import BEAT_SECONDS, Watch
 
 SETTINGS = ScoreSettings(segment=8, rows_per_unit=2)
 
 
-def run(inputs, out, *, maker=make_scorer, estimator=None, settings=SETTINGS, **options):
+def run(inputs, out, *, maker=make_reader, scorer=None, settings=SETTINGS, **options):
     return score(
         inputs,
         out,
-        estimator=estimator or make_estimator("paper", pairs=10),
-        make_scorer=maker,
-        scorer_fingerprint="cache-model",
+        scorer=scorer or make_scorer("paper", pairs=10),
+        make_reader=maker,
+        reader_fingerprint="cache-model",
         settings=settings,
         overwrite=True,
         **options,
@@ -100,13 +100,13 @@ THREADS = """
 import sys
 from pathlib import Path
 import torch
-from longlode.mining import ScoreSettings, make_estimator, score
-from longlode.models.scorer import ScorerSpec
+from longlode.mining import ScoreSettings, make_scorer, score
+from longlode.readers.lm import ReaderSpec
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[4]))
-    spec = ScorerSpec(sys.argv[2], segment=32)
-    score(sys.argv[1], Path(sys.argv[3]), estimator=make_estimator("paper", pairs=20), make_scorer=spec,
-          scorer_fingerprint=spec().fingerprint, settings=ScoreSettings(segment=32, rows_per_unit=2),
+    spec = ReaderSpec(sys.argv[2], segment=32)
+    score(sys.argv[1], Path(sys.argv[3]), scorer=make_scorer("paper", pairs=20), make_reader=spec,
+          reader_fingerprint=spec().fingerprint, settings=ScoreSettings(segment=32, rows_per_unit=2),
           num_workers=int(sys.argv[5]))
 """
 
@@ -145,9 +145,9 @@ def test_the_number_of_threads_names_what_a_model_has_read_and_nothing_else(tmp_
     run(tmp_path / "in.jsonl", tmp_path / "out")
     assert run(tmp_path / "in.jsonl", tmp_path / "out", settings=many).num_reused == 0
     assert read_record(tmp_path / "out", "scores")["threads"] == 2
-    free = make_estimator("overlap")
-    run(tmp_path / "in.jsonl", tmp_path / "out", estimator=free)
-    assert run(tmp_path / "in.jsonl", tmp_path / "out", estimator=free, settings=many).num_reused == 1
+    free = make_scorer("overlap")
+    run(tmp_path / "in.jsonl", tmp_path / "out", scorer=free)
+    assert run(tmp_path / "in.jsonl", tmp_path / "out", scorer=free, settings=many).num_reused == 1
 
 
 def test_a_flipped_byte_anywhere_in_a_part_is_seen_and_mended(tmp_path):

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from mining_fakes import VOCAB, CacheScorer, ReadingOnScorer, SmallMemoryScorer, random_text, records
+from mining_fakes import VOCAB, CacheReader, ReadingOnReader, SmallMemoryReader, random_text, records
 
 from longlode.core.errors import ConfigError
 from longlode.core.records import read_record, write_jsonl
-from longlode.mining import PairPlan, ScoreSettings, make_estimator, score
+from longlode.mining import PairPlan, ScoreSettings, make_scorer, score
 from longlode.mining.baselines import far_overlap
-from longlode.mining.estimators.context_gain import STRIDE, WINDOW
 from longlode.mining.reading import BatchSize, Job, read_jobs
+from longlode.mining.scorers.context_gain import STRIDE, WINDOW
 
 LENGTH = 8
 SETTINGS = ScoreSettings(segment=LENGTH, rows_per_unit=4, batch_segments=16, batch_pairs=32, keep_pairs=True)
@@ -22,16 +22,16 @@ def corpus(tmp_path):
     return path
 
 
-def run(inputs, out, name, scorer=None, settings=SETTINGS, **options):
+def run(inputs, out, name, reader=None, settings=SETTINGS, **options):
     import pyarrow.parquet as pq
 
-    scorer = scorer or ReadingOnScorer()
+    reader = reader or ReadingOnReader()
     score(
         inputs,
         out,
-        estimator=make_estimator(name, **options),
-        make_scorer=lambda: scorer,
-        scorer_fingerprint="cache-model",
+        scorer=make_scorer(name, **options),
+        make_reader=lambda: reader,
+        reader_fingerprint="cache-model",
         settings=settings,
     )
     parts = [part["part"] for part in read_record(out, "scores")["parts"]]
@@ -88,13 +88,13 @@ def test_batches_and_a_small_memory_change_nothing(corpus, tmp_path):
         return [row["score"] for row in run(corpus, tmp_path / out, "context_gain", **options)]
 
     usual = scores("usual")
-    assert scores("small", scorer=SmallMemoryScorer(3)) == usual
+    assert scores("small", reader=SmallMemoryReader(3)) == usual
     alone = ScoreSettings(segment=LENGTH, rows_per_unit=1, batch_segments=2, batch_pairs=3)
     assert scores("alone", settings=alone) == usual
 
 
 def test_chains_hold_no_more_than_a_block_of_segments(corpus, tmp_path):
-    class Watched(ReadingOnScorer):
+    class Watched(ReadingOnReader):
         largest = 0
 
         def continued(self, states, sources, segments):
@@ -102,7 +102,7 @@ def test_chains_hold_no_more_than_a_block_of_segments(corpus, tmp_path):
             Watched.largest = max(Watched.largest, int(states[sources].sum()))
             return super().continued(states, sources, segments)
 
-    run(corpus, tmp_path / "out", "context_gain", scorer=Watched())
+    run(corpus, tmp_path / "out", "context_gain", reader=Watched())
     assert 0 < Watched.largest <= SETTINGS.batch_segments * LENGTH
 
 
@@ -123,11 +123,11 @@ def test_text_that_keeps_its_words_gains_from_a_long_context(tmp_path):
     assert min(row["score"] for row in rows[:3]) > 0.005 > rows[3]["score"]
 
 
-def test_a_scorer_that_cannot_read_on_is_named(corpus, tmp_path):
-    run(corpus, tmp_path / "out", "context_gain", scorer=CacheScorer())
+def test_a_reader_that_cannot_read_on_is_named(corpus, tmp_path):
+    run(corpus, tmp_path / "out", "context_gain", reader=CacheReader())
     record = read_record(tmp_path / "out", "scores")
     assert not record["complete"]
-    assert "CacheScorer has no `continued`" in record["failed_units"][0]["error"]
+    assert "CacheReader has no `continued`" in record["failed_units"][0]["error"]
 
 
 def test_a_chain_that_does_not_hang_together_is_refused():
@@ -148,8 +148,8 @@ def test_chains_and_pairs_in_one_job():
     targets, sources = np.array([1, 2, 5, 3, 4, 5]), np.array([0, 1, 0, 2, 3, 4])
     job = Job(segments, targets, sources, np.array([False, True, False, False, True, True]))
     assert [chain.tolist() for chain in job.chains()] == [[0, 1], [3, 4, 5]]
-    scorer = ReadingOnScorer()
-    (readings,) = read_jobs(scorer, [job], BatchSize(4, 2))
+    reader = ReadingOnReader()
+    (readings,) = read_jobs(reader, [job], BatchSize(4, 2))
     for pair, before in enumerate(([0], [0, 1], [0], [2], [2, 3], [2, 3, 4])):
         tokens = np.concatenate([*segments[before], segments[targets[pair]]])
         expected = nll_after(tokens, 0, len(before) * LENGTH, len(tokens))
@@ -158,9 +158,9 @@ def test_chains_and_pairs_in_one_job():
 
 
 def test_overlap_equals_its_definition_and_runs_no_model(corpus, tmp_path):
-    scorer = ReadingOnScorer()
-    rows = run(corpus, tmp_path / "out", "overlap", scorer=scorer)
-    assert scorer.alone_sizes == scorer.given_sizes == []
+    reader = ReadingOnReader()
+    rows = run(corpus, tmp_path / "out", "overlap", reader=reader)
+    assert reader.alone_sizes == reader.given_sizes == []
     assert read_record(tmp_path / "out", "scores")["cost"]["tokens_read_per_token"] == 0
     record = records(6, num_tokens=200)[5]
     tokens = np.array(record["text"].split(), dtype=int)

@@ -7,7 +7,7 @@ import pytest
 
 from longlode.corpus.planted import planted_document
 from longlode.mining.coherence import spans
-from longlode.mining.estimators.order import order_score
+from longlode.mining.scorers.order import order_score
 
 NUM_WORDS = 6000
 NEAR, SPAN = spans(NUM_WORDS)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from longlode.core.errors import ConfigError
-from longlode.mining import make_estimator
+from longlode.mining import make_scorer
 from longlode.mining.baselines import far_overlap, gzip_ratio, repetition
-from longlode.mining.estimators import ESTIMATORS
 from longlode.mining.sampling import document_rng, sample_foreign, sample_pairs, sample_rows, sample_segments
+from longlode.mining.scorers import SCORERS
 from longlode.mining.segments import split_segments
 
 
@@ -125,18 +125,18 @@ def test_far_overlap_equals_its_definition():
     assert far_overlap(segments, 9) == 0.0
 
 
-def test_the_registry_knows_its_estimators_and_refuses_others():
-    assert set(ESTIMATORS) == {
+def test_the_registry_knows_its_scorers_and_refuses_others():
+    assert set(SCORERS) == {
         *("default", "order", "paper", "release", "strength"),
         *("context_gain", "attention_mass", "overlap", "gzip"),
     }
-    assert all(ESTIMATORS[name].name == name for name in ESTIMATORS)
+    assert all(SCORERS[name].name == name for name in SCORERS)
     with pytest.raises(
         ConfigError,
-        match=r"no estimator 'lds'.*context_gain, default, gzip, order, overlap, paper, release, strength",
+        match=r"no scorer 'lds'.*context_gain, default, gzip, order, overlap, paper, release, strength",
     ):
-        make_estimator("lds")
+        make_scorer("lds")
     with pytest.raises(ConfigError, match="pairs is 0"):
-        make_estimator("paper", pairs=0)
+        make_scorer("paper", pairs=0)
     with pytest.raises(ConfigError, match="max_segments is 1"):
-        make_estimator("paper", max_segments=1)
+        make_scorer("paper", max_segments=1)

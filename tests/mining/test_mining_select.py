@@ -8,12 +8,12 @@ import duckdb
 import orjson
 import pyarrow.parquet as pq
 import pytest
-from mining_fakes import CacheScorer, make_scorer, random_text
+from mining_fakes import CacheReader, make_reader, random_text
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.records import read_json, read_jsonl, write_jsonl
 from longlode.corpus import Document, read
-from longlode.mining import ScoreSettings, make_estimator, score, select
+from longlode.mining import ScoreSettings, make_scorer, score, select
 from longlode.mining.selection_files import check_selection, dropped_path, read_selection
 
 select_module = sys.modules[select.__module__]
@@ -54,9 +54,9 @@ def run(inputs, out, **changes):
     return score(
         inputs,
         out,
-        estimator=make_estimator("strength", pairs=20),
-        make_scorer=make_scorer,
-        scorer_fingerprint=CacheScorer.fingerprint,
+        scorer=make_scorer("strength", pairs=20),
+        make_reader=make_reader,
+        reader_fingerprint=CacheReader.fingerprint,
         settings=replace(SETTINGS, **changes),
     )
 
@@ -164,7 +164,7 @@ def test_the_same_selection_gives_the_same_bytes(scored, tmp_path):
 def test_ties_go_by_id(tmp_path):
     texts = [random_text("same", 40)] * 6
     write_jsonl(tmp_path / "in.jsonl", [{"id": f"d{9 - n}", "text": text} for n, text in enumerate(texts)])
-    score(tmp_path / "in.jsonl", tmp_path / "scores", estimator=make_estimator("gzip"), settings=SETTINGS)
+    score(tmp_path / "in.jsonl", tmp_path / "scores", scorer=make_scorer("gzip"), settings=SETTINGS)
     select(tmp_path / "scores", tmp_path / "best.jsonl", top=0.5, by=("length",))
     assert [row["id"] for row in read_jsonl(tmp_path / "best.jsonl")] == ["d6", "d5", "d4"]
 

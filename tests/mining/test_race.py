@@ -11,21 +11,21 @@ import pyarrow.parquet as pq
 import pytest
 from mining_fakes import (
     POISON,
-    BrokenScorer,
-    CacheScorer,
-    FaultyScorer,
-    make_scorer,
+    BrokenReader,
+    CacheReader,
+    FaultyReader,
+    make_reader,
     random_text,
 )
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.records import read_record, write_jsonl
 from longlode.corpus import plan
-from longlode.mining import RaceRule, ScoreSettings, make_estimator, race, score, select
-from longlode.mining.estimators import ESTIMATORS
+from longlode.mining import RaceRule, ScoreSettings, make_scorer, race, score, select
 from longlode.mining.parts import read_pairs
 from longlode.mining.reading import BatchSize
 from longlode.mining.sampling import document_rng, nested_pairs, sample_pairs
+from longlode.mining.scorers import SCORERS
 from longlode.mining.selection_files import dropped_path, read_selection
 from longlode.mining.standings import is_clear
 from longlode.mining.work import Work, score_unit
@@ -54,26 +54,26 @@ def corpus(tmp_path):
 
 
 def strength(most=64):
-    return make_estimator("strength", pairs=most, max_segments=30)
+    return make_scorer("strength", pairs=most, max_segments=30)
 
 
-def run(inputs, out, *, rule=RULE, scorer=None, most=64, settings=SETTINGS, **options):
-    scorer = scorer or make_scorer
+def run(inputs, out, *, rule=RULE, reader=None, most=64, settings=SETTINGS, **options):
+    reader = reader or make_reader
     return race(
         inputs,
         out,
-        estimator=strength(most),
+        scorer=strength(most),
         rule=rule,
-        make_scorer=scorer if callable(scorer) else lambda: scorer,
-        scorer_fingerprint="cache-model",
+        make_reader=reader if callable(reader) else lambda: reader,
+        reader_fingerprint="cache-model",
         settings=settings,
         **options,
     )
 
 
 def plain(inputs, out, *, most=64, settings=SETTINGS):
-    options = {"make_scorer": make_scorer, "scorer_fingerprint": "cache-model", "settings": settings}
-    return score(inputs, out, estimator=strength(most), **options)
+    options = {"make_reader": make_reader, "reader_fingerprint": "cache-model", "settings": settings}
+    return score(inputs, out, scorer=strength(most), **options)
 
 
 def rows(out):
@@ -114,15 +114,15 @@ def test_the_first_pairs_are_a_uniform_draw():
 
 
 def test_each_pair_is_read_once_and_decided_documents_no_more(corpus, tmp_path):
-    scorer = CacheScorer()
-    summary = run(corpus, tmp_path / "out", scorer=scorer)
+    reader = CacheReader()
+    summary = run(corpus, tmp_path / "out", reader=reader)
     got = rows(tmp_path / "out")
     assert [row["id"] for row in got] == [row["id"] for row in corpus_rows()]
     assert {row["num_pairs"] for row in got} <= {8, 16, 32, 64}
     assert len({row["num_pairs"] for row in got}) > 2
-    assert sum(scorer.given_sizes) == sum(row["num_pairs"] for row in got)
-    assert summary.cost["tokens_given"] == 8 * sum(scorer.given_sizes)
-    assert summary.cost["tokens_alone"] == 8 * sum(scorer.alone_sizes)
+    assert sum(reader.given_sizes) == sum(row["num_pairs"] for row in got)
+    assert summary.cost["tokens_given"] == 8 * sum(reader.given_sizes)
+    assert summary.cost["tokens_alone"] == 8 * sum(reader.alone_sizes)
     assert summary.cost["document_tokens"] == sum(row["num_tokens"] for row in got)
     told = read_record(tmp_path / "out")["race"]
     assert (told["top"], told["by"], told["z"], told["first_pairs"]) == (0.5, [], 1.5, 8)
@@ -169,7 +169,7 @@ def test_with_a_huge_z_it_equals_the_plain_score(corpus, tmp_path, most):
         for name, value in one.items():
             same = pytest.approx(value, rel=1e-5, abs=1e-6) if isinstance(value, float) else value
             assert other[name] == same, name
-    kinds = ("inputs", "settings", "estimator", "scorer", "counts", "num_documents", "complete", "num_units")
+    kinds = ("inputs", "settings", "scorer", "reader", "counts", "num_documents", "complete", "num_units")
     records = [read_record(tmp_path / name) for name in ("plain", "race")]
     assert [records[0][name] for name in kinds] == [records[1][name] for name in kinds]
     assert records[0].keys() | {"race"} == records[1].keys()
@@ -233,7 +233,7 @@ def test_workers_change_nothing(corpus, tmp_path):
     assert summary.num_reused == 0
 
 
-class Dying(CacheScorer):
+class Dying(CacheReader):
     """Is interrupted at a certain call."""
 
     def __init__(self, calls):
@@ -249,20 +249,20 @@ class Dying(CacheScorer):
 
 @pytest.mark.parametrize("calls", [1, 6])
 def test_an_interrupt_anywhere_changes_no_byte(corpus, tmp_path, calls):
-    counter = CacheScorer()
-    run(corpus, tmp_path / "whole", scorer=counter)
+    counter = CacheReader()
+    run(corpus, tmp_path / "whole", reader=counter)
     assert len(counter.given_sizes) > calls
     with pytest.raises(KeyboardInterrupt):
-        run(corpus, tmp_path / "out", scorer=Dying(calls))
+        run(corpus, tmp_path / "out", reader=Dying(calls))
     assert not (tmp_path / "out/record.json").exists()
     run(corpus, tmp_path / "out")
     assert all_bytes(tmp_path / "out") == all_bytes(tmp_path / "whole")
     # All is there now: nothing is read again, and a final part that is torn is made again.
-    idle = CacheScorer()
-    assert run(corpus, tmp_path / "out", scorer=idle).num_reused == 3
+    idle = CacheReader()
+    assert run(corpus, tmp_path / "out", reader=idle).num_reused == 3
     torn = next((tmp_path / "out/parts").iterdir())
     torn.write_bytes(torn.read_bytes()[:-20])
-    assert run(corpus, tmp_path / "out", scorer=idle).num_reused == 2
+    assert run(corpus, tmp_path / "out", reader=idle).num_reused == 2
     assert idle.alone_sizes == []
     assert all_bytes(tmp_path / "out") == all_bytes(tmp_path / "whole")
 
@@ -285,7 +285,7 @@ if calls < 0:  # while the parts of the result are written
     def write(path, *rest, **options):
         (die if len(list(path.parent.iterdir())) == 2 else real)(path, *rest, **options)
     rounds.write_part = write
-test_race.run(Path(sys.argv[1]), Path(sys.argv[2]), scorer=Killed(calls if calls >= 0 else 10**9))
+test_race.run(Path(sys.argv[1]), Path(sys.argv[2]), reader=Killed(calls if calls >= 0 else 10**9))
 """
 
 
@@ -304,11 +304,11 @@ def test_a_kill_changes_no_byte(corpus, tmp_path, calls):
 
 def test_another_cut_reads_on_from_what_is_there(corpus, tmp_path):
     run(corpus, tmp_path / "out")
-    scorer = CacheScorer()
+    reader = CacheReader()
     with pytest.raises(InputError, match="race"):
-        run(corpus, tmp_path / "out", rule=replace(RULE, top=0.3), scorer=scorer)
-    summary = run(corpus, tmp_path / "out", rule=replace(RULE, top=0.3), scorer=scorer, overwrite=True)
-    assert 8 * sum(scorer.given_sizes) <= summary.cost["tokens_given"] - 8 * 10 * 8  # round one is there
+        run(corpus, tmp_path / "out", rule=replace(RULE, top=0.3), reader=reader)
+    summary = run(corpus, tmp_path / "out", rule=replace(RULE, top=0.3), reader=reader, overwrite=True)
+    assert 8 * sum(reader.given_sizes) <= summary.cost["tokens_given"] - 8 * 10 * 8  # round one is there
     run(corpus, tmp_path / "fresh", rule=replace(RULE, top=0.3))
     assert rows(tmp_path / "out") == rows(tmp_path / "fresh")
 
@@ -352,11 +352,11 @@ def test_lines_of_nothing_change_nothing(tmp_path, rows_per_unit):
     assert len(rows(tmp_path / "gaps")) == len(rows(tmp_path / "out"))
 
 
-class LateFault(FaultyScorer):
+class LateFault(FaultyReader):
     """Reads everything until 32 pairs are read: four of each of eight documents, one round."""
 
     def alone(self, segments):
-        return super().alone(segments) if sum(self.given_sizes) >= 32 else CacheScorer.alone(self, segments)
+        return super().alone(segments) if sum(self.given_sizes) >= 32 else CacheReader.alone(self, segments)
 
 
 @pytest.mark.parametrize("fault", ["raise", "nan"])
@@ -364,11 +364,11 @@ def test_a_document_that_fails_in_a_later_round_has_failed(tmp_path, fault):
     docs, rule = corpus_rows(8), replace(HUGE, first_pairs=4)
     docs[2]["text"] = docs[2]["text"].replace("3", str(POISON))
     write_jsonl(tmp_path / "in.jsonl", docs)
-    run(tmp_path / "in.jsonl", tmp_path / "bad", scorer=LateFault(fault), rule=rule)
+    run(tmp_path / "in.jsonl", tmp_path / "bad", reader=LateFault(fault), rule=rule)
     run(tmp_path / "in.jsonl", tmp_path / "good", rule=rule)
     bad, good = rows(tmp_path / "bad"), rows(tmp_path / "good")
     assert bad[2]["status"] == "failed"
-    assert bad[2]["reason"].startswith("scorer: ")
+    assert bad[2]["reason"].startswith("reader: ")
     assert bad[2]["score"] is bad[2]["num_pairs"] is None
     assert bad[2]["num_tokens"] == good[2]["num_tokens"]
     assert [row for n, row in enumerate(bad) if n != 2] == [row for n, row in enumerate(good) if n != 2]
@@ -387,7 +387,7 @@ def test_of_two_documents_with_one_id_the_second_is_not_read_on(tmp_path):
 
 
 def test_units_that_fail_stop_the_race_until_the_next_run(corpus, tmp_path):
-    summary = run(corpus, tmp_path / "out", scorer=BrokenScorer())
+    summary = run(corpus, tmp_path / "out", reader=BrokenReader())
     assert not summary.complete
     assert len(summary.failed_units) == 3
     assert summary.num_units == 3
@@ -398,16 +398,16 @@ def test_units_that_fail_stop_the_race_until_the_next_run(corpus, tmp_path):
     assert all_bytes(tmp_path / "out") == all_bytes(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - {"strength"}))
+@pytest.mark.parametrize("name", sorted(set(SCORERS) - {"strength"}))
 def test_scores_that_are_no_mean_over_pairs_are_refused(corpus, tmp_path, name):
     why = "a sum that grows with the pairs" if name in ("paper", "release") else "not made of sampled pairs"
     with pytest.raises(
-        ConfigError, match=f"the estimator {name!r} cannot be raced: its score is {why}.*'strength'"
+        ConfigError, match=f"the scorer {name!r} cannot be raced: its score is {why}.*'strength'"
     ):
-        race(corpus, tmp_path / "out", estimator=make_estimator(name), rule=RULE)
+        race(corpus, tmp_path / "out", scorer=make_scorer(name), rule=RULE)
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="reads a model"):
-        race(corpus, tmp_path / "out", estimator=strength(), rule=RULE)
+        race(corpus, tmp_path / "out", scorer=strength(), rule=RULE)
 
 
 def test_a_few_pairs_do_not_say_what_paper_gives(tmp_path):
@@ -417,8 +417,8 @@ def test_a_few_pairs_do_not_say_what_paper_gives(tmp_path):
     for pairs in (8, None):
         for name in ("paper", "strength"):
             out = tmp_path / f"{name}{pairs}"
-            options = {"make_scorer": make_scorer, "scorer_fingerprint": "cache-model", "settings": SETTINGS}
-            score(tmp_path / "in.jsonl", out, estimator=make_estimator(name, pairs=pairs), **options)
+            options = {"make_reader": make_reader, "reader_fingerprint": "cache-model", "settings": SETTINGS}
+            score(tmp_path / "in.jsonl", out, scorer=make_scorer(name, pairs=pairs), **options)
             found[name, pairs] = np.array([row["score"] for row in rows(out)])
             if name == "paper":
                 found[name, pairs] /= [row["num_pairs"] for row in rows(out)]
@@ -428,7 +428,7 @@ def test_a_few_pairs_do_not_say_what_paper_gives(tmp_path):
     assert abs(np.mean(found["strength", 8] - found["strength", None])) < 0.05
 
 
-class Counting(CacheScorer):
+class Counting(CacheReader):
     """Remembers how many texts it has encoded."""
 
     num_texts = 0
@@ -440,12 +440,12 @@ class Counting(CacheScorer):
 
 def test_only_the_rows_asked_for_are_encoded_scored_and_listed(corpus):
     unit = plan([corpus], rows_per_unit=10)[0]
-    scorer = Counting()
-    work = Work(strength(), SETTINGS, scorer, BatchSize())
+    reader = Counting()
+    work = Work(strength(), SETTINGS, reader, BatchSize())
     everything = score_unit(unit, work).rows
-    assert scorer.num_texts == 10
+    assert reader.num_texts == 10
     part = score_unit(unit, work, (1, 7))
-    assert scorer.num_texts == 12
+    assert reader.num_texts == 12
     assert part.rows == [everything[1], everything[7]]
     assert part.document_tokens == sum(row["num_tokens"] for row in part.rows)
     assert part.tokens_given == 8 * 128

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from longlode.core.errors import ConfigError, ScorerError
+from longlode.core.errors import ConfigError, ModelError
 from longlode.models import LonglodeConfig, LonglodeForCausalLM, load
 from longlode.models.convert import config_from_fla, config_to_fla, save_for_fla
 
@@ -184,7 +184,7 @@ def test_the_default_gated_config_of_fla_has_the_size_it_states():
 
 def test_parameters_that_we_lack_are_not_dropped(tmp_path):
     tensors = gated_tensors(GATED) | {"model.layers.0.attn.D": torch.zeros(3)}
-    with pytest.raises(ScorerError, match=r"1 parameters that a longlode model lacks, among them .*attn.D"):
+    with pytest.raises(ModelError, match=r"1 parameters that a longlode model lacks, among them .*attn.D"):
         load(write_fla(tmp_path / "fla", GATED, tensors))
 
 

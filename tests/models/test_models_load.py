@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from longlode.core import model_names
-from longlode.core.errors import ConfigError, InputError, ScorerError
+from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.models import LonglodeConfig, LonglodeForCausalLM, hook, load, starter_folder
 
 
@@ -89,21 +89,21 @@ def test_what_is_no_model_is_refused(tmp_path, folder):
     with pytest.raises(InputError, match="not valid JSON"):
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "no-such-thing"}')
-    with pytest.raises(ScorerError, match=r"The model of .* cannot be loaded: ValueError"):
+    with pytest.raises(ModelError, match=r"The model of .* cannot be loaded: ValueError"):
         load(tmp_path)
 
 
 def test_weights_missing_torn_or_without_tokenizer(tmp_path, folder):
     config = (folder / "config.json").read_bytes()
     (tmp_path / "config.json").write_bytes(config)
-    with pytest.raises(ScorerError, match="cannot be loaded: OSError"):
+    with pytest.raises(ModelError, match="cannot be loaded: OSError"):
         load(tmp_path)
     weights = (folder / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[:-50])
-    with pytest.raises(ScorerError, match=r"The model of .* cannot be loaded"):
+    with pytest.raises(ModelError, match=r"The model of .* cannot be loaded"):
         load(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(weights)
-    with pytest.raises(ScorerError, match=r"The tokenizer of .* cannot be loaded"):
+    with pytest.raises(ModelError, match=r"The tokenizer of .* cannot be loaded"):
         load(tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_weights_without_a_head_are_refused(tmp_path, folder):
     model, tokenizer = load(folder)
     model.model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ScorerError, match=r"lack 1 of the model's parameters, among them lm_head\.weight"):
+    with pytest.raises(ModelError, match=r"lack 1 of the model's parameters, among them lm_head\.weight"):
         load(tmp_path)
 
 
@@ -119,7 +119,7 @@ def test_pickled_weights_are_refused(tmp_path, folder):
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     model, _ = load(folder)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(ScorerError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="cannot be loaded"):
         load(tmp_path)
 
 

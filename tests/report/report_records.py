@@ -116,9 +116,9 @@ def _scores(folder, rng, salt, num):
     write_record(
         folder,
         "scores",
-        settings={"estimator": "default", "segment": 128, "pairs": 500},
-        scorer=salt("starter"),
-        scorer_fingerprint="0123456789abcdef",
+        settings={"scorer": "default", "segment": 128, "pairs": 500},
+        reader=salt("starter"),
+        reader_fingerprint="0123456789abcdef",
         num_documents=num,
         complete=True,
         parts=[{"part": name, "unit": {"file": salt("x")}} for name in names],

@@ -1,4 +1,4 @@
-"""Several folders on one page: scores of different estimators, lm-eval's tables, runs that mostly failed."""
+"""Several folders on one page: scores of different scorers, lm-eval's tables, runs that mostly failed."""
 
 import re
 
@@ -13,7 +13,7 @@ from longlode.core.records import write_record
 from longlode.report.agreement import spearman
 
 
-def write_scores(folder, scores, *, estimator="default", status="ok", reasons=(), **columns):
+def write_scores(folder, scores, *, scorer="default", status="ok", reasons=(), **columns):
     """A scores folder: one row for each of `scores` and one without a score for each of `reasons`."""
     rows = [{"score": score, "status": status, "reason": ""} for score in scores]
     rows += [{"score": None, "status": "too_short", "reason": reason} for reason in reasons]
@@ -25,7 +25,7 @@ def write_scores(folder, scores, *, estimator="default", status="ok", reasons=()
     write_record(
         folder,
         "scores",
-        estimator={"name": estimator, "version": 1, "options": {}},
+        scorer={"name": scorer, "version": 1, "options": {}},
         num_documents=len(rows),
         complete=True,
         parts=[{"part": "a.parquet"}],
@@ -46,18 +46,18 @@ def test_spearman_gives_ties_their_mean_rank():
     assert spearman(first, second) == pytest.approx(np.corrcoef([1.5, 1.5, 3, 4], [1, 2, 3, 4])[0, 1])
 
 
-def test_estimators_side_by_side(tmp_path):
+def test_scorers_side_by_side(tmp_path):
     write_scores(
         tmp_path / "a", [0.1, 0.2, 0.3, 0.4], score_se=[0.01] * 4, strength_mean=[0.5, 0.5, None, 0.5]
     )
-    write_scores(tmp_path / "b", [9.0, 8.0, 7.0, 6.0], estimator="gzip", strength_mean=[None] * 4)
+    write_scores(tmp_path / "b", [9.0, 8.0, 7.0, 6.0], scorer="gzip", strength_mean=[None] * 4)
     text = page_of(tmp_path, tmp_path / "report.html")
     assert faults(text) == []
     page = Page(text)
     assert "documents read 4 in 2 scores folders" in page.text  # each once
     assert "a: 4 documents were read, 4 of them scored, none was left out." in page.text
     assert "Rank correlation of the scores over shared documents: a and b \u22121.00." in page.text
-    assert "estimator gzip" in page.text
+    assert "scorer gzip" in page.text
     assert "score (gzip)" in page.text
     tables = re.findall(r'<table class="docs">.*?</table>', text, re.S)
     assert ["mean strength" in table for table in tables] == [True, True, False, False]

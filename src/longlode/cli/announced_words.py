@@ -19,16 +19,16 @@ def order_words(tokens: np.ndarray, tokenizer: Any, segment: int, top: int) -> d
     """The order contrast of a document and the `top` words that add most to it, JSON-able.
 
     Args: tokens int `[n]`, the whole document; tokenizer, decodes them; segment, tokens of a segment.
-    Returns: order_contrast (nats a token) and order_contrast_se as the `order` estimator gives them, or null with a
+    Returns: order_contrast (nats a token) and order_contrast_se as the `order` scorer gives them, or null with a
       `reason`; near and span in tokens (absent without them); `announcements`, most first, each with word, tokens,
       contribution_nats, num_uses, num_announced, expected and one announcement and its use in context (announced,
       used).
     """
     from longlode.mining.announcements import announcements
     from longlode.mining.coherence import spans
-    from longlode.mining.estimators.order import OrderEstimator, order_score
+    from longlode.mining.scorers.order import OrderScorer, order_score
 
-    least = OrderEstimator.min_segments
+    least = OrderScorer.min_segments
     num_segments = len(tokens) // segment
     if num_segments < least:
         needed = f"{least * segment} ({least} segments)"

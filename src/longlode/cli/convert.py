@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import finish, note
-from longlode.core.errors import ConfigError, InputError, ScorerError
+from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
 from longlode.core.records import atomic_folder
@@ -45,7 +45,7 @@ def convert(
         )
     try:
         tokenizer = load_tokenizer(where)
-    except ScorerError as error:
+    except ModelError as error:
         note(f"No tokenizer will be written: {error}")
         tokenizer = None
     try:

@@ -19,8 +19,8 @@ def demo(
         Path, typer.Option("--out", "-o", help="Folder to write; the same demo made before is replaced.")
     ] = Path("demo-out"),
     minutes: Annotated[float, typer.Option(help="Time to aim at: sets how many documents and steps.")] = 4.0,
-    scorer: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
-    estimator: Annotated[str, typer.Option(help="As for longlode score.")] = "default",
+    model: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
+    scorer: Annotated[str, typer.Option(help="As for longlode score.")] = "default",
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -35,7 +35,7 @@ def demo(
         raise ConfigError(f"--minutes got {minutes:g}; expected at least {_LEAST_MINUTES:g}.")
     from longlode.cli.demo_run import DemoSettings, run_demo
 
-    settings = DemoSettings(out=out, minutes=minutes, scorer=scorer, estimator=estimator, seed=seed)
+    settings = DemoSettings(out=out, minutes=minutes, model=model, scorer=scorer, seed=seed)
     found = run_demo(settings, overwrite=overwrite)
     say("")
     say("[bold]What it found[/]")

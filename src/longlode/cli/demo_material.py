@@ -117,7 +117,7 @@ def splice(documents: Sequence[tuple[str, str]], rng: random.Random) -> list[tup
 
 
 def _pieces(text: str) -> list[str]:
-    """Whole lines of about PIECE_CHARS characters together: about as long as a segment of the scorer."""
+    """Whole lines of about PIECE_CHARS characters together: about as long as a segment."""
     pieces, size = [""], 0
     for line in text.splitlines(keepends=True):
         if size >= PIECE_CHARS:

@@ -43,7 +43,7 @@ _EVAL_LENGTHS = (512,)
 _NUM_EXAMPLES = 64
 _ROWS_PER_UNIT = 8
 _MAX_SEGMENTS = (
-    16  # of a document, for the pairs that the scorer reads; the default score itself reads all of it
+    16  # of a document, for the pairs that the model reads; the default score itself reads all of it
 )
 _PAIRS = 500  # at most, so that there are columns of pairs to compare the score with, and maps
 _SIGNALS = {"score": "score", "mean strength": "strength_mean", "gzip": "1 - gzip_ratio"}
@@ -54,12 +54,12 @@ _MADE = ("probe", "corpus", "scores", "halves", "shards", "runs", "eval", "repor
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """out: folder. minutes: to aim at. scorer: as `model_source` takes it. estimator: a name. seed: draws."""
+    """out: folder. minutes: to aim at. model: as `model_source` takes it. scorer: a name. seed: draws."""
 
     out: Path
     minutes: float
-    scorer: str = "starter"
-    estimator: str = "default"
+    model: str = "starter"
+    scorer: str = "default"
     seed: int = 0
 
 
@@ -160,13 +160,13 @@ def _write_corpus(settings: DemoSettings, material: Material) -> list[dict[str, 
 
 
 def _score(settings: DemoSettings, inputs: list[str], out: Path, explain_segments: int) -> "ScoreSummary":
-    from longlode.mining import ScoreSettings, make_estimator
+    from longlode.mining import ScoreSettings, make_scorer
 
     return run_scoring(
         inputs,
         out,
-        scorer=settings.scorer,
-        estimator=make_estimator(settings.estimator, pairs=_PAIRS, max_segments=_MAX_SEGMENTS),
+        model=settings.model,
+        scorer=make_scorer(settings.scorer, pairs=_PAIRS, max_segments=_MAX_SEGMENTS),
         settings=ScoreSettings(seed=settings.seed, rows_per_unit=_ROWS_PER_UNIT),
         explain_segments=explain_segments,
     )
@@ -207,7 +207,7 @@ def _pack(settings: DemoSettings) -> dict[str, int]:
     from longlode.corpus import Tokenizer, read
     from longlode.packing import pack
 
-    tokenizer = Tokenizer.load(model_source(settings.scorer))
+    tokenizer = Tokenizer.load(model_source(settings.model))
     num_tokens = {}
     for name in (SELECTED, RANDOM):
         documents = read(settings.out / "halves" / f"{name}.jsonl")

@@ -13,8 +13,8 @@ from longlode.core.records import read_record
 
 if TYPE_CHECKING:
     from longlode.mining import ScoreSettings
-    from longlode.models.scorer import LMScorer
-    from longlode.models.scorer_text import TokensOnly
+    from longlode.readers.lm import LMReader
+    from longlode.readers.tokens import TokenReader
 
 EXPLAIN_NAME = "explain.json"
 NUM_EXPLAINED = 2
@@ -39,10 +39,10 @@ class PairReadings:
 
 def map_ends(
     out: Path,
-    tokens: "TokensOnly | LMScorer",
+    tokens: "TokenReader | LMReader",
     settings: "ScoreSettings",
     *,
-    model: "LMScorer | None",
+    model: "LMReader | None",
     max_segments: int,
 ) -> list[dict[str, Any]]:
     """Maps of the best and the worst documents of a scores folder, each of its first `max_segments` segments.
@@ -52,7 +52,7 @@ def map_ends(
     Returns: [{id, file, row, score, label, segment, segments: [text], pairs: [[i, j, strength, gain_nats]],
       strongest, order}]. pairs: all j < i; strength as in `mining.dependency`, gain_nats the mean nats a token
       that s_j takes off s_i. strongest: the first few of them by strength, as `strongest_pairs`. order: the words
-      of the order contrast, as `order_words`; whatever estimator made `score`, over the whole document. pairs and
+      of the order contrast, as `order_words`; whatever scorer made `score`, over the whole document. pairs and
       strongest are empty without a model.
     """
     best = score_rows(out, order="best", limit=NUM_EXPLAINED)
@@ -75,8 +75,8 @@ def _map(
     row: dict[str, Any],
     label: str,
     text: str,
-    reader: "TokensOnly | LMScorer",
-    model: "LMScorer | None",
+    reader: "TokenReader | LMReader",
+    model: "LMReader | None",
     segment: int,
     max_segments: int,
 ) -> dict[str, Any]:
@@ -98,16 +98,16 @@ def _map(
     }
 
 
-def read_pairs(segments: np.ndarray, scorer: "LMScorer | None") -> PairReadings:
-    """Read every pair j < i. Args: segments int `[S, L]`; fewer than two give no pair, and need no scorer."""
+def read_pairs(segments: np.ndarray, reader: "LMReader | None") -> PairReadings:
+    """Read every pair j < i. Args: segments int `[S, L]`; fewer than two give no pair, and need no reader."""
     from longlode.mining.dependency import perplexity, strength
 
     targets, sources = np.tril_indices(len(segments), -1)
-    if scorer is None or not len(targets):
+    if reader is None or not len(targets):
         nothing = np.zeros(0)
         return PairReadings(targets, sources, nothing, nothing, np.zeros((0, max(0, segments.shape[1] - 1))))
-    alone, states = scorer.alone(segments.astype(np.int64))
-    given = scorer.given(states, sources, segments[targets].astype(np.int64))
+    alone, states = reader.alone(segments.astype(np.int64))
+    given = reader.given(states, sources, segments[targets].astype(np.int64))
     strengths = strength(perplexity(alone)[targets], perplexity(given))
     gains = alone[targets].mean(axis=1) - given.mean(axis=1)
     return PairReadings(targets, sources, strengths, gains, alone[targets] - given)

@@ -55,7 +55,7 @@ def doctor(
 def _torch_rows() -> list[tuple[str, str]]:
     import torch
 
-    from longlode.models.scorer_dtype import WORTH_IT, products_per_second
+    from longlode.readers.dtype import WORTH_IT, products_per_second
 
     cuda = "none"
     if torch.cuda.is_available():

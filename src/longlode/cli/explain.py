@@ -12,7 +12,7 @@ from longlode.core.errors import ConfigError
 EXAMPLES = (
     "longlode explain book.txt",
     "longlode explain papers.jsonl.zst --row 17 --top 10",
-    "longlode explain corpus/ --id chapter1.md --scorer facebook/opt-350m --segments 16",
+    "longlode explain corpus/ --id chapter1.md --model facebook/opt-350m --segments 16",
     "longlode explain notes.txt --json",
 )
 
@@ -27,7 +27,7 @@ def explain(
     ] = None,
     document_id: Annotated[str | None, typer.Option("--id", help="The id of the document.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Pairs and words to show.")] = 5,
-    scorer: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
+    model: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
     start: Annotated[int, typer.Option(min=0, help="The first segment to read in pairs.")] = 0,
     segments: Annotated[
@@ -48,15 +48,15 @@ def explain(
     from longlode.cli.explain_view import show_explanation
     from longlode.cli.explanation import explain_document
     from longlode.cli.pick_document import pick_document
-    from longlode.cli.scoring import load_scorer
+    from longlode.cli.scoring import load_reader
 
     if row is not None and document_id is not None:
         raise ConfigError("explain got --row and --id; expected one of them.")
     picked = pick_document(document, row=row, document_id=document_id, text_field=text_field)
-    model, _ = load_scorer(scorer, segment, workers=1)
+    reader, _ = load_reader(model, segment, workers=1)
     num_pairs = segments * (segments - 1) // 2
     note(f"reading up to {num_pairs:,} pairs of segments")
-    found = explain_document(picked, model, start=start, num_segments=segments, top=top)
+    found = explain_document(picked, reader, start=start, num_segments=segments, top=top)
     if as_json:
         echo_json(found)
         return

@@ -10,38 +10,38 @@ from longlode.cli.dependency_maps import read_pairs, strongest_pairs
 if TYPE_CHECKING:
     from longlode.corpus import Document
     from longlode.mining.coherence import Seam
-    from longlode.models.scorer import LMScorer
+    from longlode.readers.lm import LMReader
 
 SEAM_CHARS = 160
 """Characters shown on either side of the weakest seam."""
 
 
 def explain_document(
-    document: "Document", scorer: "LMScorer", *, start: int, num_segments: int, top: int
+    document: "Document", reader: "LMReader", *, start: int, num_segments: int, top: int
 ) -> dict[str, Any]:
     """Everything that `longlode explain` shows, JSON-able.
 
     Args: start, the first segment to read in pairs; num_segments, how many from there; top, how many words and
       how many pairs to give.
-    Returns: id, source, file, row, num_tokens, num_segments, segment (tokens), scorer; what `coherence_parts` and
+    Returns: id, source, file, row, num_tokens, num_segments, segment (tokens), reader; what `coherence_parts` and
       `order_words` give; `pairs`, strongest first; segments_read [first, stop) of the pairs.
     """
     from longlode.mining.segments import split_segments
 
-    tokens = np.asarray(scorer.encode([document.text])[0], dtype=np.int64)
-    segments = split_segments(tokens, scorer.segment)
+    tokens = np.asarray(reader.encode([document.text])[0], dtype=np.int64)
+    segments = split_segments(tokens, reader.segment)
     start = min(start, max(0, len(segments) - 2))
     chosen = segments[start : start + num_segments]
     place = {name: getattr(document, name) for name in ("id", "source", "file", "row")}
-    sizes = {"num_tokens": len(tokens), "num_segments": len(segments), "segment": scorer.segment}
+    sizes = {"num_tokens": len(tokens), "num_segments": len(segments), "segment": reader.segment}
     return {
         **place,
         **sizes,
-        "scorer": scorer.fingerprint,
-        **coherence_parts(document.text, tokens, scorer.segment),
-        **order_words(tokens, scorer.tokenizer, scorer.segment, top),
+        "reader": reader.fingerprint,
+        **coherence_parts(document.text, tokens, reader.segment),
+        **order_words(tokens, reader.tokenizer, reader.segment, top),
         "segments_read": [start, start + len(chosen)],
-        "pairs": strongest_pairs(chosen, start, read_pairs(chosen, scorer), scorer.tokenizer, top),
+        "pairs": strongest_pairs(chosen, start, read_pairs(chosen, reader), reader.tokenizer, top),
     }
 
 
@@ -49,7 +49,7 @@ def coherence_parts(text: str, tokens: np.ndarray, segment: int) -> dict[str, An
     """The default score of a text and what it is made of, JSON-able.
 
     Args: tokens int `[n]`, those of the text; segment, tokens of a segment.
-    Returns: score and score_se (nats) as the default estimator gives them, null for a text that is too short for it;
+    Returns: score and score_se (nats) as the default scorer gives them, null for a text that is too short for it;
       factors {order, seams, names}, probabilities, absent without a score; seam {share, typical, span (words),
       character, before, after}, the place where the text holds together least, null if it cannot be cut.
     """
@@ -61,9 +61,9 @@ def coherence_parts(text: str, tokens: np.ndarray, segment: int) -> dict[str, An
         read_words,
         weakest_seam,
     )
-    from longlode.mining.estimators.default import DefaultEstimator
+    from longlode.mining.scorers.default import DefaultScorer
 
-    if len(tokens) < DefaultEstimator.min_segments * segment:
+    if len(tokens) < DefaultScorer.min_segments * segment:
         return {"score": None, "score_se": None, "seam": None}
     words = read_words(text, packaged_background())
     measured = Measurements(tokens, words)

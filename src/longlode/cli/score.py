@@ -15,18 +15,18 @@ from longlode.core.errors import ConfigError
 from longlode.core.outputs import claim_folder
 
 if TYPE_CHECKING:
-    from longlode.mining import Estimator, RaceRule, ScoreSummary
+    from longlode.mining import RaceRule, Scorer, ScoreSummary
 
 EXPLAIN_SEGMENTS = 48
 DTYPES = ("auto", "float32", "bfloat16")
 EXAMPLES = (
     "longlode score books/ -o scores",
     "longlode score 'corpus/*.jsonl.zst' -o scores --text-field content --workers 4",
-    "longlode score papers.parquet -o scores-opt --scorer facebook/opt-350m --estimator paper --pairs all",
-    "longlode score corpus/ -o raced --estimator strength --race 0.5",
+    "longlode score papers.parquet -o scores-opt --model facebook/opt-350m --scorer paper --pairs all",
+    "longlode score corpus/ -o raced --scorer strength --race 0.5",
 )
 
-EstimatorName = Annotated[
+ScorerName = Annotated[
     str,
     typer.Option(
         help="default; or, to compare with: order, paper, release, strength, context_gain, "
@@ -45,14 +45,14 @@ Threads = Annotated[
     typer.Option(min=1, help="Threads of a process that reads the model; another number rounds otherwise."),
 ]
 RowsPerUnit = Annotated[int, typer.Option(min=1, help="Documents of one piece of work.")]
-Dtype = Annotated[str, typer.Option(help="Of the scorer: float32, bfloat16, or auto (the faster one here).")]
+Dtype = Annotated[str, typer.Option(help="Of the model: float32, bfloat16, or auto (the faster one here).")]
 KeepPairs = Annotated[bool, typer.Option("--keep-pairs", help="Also store every pair that was read.")]
 Explain = Annotated[bool, typer.Option(help="Also map the 2 best and 2 worst documents, for the report.")]
 RaceTop = Annotated[
     float | None,
     typer.Option(
         help="Read only as many pairs of a document as it takes to tell whether it is in the best fraction, "
-        "for example 0.5; for --estimator strength. --pairs is the most."
+        "for example 0.5; for --scorer strength. --pairs is the most."
     ),
 ]
 RaceBy = Annotated[
@@ -65,8 +65,8 @@ def score(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder to write; the same command goes on there.")
     ],
-    scorer: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
-    estimator: EstimatorName = "default",
+    model: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
+    scorer: ScorerName = "default",
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
     pairs: PairNumber = None,
     dtype: Dtype = "float32",
@@ -88,11 +88,11 @@ def score(
     Text is not copied. A run that was stopped goes on where it was. Next: longlode select OUT.
     """
     from longlode.cli.scoring import run_scoring
-    from longlode.mining import ScoreSettings, check_raceable, make_estimator
+    from longlode.mining import ScoreSettings, check_raceable, make_scorer
 
-    chosen = make_estimator(estimator, pairs=_number_of_pairs(pairs))
+    chosen = make_scorer(scorer, pairs=_number_of_pairs(pairs))
     if pairs is not None and "pairs" not in chosen.options():
-        note(f"--pairs {pairs} has no effect: the estimator {estimator!r} samples no pairs.")
+        note(f"--pairs {pairs} has no effect: the scorer {scorer!r} samples no pairs.")
     rule = _race_rule(race, race_by)
     if rule is not None:
         check_raceable(chosen, rule)
@@ -109,8 +109,8 @@ def score(
     summary = run_scoring(
         inputs,
         out,
-        scorer=scorer,
-        estimator=chosen,
+        model=model,
+        scorer=chosen,
         settings=settings,
         dtype=precision,
         workers=workers,
@@ -118,7 +118,7 @@ def score(
         rule=rule,
         overwrite=overwrite,
     )
-    _conclude(summary, out, f"Scorer: {scorer}, {how}" if chosen.needs_scorer else "Scorer: none")
+    _conclude(summary, out, f"Model: {model}, {how}" if chosen.needs_reader else "Model: none")
 
 
 def _conclude(summary: "ScoreSummary", out: Path, how: str) -> None:
@@ -179,15 +179,15 @@ def _number_of_pairs(given: str | None) -> int | Literal["default"] | None:
     return int(given)
 
 
-def _precision(dtype: str, estimator: "Estimator") -> tuple[str, str]:
-    """The dtype to load the scorer in, and a line on how its model is used."""
+def _precision(dtype: str, scorer: "Scorer") -> tuple[str, str]:
+    """The dtype to load the model in, and a line on how it is used."""
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype got {dtype!r}; expected one of {', '.join(DTYPES)}.")
-    if not estimator.reads_model:
+    if not scorer.reads_model:
         return "float32", "its tokens only; the model was not run"
     if dtype != "auto":
         return dtype, dtype
-    from longlode.models.scorer_dtype import fastest_dtype
+    from longlode.readers.dtype import fastest_dtype
 
     chosen, why = fastest_dtype()
     return chosen, f"{chosen} (--dtype auto: {why})"

@@ -4,7 +4,7 @@
     |- InputError                 a file, folder or record that cannot be used
     |- ConfigError (ValueError)   a setting, recipe key or argument that makes no sense
     |- BackendError               a backend or optional package that was asked for and is not here
-    |- ScorerError                a scorer model or tokenizer that cannot be loaded or used
+    |- ModelError                 a language model or tokenizer that cannot be loaded or used
     `- CheckpointError            a checkpoint that is missing, torn or belongs to another run
 
 A message says what was wrong, what was got, what was expected and what to do, in that order.
@@ -28,8 +28,8 @@ class BackendError(LonglodeError):
     """A backend or optional package that was asked for and is not available."""
 
 
-class ScorerError(LonglodeError):
-    """A scorer (model and tokenizer) that cannot be loaded or used."""
+class ModelError(LonglodeError):
+    """A language model or its tokenizer that cannot be loaded or used."""
 
 
 class CheckpointError(LonglodeError):

@@ -1,4 +1,4 @@
-"""Words of a text, the same whatever tokenizer a scorer has: lower case, identifiers taken apart."""
+"""Words of a text, the same whatever tokenizer a model has: lower case, identifiers taken apart."""
 
 import re
 from collections.abc import Iterator

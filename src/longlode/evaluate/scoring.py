@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from longlode.core.errors import ConfigError, ScorerError
+from longlode.core.errors import ConfigError, ModelError
 from longlode.evaluate.tasks.base import Encode, Tokens
 
 _LOGIT_NUMBERS = 1 << 25  # logits made at a time: 128 MiB in fp32
@@ -44,7 +44,7 @@ class Reader:
           rows: token ids of each text.
           asked: for each text the positions (>= 1) of the tokens to score.
         Returns: for each text (nats float64 [n], hits bool [n]).
-        Raises: ScorerError when the model gives a surprisal that is not finite.
+        Raises: ModelError when the model gives a surprisal that is not finite.
         """
         results: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0, dtype=bool))] * len(rows)
         with _reading(self.model):
@@ -75,7 +75,7 @@ class Reader:
         else:
             nats, hits = _surprisal(self.model(input_ids=tokens, use_cache=False).logits[where], wanted)
         if not bool(np.isfinite(nats).all()):
-            raise ScorerError(
+            raise ModelError(
                 f"{type(self.model).__name__} gives a surprisal that is not a finite number on "
                 "ordinary text. Check its weights and its dtype (fp16 overflows in many models; try float32 "
                 "or bfloat16)."

@@ -1,13 +1,13 @@
 """mining: find the documents of a corpus that hold long-range dependency. Loads no torch.
 
-A scorer (any language model behind `Scorer`) reads segments of a document alone and after one another; an
-estimator turns the readings into a score; the engine does it for a corpus, in units that survive a kill;
+A reader (any language model behind `Reader`) reads segments of a document alone and after one another; an
+scorer turns the readings into a score; the engine does it for a corpus, in units that survive a kill;
 select keeps the best.
 
 May import: core, corpus.
-Start reading: `dependency.py` (the formulas), then `estimators/base.py` and `engine.py`.
-    scorer.py, segments.py, sampling.py   what is read: the model's three calls, segments, what chance decides
-    estimators/                           what the readings mean, one file each
+Start reading: `dependency.py` (the formulas), then `scorers/base.py` and `engine.py`.
+    reader.py, segments.py, sampling.py   what is read: the model's three calls, segments, what chance decides
+    scorers/                           what the readings mean, one file each
     order.py, seams.py, background.py     what the default score is made of: order, cuts, words of text at large
     coherence.py                          the default score: features, factors, weights
     baselines.py, announcements.py        signals without a model; the words behind the order contrast
@@ -18,35 +18,35 @@ Start reading: `dependency.py` (the formulas), then `estimators/base.py` and `en
 """
 
 from longlode.mining.engine import ScoreSummary, score
-from longlode.mining.estimators import (
-    ESTIMATORS,
-    DocumentScore,
-    Estimator,
-    PairPlan,
-    SegmentedDocument,
-    make_estimator,
-)
 from longlode.mining.race import check_raceable, race
-from longlode.mining.scorer import AttendingScorer, ContinuingScorer, Scorer
+from longlode.mining.reader import AttendingReader, ContinuingReader, Reader
+from longlode.mining.scorers import (
+    SCORERS,
+    DocumentScore,
+    PairPlan,
+    Scorer,
+    SegmentedDocument,
+    make_scorer,
+)
 from longlode.mining.select import SelectSummary, select
 from longlode.mining.settings import ScoreSettings
 from longlode.mining.standings import RaceRule
 
 __all__ = [
-    "ESTIMATORS",
-    "AttendingScorer",
-    "ContinuingScorer",
+    "SCORERS",
+    "AttendingReader",
+    "ContinuingReader",
     "DocumentScore",
-    "Estimator",
     "PairPlan",
     "RaceRule",
+    "Reader",
     "ScoreSettings",
     "ScoreSummary",
     "Scorer",
     "SegmentedDocument",
     "SelectSummary",
     "check_raceable",
-    "make_estimator",
+    "make_scorer",
     "race",
     "score",
     "select",

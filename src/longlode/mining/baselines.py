@@ -1,4 +1,4 @@
-"""Cheap signals that read no model: what every estimator must beat, and what discounts repetition."""
+"""Cheap signals that read no model: what every scorer must beat, and what discounts repetition."""
 
 import zlib
 

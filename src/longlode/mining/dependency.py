@@ -1,6 +1,6 @@
 """Long-range dependency between the segments of one document: the formulas, in numpy and float64.
 
-A document is cut into segments s_0 .. s_{n-1} of L tokens. A scorer gives PPL(s_i), the perplexity of the
+A document is cut into segments s_0 .. s_{n-1} of L tokens. A reader gives PPL(s_i), the perplexity of the
 last L - 1 tokens of s_i read alone, and PPL(s_i|s_j), that of the same tokens read after an earlier segment
 s_j. Then
 
@@ -13,7 +13,7 @@ s_j. Then
 Source: ProLong, "Long Context is Not Long at All", arXiv 2405.17915; the code at
   github.com/October2001/ProLong.
 
-What the released code does otherwise (`release_*` here, the rest in `estimators/release.py`), quirk by quirk:
+What the released code does otherwise (`release_*` here, the rest in `scorers/release.py`), quirk by quirk:
 
     R1  distance is (i - j) / (W - 1) with W = window / L, 256 for every document, clipped to [0, 1];
         n of the document does not enter.

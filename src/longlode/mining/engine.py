@@ -1,7 +1,7 @@
 """The engine: inputs -> units of work -> parts -> record.
 
-A unit's part is named by the fingerprint of what shapes it: the unit, the settings, the estimator, the
-scorer and the version of the formulas. A part that exists and verifies is done; nothing else is state. So a
+A unit's part is named by the fingerprint of what shapes it: the unit, the settings, the scorer, the
+reader and the version of the formulas. A part that exists and verifies is done; nothing else is state. So a
 run that was killed goes on where it was, a torn part is made again, and any number of workers gives the same
 parts, byte for byte.
 
@@ -21,11 +21,11 @@ from longlode.core.names import printable
 from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import remove_leftovers, write_record
 from longlode.corpus import Unit, plan
-from longlode.mining.estimators import Estimator
 from longlode.mining.parts import PARTS_FOLDER, PartInfo, part_path, read_info
 from longlode.mining.pool import run_tasks
+from longlode.mining.reader import Reader
 from longlode.mining.reading import BatchSize
-from longlode.mining.scorer import Scorer
+from longlode.mining.scorers import Scorer
 from longlode.mining.settings import ScoreSettings
 from longlode.mining.summary import summarize_parts
 from longlode.mining.workers import Outcome, Task, WorkerSpec
@@ -95,9 +95,9 @@ def score(
     inputs: str | Path | Iterable[str | Path],
     out: str | Path,
     *,
-    estimator: Estimator,
-    make_scorer: Callable[[], Scorer] | None = None,
-    scorer_fingerprint: str = "",
+    scorer: Scorer,
+    make_reader: Callable[[], Reader] | None = None,
+    reader_fingerprint: str = "",
     settings: ScoreSettings | None = None,
     num_workers: int = 1,
     overwrite: bool = False,
@@ -108,10 +108,10 @@ def score(
     Args:
       inputs: files, folders, globs or URLs, as `corpus.plan` takes them.
       out: output folder; a run with the same arguments goes on there.
-      estimator: from `make_estimator`, or an Estimator of your own.
-      make_scorer, scorer_fingerprint: makes the scorer, once in each worker (a worker's thread count is set
-        before), and that scorer's fingerprint; picklable with more than one worker. Not needed for
-        estimators that read no model.
+      scorer: from `make_scorer`, or a Scorer of your own.
+      make_reader, reader_fingerprint: makes the reader, once in each worker (a worker's thread count is set
+        before), and that reader's fingerprint; picklable with more than one worker. Not needed for
+        scorers that read no model.
       settings: defaults to ScoreSettings().
       num_workers: processes; 1 works in this one. The parts do not depend on it.
       overwrite: replace scores of other inputs or settings that `out` holds; parts that still fit are used again.
@@ -119,13 +119,13 @@ def score(
     Returns: a summary; `failed_units` is not empty when a unit failed as a whole, and a re-run tries just
       those.
     Raises: InputError for inputs that are not there or an `out` that cannot be used; ConfigError;
-      ScorerError when the scorer cannot be made.
+      ModelError when the reader cannot be made.
     """
     started = time.monotonic()
     settings = settings or ScoreSettings()
-    check_run(estimator, make_scorer, scorer_fingerprint, num_workers)
+    check_run(scorer, make_reader, reader_fingerprint, num_workers)
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    spec = WorkerSpec(full_path(out), estimator, settings, make_scorer, scorer_fingerprint)
+    spec = WorkerSpec(full_path(out), scorer, settings, make_reader, reader_fingerprint)
     prepare_folder(spec, listed, overwrite=overwrite)
     units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out)
     tasks = [make_task(unit, spec) for unit in units]
@@ -156,14 +156,14 @@ def do_tasks(
 
 
 def check_run(
-    estimator: Estimator, make_scorer: Callable[[], Scorer] | None, scorer_fingerprint: str, num_workers: int
+    scorer: Scorer, make_reader: Callable[[], Reader] | None, reader_fingerprint: str, num_workers: int
 ) -> None:
-    """Raises: ConfigError for a number of workers or a missing scorer that no run can be made with."""
+    """Raises: ConfigError for a number of workers or a missing reader that no run can be made with."""
     if num_workers < 1:
         raise ConfigError(f"num_workers is {num_workers}; expected at least 1.")
-    if estimator.needs_scorer and (make_scorer is None or not scorer_fingerprint):
+    if scorer.needs_reader and (make_reader is None or not reader_fingerprint):
         raise ConfigError(
-            f"estimator {estimator.name!r} reads a model: pass make_scorer and scorer_fingerprint, or choose "
+            f"scorer {scorer.name!r} reads a model: pass make_reader and reader_fingerprint, or choose "
             "one that reads none, such as 'gzip'."
         )
 
@@ -221,12 +221,12 @@ def make_task(
     spec: WorkerSpec,
     *,
     rows: tuple[int, ...] | None = None,
-    estimator: Estimator | None = None,
+    scorer: Scorer | None = None,
     also: dict[str, Any] | None = None,
 ) -> Task:
-    """A task of a run, with the name of its part. Args: rows, estimator, as of `Task`; also, what else shapes it."""
-    shape = {"unit": unit.fingerprint, **spec.identity(estimator), **(also or {})}
-    return Task(unit, fingerprint(shape if rows is None else {**shape, "rows": rows}), rows, estimator)
+    """A task of a run, with the name of its part. Args: rows, scorer, as of `Task`; also, what else shapes it."""
+    shape = {"unit": unit.fingerprint, **spec.identity(scorer), **(also or {})}
+    return Task(unit, fingerprint(shape if rows is None else {**shape, "rows": rows}), rows, scorer)
 
 
 def _take_done(tasks: Sequence[Task], out: Path, tally: Tally) -> Iterator[Task]:

@@ -35,8 +35,8 @@ _T = TypeVar("_T")
 def run_tasks(tasks: Sequence[Task], spec: WorkerSpec, num_workers: int) -> Iterator[Outcome]:
     """Do all tasks; outcomes come as they are done, in any order, one per task.
 
-    With one worker everything happens in this process. Raises: ScorerError from making the scorer;
-    BackendError when worker processes cannot start, ConfigError when they cannot load make_scorer.
+    With one worker everything happens in this process. Raises: ModelError from making the reader;
+    BackendError when worker processes cannot start, ConfigError when they cannot load make_reader.
     """
     if num_workers == 1 or len(tasks) <= 1:
         worker = Worker(spec)
@@ -87,7 +87,7 @@ def _run_pool(
         suspects.extend(task for future, task in in_hand.items() if future not in finished)
         executor.shutdown(wait=False, cancel_futures=True)
         _join(others, 0.0)
-    except BaseException:  # an interrupt or a scorer that cannot be made: no reason to finish what is in hand
+    except BaseException:  # an interrupt or a reader that cannot be made: no reason to finish what is in hand
         executor.shutdown(wait=False, cancel_futures=True)
         _join(others, 0.0)
         raise
@@ -135,7 +135,7 @@ def _pack(spec: WorkerSpec) -> bytes:
         return pickle.dumps(spec)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"make_scorer or the estimator cannot be sent to another process ({error}); define it at the top "
+            f"make_reader or the scorer cannot be sent to another process ({error}); define it at the top "
             "level of a module (functools.partial is fine), or use one worker."
         ) from None
 
@@ -178,7 +178,7 @@ def _hello() -> None:
         _worker = Worker(pickle.loads(_packed))
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"a worker process cannot load make_scorer or the estimator ({error}); define it in a module that "
+            f"a worker process cannot load make_reader or the scorer ({error}); define it in a module that "
             "can be imported, or use one worker."
         ) from None
 

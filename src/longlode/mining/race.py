@@ -20,10 +20,10 @@ from longlode.core.fingerprints import fingerprint
 from longlode.core.outputs import full_path
 from longlode.corpus import plan
 from longlode.mining.engine import Progress, ScoreSummary, check_run, conclude, make_task, prepare_folder
-from longlode.mining.estimators import Estimator
-from longlode.mining.estimators.pair_mean import PairMeanEstimator
 from longlode.mining.race_rounds import RaceRounds, UnfinishedRoundError
-from longlode.mining.scorer import Scorer
+from longlode.mining.reader import Reader
+from longlode.mining.scorers import Scorer
+from longlode.mining.scorers.pair_mean import PairMeanScorer
 from longlode.mining.settings import ScoreSettings
 from longlode.mining.standings import RaceRule, Round, run_rounds
 from longlode.mining.workers import WorkerSpec
@@ -33,10 +33,10 @@ def race(
     inputs: str | Path | Iterable[str | Path],
     out: str | Path,
     *,
-    estimator: Estimator,
+    scorer: Scorer,
     rule: RaceRule,
-    make_scorer: Callable[[], Scorer] | None = None,
-    scorer_fingerprint: str = "",
+    make_reader: Callable[[], Reader] | None = None,
+    reader_fingerprint: str = "",
     settings: ScoreSettings | None = None,
     num_workers: int = 1,
     overwrite: bool = False,
@@ -48,20 +48,20 @@ def race(
     entry "race": the rule, what each round did and read, and how many documents were decided with fewer pairs than
     the most.
 
-    Args: inputs, out, make_scorer, scorer_fingerprint, settings, num_workers, overwrite, as of `score`; estimator, a
-      PairMeanEstimator such as "strength", whose `pairs` are the most that are read of a document (None: all); rule,
+    Args: inputs, out, make_reader, reader_fingerprint, settings, num_workers, overwrite, as of `score`; scorer, a
+      PairMeanScorer such as "strength", whose `pairs` are the most that are read of a document (None: all); rule,
       what is decided; progress, called with the number of each round from 1, gives what to call after its units.
     Returns: a summary. `failed_units` is not empty when a unit failed as a whole: then there are no scores yet, and a
       re-run goes on there.
-    Raises: ConfigError for an estimator that cannot be raced; else as `score`.
+    Raises: ConfigError for a scorer that cannot be raced; else as `score`.
     """
     started = time.monotonic()
-    raced = check_raceable(estimator, rule)
+    raced = check_raceable(scorer, rule)
     settings = settings or ScoreSettings()
-    check_run(raced, make_scorer, scorer_fingerprint, num_workers)
+    check_run(raced, make_reader, reader_fingerprint, num_workers)
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    kept_scorer = None if make_scorer is None else _Once(make_scorer)
-    spec = WorkerSpec(full_path(out), raced, settings, kept_scorer, scorer_fingerprint)
+    kept_reader = None if make_reader is None else _Once(make_reader)
+    spec = WorkerSpec(full_path(out), raced, settings, kept_reader, reader_fingerprint)
     prepare_folder(spec, listed, race=asdict(rule), overwrite=overwrite)
     units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out)
     everything = {"race": asdict(rule), "units": fingerprint([unit.fingerprint for unit in units])}
@@ -76,23 +76,23 @@ def race(
     return conclude(listed, tasks, spec, tally, started, _entry(rule, rounds, done.costs))
 
 
-def check_raceable(estimator: Estimator, rule: RaceRule | None = None) -> PairMeanEstimator:
-    """The estimator. Raises: ConfigError that says why when its score cannot be raced, or not by this rule."""
-    if isinstance(estimator, PairMeanEstimator):
-        if rule is not None and estimator.pairs is not None and estimator.pairs <= rule.first_pairs:
+def check_raceable(scorer: Scorer, rule: RaceRule | None = None) -> PairMeanScorer:
+    """The scorer. Raises: ConfigError that says why when its score cannot be raced, or not by this rule."""
+    if isinstance(scorer, PairMeanScorer):
+        if rule is not None and scorer.pairs is not None and scorer.pairs <= rule.first_pairs:
             raise ConfigError(
                 f"a race that begins with {rule.first_pairs} pairs of every document saves nothing when "
-                f"{estimator.pairs} are the most; ask for more pairs, or score without a race."
+                f"{scorer.pairs} are the most; ask for more pairs, or score without a race."
             )
-        return estimator
+        return scorer
     why = "its score is not made of sampled pairs, so there are none to save"
-    if estimator.needs_pairs:
+    if scorer.needs_pairs:
         why = (
             "its score is a sum that grows with the pairs read, and what a pair adds depends on the others "
             "(specificity), so a few pairs do not say, even roughly, what many will"
         )
     raise ConfigError(
-        f"the estimator {estimator.name!r} cannot be raced: {why}. Expected one whose score is a mean over pairs, such "
+        f"the scorer {scorer.name!r} cannot be raced: {why}. Expected one whose score is a mean over pairs, such "
         "as 'strength'; or score without a race."
     )
 
@@ -107,16 +107,16 @@ def _entry(rule: RaceRule, rounds: Sequence[Round], costs: Sequence[dict[str, in
 
 
 class _Once:
-    """Makes the scorer at the first call and keeps it for all rounds; another process makes its own."""
+    """Makes the reader at the first call and keeps it for all rounds; another process makes its own."""
 
-    def __init__(self, make: Callable[[], Scorer]) -> None:
+    def __init__(self, make: Callable[[], Reader]) -> None:
         self._make = make
-        self._made: Scorer | None = None
+        self._made: Reader | None = None
 
-    def __call__(self) -> Scorer:
+    def __call__(self) -> Reader:
         if self._made is None:
             self._made = self._make()
         return self._made
 
-    def __reduce__(self) -> tuple[type["_Once"], tuple[Callable[[], Scorer]]]:
+    def __reduce__(self) -> tuple[type["_Once"], tuple[Callable[[], Reader]]]:
         return type(self), (self._make,)

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from longlode.core.records import remove_leftovers
 from longlode.corpus import Unit
 from longlode.mining.engine import Progress, Tally, do_tasks, make_task
-from longlode.mining.estimators.pair_mean import PairMeanEstimator
 from longlode.mining.parts import (
     COLUMNS,
     PAIR_FIELDS,
@@ -24,6 +23,7 @@ from longlode.mining.parts import (
     read_pairs,
     write_part,
 )
+from longlode.mining.scorers.pair_mean import PairMeanScorer
 from longlode.mining.select import BUCKETS, ONE_OF_ID
 from longlode.mining.standings import RaceRule, Standings, Window
 from longlode.mining.work import score_fields
@@ -64,15 +64,15 @@ class RaceRounds:
     def __init__(
         self,
         spec: WorkerSpec,
-        estimator: PairMeanEstimator,
+        scorer: PairMeanScorer,
         rule: RaceRule,
         units: Sequence[Unit],
         num_workers: int,
         progress: Callable[[int], Progress] | None,
     ) -> None:
-        """Args: spec, of the run as a whole; estimator, its own; the others as of `race`."""
+        """Args: spec, of the run as a whole; scorer, its own; the others as of `race`."""
         self._spec = spec
-        self._estimator = estimator
+        self._scorer = scorer
         self._rule = rule
         self._units = units
         self._num_workers = num_workers
@@ -114,16 +114,16 @@ class RaceRounds:
 
     def _tasks(self, spec: WorkerSpec, window: Window) -> Iterator[tuple[int, Task]]:
         """With the number of the unit of each; a unit of which no document is to be read has none."""
-        estimator = self._estimator.within(window.start, window.stop)
+        scorer = self._scorer.within(window.start, window.stop)
         if window.documents is None:
-            yield from ((n, make_task(unit, spec, estimator=estimator)) for n, unit in enumerate(self._units))
+            yield from ((n, make_task(unit, spec, scorer=scorer)) for n, unit in enumerate(self._units))
             return
         numbers, firsts = np.unique(
             np.searchsorted(self._starts, window.documents, side="right") - 1, return_index=True
         )
         for number, members in zip(numbers.tolist(), np.split(window.documents, firsts[1:]), strict=True):
             rows = tuple((members - self._starts[number]).tolist())
-            yield number, make_task(self._units[number], spec, rows=rows, estimator=estimator)
+            yield number, make_task(self._units[number], spec, rows=rows, scorer=scorer)
 
     def _enter(self) -> None:
         """Learn from the first round which documents there are."""
@@ -136,7 +136,7 @@ class RaceRounds:
         self._documents = pa.concat_tables(tables).append_column("place", pa.array(np.arange(sum(sizes))))
         self._is_scored = np.ones(sum(sizes), dtype=bool)
         segments = self._documents.column("num_segments").to_pylist()
-        num_all = [self._estimator.num_all_pairs(count or 0) for count in segments]
+        num_all = [self._scorer.num_all_pairs(count or 0) for count in segments]
         self._standings = Standings.blank(np.array(num_all, dtype=np.int64))
 
     def _count(self, unit: int, part: _Part) -> int:
@@ -147,7 +147,7 @@ class RaceRounds:
         for place, status, pairs in zip(part.places, statuses, read_pairs(part.path), strict=True):
             document = self._starts[unit] + place
             if status == "ok":
-                self._standings.add(document, self._estimator.values(*perplexities(pairs)))
+                self._standings.add(document, self._scorer.values(*perplexities(pairs)))
             else:
                 self._is_scored[document] = False
         return sum(status != "ok" for status in statuses)
@@ -212,9 +212,7 @@ class RaceRounds:
     def _finish(self, row: dict[str, Any], pairs: np.ndarray) -> None:
         """Fill the columns of a row from its pairs, in the order in which a run without a race lists them."""
         pairs = pairs[np.lexsort((pairs["j"], pairs["i"]))]
-        found = self._estimator.finish_pairs(
-            pairs["i"], pairs["j"], *perplexities(pairs), row["num_segments"]
-        )
+        found = self._scorer.finish_pairs(pairs["i"], pairs["j"], *perplexities(pairs), row["num_segments"])
         row |= score_fields(found)
         if self._spec.settings.keep_pairs:
             row["pairs"] = [dict(zip(PAIR_FIELDS, pair, strict=True)) for pair in pairs.tolist()]

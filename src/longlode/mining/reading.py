@@ -1,4 +1,4 @@
-"""Reading segments and pairs with a scorer, in batches that fill across documents and bounded memory.
+"""Reading segments and pairs with a reader, in batches that fill across documents and bounded memory.
 
 The segments of many documents are laid end to end and read in blocks. A block's states are used for every
 pair whose source is in it and then dropped: a segment is read alone once, a source is never read twice, and no
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from longlode.core.errors import ScorerError
+from longlode.core.errors import ModelError
 from longlode.mining import pulse
-from longlode.mining.scorer import Scorer
+from longlode.mining.reader import Reader
 
 _MEMORY_WORDS = ("out of memory", "allocate memory")
 
@@ -24,7 +24,7 @@ class BatchSize:
     """How much goes into one call: `segments` of `alone`, `pairs` of `given`. Halved for good when memory
     runs out.
 
-    It changes speed and memory, not results (beyond the rounding of the scorer).
+    It changes speed and memory, not results (beyond the rounding of the reader).
     """
 
     segments: int = 256
@@ -73,12 +73,12 @@ class Readings:
     attention: tuple[np.ndarray, ...] = ()
 
 
-def read_jobs(scorer: Scorer, jobs: Sequence[Job], size: BatchSize) -> list[Readings]:
+def read_jobs(reader: Reader, jobs: Sequence[Job], size: BatchSize) -> list[Readings]:
     """Read all jobs together.
 
-    Args: jobs, at least one, all of one L; size, halved in place when the scorer runs out of memory.
+    Args: jobs, at least one, all of one L; size, halved in place when the reader runs out of memory.
     Returns: one Readings per job, in order.
-    Raises: whatever the scorer raises, out-of-memory errors once a batch of one does not fit; ScorerError
+    Raises: whatever the reader raises, out-of-memory errors once a batch of one does not fit; ModelError
       when a result has another shape than the protocol says.
     """
     segments = np.concatenate([job.segments for job in jobs]).astype(np.int64, copy=False)
@@ -102,11 +102,11 @@ def read_jobs(scorer: Scorer, jobs: Sequence[Job], size: BatchSize) -> list[Read
         pairs = by_source[low:high]
         pulse.step()
         try:
-            alone[start:stop], states = _checked_alone(scorer, segments[start:stop])
+            alone[start:stop], states = _checked_alone(reader, segments[start:stop])
             for first in range(0, len(pairs), size.pairs):
                 batch = pairs[first : first + size.pairs]
                 given[batch] = _checked_given(
-                    scorer, states, sources[batch] - start, segments[targets[batch]]
+                    reader, states, sources[batch] - start, segments[targets[batch]]
                 )
         except (MemoryError, RuntimeError, OSError) as error:
             if not is_out_of_memory(error) or not size.halve():
@@ -115,7 +115,7 @@ def read_jobs(scorer: Scorer, jobs: Sequence[Job], size: BatchSize) -> list[Read
         finally:
             states = None  # before the next block asks for its own
         start = stop
-    _read_chains(scorer, chains, segments[sources], segments[targets], given, size)
+    _read_chains(reader, chains, segments[sources], segments[targets], given, size)
     return [
         Readings(alone[firsts[n] : firsts[n + 1]], given[ends[n] : ends[n + 1]], len(job.chains()))
         for n, job in enumerate(jobs)
@@ -123,7 +123,7 @@ def read_jobs(scorer: Scorer, jobs: Sequence[Job], size: BatchSize) -> list[Read
 
 
 def _read_chains(
-    scorer: Scorer,
+    reader: Reader,
     chains: Sequence[np.ndarray],
     sources: np.ndarray,
     targets: np.ndarray,
@@ -133,11 +133,11 @@ def _read_chains(
     """Fill the rows of `given` that belong to chains. Args: sources, targets `[P, L]`, the tokens of each pair."""
     if not chains:
         return
-    read_on = getattr(scorer, "continued", None)
+    read_on = getattr(reader, "continued", None)
     if read_on is None:
-        raise ScorerError(
-            f"the scorer {type(scorer).__name__} has no `continued`, which this estimator needs to read several "
-            "segments in a row. Use another estimator, or a scorer that answers `ContinuingScorer`."
+        raise ModelError(
+            f"the reader {type(reader).__name__} has no `continued`, which this scorer needs to read several "
+            "segments in a row. Use another scorer, or a reader that answers `ContinuingReader`."
         )
     waiting = sorted(chains, key=len, reverse=True)  # those that still go on come first
     while waiting:
@@ -145,7 +145,7 @@ def _read_chains(
         batch = waiting[: max(1, size.segments // len(waiting[0]))]
         pulse.step()
         try:
-            _, states = _checked_alone(scorer, sources[[chain[0] for chain in batch]])
+            _, states = _checked_alone(reader, sources[[chain[0] for chain in batch]])
             for step in range(len(batch[0])):
                 pairs = np.array([chain[step] for chain in batch if len(chain) > step])
                 given[pairs], states = _checked_continued(
@@ -160,18 +160,18 @@ def _read_chains(
         waiting = waiting[len(batch) :]
 
 
-def read_windows(scorer: Scorer, segments: np.ndarray, windows: np.ndarray) -> Readings:
+def read_windows(reader: Reader, segments: np.ndarray, windows: np.ndarray) -> Readings:
     """Read the attention of one document's windows, one after the other.
 
     Args: segments int `[S, L]`; windows int `[W, 2]`, rows first to stop - 1.
-    Raises: whatever the scorer raises; ScorerError when it has no `attention` or it has another shape than
-      `AttendingScorer` says.
+    Raises: whatever the reader raises; ModelError when it has no `attention` or it has another shape than
+      `AttendingReader` says.
     """
-    attend = getattr(scorer, "attention", None)
+    attend = getattr(reader, "attention", None)
     if attend is None:
-        raise ScorerError(
-            f"the scorer {type(scorer).__name__} has no `attention`, which this estimator reads. Use another "
-            "estimator, or a scorer that answers `AttendingScorer`."
+        raise ModelError(
+            f"the reader {type(reader).__name__} has no `attention`, which this scorer reads. Use another "
+            "scorer, or a reader that answers `AttendingReader`."
         )
     shares = []
     for first, stop in windows:
@@ -179,8 +179,8 @@ def read_windows(scorer: Scorer, segments: np.ndarray, windows: np.ndarray) -> R
         text = segments[first:stop].reshape(1, -1).astype(np.int64, copy=False)
         found = attend(text)
         if found.shape != (1, stop - first, stop - first):
-            raise ScorerError(
-                f"the scorer's `attention` gave shape {found.shape}; expected (1, S, S) with S = {stop - first}."
+            raise ModelError(
+                f"the reader's `attention` gave shape {found.shape}; expected (1, S, S) with S = {stop - first}."
             )
         shares.append(found[0])
     nothing = np.zeros((0, segments.shape[1] - 1), dtype=np.float32)
@@ -195,14 +195,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(words in text for words in _MEMORY_WORDS)
 
 
-def _checked_alone(scorer: Scorer, segments: np.ndarray) -> tuple[np.ndarray, Any]:
-    nll, states = scorer.alone(segments)
+def _checked_alone(reader: Reader, segments: np.ndarray) -> tuple[np.ndarray, Any]:
+    nll, states = reader.alone(segments)
     _check_shape("alone", nll, segments)
     return nll, states
 
 
-def _checked_given(scorer: Scorer, states: Any, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    nll = scorer.given(states, sources, targets)
+def _checked_given(reader: Reader, states: Any, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    nll = reader.given(states, sources, targets)
     _check_shape("given", nll, targets)
     return nll
 
@@ -221,4 +221,4 @@ def _checked_continued(
 def _check_shape(call: str, nll: np.ndarray, segments: np.ndarray) -> None:
     expected = (len(segments), segments.shape[1] - 1)
     if nll.shape != expected:
-        raise ScorerError(f"the scorer's `{call}` gave shape {nll.shape}; expected {expected} (n, L - 1).")
+        raise ModelError(f"the reader's `{call}` gave shape {nll.shape}; expected {expected} (n, L - 1).")

@@ -147,8 +147,8 @@ def select(
         "scores": str(scores),
         "out": str(out),
         "rule": rule.to_json(),
-        "estimator": record["estimator"],
         "scorer": record["scorer"],
+        "reader": record["reader"],
     }
     with query_parts(parts) as base:
         _rank(base, parts, rule)

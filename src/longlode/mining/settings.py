@@ -1,4 +1,4 @@
-"""Settings of a scoring run that are not the estimator's."""
+"""Settings of a scoring run that are not the scorer's."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,7 +28,7 @@ class ScoreSettings:
     rows_per_unit: documents in one unit of work; part of a unit's identity, so of the names of the parts.
     threads: in which a process reads the model, the same however many workers there are: sums of another number of
       threads round otherwise. Part of the name of what was read with a model, of nothing else.
-    batch_segments, batch_pairs: read in one call of the scorer; halved when memory runs out. Speed only.
+    batch_segments, batch_pairs: read in one call of the reader; halved when memory runs out. Speed only.
     silent_seconds: a worker process that gives no sign of life for so long (it is told once a second; stopped, or
       swapped out) is replaced, and its unit tried once more.
     stuck_seconds: the same for one that gets nothing done: no batch of documents encoded, no block of segments read.

@@ -1,4 +1,4 @@
-"""Who is decided in a race? The rule alone: no scorer, no files (`race.py` has those).
+"""Who is decided in a race? The rule alone: no reader, no files (`race.py` has those).
 
 Every document is read at `first_pairs` pairs, then, as long as it is open, at twice as many, up to the most. After each
 round the cut is the value that separates the best share `top`, and a document is decided when

@@ -12,16 +12,16 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from longlode.core.errors import ConfigError, InputError, ScorerError
+from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.fingerprints import text_fingerprint
 from longlode.corpus import Document, Unit, Unreadable, read_unit
 from longlode.mining import pulse
 from longlode.mining.baselines import gzip_ratio, repetition
-from longlode.mining.estimators import DocumentScore, Estimator, PairPlan, SegmentedDocument
 from longlode.mining.parts import SCORE_COLUMNS
+from longlode.mining.reader import Reader
 from longlode.mining.reading import BatchSize, Job, Readings, read_jobs, read_windows
 from longlode.mining.sampling import document_rng, sample_foreign
-from longlode.mining.scorer import Scorer
+from longlode.mining.scorers import DocumentScore, PairPlan, Scorer, SegmentedDocument
 from longlode.mining.segments import split_segments
 from longlode.mining.settings import ScoreSettings
 
@@ -41,13 +41,13 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What a worker needs for any unit. scorer is None for estimators that need none; size shrinks on its
+    """What a worker needs for any unit. reader is None for scorers that need none; size shrinks on its
     own.
     """
 
-    estimator: Estimator
+    scorer: Scorer
     settings: ScoreSettings
-    scorer: Scorer | None
+    reader: Reader | None
     size: BatchSize
 
 
@@ -67,7 +67,7 @@ class UnitResult:
 class _Entry:
     """One input row on its way. `doc` is set while it can still be scored (tokens int32 until they are read).
 
-    was_read, scorer_failed: how reading it went, both False before. document_tokens, tokens_alone,
+    was_read, reader_failed: how reading it went, both False before. document_tokens, tokens_alone,
     tokens_given: 0 until it has been read.
     """
 
@@ -75,7 +75,7 @@ class _Entry:
     doc: SegmentedDocument | None = None
     text_hash: str = ""
     was_read: bool = False
-    scorer_failed: bool = False
+    reader_failed: bool = False
     document_tokens: int = 0
     tokens_alone: int = 0
     tokens_given: int = 0
@@ -95,8 +95,8 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
 
     Args: rows, the places in the unit, from 0, of those to score; the others are not encoded, not listed in the result,
       and lend no foreign segment. None for all.
-    Raises: InputError when a file has gone, changed since it was planned or cannot be read just now; ScorerError
-      when the scorer fails on every one of several documents, which is the scorer's fault (a lost device) and not
+    Raises: InputError when a file has gone, changed since it was planned or cannot be read just now; ModelError
+      when the reader fails on every one of several documents, which is the reader's fault (a lost device) and not
       theirs. Either way there is no result, so that a later run tries again.
     """
     items = _check_source(unit, read_unit(unit, text_field=work.settings.text_field))
@@ -106,7 +106,7 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
     _draw_foreign(entries, work)
     for group in _groups(entries, work.settings.batch_segments * _GROUP_BLOCKS):
         _score_group(group, work)
-    _check_scorer(entries)
+    _check_reader(entries)
     return UnitResult(
         rows=[entry.row for entry in entries],
         document_tokens=sum(entry.document_tokens for entry in entries),
@@ -124,12 +124,12 @@ def _check_source(unit: Unit, items: Iterable[Document | Unreadable]) -> Iterato
         yield item
 
 
-def _check_scorer(entries: Sequence[_Entry]) -> None:
-    """A poison document fails alone; when all fail in the scorer, nothing is learnt about any of them."""
-    failed = [entry for entry in entries if entry.scorer_failed]
+def _check_reader(entries: Sequence[_Entry]) -> None:
+    """A poison document fails alone; when all fail in the reader, nothing is learnt about any of them."""
+    failed = [entry for entry in entries if entry.reader_failed]
     if len(failed) > 1 and not any(entry.was_read for entry in entries):
-        raise ScorerError(
-            f"the scorer failed on all of {len(failed)} documents; on the first: {failed[0].row['reason']}"
+        raise ModelError(
+            f"the reader failed on all of {len(failed)} documents; on the first: {failed[0].row['reason']}"
         )
 
 
@@ -155,40 +155,40 @@ def _enter(batch: Sequence[Document | Unreadable], work: Work) -> list[_Entry]:
             readable.append((entry, item))
         elif isinstance(item, Document):
             _close(entry, "too_short", "the text is empty")
-    for (entry, item), tokens in zip(readable, _encode(readable, work.scorer), strict=True):
+    for (entry, item), tokens in zip(readable, _encode(readable, work.reader), strict=True):
         if tokens is not None:
             _attempt(entry, "segments", _cut, entry, item, tokens, work)
     return entries
 
 
-def _encode(readable: Sequence[tuple[_Entry, Document]], scorer: Scorer | None) -> list[list[int] | None]:
+def _encode(readable: Sequence[tuple[_Entry, Document]], reader: Reader | None) -> list[list[int] | None]:
     """Tokens of each text, None where the entry failed; one text at a time when they cannot be done
     together.
     """
-    if scorer is None or not readable:
+    if reader is None or not readable:
         return [[] for _ in readable]
     try:
-        return list(_encode_texts(scorer, [item.text for _, item in readable]))
+        return list(_encode_texts(reader, [item.text for _, item in readable]))
     except Exception:  # whose fault it is shows when each goes alone
-        alone = (_attempt(entry, "tokens", _encode_texts, scorer, [item.text]) for entry, item in readable)
+        alone = (_attempt(entry, "tokens", _encode_texts, reader, [item.text]) for entry, item in readable)
         return [None if tokens is None else tokens[0] for tokens in alone]
 
 
-def _encode_texts(scorer: Scorer, texts: list[str]) -> list[list[int]]:
-    tokens = scorer.encode(texts)
+def _encode_texts(reader: Reader, texts: list[str]) -> list[list[int]]:
+    tokens = reader.encode(texts)
     if len(tokens) != len(texts):
-        raise ScorerError(f"the scorer's `encode` gave {len(tokens)} token lists for {len(texts)} texts.")
+        raise ModelError(f"the reader's `encode` gave {len(tokens)} token lists for {len(texts)} texts.")
     return tokens
 
 
 def _cut(entry: _Entry, item: Document, tokens: list[int], work: Work) -> None:
     """Cut into segments and choose those to read; after this the text is gone."""
-    segment, least = work.settings.segment, work.estimator.min_segments
+    segment, least = work.settings.segment, work.scorer.min_segments
     all_tokens = np.asarray(tokens, dtype=np.int32)
     segments = split_segments(all_tokens, segment)
     entry.text_hash = text_fingerprint(item.text)
     entry.row["gzip_ratio"] = gzip_ratio(item.text)
-    if work.scorer is not None:
+    if work.reader is not None:
         entry.row["num_tokens"], entry.row["num_segments"] = len(tokens), len(segments)
     if len(segments) < least:
         _close(
@@ -198,7 +198,7 @@ def _cut(entry: _Entry, item: Document, tokens: list[int], work: Work) -> None:
         )
         return
     rng = document_rng(work.settings.seed, item.id, entry.text_hash, "segments")
-    positions = np.asarray(work.estimator.choose(len(segments), rng), dtype=np.int64)
+    positions = np.asarray(work.scorer.choose(len(segments), rng), dtype=np.int64)
     kept = segments[positions]
     entry.row["repetition"] = repetition(kept) if len(kept) else None
     entry.doc = SegmentedDocument(
@@ -210,13 +210,13 @@ def _cut(entry: _Entry, item: Document, tokens: list[int], work: Work) -> None:
         foreign=kept[:0],
         repetition=entry.row["repetition"],
         gzip_ratio=entry.row["gzip_ratio"],
-        digest=work.estimator.digest(item.text),
+        digest=work.scorer.digest(item.text),
     )
 
 
 def _draw_foreign(entries: Sequence[_Entry], work: Work) -> None:
     """Give each document segments of the unit's others; a copy of the same text is no foreigner."""
-    wanted = work.estimator.num_foreign
+    wanted = work.scorer.num_foreign
     pool = [
         (entry.text_hash, entry.doc.tokens)
         for entry in entries
@@ -250,7 +250,7 @@ def _score_group(group: Sequence[_Entry], work: Work) -> None:
     attempts = [_attempt(entry, "plan", _plan, entry, work) for entry in group]
     planned = [one for one in attempts if one is not None]
     for one, readings in zip(planned, _read(planned, work), strict=True):
-        one.entry.was_read, one.entry.scorer_failed = readings is not None, readings is None
+        one.entry.was_read, one.entry.reader_failed = readings is not None, readings is None
         if readings is not None:
             one.entry.document_tokens = one.doc.num_tokens
             one.entry.tokens_alone = (len(readings.alone) + readings.num_reread) * work.settings.segment
@@ -267,9 +267,9 @@ def _plan(entry: _Entry, work: Work) -> _Planned:
         entry.doc, tokens=entry.doc.tokens.astype(np.int64), foreign=entry.doc.foreign.astype(np.int64)
     )
     plan = PairPlan.empty()
-    if work.estimator.reads_model:
+    if work.scorer.reads_model:
         rng = document_rng(work.settings.seed, doc.document.id, entry.text_hash, "pairs")
-        plan = work.estimator.plan(doc, rng)
+        plan = work.scorer.plan(doc, rng)
     plan.check(doc)
     return _Planned(entry, doc, plan)
 
@@ -278,20 +278,20 @@ def _read(planned: Sequence[_Planned], work: Work) -> list[Readings | None]:
     """Readings of each document, None where it failed; one document at a time when they cannot be read
     together.
     """
-    if work.scorer is None or not work.estimator.reads_model:
+    if work.reader is None or not work.scorer.reads_model:
         nothing = np.zeros((0, work.settings.segment - 1), dtype=np.float32)
         return [Readings(nothing, nothing) for _ in planned]
-    if work.estimator.needs_windows:
+    if work.scorer.needs_windows:
         return [
-            _attempt(one.entry, "scorer", read_windows, work.scorer, one.doc.tokens, _windows(one.plan))
+            _attempt(one.entry, "reader", read_windows, work.reader, one.doc.tokens, _windows(one.plan))
             for one in planned
         ]
-    jobs = [_job(one, work.estimator.needs_unpaired) for one in planned]
+    jobs = [_job(one, work.scorer.needs_unpaired) for one in planned]
     if len(jobs) > 1:
         with contextlib.suppress(Exception):  # a poison document: found by reading each alone
-            return list(read_jobs(work.scorer, jobs, work.size))
+            return list(read_jobs(work.reader, jobs, work.size))
     alone = [
-        _attempt(one.entry, "scorer", read_jobs, work.scorer, [job], work.size)
+        _attempt(one.entry, "reader", read_jobs, work.reader, [job], work.size)
         for one, job in zip(planned, jobs, strict=True)
     ]
     return [None if readings is None else readings[0] for readings in alone]
@@ -321,25 +321,25 @@ def _finish(one: _Planned, readings: Readings, work: Work) -> None:
     bad = sum(int((~np.isfinite(values)).sum()) for values in read)
     if bad:
         total = sum(values.size for values in read)
-        _close(one.entry, "failed", f"scorer: {bad} of {total} values are not finite (NaN or infinite)")
+        _close(one.entry, "failed", f"reader: {bad} of {total} values are not finite (NaN or infinite)")
         return
-    if work.estimator.reads_model and not work.estimator.needs_unpaired:
+    if work.scorer.reads_model and not work.scorer.needs_unpaired:
         shape = (one.doc.num_segments + len(one.doc.foreign), work.settings.segment - 1)
         alone = np.full(shape, np.nan, dtype=np.float32)
         alone[_paired(one.plan)] = readings.alone
         readings = replace(readings, alone=alone)
     doc = replace(one.doc, attention=readings.attention)
-    result = work.estimator.finish(doc, one.plan, readings.alone, readings.given)
-    _check_result(result, work.estimator)
+    result = work.scorer.finish(doc, one.plan, readings.alone, readings.given)
+    _check_result(result, work.scorer)
     row = score_fields(result)
-    if work.settings.keep_pairs and not work.estimator.needs_windows:
+    if work.settings.keep_pairs and not work.scorer.needs_windows:
         row["pairs"] = _pair_rows(one, readings)
     one.entry.row |= row
     _close(one.entry, result.status, result.reason)
 
 
 def score_fields(result: DocumentScore) -> dict[str, Any]:
-    """The columns of a row that an estimator fills, as they are stored."""
+    """The columns of a row that a scorer fills, as they are stored."""
     row: dict[str, Any] = {"num_pairs": result.num_pairs}
     for name in ("strength_mean", "strength_max_mean", "gain_nats", "specificity_mean", "score_se"):
         value = getattr(result, name)
@@ -348,15 +348,13 @@ def score_fields(result: DocumentScore) -> dict[str, Any]:
     return row
 
 
-def _check_result(result: DocumentScore, estimator: Estimator) -> None:
+def _check_result(result: DocumentScore, scorer: Scorer) -> None:
     if result.status not in STATUSES:
         raise ConfigError(
-            f"estimator {estimator.name!r} gave status {result.status!r}; expected one of {STATUSES}."
+            f"scorer {scorer.name!r} gave status {result.status!r}; expected one of {STATUSES}."
         )
     if result.status == "ok" and (result.score is None or not np.isfinite(result.score)):
-        raise ConfigError(
-            f"estimator {estimator.name!r} gave score {result.score}; expected a finite number."
-        )
+        raise ConfigError(f"scorer {scorer.name!r} gave score {result.score}; expected a finite number.")
 
 
 def _pair_rows(one: _Planned, readings: Readings) -> list[dict[str, Any]]:
@@ -398,6 +396,6 @@ def _attempt(
     """Run one step for one document; an exception becomes that document's status and goes no further."""
     try:
         return step(*args, **kwargs)
-    except Exception as error:  # anything a scorer, tokenizer or estimator raises belongs to this document
+    except Exception as error:  # anything a reader, tokenizer or scorer raises belongs to this document
         _close(entry, "failed", f"{stage}: {type(error).__name__}: {error}")
         return None

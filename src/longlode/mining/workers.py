@@ -1,17 +1,17 @@
-"""What does a unit: makes its scorer once, scores, and writes the part."""
+"""What does a unit: makes its reader once, scores, and writes the part."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from longlode.core.errors import LonglodeError, ScorerError
+from longlode.core.errors import LonglodeError, ModelError
 from longlode.corpus import Unit
 from longlode.mining.dependency import FORMULAS_VERSION
-from longlode.mining.estimators import Estimator
 from longlode.mining.parts import PART_FORMAT, PartInfo, part_path, write_part
+from longlode.mining.reader import Reader, ThreadedReader
 from longlode.mining.reading import BatchSize
-from longlode.mining.scorer import Scorer, ThreadedScorer
+from longlode.mining.scorers import Scorer
 from longlode.mining.settings import ScoreSettings
 from longlode.mining.work import Work, score_unit
 
@@ -20,13 +20,13 @@ from longlode.mining.work import Work, score_unit
 class Task:
     """One unit to do, and the fingerprint that names its part.
 
-    rows: as of `score_unit`, None for all of them. estimator: in place of the run's, one that reads in the same way.
+    rows: as of `score_unit`, None for all of them. scorer: in place of the run's, one that reads in the same way.
     """
 
     unit: Unit
     fingerprint: str
     rows: tuple[int, ...] | None = None
-    estimator: Estimator | None = None
+    scorer: Scorer | None = None
 
 
 @dataclass(frozen=True)
@@ -43,33 +43,33 @@ class Outcome:
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """All that a worker needs besides its tasks; picklable when make_scorer is."""
+    """All that a worker needs besides its tasks; picklable when make_reader is."""
 
     out: Path
-    estimator: Estimator
+    scorer: Scorer
     settings: ScoreSettings
-    make_scorer: Callable[[], Scorer] | None
-    scorer_fingerprint: str
+    make_reader: Callable[[], Reader] | None
+    reader_fingerprint: str
 
-    def identity(self, estimator: Estimator | None = None) -> dict[str, Any]:
-        """Everything but the unit that shapes a part, as JSON. Args: estimator, of a task that has its own."""
-        estimator = estimator or self.estimator
+    def identity(self, scorer: Scorer | None = None) -> dict[str, Any]:
+        """Everything but the unit that shapes a part, as JSON. Args: scorer, of a task that has its own."""
+        scorer = scorer or self.scorer
         return {
             "settings": self.settings.identity(),
-            "estimator": {
-                "name": estimator.name,
-                "version": estimator.version,
-                "options": estimator.options(),
+            "scorer": {
+                "name": scorer.name,
+                "version": scorer.version,
+                "options": scorer.options(),
             },
-            "scorer": self.scorer_fingerprint if estimator.needs_scorer else None,
-            "threads": self.settings.threads if estimator.reads_model else None,
+            "reader": self.reader_fingerprint if scorer.needs_reader else None,
+            "threads": self.settings.threads if scorer.reads_model else None,
             "formulas_version": FORMULAS_VERSION,
             "part_format": PART_FORMAT,
         }
 
 
 class Worker:
-    """Makes its scorer at the first task and keeps it."""
+    """Makes its reader at the first task and keeps it."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         """Load nothing yet."""
@@ -77,15 +77,15 @@ class Worker:
         self._work: Work | None = None
 
     def run(self, task: Task) -> Outcome:
-        """Do one unit and write its part. Raises: ScorerError when there is no usable scorer; nothing
+        """Do one unit and write its part. Raises: ModelError when there is no usable reader; nothing
         else.
         """
         if self._work is None:
             settings = self._spec.settings
             size = BatchSize(settings.batch_segments, settings.batch_pairs)
-            self._work = Work(self._spec.estimator, settings, self._make_scorer(), size)
+            self._work = Work(self._spec.scorer, settings, self._make_reader(), size)
         try:
-            work = self._work if task.estimator is None else replace(self._work, estimator=task.estimator)
+            work = self._work if task.scorer is None else replace(self._work, scorer=task.scorer)
             result = score_unit(task.unit, work, task.rows)
             info = PartInfo(
                 fingerprint=task.fingerprint,
@@ -100,21 +100,21 @@ class Worker:
             return Outcome(task, None, f"{type(error).__name__}: {error}", self._work.size)
         return Outcome(task, info, "", self._work.size)
 
-    def _make_scorer(self) -> Scorer | None:
+    def _make_reader(self) -> Reader | None:
         spec = self._spec
-        if not spec.estimator.needs_scorer or spec.make_scorer is None:
+        if not spec.scorer.needs_reader or spec.make_reader is None:
             return None
         try:
-            scorer = spec.make_scorer()
+            reader = spec.make_reader()
         except LonglodeError:
             raise
         except Exception as error:
-            raise ScorerError(f"the scorer could not be made: {type(error).__name__}: {error}") from error
-        if scorer.fingerprint != spec.scorer_fingerprint:
-            raise ScorerError(
-                f"make_scorer gave the scorer {scorer.fingerprint!r}; expected {spec.scorer_fingerprint!r}, "
-                "by which results are named. Pass the fingerprint of the scorer that make_scorer makes."
+            raise ModelError(f"the reader could not be made: {type(error).__name__}: {error}") from error
+        if reader.fingerprint != spec.reader_fingerprint:
+            raise ModelError(
+                f"make_reader gave the reader {reader.fingerprint!r}; expected {spec.reader_fingerprint!r}, "
+                "by which results are named. Pass the fingerprint of the reader that make_reader makes."
             )
-        if isinstance(scorer, ThreadedScorer):
-            scorer.use_threads(spec.settings.threads)
-        return scorer
+        if isinstance(reader, ThreadedReader):
+            reader.use_threads(spec.settings.threads)
+        return reader

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from longlode.core.errors import ConfigError, InputError, LonglodeError, ScorerError
+from longlode.core.errors import ConfigError, InputError, LonglodeError, ModelError
 from longlode.core.model_names import model_source
 from longlode.core.outputs import full_path
 from longlode.core.records import read_json
@@ -36,7 +36,7 @@ def load(
         takes what the checkpoint was saved in, for longlode's and fla's norms and decays one by one.
       device: where to put the model.
     Returns: (model, tokenizer).
-    Raises: InputError when there is no such folder or it holds no model; ScorerError when the model or its
+    Raises: InputError when there is no such folder or it holds no model; ModelError when the model or its
       tokenizer cannot be loaded; ConfigError on an unknown dtype.
     """
     model = load_model(path_or_hub_id, dtype=dtype)
@@ -55,7 +55,7 @@ def load_model(path_or_hub_id: str | Path, *, dtype: torch.dtype | str | None = 
     # transformers raises many kinds here (OSError, ValueError, KeyError, SafetensorError, RuntimeError on
     # shapes); each means the same to the user, and its text is passed on.
     except Exception as error:
-        raise ScorerError(_advice(where, "model", error)) from error
+        raise ModelError(_advice(where, "model", error)) from error
 
 
 def load_tokenizer(path_or_hub_id: str | Path) -> Any:
@@ -64,7 +64,7 @@ def load_tokenizer(path_or_hub_id: str | Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except Exception as error:
-        raise ScorerError(_advice(where, "tokenizer", error)) from error
+        raise ModelError(_advice(where, "tokenizer", error)) from error
 
 
 def _model(where: str, dtype: torch.dtype | str) -> Any:
@@ -77,13 +77,13 @@ def _model(where: str, dtype: torch.dtype | str) -> Any:
     model, info = kind.from_pretrained(where, trust_remote_code=False, **options)
     # transformers draws what a checkpoint lacks at random and goes on.
     if missing := sorted(info["missing_keys"]):
-        raise ScorerError(
+        raise ModelError(
             f"The weights of {where!r} lack {len(missing)} of the model's parameters, among them {missing[0]}; "
             "expected all. Is it the backbone without its head, or another architecture than config.json says?"
         )
     if from_fla and (unused := sorted(info["unexpected_keys"])):
         # A part that a longlode model does not have: without it the model would compute something else.
-        raise ScorerError(
+        raise ModelError(
             f"The weights of {where!r} have {len(unused)} parameters that a longlode model lacks, among them "
             f"{unused[0]}. This checkpoint cannot be read."
         )

@@ -1,4 +1,4 @@
-"""Several scores folders side by side: which documents do they share, and do their estimators rank them alike?"""
+"""Several scores folders side by side: which documents do they share, and do their scorers rank them alike?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

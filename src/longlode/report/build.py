@@ -47,7 +47,7 @@ _MAKERS = {
 _FOLDED = (
     *("kind", "made_with", "format", "files", "dtype", "fingerprint", "eos_id"),
     *("tokenizer_fingerprint", "tokenizer_files"),
-    *("scores", "out", "dropped_path", "estimator", "scorer"),
+    *("scores", "out", "dropped_path", "scorer", "reader"),
 )
 """Fields of selections and shards that only the provenance shows."""
 

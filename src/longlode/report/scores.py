@@ -52,12 +52,12 @@ class Extreme:
 class ScoresView:
     """What the template needs of one scores folder.
 
-    estimator: what made the scores, "" where the record does not say. columns: those of SHOWN_COLUMNS that hold
-    anything; an estimator without a model knows no strengths. has_errors: whether a score has a standard error.
+    scorer: what made the scores, "" where the record does not say. columns: those of SHOWN_COLUMNS that hold
+    anything; a scorer without a model knows no strengths. has_errors: whether a score has a standard error.
     """
 
     name: str
-    estimator: str
+    scorer: str
     complete: bool
     num_documents: int
     num_scored: int
@@ -94,8 +94,8 @@ def scores_view(
     codes, names, grouped_by = _group_codes(table, labels)
     groups = _groups(codes[good], names, score[good])
     title = f"Distribution of scores, {found.name}"
-    estimator = _estimator(found)
-    label = f"score ({estimator})" if estimator else "score"
+    scorer = _scorer(found)
+    label = f"score ({scorer})" if scorer else "score"
     columns = [column for column in SHOWN_COLUMNS if _holds_any(table, column[0], good)]
     chart = histograms(groups, key=f"{key}-hist", title=title, x_label=label) if len(good) > 1 else None
     order = good[np.argsort(-score[good], kind="stable")]
@@ -111,7 +111,7 @@ def scores_view(
 
     return ScoresView(
         name=found.name,
-        estimator=estimator,
+        scorer=scorer,
         complete=found.record.get("complete") is not False,
         num_documents=num,
         num_scored=len(good),
@@ -145,12 +145,12 @@ def identities(table: pa.Table) -> list[tuple[str, int, str]]:
     return list(zip(file, row, name, strict=True))
 
 
-def _estimator(found: Found) -> str:
-    """The name of the estimator in a record; older records have it among the settings."""
-    given = found.record.get("estimator")
+def _scorer(found: Found) -> str:
+    """The name of the scorer in a record; older records have it among the settings."""
+    given = found.record.get("scorer")
     settings = found.record.get("settings")
     if given is None and isinstance(settings, Mapping):
-        given = settings.get("estimator")
+        given = settings.get("scorer")
     name = given.get("name") if isinstance(given, Mapping) else given
     return clipped(name, 40) if isinstance(name, str) else ""
 

@@ -1,6 +1,6 @@
-"""`attention_mass`: how much of a model's attention goes far back, a baseline for scorers that have attention.
+"""`attention_mass`: how much of a model's attention goes far back, a baseline for readers that have attention.
 
-The idea of LongAttn (arXiv 2502.16860) and LADM (arXiv 2503.02502), at the size of the scorers at hand. A window of 16
+The idea of LongAttn (arXiv 2502.16860) and LADM (arXiv 2503.02502), at the size of the readers at hand. A window of 16
 segments is read once; A_ij is the share of the attention in s_i that goes to s_j, mean over layers, heads and tokens.
 
     far_i   sum of A_ij over the segments j with 1 <= j <= i - 4, divided by 1 - A_i0
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from longlode.mining.estimators.base import DocumentScore, Estimator, PairPlan, SegmentedDocument
+from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
 from longlode.mining.uncertainty import mean_error
 
 WINDOW = 16
@@ -28,11 +28,11 @@ SINK = 1
 """First segments of a window that do not count."""
 
 
-class AttentionMassEstimator(Estimator):
+class AttentionMassScorer(Scorer):
     """Share of the attention outside the first segment that goes 4 segments back or more.
 
     Reads the document once, of more than `max_segments` segments one contiguous stretch; `pairs` has no effect. Needs
-    a scorer with full attention (`AttendingScorer`) and 8 segments; below 16 there is less to look back on, so compare
+    a reader with full attention (`AttendingReader`) and 8 segments; below 16 there is less to look back on, so compare
     documents from 16 segments on.
     """
 

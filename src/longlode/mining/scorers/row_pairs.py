@@ -4,9 +4,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from longlode.mining.estimators.base import PairPlan, SegmentedDocument
-from longlode.mining.estimators.pairwise import PairwiseEstimator
 from longlode.mining.sampling import sample_rows
+from longlode.mining.scorers.base import PairPlan, SegmentedDocument
+from longlode.mining.scorers.pairwise import PairwiseScorer
 
 ROW_PAIRS = 16
 """Pairs of one target, so that specificity rests on so many values."""
@@ -14,14 +14,14 @@ PAIRS_PER_SEGMENT = 0.5
 """Pairs read at most for each chosen segment: the whole then reads a document 1.5 times."""
 
 
-class RowPairsEstimator(PairwiseEstimator):
-    """Estimators whose score needs no pairs: a few whole rows are read for the other columns, none with 0 pairs."""
+class RowPairsScorer(PairwiseScorer):
+    """Scorers whose score needs no pairs: a few whole rows are read for the other columns, none with 0 pairs."""
 
     min_segments: ClassVar[int] = 8
     default_pairs: ClassVar[int] = 0
 
     def options(self) -> dict[str, Any]:
-        """The pair budget as of every estimator, and the sizes of this one."""
+        """The pair budget as of every scorer, and the sizes of this one."""
         return super().options() | {"row": ROW_PAIRS, "pairs_per_segment": PAIRS_PER_SEGMENT}
 
     def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:

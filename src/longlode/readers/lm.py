@@ -1,4 +1,4 @@
-"""A causal language model as the scorer of mining: how surprising is a segment alone, and after another one?
+"""A causal language model as mining reads it: how surprising is a segment alone, and after another one?
 
 Three facts make it fast and keep it exact:
 
@@ -23,12 +23,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import torch
 
-from longlode.core.errors import ConfigError, ScorerError
+from longlode.core.errors import ConfigError, ModelError
 from longlode.models.keywords import CACHE_KEYWORD
-from longlode.models.scorer_attention import attention_shares
-from longlode.models.scorer_prefix import SegmentStates, cache_bytes, select
-from longlode.models.scorer_source import load_scorer_parts, scorer_fingerprint
-from longlode.models.scorer_text import TextEncoder
+from longlode.readers.attention import attention_shares
+from longlode.readers.prefix import SegmentStates, cache_bytes, select
+from longlode.readers.source import load_parts, reader_fingerprint
+from longlode.readers.tokens import TextEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +53,12 @@ _T = TypeVar("_T")
 
 
 def _reading(
-    method: Callable[Concatenate["LMScorer", _P], _T],
-) -> Callable[Concatenate["LMScorer", _P], _T]:
-    """Without gradients, and in the scorer's number of threads, whatever the process is set to."""
+    method: Callable[Concatenate["LMReader", _P], _T],
+) -> Callable[Concatenate["LMReader", _P], _T]:
+    """Without gradients, and in the reader's number of threads, whatever the process is set to."""
 
     @wraps(method)
-    def run(self: "LMScorer", *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def run(self: "LMReader", *args: _P.args, **kwargs: _P.kwargs) -> _T:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -70,8 +70,8 @@ def _reading(
     return run
 
 
-class LMScorer:
-    """Scores segments with a causal LM. Answers mining's `Scorer` protocol: numpy in, numpy out.
+class LMReader:
+    """Reads segments with a causal LM. Answers mining's `Reader` protocol: numpy in, numpy out.
 
     It reads in one thread unless `use_threads` says otherwise: sums of another number of threads round otherwise.
 
@@ -85,7 +85,7 @@ class LMScorer:
         a GPU). An attention model keeps 2 x layers x KV heads x head_dim numbers a token: 256 segments of 128
         tokens take 6.4 GB in float32 for OPT-350M. Blocks over the budget are dropped and read again in
         `given`, which gives the same numbers; a recurrent model hardly ever comes near it.
-    Raises: ScorerError when the model cannot be used: no LM head, no cache, a cache that is not exact
+    Raises: ModelError when the model cannot be used: no LM head, no cache, a cache that is not exact
       (checked here on a few random tokens), a context too short, another model's tokenizer. ConfigError on a
       setting out of range.
     """
@@ -111,7 +111,7 @@ class LMScorer:
         self.state_bytes = _state_budget(self.device) if state_bytes is None else state_bytes
         for name, least in (("segment", 2), ("batch_tokens", 1), ("state_bytes", 0)):
             if getattr(self, name) < least:
-                raise ConfigError(f"The scorer's {name} is {getattr(self, name)}; expected at least {least}.")
+                raise ConfigError(f"The reader's {name} is {getattr(self, name)}; expected at least {least}.")
         self._encoder = TextEncoder(tokenizer)
         head = model.get_output_embeddings()
         _check_fit(model, head, self._encoder, segment)
@@ -133,28 +133,28 @@ class LMScorer:
         device: str = "auto",
         batch_tokens: int | None = None,
         state_bytes: int | None = None,
-    ) -> "LMScorer":
+    ) -> "LMReader":
         """Load model and tokenizer from a folder or the Hugging Face hub; safetensors only, no remote code.
 
         Args: dtype, a key of `DTYPES`; device, "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1"; the
           rest as for the class.
-        Raises: ConfigError on an unknown dtype, BackendError on an absent device, ScorerError that says what
+        Raises: ConfigError on an unknown dtype, BackendError on an absent device, ModelError that says what
           is missing and what to do.
         """
         if dtype not in DTYPES:
-            raise ConfigError(f"The scorer's dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
-        model, tokenizer = load_scorer_parts(path_or_id, DTYPES[dtype], device)
+            raise ConfigError(f"The reader's dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
+        model, tokenizer = load_parts(path_or_id, DTYPES[dtype], device)
         return cls(model, tokenizer, segment=segment, batch_tokens=batch_tokens, state_bytes=state_bytes)
 
     @cached_property
     def fingerprint(self) -> str:
         """Names weights, config, tokenizer and dtype; the same on every machine. Hashes the weights once."""
-        return scorer_fingerprint(self.model, self._encoder)
+        return reader_fingerprint(self.model, self._encoder)
 
     def use_threads(self, count: int) -> None:
         """Read in `count` threads on a CPU from now on. Raises: ConfigError below 1."""
         if count < 1:
-            raise ConfigError(f"The scorer's threads are {count}; expected at least 1.")
+            raise ConfigError(f"The reader's threads are {count}; expected at least 1.")
         self.threads = count
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -181,7 +181,7 @@ class LMScorer:
 
         Args: states, from `alone` or `continued`; sources int `[n]`, rows of that call; segments int64 `[n, L]`.
         Returns: as `alone`; `given` and `continued` go on from the new states in the same way.
-        Raises: ConfigError on a shape, token or source out of range; ScorerError when the text so far and the
+        Raises: ConfigError on a shape, token or source out of range; ModelError when the text so far and the
           segment are more than the model can read.
         """
         tokens = self._as_tokens("segments", segments)
@@ -286,9 +286,9 @@ class LMScorer:
             return self._nll(output, labels).cpu().numpy(), cache
         except torch.OutOfMemoryError:
             if len(inputs) == 1:
-                raise ScorerError(
+                raise ModelError(
                     f"One segment of {labels.shape[1] + 1} tokens does not fit into the memory of "
-                    f"{self.device}. Use a smaller scorer, dtype bfloat16, or a smaller state_bytes."
+                    f"{self.device}. Use a smaller model, dtype bfloat16, or a smaller state_bytes."
                 ) from None
             self.batch_tokens = (len(inputs) // 2) * (labels.shape[1] + 1)
             logger.warning(
@@ -318,14 +318,14 @@ class LMScorer:
 
         Args: texts int64 `[n, S L]`, S segments each.
         Returns: float32 `[n, S, S]`, see `attention_shares`.
-        Raises: ConfigError on a shape or token out of range; ScorerError when the model has no full attention or
+        Raises: ConfigError on a shape or token out of range; ModelError when the model has no full attention or
           cannot read so much.
         """
         array = np.asarray(texts)
         if array.ndim != 2 or not array.shape[1] or array.shape[1] % self.segment:
             raise ConfigError(
                 f"texts has shape {list(array.shape)}; expected [n, S L] with L = {self.segment}, the segment length "
-                "this scorer was made for."
+                "this reader was made for."
             )
         tokens = self._as_tokens("texts", array.reshape(-1, self.segment)).view(array.shape)
         return attention_shares(self.model, self._reader, tokens, self.segment).cpu().numpy()
@@ -341,7 +341,7 @@ class LMScorer:
         if array.ndim != 2 or not 2 <= array.shape[1] <= self.segment:
             raise ConfigError(
                 f"{name} has shape {list(array.shape)}; expected [n, L] with L from 2 to {self.segment}, the "
-                "segment length this scorer was made for."
+                "segment length this reader was made for."
             )
         if array.size and not 0 <= array.min() <= array.max() < self._num_tokens:
             raise ConfigError(
@@ -362,9 +362,9 @@ class LMScorer:
         num_tokens = states.tokens.shape[1] + tokens.shape[1]
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if context is not None and num_tokens > context:
-            raise ScorerError(
-                f"The scorer reads at most {context} tokens; {states.tokens.shape[1]} were read and "
-                f"{tokens.shape[1]} are to follow. Use shorter segments or a scorer with a longer context."
+            raise ModelError(
+                f"The model reads at most {context} tokens; {states.tokens.shape[1]} were read and "
+                f"{tokens.shape[1]} are to follow. Use shorter segments or a model with a longer context."
             )
         return rows
 
@@ -377,7 +377,7 @@ class LMScorer:
         logits, into_head, from_head = _watch_head(self.model, self._to_logits, pair)
         hidden, cache = self._forward(pair, None)
         if cache is None:
-            raise ScorerError(f"{name} returns no cache to continue from. Use another causal language model.")
+            raise ModelError(f"{name} returns no cache to continue from. Use another causal language model.")
         if not (_close(hidden, into_head) and from_head is not None and torch.equal(from_head, logits)):
             # This model scales or caps its logits: it has to turn hidden states into logits itself.
             self._reader, self._to_logits = self.model, torch.nn.Identity()
@@ -390,18 +390,18 @@ class LMScorer:
         error = float(np.abs(reused[0] - fresh.cpu().numpy()).mean())
         allowed = 2e-4 if self.dtype.itemsize >= 4 else 0.25
         if not error <= allowed:
-            raise ScorerError(
+            raise ModelError(
                 f"{name} does not continue exactly from its own cache: after a stored state its scores "
                 f"differ from a fresh read by {error:.3g} nats a token; at most {allowed} is accepted. "
-                "Use another scorer."
+                "Use another model."
             )
 
 
 @dataclass(frozen=True)
-class ScorerSpec:
-    """What it takes to load a scorer; picklable, so that each worker process builds its own.
+class ReaderSpec:
+    """What it takes to load a reader; picklable, so that each worker process builds its own.
 
-    path_or_id: folder or hub id. The other fields are the options of `LMScorer.load`.
+    path_or_id: folder or hub id. The other fields are the options of `LMReader.load`.
     """
 
     path_or_id: str
@@ -411,9 +411,9 @@ class ScorerSpec:
     batch_tokens: int | None = None
     state_bytes: int | None = None
 
-    def __call__(self) -> LMScorer:
-        """Load the scorer."""
-        return LMScorer.load(
+    def __call__(self) -> LMReader:
+        """Load the reader."""
+        return LMReader.load(
             self.path_or_id,
             segment=self.segment,
             dtype=self.dtype,
@@ -455,15 +455,15 @@ def _check_fit(model: Any, head: Any, encoder: TextEncoder, segment: int) -> Non
     """Refuse a model without LM head, with too short a context, or with another model's tokenizer."""
     config = model.config.get_text_config()
     if head is None or getattr(config, "is_encoder_decoder", False):
-        raise ScorerError(f"{type(model).__name__} has no causal LM head. Use a decoder-only language model.")
+        raise ModelError(f"{type(model).__name__} has no causal LM head. Use a decoder-only language model.")
     context = getattr(config, "max_position_embeddings", None)
     if context is not None and context < 2 * segment:
-        raise ScorerError(
-            f"The scorer reads at most {context} tokens; two segments of {segment} need {2 * segment}. Use "
-            f"segments of at most {context // 2} tokens or a scorer with a longer context."
+        raise ModelError(
+            f"The model reads at most {context} tokens; two segments of {segment} need {2 * segment}. Use "
+            f"segments of at most {context // 2} tokens or a model with a longer context."
         )
     if encoder.vocab_size > head.weight.shape[0]:
-        raise ScorerError(
+        raise ModelError(
             f"The tokenizer has {encoder.vocab_size} tokens, the model {head.weight.shape[0]}: they "
             "do not belong together."
         )

@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 
 from longlode.mining import dependency
-from longlode.mining.estimators.pair_mean import PairMeanEstimator
+from longlode.mining.scorers.pair_mean import PairMeanScorer
 
 
-class StrengthEstimator(PairMeanEstimator):
+class StrengthScorer(PairMeanScorer):
     """Score = mean DST; free of the length bias of a sum over pairs."""
 
     name: ClassVar[str] = "strength"

@@ -1,13 +1,13 @@
-"""Attention shares of a scorer against a slow computation from the model's own weights."""
+"""Attention shares of a reader against a slow computation from the model's own weights."""
 
 import numpy as np
 import pytest
 import torch
-from scorer_stand_ins import SIZE, VOCABULARY, build, make_tokenizer, stack
+from reader_stand_ins import SIZE, VOCABULARY, build, make_tokenizer, stack
 
-from longlode.core.errors import ConfigError, ScorerError
-from longlode.models import scorer_attention
-from longlode.models.scorer import LMScorer
+from longlode.core.errors import ConfigError, ModelError
+from longlode.readers import attention as reader_attention
+from longlode.readers.lm import LMReader
 
 LENGTH, NUM_SEGMENTS = 6, 4
 NUM_TOKENS = LENGTH * NUM_SEGMENTS
@@ -18,8 +18,8 @@ def texts():
     return np.random.default_rng(0).integers(0, VOCABULARY, (3, NUM_TOKENS))
 
 
-def scorer_of(model):
-    return LMScorer(model, make_tokenizer(), segment=LENGTH)
+def reader_of(model):
+    return LMReader(model, make_tokenizer(), segment=LENGTH)
 
 
 def by_hand(layers):
@@ -38,9 +38,9 @@ def by_hand(layers):
 @pytest.mark.parametrize("name", ["opt", "llama", "gpt2", "lfm2-hybrid"])
 def test_shares_are_the_models_own_weights_summed(name, texts):
     model = build(name, torch.float64)
-    scorer = scorer_of(model)
+    reader = reader_of(model)
     before = model.config._attn_implementation
-    shares = scorer.attention(texts)
+    shares = reader.attention(texts)
     assert model.config._attn_implementation == before != "eager"
     assert not any(layer._forward_hooks for layer in model.modules())
     model.set_attn_implementation("eager")
@@ -87,33 +87,33 @@ def test_our_own_layers_tell_the_attention_that_they_compute(texts, heads):
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(0, 0.3)
-    shares = scorer_of(model).attention(texts)
+    shares = reader_of(model).attention(texts)
     np.testing.assert_allclose(shares, by_hand([attention_that_runs(model, texts)]), atol=1e-6)
     assert np.ptp(shares[:, -1, 0]) > 1e-3
 
 
 def test_rows_sum_to_one_in_any_batch(texts, monkeypatch):
-    scorer = scorer_of(build("opt", torch.bfloat16))
-    shares = scorer.attention(texts)
+    reader = reader_of(build("opt", torch.bfloat16))
+    shares = reader.attention(texts)
     np.testing.assert_allclose(shares.sum(axis=2), 1, atol=0.02)
     assert (np.triu(shares, 1) == 0).all()
-    monkeypatch.setitem(scorer_attention._WEIGHT_BYTES, "cpu", 1)
-    np.testing.assert_allclose(scorer.attention(texts), shares, atol=0.02)
+    monkeypatch.setitem(reader_attention._WEIGHT_BYTES, "cpu", 1)
+    np.testing.assert_allclose(reader.attention(texts), shares, atol=0.02)
 
 
-def test_a_scorer_without_full_attention_says_what_is_needed(texts):
+def test_a_reader_without_full_attention_says_what_is_needed(texts):
     for name in ("D", "mistral-window"):
         model = build(name)
-        with pytest.raises(ScorerError, match=r"no layer of full attention.*facebook/opt-350m"):
-            scorer_of(model).attention(texts)
+        with pytest.raises(ModelError, match=r"no layer of full attention.*facebook/opt-350m"):
+            reader_of(model).attention(texts)
         assert not any(layer._forward_hooks for layer in model.modules())
 
 
 def test_texts_of_a_wrong_size_are_refused(texts):
-    scorer = scorer_of(build("opt"))
+    reader = reader_of(build("opt"))
     with pytest.raises(ConfigError, match=r"expected \[n, S L\] with L = 6"):
-        scorer.attention(texts[:, :-1])
-    with pytest.raises(ScorerError, match="reads at most 64 tokens; a window of attention has 72"):
-        scorer.attention(np.tile(texts, 3))
+        reader.attention(texts[:, :-1])
+    with pytest.raises(ModelError, match="reads at most 64 tokens; a window of attention has 72"):
+        reader.attention(np.tile(texts, 3))
     with pytest.raises(ConfigError, match="holds tokens"):
-        scorer.attention(texts + SIZE["vocab_size"])
+        reader.attention(texts + SIZE["vocab_size"])

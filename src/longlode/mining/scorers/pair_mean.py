@@ -6,13 +6,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from longlode.mining.estimators.base import DocumentScore, PairPlan, SegmentedDocument
-from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator, measure
 from longlode.mining.sampling import nested_pairs
+from longlode.mining.scorers.base import DocumentScore, PairPlan, SegmentedDocument
+from longlode.mining.scorers.pairwise import MeasuredPairs, PairwiseScorer, measure
 from longlode.mining.uncertainty import mean_error
 
 
-class PairMeanEstimator(PairwiseEstimator):
+class PairMeanScorer(PairwiseScorer):
     """Score = mean over the pairs that were read of a value that each has by itself.
 
     So few pairs estimate without bias what all would give, and by how much they miss follows from their spread.
@@ -29,8 +29,8 @@ class PairMeanEstimator(PairwiseEstimator):
         """What each pair says, float64 `[P]`. Args: the target's perplexity alone and after the source, `[P]`."""
 
     def within(self, start: int, stop: int) -> Self:
-        """The same estimator, reading pairs number `start` to `stop - 1` only. Windows side by side share no pair, and
-        all of them together are the pairs of the estimator without a window.
+        """The same scorer, reading pairs number `start` to `stop - 1` only. Windows side by side share no pair, and
+        all of them together are the pairs of the scorer without a window.
         """
         other = copy.copy(self)
         other.window = (start, stop)
@@ -42,12 +42,12 @@ class PairMeanEstimator(PairwiseEstimator):
         return chosen * (chosen - 1) // 2
 
     def options(self) -> dict[str, Any]:
-        """As of every estimator, and the window where there is one."""
+        """As of every scorer, and the window where there is one."""
         window = {} if self.window is None else {"window": list(self.window)}
         return super().options() | window
 
     def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
-        """As of every estimator of pairs; with a window, its share of them."""
+        """As of every scorer of pairs; with a window, its share of them."""
         plan = super().plan(doc, rng)
         if self.window is None:
             return plan

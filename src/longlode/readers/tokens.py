@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from longlode.core.errors import ScorerError
+from longlode.core.errors import ModelError
 from longlode.core.fingerprints import fingerprint
-from longlode.models.encoded_pieces import EncodedPieces, piece_cutter
+from longlode.readers.encoded_pieces import EncodedPieces, piece_cutter
 
 _PIECE_CHARACTERS = 1 << 20
 _GROUP_CHARACTERS = 16 << 20
@@ -19,14 +19,14 @@ _GROUP_CHARACTERS = 16 << 20
 class TextEncoder:
     """The fast tokenizer inside a transformers tokenizer, as a copy that never cuts or pads.
 
-    Raises: ScorerError when there is no fast tokenizer inside.
+    Raises: ModelError when there is no fast tokenizer inside.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         """Copy what is inside, whatever the original does later."""
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
-            raise ScorerError(
+            raise ModelError(
                 f"{type(tokenizer).__name__} has no fast tokenizer inside. Save one beside the model as "
                 "tokenizer.json."
             )
@@ -98,10 +98,10 @@ def _is_foreign(text: str) -> bool:
     return not text.isascii() and len(text.encode("utf-8", "surrogatepass")) > 1.2 * len(text)
 
 
-class TokensOnly:
-    """What is left of a scorer when no pass of its model is needed: its tokens. A scorer to mining's engine.
+class TokenReader:
+    """The tokens of a model, which is not loaded: a reader for scores that need no more.
 
-    The fingerprint names the tokenizer alone: scorers that share one give the same results here.
+    The fingerprint names the tokenizer alone: readers that share one give the same results here.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -115,32 +115,32 @@ class TokensOnly:
         return fingerprint({"tokenizer": self._encoder.to_str()})
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `TextEncoder.encode`; the tokens are those of `LMScorer` with the same tokenizer."""
+        """See `TextEncoder.encode`; the tokens are those of `LMReader` with the same tokenizer."""
         return self._encoder.encode(texts)
 
     def alone(self, segments: np.ndarray) -> NoReturn:
-        """Raises: ScorerError, as there is no model."""
-        raise ScorerError(_NO_MODEL)
+        """Raises: ModelError, as there is no model."""
+        raise ModelError(_NO_MODEL)
 
     def given(self, states: Any, sources: np.ndarray, targets: np.ndarray) -> NoReturn:
-        """Raises: ScorerError, as there is no model."""
-        raise ScorerError(_NO_MODEL)
+        """Raises: ModelError, as there is no model."""
+        raise ModelError(_NO_MODEL)
 
 
 @dataclass(frozen=True)
-class TokensSpec:
-    """What it takes to load a `TokensOnly`; picklable. path_or_id: folder or hub id of the scorer."""
+class TokenReaderSpec:
+    """What it takes to load a `TokenReader`; picklable. path_or_id: folder or hub id of the reader."""
 
     path_or_id: str
 
-    def __call__(self) -> TokensOnly:
-        """Load the tokenizer, nothing else. Raises: ScorerError that says what is missing."""
-        from longlode.models.scorer_source import load_scorer_tokenizer
+    def __call__(self) -> TokenReader:
+        """Load the tokenizer, nothing else. Raises: ModelError that says what is missing."""
+        from longlode.readers.source import load_reader_tokenizer
 
-        return TokensOnly(load_scorer_tokenizer(self.path_or_id))
+        return TokenReader(load_reader_tokenizer(self.path_or_id))
 
 
-_NO_MODEL = "this scorer was loaded without its model, to give tokens only. Load an LMScorer to read with it."
+_NO_MODEL = "this reader was loaded without its model, to give tokens only. Load an LMReader to read with it."
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicLayer
 
 @dataclass(frozen=True)
 class SegmentStates:
-    """Prefix states of the rows of one call of `LMScorer.alone` or `continued`, in blocks; opaque to its users.
+    """Prefix states of the rows of one call of `LMReader.alone` or `continued`, in blocks; opaque to its users.
 
     starts: int64 `[num_blocks + 1]`; block b holds rows `starts[b]` to `starts[b + 1] - 1`.
     tokens: int64 `[n, T]` on the model's device, all that was read, to read again a block that was not kept.

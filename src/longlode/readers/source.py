@@ -1,26 +1,26 @@
-"""Where a scorer comes from, what can be wrong with it, and the name of its content."""
+"""Where a model comes from, what can be wrong with it, and the name of its content."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from longlode.core.errors import InputError, ScorerError
+from longlode.core.errors import InputError, ModelError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.model_names import model_source
 from longlode.core.outputs import full_path
 from longlode.models import load
 from longlode.models.fingerprint import model_identity
 from longlode.models.load import load_tokenizer
-from longlode.models.scorer_text import TextEncoder
 from longlode.ops.devices import pick_device
+from longlode.readers.tokens import TextEncoder
 
 
-def load_scorer_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+def load_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
     """Load (model, tokenizer) for scoring from a folder or the hub: safetensors only, no code of theirs.
 
     Args: device: "auto" (a GPU if there is one) or a torch device.
-    Raises: ScorerError that says what is missing and what to do; BackendError for a device that is not here.
+    Raises: ModelError that says what is missing and what to do; BackendError for a device that is not here.
     """
     where = pick_device(device)
     folder = full_path(model_source(path_or_id))
@@ -29,18 +29,18 @@ def load_scorer_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -
     try:
         return load(path_or_id, dtype=dtype, device=where)
     except InputError as error:
-        raise ScorerError(f"No scorer: {error}") from None
+        raise ModelError(f"No model: {error}") from None
 
 
-def load_scorer_tokenizer(path_or_id: str | Path) -> Any:
-    """The tokenizer that `load_scorer_parts` gives, without the model. Raises as that."""
+def load_reader_tokenizer(path_or_id: str | Path) -> Any:
+    """The tokenizer that `load_parts` gives, without the model. Raises as that."""
     try:
         return load_tokenizer(path_or_id)
     except InputError as error:
-        raise ScorerError(f"No scorer: {error}") from None
+        raise ModelError(f"No model: {error}") from None
 
 
-def scorer_fingerprint(model: Any, encoder: TextEncoder) -> str:
+def reader_fingerprint(model: Any, encoder: TextEncoder) -> str:
     """Name what decides a score: weights, config, tokenizer, dtype."""
     return fingerprint({**model_identity(model), "tokenizer": encoder.to_str()})
 
@@ -52,8 +52,8 @@ def _check_weights(folder: Path) -> None:
         return
     pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
     if not pickled:
-        raise ScorerError(f"{folder} has a config.json but no weights; expected model.safetensors.")
-    raise ScorerError(
+        raise ModelError(f"{folder} has a config.json but no weights; expected model.safetensors.")
+    raise ModelError(
         f"{folder} keeps its weights in {pickled[0]}, a pickle, which can run code when opened; expected "
         'model.safetensors. If you trust it, convert it once: python -c "from transformers import '
         f"AutoModelForCausalLM as M; M.from_pretrained('{folder}', use_safetensors=False)"

@@ -10,9 +10,10 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from longlode.models import encoded_pieces, starter_folder
-from longlode.models.encoded_pieces import piece_cutter
-from longlode.models.scorer_text import TextEncoder
+from longlode.models import starter_folder
+from longlode.readers import encoded_pieces
+from longlode.readers.encoded_pieces import piece_cutter
+from longlode.readers.tokens import TextEncoder
 
 LLAMA = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"

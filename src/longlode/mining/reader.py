@@ -1,4 +1,4 @@
-"""The scorer: the only thing that mining knows of a model."""
+"""Readers: a language model as mining uses it, and all that mining knows of one."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -6,16 +6,16 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 
-class Scorer(Protocol):
+class Reader(Protocol):
     """A language model behind three calls; numpy at the boundary, so that mining needs no torch.
 
-    A scorer may split a call into batches of its own; it must not change what a row means, and a row of a
+    A reader may split a call into batches of its own; it must not change what a row means, and a row of a
     result depends on that row's arguments alone (up to rounding).
     """
 
     @property
     def fingerprint(self) -> str:
-        """Name of model, tokenizer and dtype together: two scorers of one fingerprint give the same
+        """Name of model, tokenizer and dtype together: two readers of one fingerprint give the same
         numbers.
         """
         ...
@@ -42,8 +42,8 @@ class Scorer(Protocol):
         ...
 
 
-class AttendingScorer(Scorer, Protocol):
-    """A scorer that also tells where its attention goes; only estimators with `needs_windows` ask for it."""
+class AttendingReader(Reader, Protocol):
+    """A reader that also tells where its attention goes; only scorers with `needs_windows` ask for it."""
 
     def attention(self, texts: np.ndarray) -> np.ndarray:
         """Read every text in one pass.
@@ -55,8 +55,8 @@ class AttendingScorer(Scorer, Protocol):
         ...
 
 
-class ContinuingScorer(Scorer, Protocol):
-    """A scorer that also reads on, segment after segment; only plans with `continues` ask for it."""
+class ContinuingReader(Reader, Protocol):
+    """A reader that also reads on, segment after segment; only plans with `continues` ask for it."""
 
     def continued(self, states: Any, sources: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, Any]:
         """Read every segment after all that its state has read.
@@ -68,8 +68,8 @@ class ContinuingScorer(Scorer, Protocol):
 
 
 @runtime_checkable
-class ThreadedScorer(Protocol):
-    """A scorer that computes in threads. Sums of another number of threads round otherwise, so it is told how many."""
+class ThreadedReader(Protocol):
+    """A reader that computes in threads. Sums of another number of threads round otherwise, so it is told how many."""
 
     def use_threads(self, count: int) -> None:
         """Read in `count` threads from now on, whatever this process is set to."""

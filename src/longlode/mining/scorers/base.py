@@ -1,6 +1,6 @@
-"""What an estimator is: which segments and pairs to read, and what the readings say about the document.
+"""What a scorer is: which segments and pairs to read, and what the readings say about the document.
 
-An estimator never sees the scorer. The engine asks it to `choose` segments and `plan` pairs for each
+A scorer never sees the reader. The engine asks it to `choose` segments and `plan` pairs for each
 document, reads the pairs of many documents together, and hands the readings back to `finish`.
 """
 
@@ -20,7 +20,7 @@ MAX_SEGMENTS = 256
 
 @dataclass(frozen=True, eq=False)
 class SegmentedDocument:
-    """One document as an estimator sees it. Letters: S segments that were chosen, L tokens each, F foreign
+    """One document as a scorer sees it. Letters: S segments that were chosen, L tokens each, F foreign
     ones.
 
     document: the corpus document with its `text` EMPTIED: a unit of work keeps tokens, not texts.
@@ -28,12 +28,12 @@ class SegmentedDocument:
     positions: int64 `[S]`, the place of each in the whole document, ascending.
     num_total_segments: whole segments in the document, >= S.
     all_tokens: int32 `[num_tokens]`, the whole document, the ragged tail included.
-    foreign: int64 `[F, L]`, segments of other documents of the unit, F <= the estimator's num_foreign. F is 0
-      when the unit holds no other document, so an estimator must cope with any F from 0.
+    foreign: int64 `[F, L]`, segments of other documents of the unit, F <= the scorer's num_foreign. F is 0
+      when the unit holds no other document, so a scorer must cope with any F from 0.
     repetition, gzip_ratio: the signals of `mining.baselines`; gzip_ratio is of the whole text.
-    digest: what the estimator's `digest` kept of the text.
-    attention: for `finish` of an estimator that needs windows, the shares of each, float32 `[S_w, S_w]` as of
-      `AttendingScorer.attention`; else empty.
+    digest: what the scorer's `digest` kept of the text.
+    attention: for `finish` of a scorer that needs windows, the shares of each, float32 `[S_w, S_w]` as of
+      `AttendingReader.attention`; else empty.
     """
 
     document: Document
@@ -69,7 +69,7 @@ class PairPlan:
     it in the plan has read, that pair's target included, not after its source alone. So pairs (1|0), (2|1), (3|2)
     of which the last two continue give s_3 after s_0 s_1 s_2. The source is then the target of the pair before.
 
-    windows: int `[W, 2]`, for estimators with `needs_windows`: rows first to stop - 1 are read in one pass for its
+    windows: int `[W, 2]`, for scorers with `needs_windows`: rows first to stop - 1 are read in one pass for its
     attention. They must be neighbours in the document.
     """
 
@@ -122,13 +122,13 @@ class PairPlan:
 
 @dataclass(frozen=True)
 class DocumentScore:
-    """What an estimator says of one document. None becomes null in the result, and so does a score unless
+    """What a scorer says of one document. None becomes null in the result, and so does a score unless
     "ok".
 
     score: higher = more long-range dependency. num_pairs: pairs inside the document that were read.
     strength_mean: mean DST over those pairs; strength_max_mean: mean over targets of their strongest pair.
-    gain_nats: what the estimator counts as gained, nats a token. specificity_mean: mean DSP over targets.
-    score_se: standard error of the score, in its units, where the estimator knows one.
+    gain_nats: what the scorer counts as gained, nats a token. specificity_mean: mean DSP over targets.
+    score_se: standard error of the score, in its units, where the scorer knows one.
     status: "ok" | "too_short" | "skipped" | "failed"; reason: why, also for an "ok" that the reader should
       know of.
     """
@@ -144,15 +144,15 @@ class DocumentScore:
     reason: str = ""
 
 
-class Estimator(ABC):
-    """Turns readings of a scorer into a document's score; pure numpy, picklable, without state between
+class Scorer(ABC):
+    """Turns readings of a reader into a document's score; pure numpy, picklable, without state between
     documents.
 
     name, version: part of every result's name; raise `version` when the numbers change.
     num_foreign: foreign segments wanted with each document.
-    min_segments: a document with fewer whole segments is "too_short" and never reaches the estimator.
-    needs_scorer: False for estimators that read no tokens; their documents have S = 0.
-    needs_readings: False for those that want the scorer's tokens but no pass of its model.
+    min_segments: a document with fewer whole segments is "too_short" and never reaches the scorer.
+    needs_reader: False for scorers that read no tokens; their documents have S = 0.
+    needs_readings: False for those that want the reader's tokens but no pass of its model.
     needs_unpaired: False for those that want nothing of a segment that is in no pair: it is not read.
     needs_windows: True for those that read the attention over the plan's windows, and no segment or pair.
     needs_pairs: True for those whose score is made of the `pairs` they sample: they refuse to read none.
@@ -164,7 +164,7 @@ class Estimator(ABC):
     version: ClassVar[int] = 1
     num_foreign: ClassVar[int] = 0
     min_segments: ClassVar[int] = 2
-    needs_scorer: ClassVar[bool] = True
+    needs_reader: ClassVar[bool] = True
     needs_readings: ClassVar[bool] = True
     needs_unpaired: ClassVar[bool] = True
     needs_windows: ClassVar[bool] = False
@@ -192,8 +192,8 @@ class Estimator(ABC):
 
     @property
     def reads_model(self) -> bool:
-        """Whether the model has to be run at all, set up as it is; if not, the scorer's tokenizer is enough."""
-        return self.needs_scorer and self.needs_readings
+        """Whether the model has to be run at all, set up as it is; if not, the reader's tokenizer is enough."""
+        return self.needs_reader and self.needs_readings
 
     def digest(self, text: str) -> Any:
         """What `finish` will need of the text itself, as `SegmentedDocument.digest`: the text is let go before."""
@@ -220,5 +220,5 @@ class Estimator(ABC):
         Args: alone float32 `[S + F, L - 1]`, nats of each segment's tokens (foreign ones last), NaN where it was
           not read for want of `needs_unpaired`; given float32
           `[P, L - 1]`, nats of each pair's target after its source. All finite: the engine has checked. Both
-          have no rows if the estimator needs no readings, or windows instead.
+          have no rows if the scorer needs no readings, or windows instead.
         """

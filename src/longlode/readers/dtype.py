@@ -1,4 +1,4 @@
-"""Which dtype a scorer should run in on this machine, when the user leaves it open."""
+"""Which dtype a model should be read in on this machine, when the user leaves it open."""
 
 import time
 
@@ -24,7 +24,7 @@ def fastest_dtype(device: str = "auto") -> tuple[str, str]:
 
 
 def products_per_second(dtype: torch.dtype) -> float:
-    """Matrix products of a small scorer's size on the CPU a second, tried for 50 ms or once."""
+    """Matrix products of a small model's size on the CPU a second, tried for 50 ms or once."""
     x = torch.randn(_ROWS, _WIDTH).to(dtype)
     weight = torch.randn(_WIDTH, _WIDTH).to(dtype)
     with torch.inference_mode():

@@ -2,9 +2,9 @@
 
     score = mean over tokens t of  p_long(t) * log(p_long(t) / p_short(t))
 
-with p the scorer's probability of the token that stands there. Source: LongFilter, arXiv 2510.25804, known here from
+with p the reader's probability of the token that stands there. Source: LongFilter, arXiv 2510.25804, known here from
 a summary of it: an 8B model, 64K against 4K tokens, overlapping windows. The ratio of 16 to 1 is kept, at the size of
-the scorers at hand:
+the readers at hand:
 
     short   s_i after s_{i-1}
     long    s_i after all segments of its window; windows of 16 segments begin every 8, and each gives the scores of
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from longlode.mining.estimators.base import DocumentScore, Estimator, PairPlan, SegmentedDocument
+from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
 
 WINDOW = 16
 """Segments of a long window: 2,048 tokens at 128 a segment, which OPT can just read."""
@@ -25,11 +25,11 @@ STRIDE = 8
 """Segments from one window to the next, and the context that every scored token has at least."""
 
 
-class ContextGainEstimator(Estimator):
-    """The mean of p log (p / p_short), at least 0 in expectation for a scorer that uses its context well.
+class ContextGainScorer(Scorer):
+    """The mean of p log (p / p_short), at least 0 in expectation for a reader that uses its context well.
 
     Reads about four times the document, of more than `max_segments` segments one contiguous stretch; `pairs` has no
-    effect. Needs a scorer that reads on (`ContinuingScorer`) and 9 segments.
+    effect. Needs a reader that reads on (`ContinuingReader`) and 9 segments.
     """
 
     name: ClassVar[str] = "context_gain"
@@ -65,7 +65,7 @@ class ContextGainEstimator(Estimator):
         """Compare the second half of every window with the short readings of the same segments."""
         num_scored = doc.num_segments - STRIDE
         in_windows = np.arange(len(plan.targets)) < len(plan.targets) - num_scored
-        assert plan.continues is not None, "this estimator's own plan"
+        assert plan.continues is not None, "this scorer's own plan"
         # Pairs of a window come in order: the one that does not continue is its first, with one segment before it.
         begun = np.maximum.accumulate(np.where(plan.continues, 0, np.arange(len(plan.targets))))
         num_before = np.arange(len(plan.targets)) - begun + 1

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from longlode.core.errors import ScorerError
+from longlode.core.errors import ModelError
 from longlode.mixers.attention import FullAttention, rotate
 
 _WEIGHT_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
@@ -69,14 +69,14 @@ def attention_shares(model: Any, reader: Any, tokens: Tensor, segment: int) -> T
     Args: reader, the part of `model` that reads; tokens `[n, S L]` on its device; segment, L.
     Returns: float32 `[n, S, S]`: `[:, i, j]` is the mean over full-attention layers, heads and queries in s_i of the
       attention to all keys in s_j; 0 for j > i, and every row sums to 1.
-    Raises: ScorerError when the model has no full-attention layer that tells its weights.
+    Raises: ModelError when the model has no full-attention layer that tells its weights.
     """
     config = model.config.get_text_config()
     context = getattr(config, "max_position_embeddings", None)
     if context is not None and tokens.shape[1] > context:
-        raise ScorerError(
-            f"The scorer reads at most {context} tokens; a window of attention has {tokens.shape[1]}. Use shorter "
-            "segments or a scorer with a longer context."
+        raise ModelError(
+            f"The model reads at most {context} tokens; a window of attention has {tokens.shape[1]}. Use shorter "
+            "segments or a model with a longer context."
         )
     num_heads = int(getattr(config, "num_attention_heads", None) or getattr(config, "num_heads", None) or 1)
     budget = _WEIGHT_BYTES["cuda" if tokens.device.type == "cuda" else "cpu"]
@@ -88,10 +88,10 @@ def attention_shares(model: Any, reader: Any, tokens: Tensor, segment: int) -> T
             reader(input_ids=block, use_cache=False)
         mean = total.mean()
         if mean is None:
-            raise ScorerError(
-                f"{type(model).__name__} has no layer of full attention that tells its weights, which the estimator "
-                "needs. Use a scorer that has, such as facebook/opt-350m, Llama, or a longlode model with the letter "
-                "A among its mixers; or another estimator."
+            raise ModelError(
+                f"{type(model).__name__} has no layer of full attention that tells its weights, which the scorer "
+                "needs. Use a model that has, such as facebook/opt-350m, Llama, or a longlode model with the letter "
+                "A among its mixers; or another scorer."
             )
         shares.append(mean)
     return torch.cat(shares)

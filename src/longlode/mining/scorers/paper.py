@@ -8,12 +8,12 @@ document.
 from typing import ClassVar
 
 from longlode.mining import dependency
-from longlode.mining.estimators.base import SegmentedDocument
-from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator
+from longlode.mining.scorers.base import SegmentedDocument
+from longlode.mining.scorers.pairwise import MeasuredPairs, PairwiseScorer
 from longlode.mining.uncertainty import sum_error
 
 
-class PaperEstimator(PairwiseEstimator):
+class PaperScorer(PairwiseScorer):
     """LDS with alpha = beta = 1, threshold 0.1 and the distance (i - j) / (n - 1) of the document itself."""
 
     name: ClassVar[str] = "paper"

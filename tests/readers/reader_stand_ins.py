@@ -1,4 +1,4 @@
-"""Tiny random causal models of many kinds, and a byte-level tokenizer, for the scorer's tests."""
+"""Tiny random causal models of many kinds, and a byte-level tokenizer, for the reader's tests."""
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -1,4 +1,4 @@
-"""What estimators that read pairs share: the pairs of a document, measured one by one."""
+"""What scorers that read pairs share: the pairs of a document, measured one by one."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from longlode.mining import dependency
-from longlode.mining.estimators.base import DocumentScore, Estimator, PairPlan, SegmentedDocument
 from longlode.mining.sampling import sample_pairs
+from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def measure(
     )
 
 
-class PairwiseEstimator(Estimator):
+class PairwiseScorer(Scorer):
     """Reads pairs inside the document; a subclass says only what the score is."""
 
     needs_unpaired: ClassVar[bool] = False
@@ -78,7 +78,7 @@ class PairwiseEstimator(Estimator):
 
     @property
     def reads_model(self) -> bool:
-        """As of every estimator, but not for 0 pairs."""
+        """As of every scorer, but not for 0 pairs."""
         return super().reads_model and self.pairs != 0
 
     @abstractmethod

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from longlode.mining.baselines import far_overlap
-from longlode.mining.estimators.base import DocumentScore, Estimator, PairPlan, SegmentedDocument
+from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
 
 NUM_TOKENS = 2
 """Tokens of a window; of 2, 3 and 4 the best on the labelled set (docs/experiments.md)."""
@@ -15,10 +15,10 @@ RARE_SHARE = 0.1
 """Windows in more than this share of the document's segments (but at least in two) are its common wording."""
 
 
-class OverlapEstimator(Estimator):
+class OverlapScorer(Scorer):
     """Score = share of the rare n-token windows of a segment that stand in a segment further back than its neighbour.
 
-    Tokens are the scorer's; its model is never run. It knows nothing of order: text that repeats itself with changes,
+    Tokens are the reader's; its model is never run. It knows nothing of order: text that repeats itself with changes,
     and a list whose items share terms, score high. That is what makes it a baseline.
     """
 

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from longlode.mining.coherence import NEAR_TOKENS, SPAN_TOKENS, spans
-from longlode.mining.estimators.base import SegmentedDocument
-from longlode.mining.estimators.pairwise import MeasuredPairs
-from longlode.mining.estimators.row_pairs import RowPairsEstimator
 from longlode.mining.order import information, mean_and_error, order_contrast
+from longlode.mining.scorers.base import SegmentedDocument
+from longlode.mining.scorers.pairwise import MeasuredPairs
+from longlode.mining.scorers.row_pairs import RowPairsScorer
 
 
 def order_score(tokens: np.ndarray) -> tuple[float, float | None]:
@@ -18,7 +18,7 @@ def order_score(tokens: np.ndarray) -> tuple[float, float | None]:
     return mean_and_error(result.contrast * information(tokens), result.counted, span)
 
 
-class OrderEstimator(RowPairsEstimator):
+class OrderScorer(RowPairsScorer):
     """Score = mean over counted tokens of information x contrast, nats a token (`mining.order`).
 
     It says how many nats a token of the document's own vocabulary are announced in the ~1,000 tokens before the near
@@ -29,7 +29,7 @@ class OrderEstimator(RowPairsEstimator):
     name: ClassVar[str] = "order"
 
     def options(self) -> dict[str, Any]:
-        """The pair budget, and the sizes of this estimator."""
+        """The pair budget, and the sizes of this scorer."""
         return super().options() | {"near": list(NEAR_TOKENS), "span": SPAN_TOKENS}
 
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:

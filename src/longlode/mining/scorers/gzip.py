@@ -4,10 +4,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from longlode.mining.estimators.base import DocumentScore, Estimator, PairPlan, SegmentedDocument
+from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
 
 
-class GzipEstimator(Estimator):
+class GzipScorer(Scorer):
     """Score = 1 - compressed / raw bytes: higher = more of the text is foretold by the text before it.
 
     gzip looks back 32 KiB, so its "long range" is about 60 segments; repetitive logs score highest.
@@ -15,7 +15,7 @@ class GzipEstimator(Estimator):
 
     name: ClassVar[str] = "gzip"
     min_segments: ClassVar[int] = 0
-    needs_scorer: ClassVar[bool] = False
+    needs_reader: ClassVar[bool] = False
 
     def options(self) -> dict[str, Any]:
         """Nothing: neither pairs nor segments are read."""

@@ -9,7 +9,7 @@ Checked against `prolong/run.py` and `run_batch_multi_process.py` of github.com/
     R8   Of a document with more segments than the window, as many segments as the window holds are drawn at
          random from the whole document, and i - j counts drawn segments, not segments of the text. Kept.
     R9   A segment's first token is never scored, not even after a source, where it has a context. Kept
-         (Scorer).
+         (Reader).
     R10  The tail after the last whole segment is dropped. Kept (segments.py).
     R11  Segments are read without BOS, and nothing subtracts what any text of the kind would have given: a source
          from another document of the same domain has most of the strength of one from the document itself
@@ -17,7 +17,7 @@ Checked against `prolong/run.py` and `run_batch_multi_process.py` of github.com/
 
 What is not kept, because it is an accident of the program and no part of the score:
 
-    X1   fp16 logits, loss and exp: coarse steps of perplexity, infinity above 65,504. Here: the scorer's own
+    X1   fp16 logits, loss and exp: coarse steps of perplexity, infinity above 65,504. Here: the reader's own
          dtype, then float64.
     X2   Any exception gives the score 0, and a document of no whole segment 0 or a crash. Here: a status and
          a reason, and no score.
@@ -31,12 +31,12 @@ from typing import ClassVar
 import numpy as np
 
 from longlode.mining import dependency
-from longlode.mining.estimators.base import DocumentScore, PairPlan, SegmentedDocument
-from longlode.mining.estimators.pairwise import MeasuredPairs, PairwiseEstimator
+from longlode.mining.scorers.base import DocumentScore, PairPlan, SegmentedDocument
+from longlode.mining.scorers.pairwise import MeasuredPairs, PairwiseScorer
 from longlode.mining.uncertainty import sum_error
 
 
-class ReleaseEstimator(PairwiseEstimator):
+class ReleaseScorer(PairwiseScorer):
     """ProLong as released. The window W of R1 is `max_segments`; all pairs (None) is its sample size -1."""
 
     name: ClassVar[str] = "release"

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 from longlode.core.errors import InputError
 from longlode.mining.background import packaged_background
 from longlode.mining.coherence import Measurements, Words, coherence_score, packaged_weights, read_words
-from longlode.mining.estimators.base import SegmentedDocument
-from longlode.mining.estimators.pairwise import MeasuredPairs
-from longlode.mining.estimators.row_pairs import RowPairsEstimator
+from longlode.mining.scorers.base import SegmentedDocument
+from longlode.mining.scorers.pairwise import MeasuredPairs
+from longlode.mining.scorers.row_pairs import RowPairsScorer
 
 
-class DefaultEstimator(RowPairsEstimator):
+class DefaultScorer(RowPairsScorer):
     """Score = log-odds, in nats, that the document is one text in its own order (`mining.coherence`).
 
     0 is as likely as not; the number does not grow with length. It asks whether passages need what stands before them,
