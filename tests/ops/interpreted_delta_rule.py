@@ -9,6 +9,7 @@ import os
 import pytest
 import torch
 from ops_cases import largest_difference, make_inputs, relative_error, results
+from test_ops_delta_rule_grouped import grouped, head_by_head
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs TRITON_INTERPRET=1 from the start of the process", allow_module_level=True)
@@ -148,6 +149,11 @@ def test_no_state_no_gradient_and_strides():
         o, final = delta_rule(**strided, **OPTIONS, scale=scale)
         assert relative_error(o, exact[0] * (1.0 if scale is None else 4.0)) < 1e-5
         assert relative_error(final, exact[1]) < 1e-5
+
+
+def test_grouped_values():
+    inputs = {name: x.float() for name, x in grouped(1, 40, 2, 2, 16, 16, gated=True).items()}
+    assert largest_difference(results(inputs, **OPTIONS), results(inputs, run=head_by_head)) < 1e-5
 
 
 def test_repeats_are_bitwise_equal():

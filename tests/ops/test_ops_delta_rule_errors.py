@@ -20,10 +20,14 @@ def arguments(**changes):
     ("changes", "message"),
     [
         ({"k": torch.zeros(2, 6, 2, 5)}, r"k has shape \[2, 6, 2, 5\]; expected \[B=2, T=6, H=2, K=4\]"),
-        ({"v": torch.zeros(2, 6, 3)}, r"v has shape .* expected \[B=2, T=6, H=2, V\]"),
+        ({"v": torch.zeros(2, 6, 3)}, r"v has shape .* expected \[B=2, T=6, HV, V\]"),
+        (
+            {"v": torch.zeros(2, 6, 3, 3), "beta": torch.zeros(2, 6, 3)},
+            "v has 3 heads and q has 2; .* a multiple",
+        ),
         ({"beta": torch.zeros(2, 6, 2, 1)}, "beta has shape"),
         ({"g": torch.zeros(2, 6)}, "g has shape"),
-        ({"state": torch.zeros(3, 2, 4, 3)}, r"state has shape .* expected \[N=2, H=2, K=4, V=3\]"),
+        ({"state": torch.zeros(3, 2, 4, 3)}, r"state has shape .* expected \[N=2, HV=2, K=4, V=3\]"),
         ({"k": torch.zeros(2, 6, 2, 4).double()}, "k is torch.float64 and q is torch.float32"),
         ({"beta": torch.zeros(2, 6, 2, dtype=torch.int64)}, "beta is torch.int64"),
         ({"chunk_size": 48}, "chunk_size is 48; expected None or one of"),
@@ -102,3 +106,6 @@ def test_step_refuses_wrong_shapes():
     token = {name: x[name][:, 0] for name in ("q", "k", "v", "beta")}
     with pytest.raises(ConfigError, match="state has shape"):
         delta_rule_step(**token, state=x["state"][:1])
+    wide = {"v": torch.zeros(2, 3, 3), "beta": torch.zeros(2, 3), "state": torch.zeros(2, 3, 4, 3)}
+    with pytest.raises(ConfigError, match="v has 3 heads and q has 2"):
+        delta_rule_step(**{**token, **wide})

@@ -44,11 +44,12 @@ def delta_rule(
     Args:
       q, k: `[B, T, H, K]`, k of unit norm (or less: the state may grow otherwise); float64, 32, 16 or
         bfloat16.
-      v: `[B, T, H, V]`, dtype of q.
-      beta: `[B, T, H]`, write strength in [0, 1]; up to 2 gives negative eigenvalues.
-      g: `[B, T, H]`, log-decay in nats a token, <= 0 (-inf clears the state); None is no decay.
+      v: `[B, T, HV, V]`, dtype of q. HV is H or a multiple of it: then each head of q and k serves HV / H consecutive
+        heads of v (grouped values), which have beta, g and states of their own.
+      beta: `[B, T, HV]`, write strength in [0, 1]; up to 2 gives negative eigenvalues.
+      g: `[B, T, HV]`, log-decay in nats per token, <= 0 (-inf clears the state); None is no decay.
       scale: factor on the output; None is K ** -0.5.
-      state: `[N, H, K, V]`, the state before the first token of each document; None is zero.
+      state: `[N, HV, K, V]`, the state before the first token of each document; None is zero.
       cu_seqlens: integer `[N + 1]`, or `ops.packed.Offsets`: token offsets of N packed documents; B must be 1.
         Row n of `state` belongs to document n. Without it N = B.
       chunk_size: tokens a chunk, a power of two from 4 to 256 (triton, native: 16, 32, 64); None picks it.
@@ -56,7 +57,7 @@ def delta_rule(
         the call and agreed there with the chunkwise path; else chunkwise, which may also be traced and compiled;
         under transforms of torch.func and forward-mode derivatives the reference; the log says why), or one of
         `available_backends()`.
-    Returns: o `[B, T, H, V]` in q.dtype, and the state after the last token of each document `[N, H, K, V]`,
+    Returns: o `[B, T, HV, V]` in q.dtype, and the state after the last token of each document `[N, HV, K, V]`,
       float32 (float64 for float64 inputs). Arithmetic runs in the state's dtype (triton: products of bfloat16
       inputs on bfloat16 operands). Gradients flow to every
       tensor argument, from o and from the state. The same inputs give bitwise the same results.
@@ -69,6 +70,7 @@ def delta_rule(
     if chunk_size is not None and chunk_size not in _CHUNK_SIZES:
         raise ConfigError(f"chunk_size is {chunk_size}; expected None or one of {_CHUNK_SIZES}.")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q, k = (_for_each_value_head(x, v.shape[2]) for x in (q, k))
     inputs = tuple(map(resolved, (q, k, v, beta, g, state)))
     request = Request(q.device, q.dtype, q.shape[-1], v.shape[-1], g is not None, chunk_size)
     chosen = BACKENDS.pick(backend, inputs, q.device, request)
@@ -89,20 +91,22 @@ def delta_rule_step(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One token of `delta_rule`, for decoding.
 
-    Args: q, k `[B, H, K]`, v `[B, H, V]`, beta and g `[B, H]`, state `[B, H, K, V]`, as in `delta_rule`.
-    Returns: o `[B, H, V]` in q.dtype and the new state (a new tensor; the old one is left as it was).
+    Args: q, k `[B, H, K]`, v `[B, HV, V]`, beta and g `[B, HV]`, state `[B, HV, K, V]`, as in `delta_rule`.
+    Returns: o `[B, HV, V]` in q.dtype and the new state (a new tensor; the old one is left as it was).
     Cost: O(K V) a head, whatever came before. Raises: ConfigError on shapes and dtypes, as `delta_rule`.
     """
     sizes: dict[str, int] = {}
     check_shape("q", q, "B H K", sizes)
     check_shape("k", k, "B H K", sizes)
-    check_shape("v", v, "B H V", sizes)
-    check_shape("beta", beta, "B H", sizes)
-    check_shape("state", state, "B H K V", sizes)
+    check_shape("v", v, "B HV V", sizes)
+    check_shape("beta", beta, "B HV", sizes)
+    check_shape("state", state, "B HV K V", sizes)
     if g is not None:
-        check_shape("g", g, "B H", sizes)
+        check_shape("g", g, "B HV", sizes)
+    _check_heads(sizes)
     check_dtypes({"q": q, "k": k, "v": v}, {"beta": beta, "g": g, "state": state})
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q, k = (_for_each_value_head(x, v.shape[1], dim=1) for x in (q, k))
     inputs = tuple(map(resolved, (q, k, v, beta, g, state)))
     present = [x for x in inputs if x is not None]
     request = StepRequest(
@@ -146,16 +150,35 @@ def _check(
     sizes: dict[str, int] = {}
     check_shape("q", q, "B T H K", sizes)
     check_shape("k", k, "B T H K", sizes)
-    check_shape("v", v, "B T H V", sizes)
-    check_shape("beta", beta, "B T H", sizes)
+    check_shape("v", v, "B T HV V", sizes)
+    check_shape("beta", beta, "B T HV", sizes)
     if g is not None:
-        check_shape("g", g, "B T H", sizes)
-    for letter in "BTHKV":
-        if sizes[letter] == 0:
-            raise ConfigError(f"{letter} is 0 (q has shape {list(q.shape)}); expected at least 1.")
+        check_shape("g", g, "B T HV", sizes)
+    for name, size in sizes.items():
+        if size == 0:
+            raise ConfigError(
+                f"{name} is 0 (q has shape {list(q.shape)}, v {list(v.shape)}); expected at least 1."
+            )
+    _check_heads(sizes)
     check_dtypes({"q": q, "k": k, "v": v}, {"beta": beta, "g": g, "state": state})
     offsets = document_offsets(cu_seqlens, sizes["B"], sizes["T"])
     sizes["N"] = sizes["B"] if offsets is None else len(offsets) - 1
     if state is not None:
-        check_shape("state", state, "N H K V", sizes)
+        check_shape("state", state, "N HV K V", sizes)
     return offsets
+
+
+def _check_heads(sizes: dict[str, int]) -> None:
+    if sizes["HV"] % sizes["H"]:
+        raise ConfigError(
+            f"v has {sizes['HV']} heads and q has {sizes['H']}; expected as many, or a multiple (each head of q and k "
+            "then serves several of v)."
+        )
+
+
+def _for_each_value_head(x: torch.Tensor, num_value_heads: int, dim: int = 2) -> torch.Tensor:
+    """x with each of its heads repeated for the value heads that it serves; gradients of the copies add up."""
+    repeats = num_value_heads // x.shape[dim]
+    if repeats == 1:
+        return x
+    return x.unsqueeze(dim + 1).expand(*x.shape[: dim + 1], repeats, x.shape[-1]).flatten(dim, dim + 1)
