@@ -1,24 +1,26 @@
 """Each mixer against its equations, written out here a second time with loops."""
 
 import math
-from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from longlode.mixers import MIXERS, MixerSettings
+from longlode.mixers import LETTERS, MIXERS
 
-SETTINGS = MixerSettings(hidden_size=10, num_heads=2, num_kv_heads=1, head_dim=4, window=3)
-T = 9
+SETTINGS = SimpleNamespace(
+    num_heads=2, num_kv_heads=1, head_dim=4, window=3, conv_size=4, norm_eps=1e-6, rope_theta=10000.0
+)
+D, T = 10, 9
 
 
-def build(letter, settings):
+def build(letter, **settings):
     torch.manual_seed(3)
-    mixer = MIXERS[letter](settings).double()
+    mixer = MIXERS.get(LETTERS[letter]).from_settings(settings, vars(SETTINGS)).build(D).double()
     with torch.no_grad():
         for parameter in mixer.parameters():
             parameter.normal_(0, 0.6)
-    return mixer, torch.randn(T, settings.hidden_size, dtype=torch.float64)
+    return mixer, torch.randn(T, D, dtype=torch.float64)
 
 
 def silu(x):
@@ -64,17 +66,14 @@ def delta_layer(mixer, x, settings, gated):
 @pytest.mark.parametrize("letter", ["D", "G"])
 @pytest.mark.parametrize("extras", [False, True])
 def test_delta_rule_layers(letter, extras):
-    settings = replace(
-        SETTINGS, allow_neg_eigval=extras, use_output_gate=extras, expand_v=1.5 if extras else 1.0
-    )
-    mixer, x = build(letter, settings)
-    y, _ = mixer(x[None])
-    torch.testing.assert_close(y[0], delta_layer(mixer, x, settings, letter == "G"), rtol=0, atol=1e-12)
+    mixer, x = build(letter, allow_neg_eigval=extras, use_output_gate=extras, expand_v=1.5 if extras else 1.0)
+    want = delta_layer(mixer, x, mixer.config, letter == "G")
+    torch.testing.assert_close(mixer(x[None]).y[0], want, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("letter", ["S", "A"])
 def test_attention_layers(letter):
-    mixer, x = build(letter, SETTINGS)
+    mixer, x = build(letter)
     heads, K = SETTINGS.num_heads, SETTINGS.head_dim
 
     def turned(u, t):
@@ -97,8 +96,7 @@ def test_attention_layers(letter):
             ]
             shares = torch.tensor(scores, dtype=torch.float64).softmax(0)
             output[t, part] = shares @ v[first : t + 1]
-    y, _ = mixer(x[None])
-    torch.testing.assert_close(y[0], output @ mixer.o_proj.weight.T, rtol=0, atol=1e-12)
+    torch.testing.assert_close(mixer(x[None]).y[0], output @ mixer.o_proj.weight.T, rtol=0, atol=1e-12)
 
 
 def conv(x, taps):
@@ -118,7 +116,7 @@ def rms(u, weight, eps):
 
 def test_linear_attention_divides_by_its_normaliser_or_not():
     """With the normaliser of arXiv 2006.16236 in front of the RMSNorm nothing changes but the size of eps."""
-    mixer, x = build("L", SETTINGS)
+    mixer, x = build("L")
     weights = {name: parameter.detach() for name, parameter in mixer.named_parameters()}
     K = SETTINGS.head_dim
     q, k, v = (x @ weights[f"{name}_proj.weight"].T for name in "qkv")
@@ -138,7 +136,7 @@ def test_linear_attention_divides_by_its_normaliser_or_not():
 
 
 def test_gated_linear_attention():
-    mixer, x = build("C", SETTINGS)
+    mixer, x = build("C")
     weights = {name: parameter.detach() for name, parameter in mixer.named_parameters()}
     V, K = SETTINGS.head_dim, SETTINGS.head_dim // 2
     q, k, v = (x @ weights[f"{name}_proj.weight"].T for name in "qkv")
@@ -153,12 +151,11 @@ def test_gated_linear_attention():
             S = torch.diag(fades[t, keys]) @ S + torch.outer(k[t, keys], v[t, values])
             o = rms(S.T @ q[t, keys] / math.sqrt(K), weights["o_norm.weight"], SETTINGS.norm_eps)
             output[t, values] = o * gate[t, values]
-    y, _ = mixer(x[None])
-    torch.testing.assert_close(y[0], output @ weights["o_proj.weight"].T, rtol=0, atol=1e-12)
+    torch.testing.assert_close(mixer(x[None]).y[0], output @ weights["o_proj.weight"].T, rtol=0, atol=1e-12)
 
 
 def test_mamba2():
-    mixer, x = build("M", SETTINGS)
+    mixer, x = build("M")
     weights = {name: parameter.detach() for name, parameter in mixer.named_parameters()}
     K = SETTINGS.head_dim
     inner = conv(x @ weights["x_proj.weight"].T, weights["x_conv1d.weight"])
@@ -175,5 +172,25 @@ def test_mamba2():
             output[t, part] = S.T @ C[t] + weights["skip"][head] * inner[t, part]
     gated = output * silu(x @ weights["z_proj.weight"].T)
     normed = torch.stack([rms(u, weights["o_norm.weight"], SETTINGS.norm_eps) for u in gated])
-    y, _ = mixer(x[None])
-    torch.testing.assert_close(y[0], normed @ weights["o_proj.weight"].T, rtol=0, atol=1e-12)
+    torch.testing.assert_close(mixer(x[None]).y[0], normed @ weights["o_proj.weight"].T, rtol=0, atol=1e-12)
+
+
+# Multiplications and additions per token beside the Linear modules, counted by hand for 2 heads of 4 over 9 tokens:
+# convolutions of 4 taps; then per head a K x V memory is read, erased and written (6 K V), or written and read (4 K V);
+# attention meets (t + 1) keys, at most 3 through the window, twice.
+BESIDE_LINEAR = {
+    "D": 2 * 4 * 3 * 8 + 6 * 2 * 16,
+    "G": 2 * 4 * 3 * 8 + 6 * 2 * 16,
+    "L": 4 * 2 * 16,
+    "C": 4 * 2 * 2 * 4,
+    "M": 2 * 4 * (8 + 2 * 4) + 4 * 2 * 16,
+    "A": 4 * 8 * sum(range(1, 10)) / 9,
+    "S": 4 * 8 * (1 + 2 + 3 * 7) / 9,
+}
+
+
+@pytest.mark.parametrize("letter", LETTERS)
+def test_operations_per_token(letter):
+    mixer, _ = build(letter)
+    dense = sum(2 * m.weight.numel() for m in mixer.modules() if isinstance(m, torch.nn.Linear))
+    assert mixer.flops_per_token(T) == pytest.approx(dense + BESIDE_LINEAR[letter])

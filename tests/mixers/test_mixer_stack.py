@@ -25,7 +25,7 @@ def test_reads(text, layers):
     [
         ("", "empty"),
         ("  ", "empty"),
-        ("DXD", r"'DXD' cannot be read at position 2: 'X' is no mixer; use D \(DeltaNet\), G "),
+        ("DXD", r"'DXD' cannot be read at position 2: 'X' is no mixer; use D \(delta_net\), G "),
         ("d*2", "'d' is no mixer"),
         ("D *3", "position 3: '\\*' has no letters"),
         ("D*0", "position 3: '0' is no count"),

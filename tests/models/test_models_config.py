@@ -5,6 +5,7 @@ import torch
 
 from longlode.core.errors import ConfigError
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
+from longlode.models.keywords import CACHE_KEYWORD
 from longlode.models.presets import PRESETS, preset
 
 CONFIGS = {
@@ -32,20 +33,20 @@ def make(**fields):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_closed_forms_equal_the_built_model(name):
+def test_numbers_are_those_of_the_built_model(name):
     config = make(**CONFIGS[name])
     model = LonglodeForCausalLM(config).eval()
     assert config.num_params == model.num_parameters()
-    blocks = model.model.layers
     for tokens in (1, 9):
         out = model(torch.zeros(2, tokens, dtype=torch.long))
-        assert out.past_key_values.num_bytes == 2 * config.state_bytes(tokens)
+        assert out[CACHE_KEYWORD].num_bytes == 2 * config.state_bytes(tokens)
+        assert config.flops_per_token(tokens) == model.flops_per_token(tokens)
         mlp_and_head = sum(
             2 * module.weight.numel()
             for path, module in model.named_modules()
             if isinstance(module, torch.nn.Linear) and ".attn." not in path
         )
-        mixers = sum(block.attn.flops_per_token(tokens) for block in blocks)
+        mixers = sum(block.attn.flops_per_token(tokens) for block in model.model.layers)
         assert config.flops_per_token(tokens) == pytest.approx(mlp_and_head + mixers)
 
 
@@ -94,8 +95,8 @@ def test_what_follows_from_the_stack():
     assert config.num_hidden_layers == 5
     assert config.layer_types == ["linear_attention", "sliding_attention"] * 2 + ["full_attention"]
     assert (config.head_dim, config.num_kv_heads, config.intermediate_size) == (24, 4, 256)
-    attention = make(mixers="A", attn_num_heads=2, hidden_size=96).mixer_settings()
-    assert (attention.query_heads, attention.query_dim, attention.num_kv_heads) == (2, 48, 2)
+    (layer,) = make(mixers="A", attn_num_heads=2, hidden_size=96).layer_configs
+    assert (layer.mixer.num_heads, layer.mixer.head_dim, layer.mixer.key_heads) == (2, 48, 2)
     assert (config.num_attention_heads, config.num_key_value_heads, config.sliding_window) == (4, 4, 2048)
 
 

@@ -135,8 +135,8 @@ def test_read_and_written_back_bit_for_bit(tmp_path, hybrid):
     assert type(model) is LonglodeForCausalLM
     assert model.config.stack == ("DSD" if hybrid else "DDD")
     if hybrid:
-        settings = model.config.mixer_settings()
-        assert (settings.window, settings.num_kv_heads, settings.rope_theta) == (7, 2, 500.0)
+        attention = model.config.layer_configs[1].mixer
+        assert (attention.window, attention.num_kv_heads, attention.rope_theta) == (7, 2, 500.0)
     for name, value in model.state_dict().items():
         assert torch.equal(value, tensors[name]), name
     save_for_fla(model, tmp_path / "back")

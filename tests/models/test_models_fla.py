@@ -131,7 +131,7 @@ def test_a_checkpoint_computes_what_flas_equations_say(name, tmp_path):
     assert load_file(tmp_path / "back" / "model.safetensors").keys() == tensors.keys()
     again = json.loads((tmp_path / "back" / "config.json").read_text())
     torch.testing.assert_close(forward(again | {"attn": fields.get("attn")}, tensors, tokens), want)
-    assert config_from_fla(again).mixer_settings() == model.config.mixer_settings()
+    assert config_from_fla(again).layer_configs == model.config.layer_configs
 
 
 def in_bfloat16(tensors, wide=()):

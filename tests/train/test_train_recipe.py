@@ -1,10 +1,12 @@
 """Recipes: typed, described, and refused with the reason when they make no sense."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from longlode.core.errors import ConfigError, InputError
+from longlode.mixers import LETTERS, MIXERS
 from longlode.models import LonglodeConfig
 from longlode.train import Recipe
 from longlode.train.recipe import ModelSection, recipe_changes
@@ -98,13 +100,77 @@ def test_every_field_says_what_it_is():
             assert field.description.endswith((".", '".')), name
 
 
-def test_the_model_section_is_the_config():
+def test_the_model_section_the_config_and_the_mixers_have_the_same_settings():
+    """Field by field: what the model can be told is a key of recipes, what a mixer can be told is told the model."""
     config = LonglodeConfig(mixers="D", hidden_size=768, num_heads=3)
     section = ModelSection(mixers="D", hidden_size=768, num_heads=3)
+    described = {field.name: field for field in dataclasses.fields(LonglodeConfig) if "doc" in field.metadata}
+    assert set(ModelSection.model_fields) == set(described)
     for name, field in ModelSection.model_fields.items():
+        assert field.description == described[name].metadata["doc"]
+        assert field.is_required() == (name in ("hidden_size", "num_heads")), name
+        if not field.is_required():
+            assert field.default == described[name].default, name
         if field.default is not None and not field.is_required():
             assert getattr(section, name) == getattr(config, name), name
-        assert hasattr(config, name), name
+    shared = set()
+    for mixer in LETTERS.values():
+        for field in dataclasses.fields(MIXERS.get(mixer)):
+            assert field.metadata["shared"], f"{mixer}.{field.name} cannot be set by a stack of letters"
+            shared |= set(field.metadata["shared"])
+    own = {"mixers", "layers", "hidden_size", "intermediate_size", "initializer_range", "tie_word_embeddings"}
+    assert shared == set(described) - own
+
+
+def test_every_key_of_the_model_section_reaches_the_mixers():
+    given = {
+        "num_heads": 4,
+        "head_dim": 10,
+        "num_kv_heads": 3,
+        "expand_v": 1.5,
+        "window": 7,
+        "conv_size": 3,
+        "allow_neg_eigval": True,
+        "use_output_gate": True,
+        "rope_theta": 99.0,
+        "attn_num_heads": 6,
+        "attn_head_dim": 8,
+        "qkv_bias": True,
+        "norm_eps": 1e-3,
+    }
+    section = ModelSection(mixers="DS", hidden_size=64, **given)
+    layers = LonglodeConfig(vocab_size=9, **section.model_dump(exclude_none=True)).layer_configs
+    delta, window = (layer.mixer.to_dict() for layer in layers)
+    both = (
+        "expand_v",
+        "conv_size",
+        "allow_neg_eigval",
+        "use_output_gate",
+        "norm_eps",
+        "num_heads",
+        "head_dim",
+    )
+    assert {name: delta[name] for name in both} == {name: given[name] for name in both}
+    assert window == {
+        "num_heads": 6,
+        "head_dim": 8,
+        "num_kv_heads": 3,
+        "rope_theta": 99.0,
+        "qkv_bias": True,
+        "window": 7,
+    }
+
+
+def test_a_recipe_with_layers(tmp_path):
+    text = TEXT.replace('mixers = "', "#") + '\n[[model.layers]]\nmixer = "attention"\nrope_theta = 5.0\n'
+    (tmp_path / "r.toml").write_text(text)
+    recipe = Recipe.load(tmp_path / "r.toml")
+    assert recipe.resolved()["model"]["layers"] == [{"mixer": "attention", "rope_theta": 5.0}]
+    assert Recipe.parse(recipe.resolved()) == recipe
+    both = text.replace("[model]", '[model]\nmixers = "D"')
+    (tmp_path / "r.toml").write_text(both)
+    with pytest.raises(ConfigError, match=r"model.mixers and model.layers .* set one of them"):
+        Recipe.load(tmp_path / "r.toml")
 
 
 def test_only_free_keys_may_change(path):

@@ -1,20 +1,44 @@
 """mixers: the layers that move information between tokens, behind one interface.
 
 May import: core, ops.
-Start reading: `base.py` (the interface and its laws), then `delta_net.py`; `stack.py` reads "DS*12".
+Start reading: `base.py` (the interface and its laws), then `delta_net.py`; `context.py` (what a forward pass knows of
+the sequence); `stack.py` reads "DS*12".
+
+Every module here that defines a `MixerConfig` with a name brings a mixer; nothing lists them.
 """
 
+from longlode.core.plugins import Registry
 from longlode.mixers.attention import FullAttention, SlidingWindowAttention
-from longlode.mixers.base import Mixer, MixerSettings, State
+from longlode.mixers.base import (
+    Mixer,
+    MixerConfig,
+    MixerOutput,
+    MixerTraits,
+    ParameterRule,
+    State,
+    setting,
+)
+from longlode.mixers.context import ONE_RANK, SequenceContext, SequenceShard
 from longlode.mixers.delta_net import DeltaNet, GatedDeltaNet
 from longlode.mixers.gated_linear_attention import GatedLinearAttention
 from longlode.mixers.linear_attention import LinearAttention
 from longlode.mixers.mamba2 import Mamba2
 from longlode.mixers.norm import RMSNorm
-from longlode.mixers.stack import MIXERS, parse_stack
+from longlode.mixers.segment_map import SegmentMap
+from longlode.mixers.stack import LETTERS, parse_stack
+
+MIXERS: Registry[MixerConfig] = Registry(
+    "mixer",
+    MixerConfig,  # type: ignore[type-abstract]
+    package="longlode.mixers",
+    group="longlode.mixers",
+)
+"""The configs of all mixers, by name."""
 
 __all__ = [
+    "LETTERS",
     "MIXERS",
+    "ONE_RANK",
     "DeltaNet",
     "FullAttention",
     "GatedDeltaNet",
@@ -22,9 +46,16 @@ __all__ = [
     "LinearAttention",
     "Mamba2",
     "Mixer",
-    "MixerSettings",
+    "MixerConfig",
+    "MixerOutput",
+    "MixerTraits",
+    "ParameterRule",
     "RMSNorm",
+    "SegmentMap",
+    "SequenceContext",
+    "SequenceShard",
     "SlidingWindowAttention",
     "State",
     "parse_stack",
+    "setting",
 ]

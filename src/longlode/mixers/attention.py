@@ -7,13 +7,23 @@ The full form remembers every key and value; the windowed form remembers the las
 the delta rule, needs constant memory.
 """
 
-from abc import abstractmethod
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from longlode.core.errors import ConfigError
-from longlode.mixers.base import Mixer, MixerSettings, State, zero_padding
+from longlode.mixers.base import (
+    Mixer,
+    MixerConfig,
+    MixerOutput,
+    MixerTraits,
+    State,
+    empty_state,
+    setting,
+    zero_padding,
+)
+from longlode.mixers.context import SequenceContext
 from longlode.mixers.norm import at_least_float32
 from longlode.ops.attention import attention
 
@@ -33,111 +43,197 @@ def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
     return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1).to(x.dtype)
 
 
-class _RotaryAttention(Mixer):
-    """The layer of this file; `visible` says how far back a token sees."""
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig(MixerConfig):
+    """Softmax attention over all tokens so far; memory grows with the text."""
 
-    def __init__(self, settings: MixerSettings) -> None:
-        super().__init__(settings)
-        dim, inner = settings.hidden_size, settings.query_heads * settings.query_dim
-        inner_kv = settings.num_kv_heads * settings.query_dim
-        self.q_proj = nn.Linear(dim, inner, bias=settings.qkv_bias)
-        self.k_proj = nn.Linear(dim, inner_kv, bias=settings.qkv_bias)
-        self.v_proj = nn.Linear(dim, inner_kv, bias=settings.qkv_bias)
-        self.o_proj = nn.Linear(inner, dim, bias=False)
+    name = "attention"
+    layer_type = "full_attention"
 
-    @staticmethod
-    @abstractmethod
-    def visible(settings: MixerSettings) -> int | None:
+    num_heads: int = setting("H, query heads.", least=1, shared="attn_num_heads num_heads")
+    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="attn_head_dim head_dim")
+    num_kv_heads: int | None = setting(
+        "Key and value heads, which divide the query heads; none: as many.",
+        None,
+        least=1,
+        shared="num_kv_heads",
+    )
+    rope_theta: float = setting("Base of the rotary frequencies.", 10000.0, shared="rope_theta")
+    qkv_bias: bool = setting("Add a bias to q, k and v.", False, shared="qkv_bias")
+
+    def __post_init__(self) -> None:
+        """See `MixerConfig`; heads must divide, and rotary positions need pairs."""
+        super().__post_init__()
+        if self.num_heads % self.key_heads:
+            raise ConfigError(
+                f"The {self.num_heads} heads of attention are not a multiple of num_kv_heads {self.key_heads}."
+            )
+        if self.head_dim % 2:
+            raise ConfigError(
+                f"Heads of attention have {self.head_dim} numbers; rotary positions need an even count."
+            )
+        if self.rope_theta <= 0:
+            raise ConfigError(f"rope_theta is {self.rope_theta}; expected a number above 0.")
+
+    @property
+    def key_heads(self) -> int:
+        """Key and value heads."""
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def visible(self) -> int | None:
         """Tokens that a token sees, itself included; None for all before it."""
+        return None
+
+    def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> "Mixer":
+        """See `MixerConfig.build`."""
+        return FullAttention(self, hidden_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlidingWindowAttentionConfig(AttentionConfig):
+    """Softmax attention over the last `window` tokens; constant memory."""
+
+    name = "sliding_window_attention"
+    layer_type = "sliding_attention"
+
+    window: int = setting("Tokens that a token sees, itself included.", 2048, least=1, shared="window")
+
+    @property
+    def visible(self) -> int:
+        """The last `window` tokens, itself included."""
+        return self.window
+
+    def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> "Mixer":
+        """See `MixerConfig.build`."""
+        return SlidingWindowAttention(self, hidden_size)
+
+
+class FullAttention(Mixer):
+    """Attention over all tokens so far; `config.visible` says how far back a token sees."""
+
+    traits = MixerTraits(
+        constant_state=False,
+        shards="gather",
+        exports_any_length=True,
+        twice_differentiable=True,
+        has_weights=True,
+    )
+
+    def __init__(self, config: AttentionConfig, hidden_size: int) -> None:
+        """Projections of queries, keys, values and outputs."""
+        super().__init__()
+        self.config = config
+        inner, inner_kv = config.num_heads * config.head_dim, config.key_heads * config.head_dim
+        self.q_proj = nn.Linear(hidden_size, inner, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(hidden_size, inner_kv, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(hidden_size, inner_kv, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(inner, hidden_size, bias=False)
 
     def forward(
-        self,
-        x: Tensor,
-        state: State | None = None,
-        cu_seqlens: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, State]:
+        self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
+    ) -> MixerOutput:
         """See `Mixer.forward`.
 
         State: k (rotated), v `[N, tokens kept, Hkv, K]`; position `[N]`, real tokens read; mask
-        `[N, tokens kept]` once there has been padding, which stands in front. Packed documents leave an empty state.
+        `[N, tokens kept]` once there has been padding, which stands in front. Of packed documents a state is made, and
+        gone on from, only where one is asked for or given: that takes a padded copy.
         """
-        if cu_seqlens is not None and (state or mask is not None):
-            raise ConfigError(
-                "Attention got packed documents (cu_seqlens) together with a state or a padding mask; "
-                "expected neither. Continue documents one row each, without cu_seqlens."
-            )
+        context = context or SequenceContext.of(x)
+        if context.cu_seqlens is not None and (state or context.keeps_state):
+            return self._packed(x, state, context)
         before: State = state or {}
-        x = zero_padding(x, mask)
-        positions, next_position = _positions(x, before.get("position"), cu_seqlens, mask)
-        theta, shape = self.settings.rope_theta, (*x.shape[:2], -1, self.settings.query_dim)
+        x = zero_padding(x, context.mask)
+        start = before.get("position")
+        if start is None:
+            start = torch.zeros(context.num_states, dtype=torch.int64, device=x.device)
+        positions = start[:, None] + context.positions if before else context.positions
+        q, k, v = self.project(x, positions + context.shard.start_tokens)
+        num_new = k.shape[1]
+        k, v = context.shard.gather(k, v)
+        key_mask = _key_mask(before, context.mask, k)
+        num_kept = k.shape[1] - num_new
+        if before:
+            num_kept += before["k"].shape[1]
+            k, v = torch.cat((before["k"], k), dim=1), torch.cat((before["v"], v), dim=1)
+        o, weights = self._attend(q, k, v, num_kept, key_mask, context)
+        y = self.o_proj(o.flatten(-2))
+        if context.cu_seqlens is not None:
+            return MixerOutput(y, {}, weights=weights)
+        after = self._kept(k, v, start + context.lengths, key_mask)
+        return MixerOutput(y, after, weights=weights)
+
+    def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries `[B, T, H, K]` and keys `[B, T, Hkv, K]`, and values, of x at positions `[B or 1, T]`."""
+        theta, shape = self.config.rope_theta, (*x.shape[:2], -1, self.config.head_dim)
         q = rotate(self.q_proj(x).view(shape), positions, theta)
         k = rotate(self.k_proj(x).view(shape), positions, theta)
-        v = self.v_proj(x).view(shape)
-        num_kept = before["k"].shape[1] if before else 0
-        key_mask = _key_mask(before, mask, k)
-        if before:
-            k, v = torch.cat((before["k"], k), dim=1), torch.cat((before["v"], v), dim=1)
-        window = self.visible(self.settings)
-        o = attention(q, k, v, window=window, q_offset=num_kept, key_mask=key_mask, cu_seqlens=cu_seqlens)
-        y = self.o_proj(o.flatten(-2))
-        if cu_seqlens is not None:
-            return y, {}
-        after = {"k": k, "v": v, "position": next_position}
+        return q, k, self.v_proj(x).view(shape)
+
+    def _packed(self, x: Tensor, state: State | None, context: SequenceContext) -> MixerOutput:
+        """Packed documents with states: each in a row of its own, padded at the right."""
+        output = self(context.unpack(x), state, context.rows)
+        return output._replace(y=context.repack(output.y), weights=None)
+
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        num_kept: int,
+        key_mask: Tensor | None,
+        context: SequenceContext,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Outputs `[B, T, H, K]`, and the weights `[B, H, T, J]` if they are wanted."""
+        if not context.wants_weights:
+            o = attention(
+                q,
+                k,
+                v,
+                window=self.config.visible,
+                q_offset=num_kept,
+                key_mask=key_mask,
+                cu_seqlens=context.documents,
+            )
+            return o, None
+        weights = _weights(q, k, num_kept, self.config.visible, key_mask, context)
+        values = v.transpose(1, 2).repeat_interleave(q.shape[2] // v.shape[2], dim=1)
+        return (weights @ values).transpose(1, 2), weights
+
+    def _kept(self, k: Tensor, v: Tensor, position: Tensor, key_mask: Tensor | None) -> State:
+        """The state after this piece, of all keys and values so far."""
+        after = {"k": k, "v": v, "position": position}
         if key_mask is not None:
             # Padding to the front: tokens that a window reaches over would otherwise count it.
             order = key_mask.long().argsort(dim=1, stable=True)
             rows = order[..., None, None]
             after |= {name: after[name].gather(1, rows.expand_as(after[name])) for name in ("k", "v")}
             after["mask"] = key_mask.gather(1, order)
+        window = self.config.visible
         first = max(0, k.shape[1] - (window - 1)) if window is not None else 0
         if first:
             # A slice would keep the whole text's keys alive; the copy makes the state constant in size.
             after |= {name: after[name][:, first:].clone() for name in ("k", "v", "mask") if name in after}
-        return y, after
+        return after
 
-    @classmethod
-    def count_params(cls, settings: MixerSettings) -> int:
-        """See `Mixer.count_params`."""
-        biases = settings.query_dim * (settings.query_heads + 2 * settings.num_kv_heads)
-        return cls._projection_params(settings) + (biases if settings.qkv_bias else 0)
-
-    @classmethod
-    def count_flops_per_token(cls, settings: MixerSettings, num_tokens: int) -> float:
-        """See `Mixer.count_flops_per_token`: 4 K a head for every token that is visible, on average."""
-        window = min(cls.visible(settings) or num_tokens, num_tokens)
+    def mixing_flops_per_token(self, num_tokens: int) -> float:
+        """See `Mixer.mixing_flops_per_token`: 4 K per head for every token that is visible, on average."""
+        window = min(self.config.visible or num_tokens, num_tokens)
         mean_visible = (window * (window + 1) / 2 + (num_tokens - window) * window) / num_tokens
-        inner = settings.query_heads * settings.query_dim
-        return 2 * cls._projection_params(settings) + 4 * inner * mean_visible
+        return 4 * self.config.num_heads * self.config.head_dim * mean_visible
 
-    @classmethod
-    def count_state_bytes(cls, settings: MixerSettings, num_tokens: int, dtype: torch.dtype) -> int:
-        """See `Mixer.count_state_bytes`: keys and values of the kept tokens, and one int64 position."""
-        window = cls.visible(settings)
+    def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
+        """See `Mixer.state_layout`: keys and values of the kept tokens, and one int64 position."""
+        window = self.config.visible
         num_kept = num_tokens if window is None else min(num_tokens, window - 1)
-        return 2 * num_kept * settings.num_kv_heads * settings.query_dim * dtype.itemsize + 8
-
-    @staticmethod
-    def _projection_params(settings: MixerSettings) -> int:
-        heads = settings.query_heads + settings.num_kv_heads
-        return 2 * settings.hidden_size * settings.query_dim * heads
+        shape = (1, num_kept, self.config.key_heads, self.config.head_dim)
+        return empty_state(dtype, k=shape, v=shape) | empty_state(torch.int64, position=(1,))
 
 
-def _positions(
-    x: Tensor, start: Tensor | None, cu_seqlens: Tensor | None, mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Position of every token in its document, padding not counted `[B, T]`; and the next `[B]`."""
-    num_rows, num_tokens = x.shape[:2]
-    if start is None:
-        start = torch.zeros(num_rows, dtype=torch.int64, device=x.device)
-    if mask is not None:
-        counted = mask.long().cumsum(1)
-        return start[:, None] + (counted - 1).clamp(min=0), start + counted[:, -1]
-    index = torch.arange(num_tokens, device=x.device)
-    if cu_seqlens is not None:
-        offsets = cu_seqlens.long()
-        index = index - offsets[:-1].repeat_interleave(offsets.diff(), output_size=num_tokens)
-    return start[:, None] + index, start + num_tokens
+class SlidingWindowAttention(FullAttention):
+    """Attention over the last `window` tokens."""
+
+    traits = replace(FullAttention.traits, constant_state=True, exports_any_length=False)
 
 
 def _key_mask(before: State, mask: Tensor | None, k: Tensor) -> Tensor | None:
@@ -153,25 +249,28 @@ def _key_mask(before: State, mask: Tensor | None, k: Tensor) -> Tensor | None:
     return torch.cat((kept, new), dim=1)
 
 
-class FullAttention(_RotaryAttention):
-    """Letter A: attention over all tokens so far; memory grows with the text."""
-
-    letter = "A"
-    layer_type = "full_attention"
-
-    @staticmethod
-    def visible(settings: MixerSettings) -> None:
-        """All tokens before, and itself."""
-        return None
-
-
-class SlidingWindowAttention(_RotaryAttention):
-    """Letter S: attention over the last `window` tokens; constant memory."""
-
-    letter = "S"
-    layer_type = "sliding_attention"
-
-    @staticmethod
-    def visible(settings: MixerSettings) -> int:
-        """The last `window` tokens, itself included."""
-        return settings.window
+def _weights(
+    q: Tensor,
+    k: Tensor,
+    num_kept: int,
+    window: int | None,
+    key_mask: Tensor | None,
+    context: SequenceContext,
+) -> Tensor:
+    """Softmax weights `[B, H, T, J]` of queries that stand `num_kept` keys in; 0 where nothing may be seen."""
+    keys = k.transpose(1, 2).repeat_interleave(q.shape[2] // k.shape[2], dim=1)
+    logits = q.transpose(1, 2) @ keys.mT * q.shape[-1] ** -0.5
+    position = torch.arange(q.shape[1], device=q.device)[:, None] + num_kept
+    key = torch.arange(k.shape[1], device=q.device)
+    seen = key <= position
+    if window is not None:
+        seen = seen & (key > position - window)
+    seen = seen[None, None]
+    if key_mask is not None:
+        seen = seen & key_mask[:, None, None]
+    if context.cu_seqlens is not None:
+        # A token's document is the number of documents that have begun by it.
+        document = torch.searchsorted(context.cu_seqlens.long(), key, right=True)
+        seen = seen & (document == document[:, None])
+    weights = at_least_float32(logits).masked_fill(~seen, -torch.inf).softmax(-1)
+    return torch.where(seen, weights, 0.0).to(q.dtype)

@@ -3,88 +3,176 @@
     q, k, v = silu(conv(Linear(x)));  q, k of unit norm per head;  beta = sigmoid(Linear(x))
     o = delta_rule(q, k, v, beta, g);  y = Linear(RMSNorm per head (o))
 
-Gated DeltaNet adds the log-decay g = -exp(A_log) * softplus(Linear(x) + dt_bias), one number a head and
-token. The memory is a K x V matrix a head and the last W - 1 inputs of each
+Gated DeltaNet adds the log-decay g = -exp(A_log) * softplus(Linear(x) + dt_bias), one number per head and
+token. The memory is a K x V matrix per head and the last W - 1 inputs of each
 convolution, however long the text.
 """
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from longlode.mixers.base import Mixer, MixerSettings, State, refuse_padded_packing, zero_padding
+from longlode.core.errors import ConfigError
+from longlode.mixers.base import (
+    Mixer,
+    MixerConfig,
+    MixerOutput,
+    MixerTraits,
+    State,
+    empty_state,
+    setting,
+    zero_padding,
+)
+from longlode.mixers.context import SequenceContext
 from longlode.mixers.decay import decay_parameter, initial_decay
 from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
+from longlode.mixers.segment_map import SegmentMap, identity_states
 from longlode.mixers.short_conv import ShortConv
 from longlode.ops.delta_rule import delta_rule, delta_rule_step
 
 
-class _DeltaRuleMixer(Mixer):
+@dataclass(frozen=True, kw_only=True)
+class DeltaNetConfig(MixerConfig):
+    """The delta rule without decay (arXiv 2406.06484)."""
+
+    name = "delta_net"
+
+    num_heads: int = setting("H, heads.", least=1, shared="num_heads")
+    head_dim: int = setting("K, numbers in a key.", least=1, shared="head_dim")
+    expand_v: float = setting("V / K, width of a value over that of a key.", 1.0, shared="expand_v")
+    conv_size: int = setting("W, tokens that the short convolutions see.", 4, least=2, shared="conv_size")
+    allow_neg_eigval: bool = setting(
+        "Double beta, so that a write may flip the sign of what stood under its key (arXiv 2411.12537).",
+        False,
+        shared="allow_neg_eigval",
+    )
+    use_output_gate: bool = setting(
+        "Multiply the normalised output by silu(Linear(x)).", False, shared="use_output_gate"
+    )
+    norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
+
+    def __post_init__(self) -> None:
+        """See `MixerConfig`; values must have a whole number of entries."""
+        super().__post_init__()
+        if self.expand_v <= 0 or self.value_dim != self.head_dim * self.expand_v:
+            raise ConfigError(
+                f"expand_v {self.expand_v} times head_dim {self.head_dim} is no whole number above 0."
+            )
+
+    @property
+    def value_dim(self) -> int:
+        """V, numbers in a value."""
+        return round(self.head_dim * self.expand_v)
+
+    def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> "Mixer":
+        """See `MixerConfig.build`."""
+        return DeltaNet(self, hidden_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedDeltaNetConfig(DeltaNetConfig):
+    """The delta rule with a data-dependent decay (arXiv 2412.06464)."""
+
+    name = "gated_delta_net"
+
+    def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> "Mixer":
+        """See `MixerConfig.build`."""
+        return GatedDeltaNet(self, hidden_size)
+
+
+class _Writes(NamedTuple):
+    """What the delta rule writes: k `[B, T, H, K]`, v `[B, T, H, V]`, beta and g `[B, T, H]`; g None without decay."""
+
+    k: Tensor
+    v: Tensor
+    beta: Tensor
+    g: Tensor | None
+
+
+class DeltaNet(Mixer):
     """The layer of this file; `gated` decides about the decay."""
 
-    layer_type = "linear_attention"
-    gated: ClassVar[bool]
+    traits = MixerTraits(shards="map")
+    gated: ClassVar[bool] = False
 
-    def __init__(self, settings: MixerSettings) -> None:
-        super().__init__(settings)
-        dim, inner_k = settings.hidden_size, settings.num_heads * settings.head_dim
-        inner_v = settings.num_heads * settings.value_dim
-        self.q_proj = nn.Linear(dim, inner_k, bias=False)
-        self.k_proj = nn.Linear(dim, inner_k, bias=False)
-        self.v_proj = nn.Linear(dim, inner_v, bias=False)
-        self.b_proj = nn.Linear(dim, settings.num_heads, bias=False)
-        self.q_conv1d = ShortConv(inner_k, settings.conv_size)
-        self.k_conv1d = ShortConv(inner_k, settings.conv_size)
-        self.v_conv1d = ShortConv(inner_v, settings.conv_size)
+    def __init__(self, config: DeltaNetConfig, hidden_size: int) -> None:
+        """Projections of q, k, v and beta, three convolutions, a norm per head."""
+        super().__init__()
+        self.config = config
+        inner_k, inner_v = config.num_heads * config.head_dim, config.num_heads * config.value_dim
+        self.q_proj = nn.Linear(hidden_size, inner_k, bias=False)
+        self.k_proj = nn.Linear(hidden_size, inner_k, bias=False)
+        self.v_proj = nn.Linear(hidden_size, inner_v, bias=False)
+        self.b_proj = nn.Linear(hidden_size, config.num_heads, bias=False)
+        self.q_conv1d = ShortConv(inner_k, config.conv_size)
+        self.k_conv1d = ShortConv(inner_k, config.conv_size)
+        self.v_conv1d = ShortConv(inner_v, config.conv_size)
         if self.gated:
-            self.a_proj = nn.Linear(dim, settings.num_heads, bias=False)
-            self.A_log = decay_parameter(settings.num_heads)
-            self.dt_bias = decay_parameter(settings.num_heads)
-        if settings.use_output_gate:
-            self.g_proj = nn.Linear(dim, inner_v, bias=False)
-        self.o_norm = RMSNorm(settings.value_dim, settings.norm_eps)
-        self.o_proj = nn.Linear(inner_v, dim, bias=False)
+            self.a_proj = nn.Linear(hidden_size, config.num_heads, bias=False)
+            self.A_log = decay_parameter(config.num_heads)
+            self.dt_bias = decay_parameter(config.num_heads)
+        if config.use_output_gate:
+            self.g_proj = nn.Linear(hidden_size, inner_v, bias=False)
+        self.o_norm = RMSNorm(config.value_dim, config.norm_eps)
+        self.o_proj = nn.Linear(inner_v, hidden_size, bias=False)
 
     def forward(
-        self,
-        x: Tensor,
-        state: State | None = None,
-        cu_seqlens: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, State]:
+        self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
+    ) -> MixerOutput:
         """See `Mixer.forward`.
 
         State: conv_q, conv_k `[N, H K, W - 1]`, conv_v `[N, H V, W - 1]`, memory `[N, H, K, V]`.
         """
-        refuse_padded_packing(cu_seqlens, mask)
-        before: State = state or {}
+        context, before = context or SequenceContext.of(x), state or {}
         # Padding must be zero before the convolution, or it reaches the first real tokens through it.
-        x = zero_padding(x, mask)
-        q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), cu_seqlens, mask)
-        k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), cu_seqlens, mask)
-        v, conv_v = self.v_conv1d(self.v_proj(x), before.get("conv_v"), cu_seqlens, mask)
-        shape = (*x.shape[:2], self.settings.num_heads, -1)
-        q, k, v = l2_norm(q.view(shape)), l2_norm(k.view(shape)), v.view(shape)
-        beta, g = self._strength_and_decay(x, mask)
-        memory = before.get("memory")
-        if x.shape[1] == 1 and memory is not None and cu_seqlens is None:
+        x = zero_padding(x, context.mask)
+        shape = (*x.shape[:2], self.config.num_heads, -1)
+        q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), context)
+        writes, convs = self._writes(x, before, context)
+        q = l2_norm(q.view(shape))
+        memory = context.shard.fold(lambda: self._map(writes, context), before.get("memory"))
+        k, v, beta, g = writes
+        if x.shape[1] == 1 and memory is not None and context.cu_seqlens is None:
             g_t = None if g is None else g[:, 0]
             o_t, memory = delta_rule_step(q[:, 0], k[:, 0], v[:, 0], beta[:, 0], g=g_t, state=memory)
             o = o_t[:, None]
         else:
-            o, memory = delta_rule(q, k, v, beta, g=g, state=memory, cu_seqlens=cu_seqlens)
+            o, memory = delta_rule(q, k, v, beta, g=g, state=memory, cu_seqlens=context.documents)
         o = self.o_norm(o)
-        if self.settings.use_output_gate:
+        if self.config.use_output_gate:
             o = o * functional.silu(self.g_proj(x).view(shape))
-        after = {"conv_q": conv_q, "conv_k": conv_k, "conv_v": conv_v, "memory": memory}
-        return self.o_proj(o.flatten(-2)), after
+        return MixerOutput(self.o_proj(o.flatten(-2)), {"conv_q": conv_q, **convs, "memory": memory})
+
+    def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
+        """See `Mixer.segment_map`; the convolutions start from what `context.shard` says is before the piece."""
+        context = context or SequenceContext.of(x)
+        writes, _ = self._writes(zero_padding(x, context.mask), {}, context)
+        return self._map(writes, context)
+
+    def _writes(self, x: Tensor, before: State, context: SequenceContext) -> tuple[_Writes, State]:
+        """What is written at each token, and the state of its two convolutions."""
+        k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), context)
+        v, conv_v = self.v_conv1d(self.v_proj(x), before.get("conv_v"), context)
+        shape = (*x.shape[:2], self.config.num_heads, -1)
+        beta, g = self._strength_and_decay(x, context.mask)
+        return _Writes(l2_norm(k.view(shape)), v.view(shape), beta, g), {"conv_k": conv_k, "conv_v": conv_v}
+
+    def _map(self, writes: _Writes, context: SequenceContext) -> SegmentMap:
+        """M is what becomes of the identity when nothing is written but keys, H what becomes of a zero state."""
+        k, v, beta, g = writes
+        offsets = context.documents
+        _, added = delta_rule(k, k, v, beta, g=g, cu_seqlens=offsets)
+        identity = identity_states(context.num_states, k.shape[2], k.shape[3], like=k)
+        _, matrix = delta_rule(k, k, torch.zeros_like(k), beta, g=g, state=identity, cu_seqlens=offsets)
+        return SegmentMap(added, matrix)
 
     def _strength_and_decay(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return beta and the log-decay g (or None), both `[B, T, H]`, 0 at padding: memory untouched."""
         beta = at_least_float32(self.b_proj(x)).sigmoid()
-        if self.settings.allow_neg_eigval:
+        if self.config.allow_neg_eigval:
             beta = 2 * beta
         g = None
         if self.gated:
@@ -99,48 +187,25 @@ class _DeltaRuleMixer(Mixer):
         """Decays as Mamba-2 draws them."""
         return initial_decay(self.A_log, self.dt_bias) if self.gated else {}
 
-    @classmethod
-    def count_params(cls, settings: MixerSettings) -> int:
-        """See `Mixer.count_params`."""
-        convs, decay = cls._conv_channels(settings) * settings.conv_size, 2 * settings.num_heads
-        return cls._projection_params(settings) + convs + settings.value_dim + (decay if cls.gated else 0)
+    def mixing_flops_per_token(self, num_tokens: int) -> float:
+        """See `Mixer.mixing_flops_per_token`: read old, write, read make 6 K V per head, at any length."""
+        return 6 * self.config.num_heads * self.config.head_dim * self.config.value_dim
 
-    @classmethod
-    def count_flops_per_token(cls, settings: MixerSettings, num_tokens: int) -> float:
-        """See `Mixer.count_flops_per_token`: read old, write, read make 6 K V a head, at any length."""
-        conv = 2 * cls._conv_channels(settings) * settings.conv_size
-        memory = settings.num_heads * settings.head_dim * settings.value_dim
-        return 2 * cls._projection_params(settings) + conv + 6 * memory
-
-    @classmethod
-    def count_state_bytes(cls, settings: MixerSettings, num_tokens: int, dtype: torch.dtype) -> int:
-        """See `Mixer.count_state_bytes`: the same at every length; the memory is float32 at least."""
-        memory_dtype = torch.promote_types(dtype, torch.float32)
-        conv = cls._conv_channels(settings) * (settings.conv_size - 1) * dtype.itemsize
-        memory = settings.num_heads * settings.head_dim * settings.value_dim
-        return conv + memory * memory_dtype.itemsize
-
-    @classmethod
-    def _projection_params(cls, settings: MixerSettings) -> int:
-        num_values, narrow = 3 if settings.use_output_gate else 2, 2 if cls.gated else 1
-        wide = 2 * settings.head_dim + num_values * settings.value_dim
-        return settings.hidden_size * settings.num_heads * (wide + narrow)
-
-    @staticmethod
-    def _conv_channels(settings: MixerSettings) -> int:
-        return settings.num_heads * (2 * settings.head_dim + settings.value_dim)
+    def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
+        """See `Mixer.state_layout`: the same at every length; the memory is float32 at least."""
+        heads, K, V, kept = (
+            self.config.num_heads,
+            self.config.head_dim,
+            self.config.value_dim,
+            self.config.conv_size - 1,
+        )
+        keys, values = (1, heads * K, kept), (1, heads * V, kept)
+        convs = empty_state(dtype, conv_q=keys, conv_k=keys, conv_v=values)
+        return convs | empty_state(torch.promote_types(dtype, torch.float32), memory=(1, heads, K, V))
 
 
-class DeltaNet(_DeltaRuleMixer):
-    """Letter D: the delta rule without decay (arXiv 2406.06484)."""
+class GatedDeltaNet(DeltaNet):
+    """The delta rule with a data-dependent decay (arXiv 2412.06464)."""
 
-    letter = "D"
-    gated = False
-
-
-class GatedDeltaNet(_DeltaRuleMixer):
-    """Letter G: the delta rule with a data-dependent decay (arXiv 2412.06464)."""
-
-    letter = "G"
     gated = True
     float32_parameters = ("A_log", "dt_bias")

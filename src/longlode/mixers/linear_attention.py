@@ -2,16 +2,29 @@
 
     q, k = elu(Linear(x)) + 1;  v = Linear(x);  S_t = S_{t-1} + k_t v_t^T;  y = Linear(RMSNorm per head (S_t^T q_t))
 
-The original divides by q_t . sum_{s <= t} k_s. With elu + 1 that is one positive number a head and token,
+The original divides by q_t . sum_{s <= t} k_s. With elu + 1 that is one positive number per head and token,
 and an RMSNorm does not see it; so the norm replaces it, as in arXiv 2210.10340, and no second state is needed.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from longlode.mixers.base import Mixer, MixerSettings, State, refuse_padded_packing, zero_padding
+from longlode.mixers.base import (
+    Mixer,
+    MixerConfig,
+    MixerOutput,
+    MixerTraits,
+    State,
+    empty_state,
+    setting,
+    zero_padding,
+)
+from longlode.mixers.context import SequenceContext
 from longlode.mixers.norm import RMSNorm
+from longlode.mixers.segment_map import SegmentMap
 from longlode.ops.linear_attention import linear_attention, linear_attention_step
 
 
@@ -20,63 +33,102 @@ def attend(
     k: Tensor,
     v: Tensor,
     memory: Tensor | None,
-    cu_seqlens: Tensor | None,
+    context: SequenceContext,
     *,
     g: Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`linear_attention` on a piece, or its single step when that is what the piece is."""
-    if q.shape[1] == 1 and memory is not None and cu_seqlens is None:
+    """`linear_attention` on a piece, or its single step when that is what the piece is.
+
+    Goes on from `memory`, or on several ranks from what the parts before this one make of it.
+    """
+    memory = context.shard.fold(lambda: additive_map(k, v, context, g=g), memory)
+    if q.shape[1] == 1 and memory is not None and context.cu_seqlens is None:
         g_t = None if g is None else g[:, 0]
         o_t, memory = linear_attention_step(q[:, 0], k[:, 0], v[:, 0], g=g_t, scale=scale, state=memory)
         return o_t[:, None], memory
-    return linear_attention(q, k, v, g=g, scale=scale, state=memory, cu_seqlens=cu_seqlens)
+    return linear_attention(q, k, v, g=g, scale=scale, state=memory, cu_seqlens=context.documents)
+
+
+def additive_map(k: Tensor, v: Tensor, context: SequenceContext, *, g: Tensor | None = None) -> SegmentMap:
+    """The map of a piece that writes v under k: it adds what it makes of a zero state, and fades what was there by g.
+
+    Args: k `[B, T, H, K]`; v `[B, T, H, V]`; g `[B, T, H]` or `[B, T, H, K]`, or None.
+    """
+    _, added = linear_attention(k, k, v, g=g, cu_seqlens=context.documents)
+    if g is None:
+        return SegmentMap(added)
+    per_channel = g if g.dim() == 4 else g[..., None]
+    if context.cu_seqlens is None:
+        return SegmentMap(added, log_decay=per_channel.sum(1))
+    # Sums between the offsets of a running total that starts at 0: one per document.
+    running = functional.pad(per_channel[0].cumsum(0), (0, 0, 0, 0, 1, 0))
+    return SegmentMap(added, log_decay=running[context.cu_seqlens.long()].diff(dim=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearAttentionConfig(MixerConfig):
+    """Linear attention without decay (arXiv 2006.16236)."""
+
+    name = "linear_attention"
+
+    num_heads: int = setting("H, heads.", least=1, shared="num_heads")
+    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="head_dim")
+    norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
+
+    def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> "Mixer":
+        """See `MixerConfig.build`."""
+        return LinearAttention(self, hidden_size)
 
 
 class LinearAttention(Mixer):
-    """Letter L: linear attention without decay (arXiv 2006.16236)."""
+    """Linear attention without decay (arXiv 2006.16236)."""
 
-    letter = "L"
-    layer_type = "linear_attention"
+    traits = MixerTraits(shards="map")
 
-    def __init__(self, settings: MixerSettings) -> None:
+    def __init__(self, config: LinearAttentionConfig, hidden_size: int) -> None:
         """Four projections and a norm; no convolution, no gate, as published."""
-        super().__init__(settings)
-        dim, inner = settings.hidden_size, settings.num_heads * settings.head_dim
-        self.q_proj = nn.Linear(dim, inner, bias=False)
-        self.k_proj = nn.Linear(dim, inner, bias=False)
-        self.v_proj = nn.Linear(dim, inner, bias=False)
-        self.o_norm = RMSNorm(settings.head_dim, settings.norm_eps)
-        self.o_proj = nn.Linear(inner, dim, bias=False)
+        super().__init__()
+        self.config = config
+        inner = config.num_heads * config.head_dim
+        self.q_proj = nn.Linear(hidden_size, inner, bias=False)
+        self.k_proj = nn.Linear(hidden_size, inner, bias=False)
+        self.v_proj = nn.Linear(hidden_size, inner, bias=False)
+        self.o_norm = RMSNorm(config.head_dim, config.norm_eps)
+        self.o_proj = nn.Linear(inner, hidden_size, bias=False)
 
     def forward(
-        self,
-        x: Tensor,
-        state: State | None = None,
-        cu_seqlens: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, State]:
+        self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
+    ) -> MixerOutput:
         """See `Mixer.forward`. State: memory `[N, H, K, V]`. At padding v is 0, so nothing is written."""
-        refuse_padded_packing(cu_seqlens, mask)
-        x = zero_padding(x, mask)
-        shape = (*x.shape[:2], self.settings.num_heads, self.settings.head_dim)
+        context = context or SequenceContext.of(x)
+        x = zero_padding(x, context.mask)
+        q, k, v = self._heads(x)
+        o, memory = attend(q, k, v, (state or {}).get("memory"), context, g=self._log_decay(x, context.mask))
+        return MixerOutput(self.o_proj(self.o_norm(o).flatten(-2)), {"memory": memory})
+
+    def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
+        """See `Mixer.segment_map`."""
+        context = context or SequenceContext.of(x)
+        x = zero_padding(x, context.mask)
+        _, k, v = self._heads(x)
+        return additive_map(k, v, context, g=self._log_decay(x, context.mask))
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Q, k and v, each `[B, T, H, K]`."""
+        shape = (*x.shape[:2], self.config.num_heads, self.config.head_dim)
         q, k = (functional.elu(proj(x).view(shape)) + 1 for proj in (self.q_proj, self.k_proj))
-        o, memory = attend(q, k, self.v_proj(x).view(shape), (state or {}).get("memory"), cu_seqlens)
-        return self.o_proj(self.o_norm(o).flatten(-2)), {"memory": memory}
+        return q, k, self.v_proj(x).view(shape)
 
-    @classmethod
-    def count_params(cls, settings: MixerSettings) -> int:
-        """See `Mixer.count_params`."""
-        return 4 * settings.hidden_size * settings.num_heads * settings.head_dim + settings.head_dim
+    def _log_decay(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
+        """How much of the memory each token leaves, `[B, T, H]` and 0 at padding; None: all of it."""
+        return None
 
-    @classmethod
-    def count_flops_per_token(cls, settings: MixerSettings, num_tokens: int) -> float:
-        """See `Mixer.count_flops_per_token`: write and read make 4 K V a head, at any length."""
-        inner = settings.num_heads * settings.head_dim
-        return 8 * settings.hidden_size * inner + 4 * inner * settings.head_dim
+    def mixing_flops_per_token(self, num_tokens: int) -> float:
+        """See `Mixer.mixing_flops_per_token`: write and read make 4 K V per head, at any length."""
+        return 4 * self.config.num_heads * self.config.head_dim**2
 
-    @classmethod
-    def count_state_bytes(cls, settings: MixerSettings, num_tokens: int, dtype: torch.dtype) -> int:
-        """See `Mixer.count_state_bytes`: the same at every length; the memory is float32 at least."""
-        itemsize = torch.promote_types(dtype, torch.float32).itemsize
-        return settings.num_heads * settings.head_dim**2 * itemsize
+    def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
+        """See `Mixer.state_layout`: the same at every length; the memory is float32 at least."""
+        shape = (1, self.config.num_heads, self.config.head_dim, self.config.head_dim)
+        return empty_state(torch.promote_types(dtype, torch.float32), memory=shape)

@@ -1,6 +1,6 @@
-"""Mamba-2, the state space dual form (arXiv 2405.21060): linear attention with one data-dependent decay a head.
+"""Mamba-2, the state space dual form (arXiv 2405.21060): linear attention with one data-dependent decay per head.
 
-    x', [B C] = silu(conv(Linear(x)));  dt = softplus(Linear(x) + dt_bias), one a head
+    x', [B C] = silu(conv(Linear(x)));  dt = softplus(Linear(x) + dt_bias), one per head
     S_t = exp(-exp(A_log) dt_t) S_{t-1} + B_t (dt_t x'_t)^T;   o_t = S_t^T C_t + skip * x'_t
     y = Linear(RMSNorm(o * silu(Linear(x))))
 
@@ -9,91 +9,122 @@ paper's models. The state of a head is K x V like that of a D layer; the paper's
 by two is num_heads * head_dim = 2 * hidden_size.
 """
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from longlode.mixers.base import Mixer, MixerSettings, State, refuse_padded_packing, zero_padding
+from longlode.mixers.base import (
+    Mixer,
+    MixerConfig,
+    MixerOutput,
+    MixerTraits,
+    State,
+    empty_state,
+    setting,
+    zero_padding,
+)
+from longlode.mixers.context import SequenceContext
 from longlode.mixers.decay import decay_parameter, initial_decay
-from longlode.mixers.linear_attention import attend
+from longlode.mixers.linear_attention import additive_map, attend
 from longlode.mixers.norm import RMSNorm, at_least_float32
+from longlode.mixers.segment_map import SegmentMap
 from longlode.mixers.short_conv import ShortConv
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mamba2Config(MixerConfig):
+    """The mixer of Mamba-2 (arXiv 2405.21060)."""
+
+    name = "mamba2"
+
+    num_heads: int = setting("H, heads.", least=1, shared="num_heads")
+    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="head_dim")
+    conv_size: int = setting("W, tokens that the short convolutions see.", 4, least=2, shared="conv_size")
+    norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
+
+    def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> "Mixer":
+        """See `MixerConfig.build`."""
+        return Mamba2(self, hidden_size)
+
+
+class _Inputs(NamedTuple):
+    """heads x', and q, k, v of the op, all `[B, T, H, K]`; g `[B, T, H]`."""
+
+    heads: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+
+
 class Mamba2(Mixer):
-    """Letter M: the mixer of Mamba-2 (arXiv 2405.21060)."""
+    """The mixer of Mamba-2 (arXiv 2405.21060)."""
 
-    letter = "M"
+    traits = MixerTraits(shards="map")
     float32_parameters = ("A_log", "dt_bias")
-    layer_type = "linear_attention"
+    kept_parameters = ("skip",)
 
-    def __init__(self, settings: MixerSettings) -> None:
+    def __init__(self, config: Mamba2Config, hidden_size: int) -> None:
         """The projections of x', its gate z, B and C together, dt; two convolutions; a norm over all heads."""
-        super().__init__(settings)
-        dim, inner = settings.hidden_size, settings.num_heads * settings.head_dim
+        super().__init__()
+        self.config = config
+        dim, inner = hidden_size, config.num_heads * config.head_dim
         self.x_proj = nn.Linear(dim, inner, bias=False)
         self.z_proj = nn.Linear(dim, inner, bias=False)
-        self.bc_proj = nn.Linear(dim, 2 * settings.head_dim, bias=False)
-        self.dt_proj = nn.Linear(dim, settings.num_heads, bias=False)
-        self.x_conv1d = ShortConv(inner, settings.conv_size)
-        self.bc_conv1d = ShortConv(2 * settings.head_dim, settings.conv_size)
-        self.A_log = decay_parameter(settings.num_heads)
-        self.dt_bias = decay_parameter(settings.num_heads)
-        self.skip = nn.Parameter(torch.empty(settings.num_heads))
-        self.o_norm = RMSNorm(inner, settings.norm_eps)
+        self.bc_proj = nn.Linear(dim, 2 * config.head_dim, bias=False)
+        self.dt_proj = nn.Linear(dim, config.num_heads, bias=False)
+        self.x_conv1d = ShortConv(inner, config.conv_size)
+        self.bc_conv1d = ShortConv(2 * config.head_dim, config.conv_size)
+        self.A_log = decay_parameter(config.num_heads)
+        self.dt_bias = decay_parameter(config.num_heads)
+        self.skip = nn.Parameter(torch.empty(config.num_heads))
+        self.o_norm = RMSNorm(inner, config.norm_eps)
         self.o_proj = nn.Linear(inner, dim, bias=False)
 
     def forward(
-        self,
-        x: Tensor,
-        state: State | None = None,
-        cu_seqlens: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, State]:
+        self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
+    ) -> MixerOutput:
         """See `Mixer.forward`. State: conv_x `[N, H V, W - 1]`, conv_bc `[N, 2 K, W - 1]`, memory `[N, H, K, V]`."""
-        refuse_padded_packing(cu_seqlens, mask)
-        before: State = state or {}
+        context, before = context or SequenceContext.of(x), state or {}
         # Padding must be zero before the convolution, or it reaches the first real tokens through it.
-        x = zero_padding(x, mask)
-        inner, conv_x = self.x_conv1d(self.x_proj(x), before.get("conv_x"), cu_seqlens, mask)
-        bc, conv_bc = self.bc_conv1d(self.bc_proj(x), before.get("conv_bc"), cu_seqlens, mask)
-        heads = inner.unflatten(-1, (self.settings.num_heads, -1))
-        k, q = (u[:, :, None].expand_as(heads) for u in bc.chunk(2, dim=-1))
-        dt = functional.softplus(at_least_float32(self.dt_proj(x)) + self.dt_bias)
-        if mask is not None:
-            dt = dt * mask[..., None]
-        g, v = -self.A_log.to(dt.dtype).exp() * dt, (dt[..., None] * heads).to(x.dtype)
-        o, memory = attend(q, k, v, before.get("memory"), cu_seqlens, g=g, scale=1.0)
+        x = zero_padding(x, context.mask)
+        (heads, q, k, v, g), convs = self._inputs(x, before, context)
+        o, memory = attend(q, k, v, before.get("memory"), context, g=g, scale=1.0)
         o = (o + self.skip[:, None].to(x.dtype) * heads).flatten(-2)
         y = self.o_proj(self.o_norm(o * functional.silu(self.z_proj(x))))
-        return y, {"conv_x": conv_x, "conv_bc": conv_bc, "memory": memory}
+        return MixerOutput(y, {**convs, "memory": memory})
+
+    def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
+        """See `Mixer.segment_map`; the convolutions start from what `context.shard` says is before the piece."""
+        context = context or SequenceContext.of(x)
+        inputs, _ = self._inputs(zero_padding(x, context.mask), {}, context)
+        return additive_map(inputs.k, inputs.v, context, g=inputs.g)
+
+    def _inputs(self, x: Tensor, before: State, context: SequenceContext) -> tuple[_Inputs, State]:
+        """What the op reads, and the state of the two convolutions."""
+        inner, conv_x = self.x_conv1d(self.x_proj(x), before.get("conv_x"), context)
+        bc, conv_bc = self.bc_conv1d(self.bc_proj(x), before.get("conv_bc"), context)
+        heads = inner.unflatten(-1, (self.config.num_heads, -1))
+        k, q = (u[:, :, None].expand_as(heads) for u in bc.chunk(2, dim=-1))
+        dt = functional.softplus(at_least_float32(self.dt_proj(x)) + self.dt_bias)
+        if context.mask is not None:
+            dt = dt * context.mask[..., None]
+        g, v = -self.A_log.to(dt.dtype).exp() * dt, (dt[..., None] * heads).to(x.dtype)
+        return _Inputs(heads, q, k, v, g), {"conv_x": conv_x, "conv_bc": conv_bc}
 
     def initial_values(self) -> dict[str, Tensor]:
         """Decays as the paper draws them, a skip of one."""
         return {**initial_decay(self.A_log, self.dt_bias), "skip": torch.ones_like(self.skip)}
 
-    @classmethod
-    def count_params(cls, settings: MixerSettings) -> int:
-        """See `Mixer.count_params`."""
-        inner = settings.num_heads * settings.head_dim
-        convs = settings.conv_size * (inner + 2 * settings.head_dim)
-        return cls._projection_params(settings) + convs + 3 * settings.num_heads + inner
+    def mixing_flops_per_token(self, num_tokens: int) -> float:
+        """See `Mixer.mixing_flops_per_token`: write and read make 4 K V per head, at any length."""
+        return 4 * self.config.num_heads * self.config.head_dim**2
 
-    @classmethod
-    def count_flops_per_token(cls, settings: MixerSettings, num_tokens: int) -> float:
-        """See `Mixer.count_flops_per_token`: write and read make 4 K V a head, at any length."""
-        inner = settings.num_heads * settings.head_dim
-        convs = 2 * settings.conv_size * (inner + 2 * settings.head_dim)
-        return 2 * cls._projection_params(settings) + convs + 4 * inner * settings.head_dim
-
-    @classmethod
-    def count_state_bytes(cls, settings: MixerSettings, num_tokens: int, dtype: torch.dtype) -> int:
-        """See `Mixer.count_state_bytes`: the same at every length; the memory is float32 at least."""
-        inner = settings.num_heads * settings.head_dim
-        convs = (inner + 2 * settings.head_dim) * (settings.conv_size - 1) * dtype.itemsize
-        return convs + inner * settings.head_dim * torch.promote_types(dtype, torch.float32).itemsize
-
-    @classmethod
-    def _projection_params(cls, settings: MixerSettings) -> int:
-        inner = settings.num_heads * settings.head_dim
-        return settings.hidden_size * (3 * inner + 2 * settings.head_dim + settings.num_heads)
+    def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
+        """See `Mixer.state_layout`: the same at every length; the memory is float32 at least."""
+        heads, K, kept = self.config.num_heads, self.config.head_dim, self.config.conv_size - 1
+        convs = empty_state(dtype, conv_x=(1, heads * K, kept), conv_bc=(1, 2 * K, kept))
+        return convs | empty_state(torch.promote_types(dtype, torch.float32), memory=(1, heads, K, K))

@@ -1,9 +1,14 @@
 """The short convolution in front of recurrent mixers, as a module."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from longlode.ops.short_conv import short_conv, short_conv_step
+
+if TYPE_CHECKING:
+    from longlode.mixers.context import SequenceContext
 
 
 class ShortConv(nn.Module):
@@ -15,18 +20,16 @@ class ShortConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim, 1, conv_size))
 
     def forward(
-        self,
-        x: Tensor,
-        state: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, x: Tensor, state: Tensor | None = None, context: "SequenceContext | None" = None
     ) -> tuple[Tensor, Tensor]:
         """x `[B, T, D]` -> (y `[B, T, D]`, the last W - 1 inputs of each document `[N, D, W - 1]`).
 
-        mask `[B, T]`: False at padding, where x must be 0. After padding at the right of a row the last inputs
-        are those before it.
+        Where `context` has a mask, x must be 0 at padding; the last inputs are then the last real ones.
         """
         weight = self.weight[:, 0].to(x.dtype)
+        cu_seqlens, mask = (None, None) if context is None else (context.documents, context.mask)
+        if context is not None:
+            state = context.shard.halo(x, self.weight.shape[-1] - 1, state)
         if x.shape[1] == 1 and state is not None and cu_seqlens is None:
             y_t, after = short_conv_step(x[:, 0], weight, state=state)
             y = y_t[:, None]

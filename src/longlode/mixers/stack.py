@@ -1,32 +1,23 @@
-"""A stack of mixers as text: "D*24", "DS*12", "D A D*22"."""
+"""A stack of layers as text: "D*24", "DS*12", "D A D*22". Letters are short-hand for mixers that longlode brings."""
 
 from longlode.core.errors import ConfigError
-from longlode.mixers.attention import FullAttention, SlidingWindowAttention
-from longlode.mixers.base import Mixer
-from longlode.mixers.delta_net import DeltaNet, GatedDeltaNet
-from longlode.mixers.gated_linear_attention import GatedLinearAttention
-from longlode.mixers.linear_attention import LinearAttention
-from longlode.mixers.mamba2 import Mamba2
 
-MIXERS: dict[str, type[Mixer]] = {
-    kind.letter: kind
-    for kind in (
-        DeltaNet,
-        GatedDeltaNet,
-        SlidingWindowAttention,
-        FullAttention,
-        LinearAttention,
-        GatedLinearAttention,
-        Mamba2,
-    )
+LETTERS = {
+    "D": "delta_net",
+    "G": "gated_delta_net",
+    "S": "sliding_window_attention",
+    "A": "attention",
+    "L": "linear_attention",
+    "C": "gated_linear_attention",
+    "M": "mamba2",
 }
-"""Letter -> mixer. A new mixer is one file and one entry here."""
+"""Letter -> name of a mixer. New mixers need none: a list of layers names them."""
 
 _MAX_LAYERS = 1024
 
 
 def parse_stack(text: str) -> str:
-    """Write a stack out, one letter a layer: "DS*2" -> "DSDS", "D A D*3" -> "DADDD".
+    """Write a stack out, one letter per layer: "DS*2" -> "DSDS", "D A D*3" -> "DADDD".
 
     Args: text: groups of letters apart by spaces; "*n" repeats the group it follows n times.
     Raises: ConfigError that shows the text, the position and the letters allowed.
@@ -36,8 +27,8 @@ def parse_stack(text: str) -> str:
     for group in text.split(" "):
         name, star, count_text = group.partition("*")
         for offset, letter in enumerate(name):
-            if letter not in MIXERS:
-                allowed = ", ".join(f"{key} ({kind.__name__})" for key, kind in MIXERS.items())
+            if letter not in LETTERS:
+                allowed = ", ".join(f"{key} ({mixer})" for key, mixer in LETTERS.items())
                 raise _stack_error(text, position + offset, f"{letter!r} is no mixer; use {allowed}")
         if star and not name:
             raise _stack_error(text, position, "'*' has no letters before it; write e.g. 'D*24'")

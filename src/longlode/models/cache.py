@@ -68,9 +68,9 @@ class LonglodeCache(Cache):
         self.rewind.recording = True
         self.rewind.forget()
 
-    def parts(self, inputs: Tensor, mask: Tensor | None) -> list[Part]:
+    def parts(self, piece: Part) -> list[Part]:
         """The parts of a piece, in the order in which they are to be read, each after a `note`."""
-        return self.rewind.parts(inputs, mask)
+        return self.rewind.parts(piece)
 
     def note(self, part: Part) -> None:
         """To be called before a part is read, so that it can be dropped again."""

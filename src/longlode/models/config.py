@@ -1,14 +1,32 @@
-"""The configuration of a longlode language model: sizes, and the stack of mixers as text."""
+"""The configuration of a longlode language model: sizes, and the stack of layers as data."""
 
+import dataclasses
 from typing import Any, ClassVar
 
 import torch
 from transformers.configuration_utils import PreTrainedConfig
 
 from longlode.core.errors import ConfigError
-from longlode.mixers import MIXERS, MixerSettings, parse_stack
+from longlode.models.layers import (
+    LayerConfig,
+    layers_of_list,
+    layers_of_stack,
+    providers_of,
+    short_name,
+)
 
 _MLP_MULTIPLE = 256
+_DEFAULT_STACK = "D*24"
+# What follows from the stack, and what it follows from.
+_DERIVED = ("num_hidden_layers", "layer_types", "mixer_providers")
+_STACK = ("mixers", "layers")
+# Written only where they are set: a config without them stays equal to one of a version that had none.
+_WRITTEN_IF_SET = ("layers", "mixer_providers")
+
+
+def _described(default: Any, doc: str, least: int | None = None) -> Any:
+    """A field with its description, which recipes and the reference show, and the least number allowed."""
+    return dataclasses.field(default=default, metadata={"doc": doc, "least": least})
 
 
 class LonglodeConfig(PreTrainedConfig):
@@ -17,10 +35,14 @@ class LonglodeConfig(PreTrainedConfig):
     Args (all by keyword):
       vocab_size: rows of the embedding.
       hidden_size: D, width of the residual stream.
-      mixers: the stack, one letter a layer: D DeltaNet, G Gated DeltaNet, S sliding-window attention,
-        A full attention, and to compare with L linear attention, C gated linear attention (GLA, a decay a
+      mixers: the stack, one letter per layer: D DeltaNet, G Gated DeltaNet, S sliding-window attention,
+        A full attention, and to compare with L linear attention, C gated linear attention (GLA, a decay per
         Channel), M Mamba-2; "*n" repeats the letters before it, a space starts a new group ("D*24", "DS*12",
         "D A D*22").
+      layers: instead of mixers, a list with an entry per layer: the name of a mixer ("delta_net"), or a table with
+        `mixer` (a name, or `package.module:Class`), `block` ("mixer_mlp", "mixer" or "parallel") and settings of the
+        mixer, which then differ by layer: {"mixer": "sliding_window_attention", "window": 512}.
+      The rest are the settings of all layers that do not say otherwise:
       num_heads: heads of every mixer.
       head_dim: numbers in a head (default: hidden_size / num_heads).
       attn_num_heads, attn_head_dim: the same for S and A layers where they differ (default for the second:
@@ -34,12 +56,14 @@ class LonglodeConfig(PreTrainedConfig):
       use_output_gate: gate the output of D and G layers (C and M always do, L, S and A never).
       rope_theta: base of the rotary frequencies of S and A layers.
       norm_eps, initializer_range, tie_word_embeddings, use_cache, bos/eos/pad_token_id: as in transformers.
-    `layer_types` and `num_hidden_layers` follow from the stack.
-    Raises: ConfigError on sizes that do not fit together and on a stack that cannot be read.
+    `layer_types`, `num_hidden_layers` and `mixer_providers` (the package of each mixer that longlode does not bring)
+    follow from the stack, also when it is changed later.
+    Raises: ConfigError on sizes that do not fit together and on a stack that cannot be read; BackendError when a layer
+      needs a package that is not installed.
     """
 
     model_type = "longlode"
-    keys_to_ignore_at_inference = ["cache", "past_key_values"]  # noqa: RUF012 - the attribute is transformers' own
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "aux_loss", "metrics"]  # noqa: RUF012 - transformers' own
     auto_map: ClassVar[dict[str, str]] = {}
     """No code on the hub: TRL asks every config for this. Not a field, so that no config.json has it."""
     attribute_map = {  # noqa: RUF012
@@ -50,47 +74,87 @@ class LonglodeConfig(PreTrainedConfig):
     }
 
     vocab_size: int = 32000
-    hidden_size: int = 1024
-    mixers: str = "D*24"
-    num_heads: int = 8
-    num_kv_heads: int | None = None
-    head_dim: int | None = None
-    expand_v: float = 1.0
-    intermediate_size: int | None = None
-    window: int = 2048
-    conv_size: int = 4
-    allow_neg_eigval: bool = False
-    use_output_gate: bool = False
-    rope_theta: float = 10000.0
-    attn_num_heads: int | None = None
-    attn_head_dim: int | None = None
-    qkv_bias: bool = False
-    norm_eps: float = 1e-6
-    initializer_range: float = 0.02
-    tie_word_embeddings: bool = False
+    hidden_size: int = _described(1024, "Width of the residual stream (numbers per token).")
+    mixers: str | None = _described(
+        None, 'Mixer of each layer, first to last, by letters, e.g. "D*4", "DS*2", "DDAD".'
+    )
+    layers: list[Any] | None = _described(
+        None,
+        "Instead of mixers: per layer the name of a mixer, or a table with mixer, block (mixer_mlp, mixer, parallel) "
+        "and the mixer's own settings.",
+    )
+    num_heads: int = _described(8, "Heads of a mixer.")
+    num_kv_heads: int | None = _described(None, "Key and value heads of attention mixers; unset: num_heads.")
+    head_dim: int | None = _described(
+        None, "Width of a head (numbers per token); unset: hidden_size / num_heads."
+    )
+    expand_v: float = _described(1.0, "Width of a value over that of a key in the delta rule's layers.")
+    intermediate_size: int | None = _described(
+        None, "Width of the SwiGLU layer; unset: 8/3 of hidden_size, rounded up to 256."
+    )
+    window: int = _described(2048, "Span of sliding-window mixers, own token included (tokens).")
+    conv_size: int = _described(4, "Width of the short convolution (tokens).", least=2)
+    allow_neg_eigval: bool = _described(False, "Let beta reach 2, so that the state may flip signs.")
+    use_output_gate: bool = _described(False, "Gate the output of the delta rule's layers.")
+    rope_theta: float = _described(10000.0, "Base of the rotary positions of attention mixers.")
+    attn_num_heads: int | None = _described(None, "Query heads of attention mixers; unset: num_heads.")
+    attn_head_dim: int | None = _described(
+        None, "Width of a head of attention mixers; unset: hidden_size / attn_num_heads, or head_dim."
+    )
+    qkv_bias: bool = _described(False, "Add biases to queries, keys and values of attention mixers.")
+    norm_eps: float = _described(1e-6, "Number added to the mean square in RMSNorm.")
+    initializer_range: float = _described(0.02, "Standard deviation of the initial weights.")
+    tie_word_embeddings: bool = _described(False, "Use the embedding matrix as the output matrix too.")
     use_cache: bool = True
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
     layer_types: list[str] | None = None
     num_hidden_layers: int | None = None
+    mixer_providers: dict[str, str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in what follows from other fields, and check that all fit together."""
-        if not isinstance(self.mixers, str):
-            raise ConfigError(f"mixers is {self.mixers!r}; expected text such as 'D*24'.")
-        stack = parse_stack(self.mixers)
-        if self.num_hidden_layers not in (None, len(stack)):
-            raise ConfigError(
-                f"num_hidden_layers is {self.num_hidden_layers} but the stack {self.mixers!r} has "
-                f"{len(stack)} layers; leave num_hidden_layers out, the stack decides."
-            )
-        self.num_hidden_layers = len(stack)
-        self.layer_types = [MIXERS[letter].layer_type for letter in stack]
+        if kwargs.pop("_read_from_file", False):
+            self._saved = True
         self._fill_in_sizes()
-        self._check_heads(stack)
+        self._stack_changed(self.num_hidden_layers)
         super().__post_init__(**kwargs)
         _register_models()
+        self.__dict__.pop("_saved", None)
+        self._ready = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field; what follows from the stack follows it, and cannot be set to something else."""
+        if not self.__dict__.get("_ready") or name not in (*_STACK, *_DERIVED):
+            super().__setattr__(name, value)
+        elif name in _STACK:
+            super().__setattr__(name, value)
+            for other in {*_STACK} - {name} if value is not None else ():
+                super().__setattr__(other, None)
+            self._stack_changed(None)
+        elif value != getattr(self, name):
+            raise self._contradiction(name, value)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers; fields that are overridden count from the start, so that nothing stale is left."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        own = {cls.attribute_map.get(name, name): value for name, value in kwargs.items()}
+        given = {name: value for name, value in own.items() if name in names}
+        fields = {**config_dict, "_read_from_file": True}
+        if set(given) & {*_STACK}:
+            fields = {name: value for name, value in fields.items() if name not in (*_STACK, *_DERIVED)}
+        rest = {
+            name: value for name, value in kwargs.items() if cls.attribute_map.get(name, name) not in given
+        }
+        return super().from_dict({**fields, **given}, **rest)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values."""
+        fields = super().to_dict()
+        unset = [name for name in _WRITTEN_IF_SET if fields.get(name) is None]
+        return {name: value for name, value in fields.items() if name not in ("_ready", *unset)}
 
     def _fill_in_sizes(self) -> None:
         """Check every size by itself, and derive those that were left out."""
@@ -113,97 +177,92 @@ class LonglodeConfig(PreTrainedConfig):
                 )
             self.head_dim = self.hidden_size // self.num_heads
 
-    def _check_heads(self, stack: str) -> None:
-        """Check what the mixers of this stack ask of the sizes."""
-        settings = self.mixer_settings()
-        if settings.conv_size < 2:
-            raise ConfigError(f"conv_size is {settings.conv_size}; expected at least 2 (the paper has 4).")
-        if not isinstance(self.expand_v, int | float) or self.expand_v <= 0:
-            raise ConfigError(f"expand_v is {self.expand_v!r}; expected a number above 0.")
-        if settings.value_dim != settings.head_dim * settings.expand_v:
-            raise ConfigError(
-                f"expand_v {settings.expand_v} times head_dim {settings.head_dim} is no whole number."
-            )
-        if "C" in stack and settings.head_dim % 2:
-            raise ConfigError(
-                f"head_dim is {settings.head_dim}; C layers, whose keys are half a head wide, need an even one."
-            )
-        if set(stack) & {"A", "S"}:
-            if self.attn_num_heads and not self.attn_head_dim and self.hidden_size % self.attn_num_heads:
-                raise ConfigError(
-                    f"hidden_size {self.hidden_size} is not a multiple of attn_num_heads {self.attn_num_heads}; "
-                    "change one of them or set attn_head_dim."
-                )
-            if settings.query_heads % settings.num_kv_heads:
-                raise ConfigError(
-                    f"The {settings.query_heads} heads of attention are not a multiple of num_kv_heads "
-                    f"{settings.num_kv_heads}."
-                )
-            if settings.query_dim % 2:
-                raise ConfigError(
-                    f"Heads of attention have {settings.query_dim} numbers; rotary positions need an even count."
-                )
+    def _stack_changed(self, num_hidden_layers: int | None) -> None:
+        """Read the stack anew; Args: num_hidden_layers: what somebody says it has, or None."""
+        if self.mixers is not None and self.layers is not None:
+            raise ConfigError("mixers and layers were both given; they say the same thing. Leave one out.")
+        if self.mixers is None and self.layers is None:
+            self.__dict__["mixers"] = _DEFAULT_STACK
+        layers = self.layer_configs
+        if num_hidden_layers not in (None, len(layers)):
+            raise self._contradiction("num_hidden_layers", num_hidden_layers)
+        self.__dict__["num_hidden_layers"] = len(layers)
+        self.__dict__["layer_types"] = [layer.mixer.layer_type for layer in layers]
+        self.__dict__["mixer_providers"] = providers_of(layers)
+
+    def _contradiction(self, name: str, value: Any) -> ConfigError:
+        layers = self.layer_configs
+        stack = self.mixers or short_name(layers)
+        return ConfigError(
+            f"{name} is {value!r} but the stack {stack!r} has {len(layers)} layers; leave {name} out, the stack "
+            "decides."
+        )
+
+    @property
+    def layer_configs(self) -> tuple[LayerConfig, ...]:
+        """What stands in each layer, with complete settings."""
+        if self.layers is not None:
+            return layers_of_list(self.layers, self._shared, self.mixer_providers, "_saved" in self.__dict__)
+        if not isinstance(self.mixers, str):
+            raise ConfigError(f"mixers is {self.mixers!r}; expected text such as 'D*24'.")
+        return layers_of_stack(self.mixers, self._shared)
 
     @property
     def stack(self) -> str:
-        """The stack written out, one letter a layer."""
-        return parse_stack(self.mixers)
+        """The stack in a row: a letter per layer, or the name of its mixer in brackets."""
+        return short_name(self.layer_configs)
 
-    def mixer_settings(self) -> MixerSettings:
-        """The part of the configuration that sizes the mixers."""
-        return MixerSettings(
-            hidden_size=self.hidden_size,
-            num_heads=self.num_heads,
-            num_kv_heads=self.num_kv_heads,  # type: ignore[arg-type]
-            head_dim=self.head_dim,  # type: ignore[arg-type]
-            expand_v=self.expand_v,
-            conv_size=self.conv_size,
-            allow_neg_eigval=self.allow_neg_eigval,
-            use_output_gate=self.use_output_gate,
-            window=self.window,
-            rope_theta=self.rope_theta,
-            attn_num_heads=self.attn_num_heads,
-            attn_head_dim=self._attn_head_dim,
-            qkv_bias=self.qkv_bias,
-            norm_eps=self.norm_eps,
-        )
+    @property
+    def _shared(self) -> dict[str, Any]:
+        """The settings that a layer takes where it does not say otherwise."""
+        names = [field.name for field in dataclasses.fields(self) if field.metadata.get("doc")]
+        shared = {name: getattr(self, name) for name in names} | {"attn_head_dim": self._attn_head_dim}
+        if self.num_kv_heads == (self.attn_num_heads or self.num_heads):
+            # As many as query heads, which a layer may have more or fewer of.
+            shared["num_kv_heads"] = None
+        return shared
 
     @property
     def _attn_head_dim(self) -> int | None:
         # Not filled in like other sizes: a config without the field must stay equal to one that never had it.
         if self.attn_num_heads and not self.attn_head_dim:
+            if self.hidden_size % self.attn_num_heads:
+                raise ConfigError(
+                    f"hidden_size {self.hidden_size} is not a multiple of attn_num_heads {self.attn_num_heads}; "
+                    "change one of them or set attn_head_dim."
+                )
             return self.hidden_size // self.attn_num_heads
         return self.attn_head_dim
 
     @property
     def num_params(self) -> int:
         """Parameters of the model with its language-model head; tied embeddings count once."""
-        settings = self.mixer_settings()
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
-        mixers = sum(MIXERS[letter].count_params(settings) for letter in self.stack)
-        mlp_and_norms = 3 * self.hidden_size * self._mlp_width + 2 * self.hidden_size
-        return embeddings + mixers + len(self.stack) * mlp_and_norms + self.hidden_size
+        return sum(parameter.numel() for parameter in self._skeleton().parameters())
 
     def flops_per_token(self, num_tokens: int) -> float:
-        """Forward floating-point operations a token, mean over a sequence of `num_tokens`.
+        """Forward floating-point operations per token, mean over a sequence of `num_tokens`.
 
         A training step is about three times that. Counted: matrix products,
         convolutions, token mixing, the head; left out: norms and activations.
         """
-        settings = self.mixer_settings()
-        mixers = sum(MIXERS[letter].count_flops_per_token(settings, num_tokens) for letter in self.stack)
-        mlp = len(self.stack) * 6 * self.hidden_size * self._mlp_width
-        return mixers + mlp + 2 * self.hidden_size * self.vocab_size
+        return self._skeleton().flops_per_token(num_tokens)
 
     def state_bytes(self, num_tokens: int, dtype: torch.dtype = torch.float32) -> int:
         """Bytes that a sequence of `num_tokens` leaves in the cache, in activations of `dtype`."""
-        settings = self.mixer_settings()
-        return sum(MIXERS[letter].count_state_bytes(settings, num_tokens, dtype) for letter in self.stack)
+        with torch.device("meta"):
+            mixers = [
+                layer.mixer.build(self.hidden_size, index, self.num_hidden_layers or 1)
+                for index, layer in enumerate(self.layer_configs)
+            ]
+        return sum(mixer.state_bytes(num_tokens, dtype) for mixer in mixers)
 
-    @property
-    def _mlp_width(self) -> int:
-        assert self.intermediate_size is not None, "__post_init__ fills intermediate_size"
-        return self.intermediate_size
+    def _skeleton(self) -> Any:
+        """The model of this configuration without memory for its weights."""
+        # Lazy, as below.
+        from longlode.models.lm import LonglodeForCausalLM
+
+        with torch.device("meta"):
+            return LonglodeForCausalLM(self)
 
 
 def _register_models() -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from longlode.core.errors import ConfigError
 from longlode.core.records import write_json
 from longlode.models.config import LonglodeConfig
+from longlode.models.layers import LayerConfig
 from longlode.models.lm import LonglodeForCausalLM
 
 
@@ -20,13 +21,15 @@ from longlode.models.lm import LonglodeForCausalLM
 class _Layout:
     """One of fla's architectures.
 
-    letter: our mixer. required: fields that must have these values. defaults: what fla assumes where its
-    config.json is silent. own_head_dim: whether heads have a field of their own, or are hidden_size / num_heads.
+    letter: our mixer in a stack, mixer: its name. required: fields that must have these values. defaults: what fla
+    assumes where its config.json is silent. own_head_dim: whether heads have a field of their own, or are
+    hidden_size / num_heads.
     """
 
     model_type: str
     architecture: str
     letter: str
+    mixer: str
     required: dict[str, Any]
     defaults: dict[str, Any]
     own_head_dim: bool
@@ -38,6 +41,7 @@ _LAYOUTS = (
         model_type="delta_net",
         architecture="DeltaNetForCausalLM",
         letter="D",
+        mixer="delta_net",
         required={
             **_BOTH_REQUIRED,
             "use_beta": True,
@@ -59,6 +63,7 @@ _LAYOUTS = (
         model_type="gated_deltanet",
         architecture="GatedDeltaNetForCausalLM",
         letter="G",
+        mixer="gated_delta_net",
         required=_BOTH_REQUIRED,
         defaults={
             "hidden_size": 2048,
@@ -76,6 +81,7 @@ _BOTH_DEFAULTS = {"bos_token_id": 1, "eos_token_id": 2}
 FLA_MODEL_TYPES: tuple[str, ...] = tuple(layout.model_type for layout in _LAYOUTS)
 """The model types of fla that can be read and written."""
 
+_ATTENTION = ("sliding_window_attention", "attention")
 _ATTENTION_REQUIRED = {"qk_norm": False}
 _SAME_NAME = (
     "vocab_size",
@@ -164,51 +170,66 @@ def config_to_fla(config: LonglodeConfig) -> dict[str, Any]:
 
     Raises: ConfigError when the stack or the head size has no place in fla's `delta_net` or `gated_deltanet`.
     """
-    stack, head_dim = config.stack, config.mixer_settings().head_dim
-    layout = next((one for one in _LAYOUTS if one.letter in stack), None)
-    if layout is None or set(stack) - {layout.letter, "S", "A"}:
+    layers = config.layer_configs
+    layout = next((one for one in _LAYOUTS if any(layer.name == one.mixer for layer in layers)), None)
+    if layout is None or {layer.name for layer in layers} - {layout.mixer, *_ATTENTION}:
         raise ConfigError(
             "fla's delta_net has D layers, its gated_deltanet G layers, and S and A among them; this model is "
-            f"{config.mixers!r}."
+            f"{config.stack!r}."
         )
-    settings = config.mixer_settings()
-    sized = [] if layout.own_head_dim else [(config.num_heads, head_dim)]
-    sized += [(settings.query_heads, settings.query_dim)] if set(stack) & {"S", "A"} else []
+    settings = [layer.mixer.to_dict() for layer in layers if layer.name == layout.mixer]
+    if any(layer.block != "mixer_mlp" for layer in layers) or any(one != settings[0] for one in settings):
+        raise ConfigError(
+            f"fla's {layout.model_type} layers all have the same settings, and an MLP each; this model's do not."
+        )
+    attention = _attention_to_fla(layers)
+    delta = settings[0]
+    sized = [] if layout.own_head_dim else [(delta["num_heads"], delta["head_dim"])]
+    sized += [(layer.mixer.num_heads, layer.mixer.head_dim) for layer in layers if layer.name in _ATTENTION]  # type: ignore[attr-defined]
     for heads, dim in sized:
         if heads * dim != config.hidden_size:
             raise ConfigError(
                 f"fla's heads have hidden_size / num_heads numbers here; this model has {heads} heads of {dim} for "
                 f"a hidden size of {config.hidden_size}."
             )
-    attention = [
-        {
-            "layers": [index for index, layer in enumerate(stack) if layer == letter],
-            "num_heads": settings.query_heads,
-            "num_kv_heads": config.num_kv_heads,
-            "qkv_bias": config.qkv_bias,
-            "window_size": config.window if letter == "S" else None,
-            "rope_theta": config.rope_theta,
-            **_ATTENTION_REQUIRED,
-        }
-        for letter in ("S", "A")
-        if letter in stack
-    ]
     if len(attention) > 1 and layout.own_head_dim:
         raise ConfigError(
-            f"fla's {layout.model_type} has one kind of attention layers; this model is {config.mixers!r}."
+            f"fla's {layout.model_type} has one kind of attention layers; this model is {config.stack!r}."
         )
     return {
         "model_type": layout.model_type,
         "architectures": [layout.architecture],
         **{name: getattr(config, name) for name in _SAME_NAME},
+        **{name: delta[name] for name in _SAME_NAME if name in delta},
         **layout.required,
-        **({"head_dim": head_dim, "num_v_heads": config.num_heads} if layout.own_head_dim else {}),
-        "use_gate": config.use_output_gate,
-        "num_hidden_layers": len(stack),
+        **({"head_dim": delta["head_dim"], "num_v_heads": delta["num_heads"]} if layout.own_head_dim else {}),
+        "use_gate": delta["use_output_gate"],
+        "num_hidden_layers": len(layers),
         "intermediate_size": config.intermediate_size,
         "attn": attention[0] if len(attention) == 1 else attention or None,
         "dtype": str(config.dtype or "float32").removeprefix("torch."),
     }
+
+
+def _attention_to_fla(layers: tuple[LayerConfig, ...]) -> list[dict[str, Any]]:
+    """fla's `attn` entries, one for each kind of attention layer; windowed ones first."""
+    found: dict[Any, list[int]] = {}
+    for index, layer in enumerate(layers):
+        if layer.name in _ATTENTION:
+            found.setdefault(layer.mixer, []).append(index)
+    kinds = sorted(found, key=lambda mixer: mixer.visible is None)
+    return [
+        {
+            "layers": found[mixer],
+            "num_heads": mixer.num_heads,
+            "num_kv_heads": mixer.key_heads,
+            "qkv_bias": mixer.qkv_bias,
+            "window_size": mixer.visible,
+            "rope_theta": mixer.rope_theta,
+            **_ATTENTION_REQUIRED,
+        }
+        for mixer in kinds
+    ]
 
 
 def save_for_fla(model: LonglodeForCausalLM, folder: Path) -> None:

@@ -81,6 +81,17 @@ def restored(x: Tensor, order: Tensor | None) -> Tensor:
     return x if order is None else reordered(x, order.argsort(dim=1))
 
 
+def restored_weights(weights: Tensor | None, order: Tensor | None) -> Tensor | None:
+    """Attention weights `[B, H, T, J]` of a reordered piece, whose keys are the last T of the J, put back in place."""
+    if weights is None or order is None:
+        return weights
+    place, num_tokens = order.argsort(dim=1), order.shape[1]
+    num_before = weights.shape[3] - num_tokens
+    rows = weights.gather(2, place[:, None, :, None].expand_as(weights))
+    before, piece = rows.split([num_before, num_tokens], dim=3)
+    return torch.cat((before, piece.gather(3, place[:, None, None].expand_as(piece))), dim=3)
+
+
 def packed_documents(
     position_ids: Tensor | None,
     cu_seqlens: Tensor | None,

@@ -27,6 +27,7 @@ class BackboneOptions(TypedDict, total=False):
     cache: Any
     position_ids: Tensor | None
     output_attentions: bool | None
+    prefix_lengths: Tensor | None
     cu_seq_lens_q: Tensor | None
     cu_seq_lens_k: Tensor | None
     max_length_q: int | None
@@ -62,7 +63,7 @@ _UNREAD = frozenset(
         "tokenizer",
     }
 )
-_READ = frozenset({"position_ids", "output_attentions", "cu_seq_lens_q", "seq_idx"})
+_READ = frozenset({"position_ids", "output_attentions", "cu_seq_lens_q", "seq_idx", "prefix_lengths"})
 
 
 def honoured(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Parameters carry the names of fla's `delta_net` checkpoints.
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -25,17 +25,24 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from longlode.core.errors import ConfigError
-from longlode.mixers import MIXERS, Mixer, RMSNorm
+from longlode.mixers import Mixer, RMSNorm, SequenceContext
 from longlode.mixers.short_conv import ShortConv
-from longlode.models.cache import LayerMemory, LonglodeCache
+from longlode.models.block import LonglodeBlock, SideOutputs
+from longlode.models.cache import LonglodeCache
 from longlode.models.card import write_card
 from longlode.models.config import LonglodeConfig
-from longlode.models.inputs import packed_documents, piece_mask, real_first, reordered, restored
+from longlode.models.inputs import (
+    packed_documents,
+    piece_mask,
+    real_first,
+    reordered,
+    restored,
+    restored_weights,
+)
 from longlode.models.keywords import (
     CACHE_KEYWORD,
     BackboneOptions,
@@ -45,55 +52,40 @@ from longlode.models.keywords import (
     with_cache_renamed,
 )
 from longlode.models.loss import IGNORED, next_token_loss
-
-
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
-
-    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
-        """Three matrices, no biases."""
-        super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """X `[..., D]` -> `[..., D]`."""
-        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
-
-
-class LonglodeBlock(GradientCheckpointingLayer):
-    """A mixer and a SwiGLU, each after an RMSNorm and around a residual."""
-
-    def __init__(self, config: LonglodeConfig, letter: str, layer_idx: int) -> None:
-        """Block `layer_idx` of the stack, with the mixer that `letter` names."""
-        super().__init__()
-        self.layer_idx = layer_idx
-        self.attn_norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.attn: Mixer = MIXERS[letter](config.mixer_settings())
-        self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)  # type: ignore[arg-type]
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        mask: Tensor | None = None,
-        cu_seqlens: Tensor | None = None,
-        cache: LonglodeCache | None = None,
-    ) -> Tensor:
-        """Renew the residual stream `[B, T, D]`, and this layer's memory in the cache."""
-        memory = cache.layers[self.layer_idx] if cache is not None else LayerMemory()
-        mixed, state = self.attn(self.attn_norm(hidden_states), memory.state, cu_seqlens, mask)
-        memory.state = state
-        hidden_states = hidden_states + mixed
-        return hidden_states + self.mlp(self.mlp_norm(hidden_states))
+from longlode.models.rewind import Part
 
 
 @dataclass
 class LonglodeOutput(BaseModelOutputWithPast):
-    """What the backbone returns: transformers' fields, and where documents ended if the row was packed."""
+    """What the backbone returns: transformers' fields, where documents ended if packed, and what mixers say.
+
+    aux_loss: sum of the mixers' auxiliary losses, a scalar; None when there are none. metrics: their numbers worth
+    logging, by "layer_N.name". attentions: weights `[B, heads, T, keys]` per layer, None for layers that have none.
+    """
 
     cu_seqlens: Tensor | None = None
+    aux_loss: Tensor | None = None
+    metrics: dict[str, Tensor] | None = None
+
+
+@dataclass
+class LonglodeCausalOutput(CausalLMOutputWithPast):
+    """What the language model returns: transformers' fields; aux_loss and metrics as in `LonglodeOutput`."""
+
+    aux_loss: Tensor | None = None
+    metrics: dict[str, Tensor] | None = None
+
+
+@dataclass
+class _Reading:
+    """How a forward pass reads: what was asked of it, and what its mixers say."""
+
+    cu_seqlens: Tensor | None = None
+    cache: LonglodeCache | None = None
+    prefix_lengths: Tensor | None = None
+    keeps_streams: bool = False
+    wants_weights: bool = False
+    sides: SideOutputs = field(default_factory=SideOutputs)
 
 
 class LonglodePreTrainedModel(PreTrainedModel):
@@ -132,7 +124,9 @@ class LonglodeModel(LonglodePreTrainedModel):
         """Build and initialise the blocks that `config` describes."""
         super().__init__(config)
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(LonglodeBlock(config, letter, i) for i, letter in enumerate(config.stack))
+        self.layers = nn.ModuleList(
+            LonglodeBlock(config, layer, i) for i, layer in enumerate(config.layer_configs)
+        )
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.gradient_checkpointing = False
         # Of the mixers that stand in this stack; models around this one take it over in their own post_init.
@@ -173,78 +167,132 @@ class LonglodeModel(LonglodePreTrainedModel):
           position_ids: `[B, T]`; the model counts itself, these may only agree, or start anew in one row,
             which says the same as cu_seqlens. seq_idx `[1, T]`, a number per document, says it too.
           cu_seq_lens_q: flash attention's name for cu_seqlens, as transformers' collators write it.
+          prefix_lengths: int64 `[B]`, or `[N]` of packed documents: so many first tokens of each may be read in both
+            directions, by mixers that do so.
+          output_attentions: also return the attention weights, `[B, heads, T, keys]`, None for layers without.
         What else transformers passes to its models is in `keywords.py`.
-        Returns: last_hidden_state `[B, T, D]` after the final norm, the cache, hidden_states, cu_seqlens.
+        Returns: last_hidden_state `[B, T, D]` after the final norm, the cache, and what `LonglodeOutput` names.
         Raises: ConfigError on inputs that contradict each other or that a longlode model cannot honour.
         """
         read = honoured(options)
         hidden_states = self._embedded(input_ids, inputs_embeds)
         shape = hidden_states.shape[:2]
-        _refuse_symbolic_length(shape[1], self.config.stack)
-        cache = _checked_cache(given_cache(past_key_values, options), len(self.layers), shape[0])
+        self._refuse_symbolic_length(shape[1])
+        cache = self._cache(given_cache(past_key_values, options), shape[0])
         mask = piece_mask(attention_mask, shape, cache)
         given = read.get("cu_seq_lens_q") if cu_seqlens is None else cu_seqlens
         cu_seqlens = packed_documents(
             read.get("position_ids"), given, mask, shape, cache, read.get("seq_idx")
         )
-        if use_cache is None:
-            use_cache = self.config.use_cache and not self.training and cu_seqlens is None
-        if cu_seqlens is not None and (use_cache or cache is not None):
-            raise ConfigError(
-                "A cache and cu_seqlens do not go together; read packed documents with use_cache=False."
-            )
-        if cache is None and use_cache:
-            cache = LonglodeCache(len(self.layers))
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        streams = self._read(hidden_states, mask, cu_seqlens, cache, bool(output_hidden_states))
+        reading = _Reading(
+            cu_seqlens=cu_seqlens,
+            cache=self._cache_to_fill(cache, use_cache, cu_seqlens),
+            prefix_lengths=_left_of_prefix(read.get("prefix_lengths"), cache),
+            keeps_streams=self._asks("output_hidden_states", output_hidden_states),
+            wants_weights=self._asks("output_attentions", read.get("output_attentions")),
+        )
+        streams = self._read(Part(hidden_states, mask, input_ids), reading)
+        sides = reading.sides
         return LonglodeOutput(
             last_hidden_state=streams[-1],
-            hidden_states=tuple(streams) if output_hidden_states else None,
+            hidden_states=tuple(streams) if reading.keeps_streams else None,
+            attentions=tuple(sides.weights) if reading.wants_weights else None,  # type: ignore[arg-type]
             cu_seqlens=cu_seqlens,
-            **{CACHE_KEYWORD: cache},  # type: ignore[arg-type]
+            aux_loss=sides.aux_loss,
+            metrics=sides.metrics or None,
+            **{CACHE_KEYWORD: reading.cache},  # type: ignore[arg-type]
         )
 
     def catch_up(self, cache: LonglodeCache) -> None:
         """Read what a cut has left for the cache to read again, so that its states stand where it says."""
-        for inputs, mask in cache.take_pending():
-            self._run_blocks(inputs, mask, None, cache, False)
+        for part in cache.take_pending():
+            self._run_blocks(part, _Reading(cache=cache))
 
-    def _read(
-        self,
-        inputs: Tensor,
-        mask: Tensor | None,
-        cu_seqlens: Tensor | None,
-        cache: LonglodeCache | None,
-        keep_streams: bool,
-    ) -> list[Tensor]:
+    def _read(self, piece: Part, reading: "_Reading") -> list[Tensor]:
         """Read a piece, in the parts that the cache asks for, and count it; returns as `_run_blocks`."""
+        cache = reading.cache
         if cache is None:
-            return self._run_blocks(inputs, mask, cu_seqlens, None, keep_streams)
+            return self._run_blocks(piece, reading)
         self.catch_up(cache)
+        whole = reading.wants_weights or reading.prefix_lengths is not None
         pieces = []
-        for part in cache.parts(inputs, mask):
+        for part in [piece] if whole else cache.parts(piece):
             cache.note(part)
-            pieces.append(self._run_blocks(*part, cu_seqlens, cache, keep_streams))
-            cache.count(part[0].shape[1], part[1])
+            pieces.append(self._run_blocks(part, reading))
+            cache.count(part.inputs.shape[1], part.mask)
         return pieces[0] if len(pieces) == 1 else [torch.cat(s, dim=1) for s in zip(*pieces, strict=True)]
 
-    def _run_blocks(
-        self,
-        inputs: Tensor,
-        mask: Tensor | None,
-        cu_seqlens: Tensor | None,
-        cache: LonglodeCache | None,
-        keep_streams: bool,
-    ) -> list[Tensor]:
+    def _run_blocks(self, part: Part, reading: "_Reading") -> list[Tensor]:
         """The residual stream before each block (if asked for), and last the final hidden states, `[B, T, D]`."""
-        order, block_mask = real_first(mask)
-        hidden_states, streams = reordered(inputs, order), []
+        order, mask = real_first(part.mask)
+        token_ids = (
+            part.token_ids if part.token_ids is None or order is None else part.token_ids.gather(1, order)
+        )
+        hidden_states, streams = reordered(part.inputs, order), []
+        context = SequenceContext.of(
+            hidden_states,
+            cu_seqlens=reading.cu_seqlens,
+            mask=mask,
+            token_ids=token_ids,
+            prefix_lengths=reading.prefix_lengths,
+            keeps_state=reading.cache is not None,
+            wants_weights=reading.wants_weights,
+        )
+        reading.sides = sides = SideOutputs()
         for block in self.layers:
-            if keep_streams:
+            if reading.keeps_streams:
                 streams.append(restored(hidden_states, order))
-            hidden_states = block(hidden_states, block_mask, cu_seqlens, cache=cache)
+            hidden_states = sides.take(block, block(hidden_states, context, cache=reading.cache))  # type: ignore[arg-type]
+        sides.weights = [restored_weights(weights, order) for weights in sides.weights]
         return [*streams, restored(self.norm(hidden_states), order)]
+
+    @property
+    def _checkpoints(self) -> bool:
+        """Whether blocks will run a second time in backward, where they must not find a cache renewed."""
+        return (
+            self.training
+            and torch.is_grad_enabled()
+            and any(block.gradient_checkpointing for block in self.layers)
+        )
+
+    def _asks(self, name: str, given: bool | None) -> bool:
+        return bool(getattr(self.config, name) if given is None else given)
+
+    def _cache(self, cache: Any, num_rows: int) -> LonglodeCache | None:
+        """The given cache, checked."""
+        if cache is not None and self._checkpoints:
+            raise ConfigError(
+                "A cache was given while gradient checkpointing is on, which reads twice; leave it out."
+            )
+        return _checked_cache(cache, len(self.layers), num_rows)
+
+    def _cache_to_fill(
+        self, cache: LonglodeCache | None, use_cache: bool | None, cu_seqlens: Tensor | None
+    ) -> LonglodeCache | None:
+        """The given cache, or a new one where one is asked for."""
+        if cu_seqlens is not None:
+            if use_cache or cache is not None:
+                raise ConfigError(
+                    "A cache and cu_seqlens do not go together; read packed documents with use_cache=False."
+                )
+            return None
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        return (
+            LonglodeCache(len(self.layers))
+            if cache is None and use_cache and not self._checkpoints
+            else cache
+        )
+
+    def _refuse_symbolic_length(self, num_tokens: Any) -> None:
+        if not (torch.compiler.is_exporting() and isinstance(num_tokens, torch.SymInt)):
+            return
+        if not all(block.attn.traits.exports_any_length for block in self.layers):  # type: ignore[union-attr]
+            raise ConfigError(
+                "torch.export got a dynamic length; a longlode model exports for one length, since the ops lay out "
+                "their chunks and blocks by it (only stacks of A layers do not). Leave the length out of "
+                "dynamic_shapes, and export once per length or pad with attention_mask."
+            )
 
     def _embedded(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         if (input_ids is None) == (inputs_embeds is None):
@@ -296,6 +344,14 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
     def generate(self, *inputs: Any, **options: Any) -> Any:  # noqa: D102 - wrapped
         return super().generate(*inputs, **with_cache_renamed(options))
 
+    def flops_per_token(self, num_tokens: int) -> float:
+        """Forward floating-point operations per token, mean over a sequence of `num_tokens`; see the config's."""
+        mixers = [module for module in self.modules() if isinstance(module, Mixer)]
+        inside = {id(part) for mixer in mixers for part in mixer.modules()}
+        dense = [m for m in self.modules() if isinstance(m, nn.Linear) and id(m) not in inside]
+        others = sum(2 * module.weight.numel() for module in dense)
+        return others + sum(mixer.flops_per_token(num_tokens) for mixer in mixers)
+
     @can_return_tuple
     def forward(
         self,
@@ -309,7 +365,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         cu_seqlens: Tensor | None = None,
         **options: Unpack[HeadOptions],
-    ) -> CausalLMOutputWithPast:
+    ) -> LonglodeCausalOutput:
         """Predict the next token at each position; what is not named here is as in `LonglodeModel.forward`.
 
         Args:
@@ -319,7 +375,8 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
           logits_to_keep: compute only the last n positions' logits (0: all), or those of the given positions.
           num_items_in_batch: divide the summed loss by this instead of the number of labels.
         Returns: logits `[B, kept, V]`; while training with labels they are None, since the loss is
-          taken block by block and never holds them; loss, the mean in nats, when labels are given.
+          taken block by block and never holds them; loss, the mean in nats, when labels are given. While
+          training it includes the mixers' auxiliary losses.
         """
         shift_labels, num_items = options.pop("shift_labels", None), options.pop("num_items_in_batch", None)
         outputs = self.model(
@@ -337,15 +394,23 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             shift_labels = _shift(labels, outputs.cu_seqlens)
         loss = None
         if shift_labels is not None:
-            loss = next_token_loss(hidden, self.lm_head, shift_labels.to(hidden.device), num_items)
+            targets = shift_labels.to(hidden.device)
+            loss = next_token_loss(hidden, self.lm_head, targets, num_items)
+            if outputs.aux_loss is not None and self.training:
+                # Per label, as the loss is: the parts of a step weigh by their labels.
+                share = 1.0 if num_items is None else (targets != IGNORED).sum() / num_items
+                loss = loss + share * outputs.aux_loss
         logits = None
         if loss is None or not self.training:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden[:, kept])
-        return CausalLMOutputWithPast(
+        return LonglodeCausalOutput(
             loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            aux_loss=outputs.aux_loss,
+            metrics=outputs.metrics,
             **{CACHE_KEYWORD: outputs.get(CACHE_KEYWORD)},
         )
 
@@ -358,13 +423,17 @@ def _shift(labels: Tensor, cu_seqlens: Tensor | None) -> Tensor:
     return shifted
 
 
-def _refuse_symbolic_length(num_tokens: Any, stack: str) -> None:
-    if torch.compiler.is_exporting() and isinstance(num_tokens, torch.SymInt) and set(stack) != {"A"}:
+def _left_of_prefix(prefix_lengths: Tensor | None, cache: LonglodeCache | None) -> Tensor | None:
+    """How much of each row's prefix is still to be read; None when nothing is."""
+    if prefix_lengths is None or cache is None or not cache.num_positions:
+        return prefix_lengths
+    num_read = cache.num_positions - cache.num_padding(len(prefix_lengths)).to(prefix_lengths.device)
+    if (prefix_lengths > num_read).any():
         raise ConfigError(
-            "torch.export got a dynamic length; a longlode model exports for one length, since the ops lay out their "
-            "chunks and blocks by it (only stacks of A layers do not). Leave the length out of dynamic_shapes, and "
-            "export once a length or pad with attention_mask."
+            f"prefix_lengths is {prefix_lengths.tolist()}, of which the cache has read {num_read.tolist()}; a prefix "
+            "must be read in one piece. Read it anew, or leave prefix_lengths out."
         )
+    return None
 
 
 def _checked_cache(cache: Any, num_layers: int, num_rows: int) -> LonglodeCache | None:

@@ -13,12 +13,11 @@ from longlode.core.errors import ConfigError, InputError, LonglodeError, ModelEr
 from longlode.core.model_names import model_source
 from longlode.core.outputs import full_path
 from longlode.core.records import read_json
+from longlode.mixers import Mixer, RMSNorm
 from longlode.models.convert import FLA_MODEL_TYPES, config_from_fla
 from longlode.models.lm import LonglodeForCausalLM, register
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-# Norms, decays, and the skip of Mamba-2: vectors that are computed with in any dtype.
-_KEPT_AS_STORED = ("norm.weight", ".A_log", ".dt_bias", ".skip")
 _DTYPES = {"float64", "float32", "bfloat16", "float16"}
 
 
@@ -98,14 +97,25 @@ def _restore_stored_dtypes(model: LonglodeForCausalLM, where: str) -> None:
     transformers makes them what the rest of the model is, and the decays float32. What is computed does not
     depend on it: the mixers widen decays, and RMSNorm takes its weight in the dtype of its input.
     """
-    parameters = dict(model.named_parameters())
+    parameters, kept = dict(model.named_parameters()), _computed_in_any_dtype(model)
     index = cached_file(where, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
     names = {SAFE_WEIGHTS_NAME} if index is None else set(read_json(Path(index))["weight_map"].values())
     for name in sorted(names):
         with safe_open(str(cached_file(where, name)), framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - no mapping
-                if key in parameters and key.endswith(_KEPT_AS_STORED):
+                if key in kept:
                     parameters[key].data = file.get_tensor(key)
+
+
+def _computed_in_any_dtype(model: LonglodeForCausalLM) -> set[str]:
+    """Names of the parameters that need not have the dtype of the others: those of norms, and what the mixers say."""
+    names: set[str] = set()
+    for path, module in model.named_modules():
+        own: tuple[str, ...] = ("weight",) if isinstance(module, RMSNorm) else ()
+        if isinstance(module, Mixer):
+            own = (*module.float32_parameters, *module.kept_parameters)
+        names |= {f"{path}.{name}" for name in own}
+    return names
 
 
 def _source(path_or_hub_id: str | Path) -> str:

@@ -6,13 +6,24 @@ and the tokens from there to the cut are read once more before anything else is.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 
 from longlode.mixers import State
 
-Part = tuple[Tensor, Tensor | None]
-"""Embedded tokens `[B, T, D]`, and their mask `[B, T]`, False at padding, or None."""
+
+class Part(NamedTuple):
+    """A part of a text: embedded tokens `[B, T, D]`, mask `[B, T]` (False at padding), token ids `[B, T]`."""
+
+    inputs: Tensor
+    mask: Tensor | None = None
+    token_ids: Tensor | None = None
+
+    def between(self, start: int, stop: int) -> "Part":
+        """Tokens `start` to `stop - 1` of it."""
+        return Part(*(None if tensor is None else tensor[:, start:stop] for tensor in self))  # type: ignore[arg-type]
+
 
 # Drafts are shorter (transformers: 10 or 20 tokens). Where a long text comes with its first draft, the draft is read
 # apart, so that a rejected one does not cost reading the text twice.
@@ -40,19 +51,19 @@ class Rewind:
         """Drop the marks: from here on, here is as far back as it goes."""
         self.marks, self.read = [], []
 
-    def parts(self, inputs: Tensor, mask: Tensor | None) -> list[Part]:
-        """A piece as it should be read: whole, or its likely draft apart. Args: as in `Part`."""
-        first = inputs.shape[1] - _LONG_DRAFT
+    def parts(self, piece: Part) -> list[Part]:
+        """A piece as it should be read: whole, or its likely draft apart."""
+        num_tokens = piece.inputs.shape[1]
+        first = num_tokens - _LONG_DRAFT
         if not self.recording or first < _LONG_DRAFT:
-            return [(inputs, mask)]
-        masks = (None, None) if mask is None else (mask[:, :first], mask[:, first:])
-        return [(inputs[:, :first], masks[0]), (inputs[:, first:], masks[1])]
+            return [piece]
+        return [piece.between(0, first), piece.between(first, num_tokens)]
 
     def note(self, position: int, states: list[State | None], part: Part) -> None:
         """Before `part` is read: mark the place, if recording."""
         if self.recording:
             self.marks.append(_Mark(position, states))
-            self.read.append((part[0].detach(), part[1]))
+            self.read.append(part._replace(inputs=part.inputs.detach()))
 
     def room(self, position: int) -> int:
         """Positions that can be dropped from `position`."""
@@ -62,18 +73,17 @@ class Rewind:
         """The states of the last mark at or before `target`; what lies between becomes `pending`."""
         index = max(n for n, mark in enumerate(self.marks) if mark.position <= target)
         missing = target - self.marks[index].position
-        for inputs, mask in self.read[index:]:
-            if missing <= 0:
-                break
-            part = slice(0, missing)
-            self.pending.append((inputs[:, part], None if mask is None else mask[:, part]))
-            missing -= inputs.shape[1]
+        for part in self.read[index:]:
+            if missing > 0:
+                self.pending.append(part.between(0, missing))
+            missing -= part.inputs.shape[1]
         return self.marks[index].states
 
     def select(self, rows: Tensor) -> "Rewind":
         """For a cache with these rows of this one: what is pending, no marks."""
         pending = [
-            (x.index_select(0, rows), None if m is None else m.index_select(0, rows)) for x, m in self.pending
+            Part(*(None if tensor is None else tensor.index_select(0, rows) for tensor in part))  # type: ignore[arg-type]
+            for part in self.pending
         ]
         return Rewind(self.recording, pending=pending)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from longlode.core.errors import ModelError
-from longlode.mixers.attention import FullAttention, rotate
+from longlode.mixers import FullAttention
 
 _WEIGHT_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
 
@@ -102,11 +102,10 @@ def _watched(model: Any, total: ShareSum, num_tokens: int) -> Iterator[None]:
     """Tell `total` of the attention of all full-attention layers that run inside."""
 
     def after_ours(layer: FullAttention, inputs: tuple[Tensor, ...], _: Any) -> None:
-        x, settings = inputs[0], layer.settings
-        positions = torch.arange(x.shape[1], device=x.device)[None]
-        shape = (*x.shape[:2], -1, settings.query_dim)
-        q = rotate(layer.q_proj(x).view(shape), positions, settings.rope_theta)
-        total.add_keys(q, rotate(layer.k_proj(x).view(shape), positions, settings.rope_theta))
+        q, k, _values = layer.project(
+            inputs[0], torch.arange(inputs[0].shape[1], device=inputs[0].device)[None]
+        )
+        total.add_keys(q, k)
 
     def after_theirs(layer: nn.Module, _: Any, output: Any) -> None:
         weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
@@ -115,7 +114,7 @@ def _watched(model: Any, total: ShareSum, num_tokens: int) -> Iterator[None]:
 
     handles, has_theirs = [], False
     for layer in model.modules():
-        if isinstance(layer, FullAttention):
+        if isinstance(layer, FullAttention) and not layer.traits.constant_state:
             handles.append(layer.register_forward_hook(after_ours))
         elif type(layer).__name__.endswith("Attention") and _sees_all(layer, num_tokens):
             has_theirs = True

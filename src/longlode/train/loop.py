@@ -194,7 +194,7 @@ def training_step(
     if taken:
         clip_gradients(model, norm, recipe.optim.clip_norm)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1.0)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(loss), float(norm), taken

@@ -1,34 +1,44 @@
-"""AdamW with decay on matrices only, and the learning rate as a pure function of step and progress."""
+"""AdamW in groups, as the mixers say, and the learning rate as a pure function of step and progress."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
+from longlode.mixers import Mixer, ParameterRule
 from longlode.models import LonglodeForCausalLM
 from longlode.train.recipe import OptimSection
 
 
 def build_optimizer(model: LonglodeForCausalLM, optim: OptimSection) -> torch.optim.AdamW:
-    """AdamW over the model's trainable parameters, in two groups: decayed matrices, and the rest.
+    """AdamW over the model's trainable parameters, in groups by weight decay and learning rate.
 
-    Matrices are the parameters with two or more dimensions, less embeddings and the output matrix unless
-    `optim.decay_embeddings`; depthwise convolutions [D, 1, W] and everything 1-D are never decayed.
-    Source: AdamW, arXiv 1711.05101.
+    Mixers say how their parameters are treated (`Mixer.parameter_rules`). Elsewhere those with two dimensions decay,
+    less embeddings and the output matrix unless `optim.decay_embeddings`. A group's "lr_scale" is the multiple of the
+    run's learning rate that it takes. Source: AdamW, arXiv 1711.05101.
     """
-    decayed: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
+    rules: dict[int, ParameterRule] = {}
+    for module in model.modules():
+        if isinstance(module, Mixer):
+            own = dict(module.named_parameters())
+            rules |= {id(own[name]): rule for name, rule in module.parameter_rules().items()}
     vocabulary = _vocabulary_matrices(model)
+    groups: dict[ParameterRule, list[nn.Parameter]] = {ParameterRule(True): [], ParameterRule(False): []}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
         is_matrix = parameter.ndim == 2 and (optim.decay_embeddings or id(parameter) not in vocabulary)
-        (decayed if is_matrix else rest).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": optim.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
+        groups.setdefault(rules.get(id(parameter), ParameterRule(is_matrix)), []).append(parameter)
+    used = [
+        {
+            "params": parameters,
+            "weight_decay": optim.weight_decay if rule.decays else 0.0,
+            "lr": optim.lr * rule.lr_scale,
+            "lr_scale": rule.lr_scale,
+        }
+        for rule, parameters in groups.items()
+        if parameters
     ]
-    used = [group for group in groups if group["params"]]
     return torch.optim.AdamW(used, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
 
 

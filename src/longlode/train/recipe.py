@@ -6,16 +6,27 @@
 Unknown keys are refused. Fields marked `_FREE` may change when a run resumes; all others belong to the run.
 """
 
+import dataclasses
 import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
+from longlode.models import LonglodeConfig
 
 _FREE: dict[str, Any] = {"may_change_on_resume": True}
 
@@ -24,29 +35,51 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class ModelSection(_Section):
-    """The network: the fields of `LonglodeConfig`, less the vocabulary, which comes from the tokenizer."""
+# Keys that came later: where they are at their default, a recipe is the one that it was before.
+_LATER = ("layers", "expand_v", "attn_num_heads", "attn_head_dim", "qkv_bias")
 
-    mixers: str = Field(description='Token mixer of each layer, first to last, e.g. "D*4", "DS*2", "DDAD".')
-    hidden_size: int = Field(gt=0, description="Width of the residual stream (numbers a token).")
-    num_heads: int = Field(gt=0, description="Heads of a mixer.")
-    num_kv_heads: int | None = Field(
-        None, gt=0, description="Key and value heads of attention mixers; unset: num_heads."
+
+class _ModelKeys(_Section):
+    @model_validator(mode="after")
+    def _check_stack(self) -> Self:
+        mixers, layers = getattr(self, "mixers"), getattr(self, "layers")  # noqa: B009 - they come below
+        if (mixers is None) == (layers is None):
+            raise ValueError("model.mixers and model.layers name the stack; set one of them")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in dump(self).items()
+            if name not in _LATER or getattr(self, name) != fields[name].default
+        }
+
+
+def _model_key(field: dataclasses.Field[Any]) -> tuple[Any, Any]:
+    """A field of `LonglodeConfig` as a key of the section: same type, default and description."""
+    least = field.metadata["least"]
+    bounds: dict[str, Any] = {}
+    if {int, float} & {field.type, *get_args(field.type)}:
+        bounds = {"gt": 0} if least is None else {"ge": least}
+    default = ... if field.name in ("hidden_size", "num_heads") else field.default
+    return field.type, Field(default, description=field.metadata["doc"], **bounds)
+
+
+if TYPE_CHECKING:
+    ModelSection = _ModelKeys
+else:
+    ModelSection = create_model(
+        "ModelSection",
+        __base__=_ModelKeys,
+        __doc__="The network: the fields of `LonglodeConfig`, less the vocabulary, which comes from the tokenizer.",
+        **{
+            field.name: _model_key(field)
+            for field in dataclasses.fields(LonglodeConfig)
+            if "doc" in field.metadata
+        },
     )
-    head_dim: int | None = Field(
-        None, gt=0, description="Width of a head (numbers a token); unset: hidden_size / num_heads."
-    )
-    intermediate_size: int | None = Field(
-        None, gt=0, description="Width of the SwiGLU layer; unset: 8/3 of hidden_size, rounded up to 256."
-    )
-    window: int = Field(2048, gt=0, description="Span of sliding-window mixers, own token included (tokens).")
-    conv_size: int = Field(4, ge=2, description="Width of the short convolution (tokens).")
-    allow_neg_eigval: bool = Field(False, description="Let beta reach 2, so that the state may flip signs.")
-    use_output_gate: bool = Field(False, description="Gate the output of the recurrent mixers.")
-    rope_theta: float = Field(10000.0, gt=0, description="Base of the rotary positions of attention mixers.")
-    norm_eps: float = Field(1e-6, gt=0, description="Number added to the mean square in RMSNorm.")
-    tie_word_embeddings: bool = Field(False, description="Use the embedding matrix as the output matrix too.")
-    initializer_range: float = Field(0.02, gt=0, description="Standard deviation of the initial weights.")
 
 
 class DataSection(_Section):

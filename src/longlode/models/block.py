@@ -1,0 +1,98 @@
+"""A layer of the backbone: a mixer, usually a SwiGLU, norms and residuals; and what it returns beside the stream."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from longlode.mixers import Mixer, MixerOutput, RMSNorm, SequenceContext
+from longlode.models.cache import LayerMemory, LonglodeCache
+from longlode.models.config import LonglodeConfig
+from longlode.models.layers import LayerConfig
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        """Three matrices, no biases."""
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X `[..., D]` -> `[..., D]`."""
+        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class LonglodeBlock(GradientCheckpointingLayer):
+    """A mixer and a SwiGLU, each after an RMSNorm and around a residual; or as `LayerConfig.block` says."""
+
+    def __init__(self, config: LonglodeConfig, layer: LayerConfig, layer_idx: int) -> None:
+        """Block `layer_idx` of the stack."""
+        super().__init__()
+        self.layer_idx = layer_idx
+        self.kind = layer.block
+        self.attn_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.attn: Mixer = layer.mixer.build(config.hidden_size, layer_idx, len(config.layer_types or ()))
+        if self.kind == "mixer_mlp":
+            self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        if self.kind != "mixer":
+            self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)  # type: ignore[arg-type]
+        self.side_names: tuple[str, ...] = ()
+        """What the tensors are that the last call returned behind the residual stream, see `side_outputs`."""
+
+    def forward(
+        self, hidden_states: Tensor, context: SequenceContext, cache: LonglodeCache | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Renew the residual stream `[B, T, D]`, and this layer's memory in the cache.
+
+        Returns: the stream; behind it, if there are any, what the mixer returns beside its output. They are a flat
+          tuple because gradient checkpointing passes gradients through nothing else.
+        """
+        memory = cache.layers[self.layer_idx] if cache is not None else LayerMemory()
+        normed = self.attn_norm(hidden_states)
+        mixed: MixerOutput = self.attn(normed, memory.state, context)
+        memory.state = mixed.state
+        hidden_states = hidden_states + mixed.y
+        if self.kind == "mixer_mlp":
+            hidden_states = hidden_states + self.mlp(self.mlp_norm(hidden_states))
+        elif self.kind == "parallel":
+            hidden_states = hidden_states + self.mlp(normed)
+        sides = {f"aux_losses.{name}": value for name, value in mixed.aux_losses.items()}
+        sides |= {f"metrics.{name}": value for name, value in mixed.metrics.items()}
+        if mixed.weights is not None:
+            sides["weights"] = mixed.weights
+        self.side_names = tuple(sides)
+        return (hidden_states, *sides.values()) if sides else hidden_states
+
+
+class SideOutputs:
+    """What the mixers of one forward pass return beside the residual stream."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.aux_losses: list[Tensor] = []
+        self.metrics: dict[str, Tensor] = {}
+        self.weights: list[Tensor | None] = []
+
+    def take(self, block: LonglodeBlock, output: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """Keep what `block` returned beside the stream; returns the stream."""
+        stream, *sides = output if isinstance(output, tuple) else (output,)
+        self.weights.append(None)
+        for name, value in zip(block.side_names, sides, strict=True):
+            kind, _, own_name = name.partition(".")
+            if kind == "aux_losses":
+                self.aux_losses.append(value)
+                self.metrics[f"layer_{block.layer_idx}.{own_name}"] = value.detach()
+            elif kind == "metrics":
+                self.metrics[f"layer_{block.layer_idx}.{own_name}"] = value.detach()
+            else:
+                self.weights[-1] = value
+        return stream
+
+    @property
+    def aux_loss(self) -> Tensor | None:
+        """The sum of all auxiliary losses; None when there are none."""
+        return torch.stack(self.aux_losses).sum() if self.aux_losses else None
