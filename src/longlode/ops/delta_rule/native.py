@@ -26,7 +26,7 @@ SWITCH = "LONGLODE_NATIVE"
 CHUNK_SIZES = (16, 32, 64)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_HEAD_DIM = 256
-_ABI = 2
+_ABI = 3
 _CHUNK = 32
 # Kept states are a backward's memory, the chunks between two of them its working set, which must fit the second cache.
 _SPAN_BYTES = 1 << 19
@@ -269,8 +269,12 @@ def _run(
 def _check(status: int, instruction_set: str) -> None:
     """Raises: BackendError on a status that is not 0."""
     if status:
-        reasons = {1: "out of memory", 2: f"this CPU or library has no {instruction_set!r}"}
-        reason = reasons.get(status, str(status))
+        reasons = {
+            1: "out of memory",
+            2: f"this CPU or library has no {instruction_set!r}",
+            3: "a size beyond the kernels' limits, or a tensor that is missing",
+        }
+        reason = reasons.get(status, f"status {status}")
         raise BackendError(f"delta_rule backend 'native' failed: {reason}. Use backend='chunkwise'.")
 
 

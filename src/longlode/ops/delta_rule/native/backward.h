@@ -11,7 +11,7 @@ INLINE float dot(const float *x, const float *y, int64_t size) {
 }
 
 /* dR, then dX and N = [dO; -U], with the gradients of v and beta. */
-FUNCTION void gradient_of_values(Work *w, Slot *slot) {
+NOINLINE void gradient_of_values(Work *w, Slot *slot) {
     const Call *call = w->call;
     const int64_t num = w->num;
     gather(w, &call->o, w->V, 1, w->N, w->V_step);
@@ -32,7 +32,7 @@ FUNCTION void gradient_of_values(Work *w, Slot *slot) {
 }
 
 /* dscores = D * (N R^T), and with decay the terms (N R^T * [P; M]) of dg, both halves added. */
-FUNCTION void gradient_of_scores(Work *w, Slot *slot) {
+NOINLINE void gradient_of_scores(Work *w, Slot *slot) {
     const int64_t num = w->num;
     transpose(num, w->V, slot->R, w->V_step, w->R_t, num);
     for (int half = 0; half < 2; half++)
@@ -60,7 +60,7 @@ FUNCTION void gradient_of_scores(Work *w, Slot *slot) {
 
 /* dg of the chunk: for each place where g_t stands the terms that it spans, none added only to be taken away again.
  * reads [C]: sum of e^G L (N S^T); writes [C]: e^{G_C - G} K (R dS^T). */
-FUNCTION void gradient_of_decay(Work *w, Slot *slot, const float *reads, const float *writes) {
+NOINLINE void gradient_of_decay(Work *w, Slot *slot, const float *reads, const float *writes) {
     const int64_t num = w->num;
     Floats inner = {0};
     for (int64_t i = 0; i < w->K; i++)
@@ -83,7 +83,7 @@ FUNCTION void gradient_of_decay(Work *w, Slot *slot, const float *reads, const f
 }
 
 /* dL and dK: the gradients of q and k, and what g needs of them. */
-FUNCTION void gradient_of_keys(Work *w, Slot *slot) {
+NOINLINE void gradient_of_keys(Work *w, Slot *slot) {
     const int64_t num = w->num, K = w->K, step = w->K_step;
     float reads[MAX_CHUNK] = {0}, writes[MAX_CHUNK] = {0};
     transpose(K, w->V, w->dS, w->V_step, w->S_t, step);
@@ -121,7 +121,7 @@ FUNCTION void gradient_of_keys(Work *w, Slot *slot) {
 }
 
 /* The gradients of a chunk whose slot is complete; dS is carried from after the chunk to before it. */
-FUNCTION void chunk_backward(Work *w, Slot *slot) {
+NOINLINE void chunk_backward(Work *w, Slot *slot) {
     const int64_t num = w->num;
     gather(w, &w->call->q, w->K, w->call->scale, w->L, w->K_step);
     gather(w, &w->call->k, w->K, 1, w->L + num * w->K_step, w->K_step);

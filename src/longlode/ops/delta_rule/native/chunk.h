@@ -6,18 +6,17 @@
 #include "product.h"
 #include "solve.h"
 
-#define MAX_SPAN 16
-#define MAX_SIZE 256
 /* Rows a power of two apart fall into few sets of the first cache and push one another out. */
 #define PAD 16
 
 /* What the backward needs of a chunk; the forward has one, used again and again. */
 typedef struct {
     float *S;    /* [K, V]: the state before the chunk */
-    float *R, *F; /* [C, V] */
-    float *P;    /* [C, C]: D * (scale Q K^T), zero above the diagonal */
+    float *F;    /* [C, V]: the error v - S^T k of each token, before beta (equation 14) */
+    float *R;    /* [C, V]: beta F, what each token writes along its key */
+    float *P;    /* [C, C]: D * (scale Q K^T), zero above the diagonal: what queries read of R */
     float *D;    /* [C, C]: e^{G_i - G_j} on and below the diagonal; with decay only */
-    double *M;   /* [C, C]: D * (K K^T), below the diagonal */
+    double *M;   /* [C, C]: D * (K K^T), below the diagonal: the triangular system of (14) and (15) */
     float *beta; /* [C] */
     float *e;    /* [C]: e^{G_i} */
     float *w;    /* [C]: e^{G_C - G_j} */
@@ -26,7 +25,7 @@ typedef struct {
 
 typedef struct {
     const Call *call;
-    int64_t K, V, K_step, V_step, head;
+    int64_t K, V, K_step, V_step, head; /* V: the columns at work, all or some; steps of rows in the buffers */
     int gated;
     int64_t row, size, num; /* batch row of the document; tokens of the chunk, and that rounded up to 16 */
     int64_t token;          /* first token of the chunk, in the tensors */
@@ -38,13 +37,13 @@ typedef struct {
     float *scaled;    /* [2C, V] */
     float *dS;        /* [K, V] */
     float *N;         /* [2C, V]: [dO; -U], U = dV = beta dX */
-    float *dR, *dX;   /* [C, V] */
-    float *R_t;       /* [V, C] */
-    float *S_t;       /* [V, K] */
-    float *dscores;   /* [2C, C] */
-    float *pairs;     /* [C, C] */
-    float *dL;        /* [2C, K] */
-    float *dK;        /* [C, K] */
+    float *dR, *dX;   /* [C, V]: gradients of R, and of the right side of (14) (equation 15) */
+    float *R_t;       /* [V, C]: R^T */
+    float *S_t;       /* [V, K]: S^T or dS^T */
+    float *dscores;   /* [2C, C]: gradient of [P; M] before D */
+    float *pairs;     /* [C, C]: terms of dg that two tokens share */
+    float *dL;        /* [2C, K]: gradient of L */
+    float *dK;        /* [C, K]: gradient of the keys but for the lower half of dL */
     float *zeros;     /* [max(K, V)]: the rows of tokens after the end */
 } Work;
 
@@ -63,21 +62,21 @@ INLINE void scale_row(const float *from, float factor, int64_t size, float *to) 
 }
 
 /* to [num, size] = the chunk's tokens of x, times factor; rows after the document's end are zero. */
-FUNCTION void gather(const Work *w, const Tensor *x, int64_t size, float factor, float *to, int64_t to_step) {
+NOINLINE void gather(const Work *w, const Tensor *x, int64_t size, float factor, float *to, int64_t to_step) {
     const float *rows[MAX_CHUNK];
     rows_of(w, x, rows);
     for (int64_t i = 0; i < w->num; i++) scale_row(rows[i], factor, size, to + i * to_step);
 }
 
 /* The chunk's tokens of x = factor * from [num, size]. */
-FUNCTION void scatter(const Work *w, const Tensor *x, int64_t size, float factor, const float *from,
+NOINLINE void scatter(const Work *w, const Tensor *x, int64_t size, float factor, const float *from,
                       int64_t from_step) {
     for (int64_t i = 0; i < w->size; i++)
         scale_row(from + i * from_step, factor, size, at(x, w, w->token + i));
 }
 
 /* to [num, size] = factors [num] times rows of from */
-FUNCTION void scale_rows(int64_t num, int64_t size, const float *factors, const float *from, float *to,
+NOINLINE void scale_rows(int64_t num, int64_t size, const float *factors, const float *from, float *to,
                          int64_t step) {
     for (int64_t i = 0; i < num; i++) scale_row(from + i * step, factors[i], size, to + i * step);
 }
@@ -92,7 +91,7 @@ INLINE void prefetch(const Work *w, const Tensor *x, int64_t size, int64_t token
     }
 }
 
-FUNCTION void copy_matrix(int64_t rows, int64_t columns, const float *from, int64_t from_step, float *to,
+NOINLINE void copy_matrix(int64_t rows, int64_t columns, const float *from, int64_t from_step, float *to,
                           int64_t to_step) {
     for (int64_t i = 0; i < rows; i++)
         if (from)
@@ -103,7 +102,7 @@ FUNCTION void copy_matrix(int64_t rows, int64_t columns, const float *from, int6
 
 /* e, w, total, and D times M and D.  G is summed in float64: its differences must not lose the small terms to the
  * large ones.  -inf is cut to -1e4, whose exponential is 0 as well, so that no difference is inf - inf. */
-FUNCTION void decays(const Work *w, Slot *slot) {
+NOINLINE void decays(const Work *w, Slot *slot) {
     double G[MAX_CHUNK], sum = 0, exponents[2 * MAX_CHUNK + LANES] = {0};
     const int64_t num = w->num;
     for (int64_t i = 0; i < num; i++) {
@@ -126,7 +125,7 @@ FUNCTION void decays(const Work *w, Slot *slot) {
 }
 
 /* Brings a chunk's keys and queries in and computes what needs no state: L, K^T, M, P and the decays. */
-FUNCTION void prepare(Work *w, Slot *slot) {
+NOINLINE void prepare(Work *w, Slot *slot) {
     const int64_t num = w->num, K = w->K;
     gather(w, &w->call->q, K, w->call->scale, w->L, w->K_step);
     gather(w, &w->call->k, K, 1, w->L + num * w->K_step, w->K_step);
@@ -147,7 +146,7 @@ FUNCTION void prepare(Work *w, Slot *slot) {
 }
 
 /* F and R of a prepared chunk.  queries: whether reads[0:C], scale Q S, is wanted too. */
-FUNCTION void correct(Work *w, Slot *slot, int queries) {
+NOINLINE void correct(Work *w, Slot *slot, int queries) {
     const int64_t num = w->num, first = queries ? 0 : num;
     product((Product){.m = 2 * num - first, .n = w->V, .k = w->K, .left = w->L + first * w->K_step,
                       .left_step = w->K_step, .right = slot->S, .right_step = w->V_step,
@@ -161,7 +160,7 @@ FUNCTION void correct(Work *w, Slot *slot, int queries) {
 }
 
 /* next = e^{G_C} S + (e^{G_C - G} K)^T R; next may be S itself. */
-FUNCTION void advance(Work *w, Slot *slot, float *next) {
+NOINLINE void advance(Work *w, Slot *slot, float *next) {
     const float *R = slot->R;
     if (w->gated) {
         scale_rows(w->num, w->V, slot->w, R, w->scaled, w->V_step);

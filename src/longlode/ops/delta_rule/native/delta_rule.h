@@ -5,7 +5,12 @@
 #include <stdint.h>
 
 /* Raised whenever anything in this file changes; native.py refuses a library of another version. */
-#define LONGLODE_ABI 2
+#define LONGLODE_ABI 3
+
+/* Limits of a call; one that breaks them is refused with LONGLODE_BAD_CALL. K and V are multiples of 16. */
+#define MAX_SIZE 256 /* K and V */
+#define MAX_CHUNK 64 /* C: 16, 32 or 64 */
+#define MAX_SPAN 16  /* chunks between two kept states */
 
 /* A float tensor [B, T, H, size], its last dimension contiguous; beta and g are [B, T, H], size 1. */
 typedef struct {
@@ -26,9 +31,9 @@ typedef struct {
     float *kept;                  /* [number of spans, H, K, V], the state before each span; NULL: don't keep */
     const int64_t *documents;     /* [N, 4]: batch row, first token, number of tokens, first span */
     int64_t num_documents;
-    int64_t H, K, V;
-    int64_t chunk; /* C: 16, 32 or 64 */
-    int64_t span;  /* chunks between two kept states */
+    int64_t H, K, V; /* K and V: multiples of 16 up to MAX_SIZE */
+    int64_t chunk;   /* C: 16, 32 or 64 */
+    int64_t span;    /* chunks between two kept states, 1 to MAX_SPAN */
     float scale;
 } Call;
 
@@ -36,14 +41,21 @@ typedef struct {
 typedef struct {
     const float *q, *k, *v, *beta, *g, *state; /* g: NULL is no decay */
     float *o, *new_state;
-    int64_t num_heads, K, V;
+    int64_t num_heads, K, V; /* K and V: multiples of 16 up to MAX_SIZE */
     float scale;
 } Token;
 
 int longlode_abi(void);
 /* Instruction sets compiled in that this CPU has, best first, as a comma-separated list. */
 const char *longlode_instruction_sets(void);
-/* 0 if done; 1: out of memory; 2: no such instruction set.  num_threads includes the calling one. */
+typedef enum {
+    LONGLODE_DONE = 0,
+    LONGLODE_NO_MEMORY = 1,
+    LONGLODE_NO_INSTRUCTION_SET = 2,
+    LONGLODE_BAD_CALL = 3, /* a size beyond the limits above, or a pointer that must not be NULL */
+} Status;
+
+/* Each returns a Status.  num_threads includes the calling one. */
 int longlode_forward(const Call *call, const char *instruction_set, int num_threads);
 int longlode_backward(const Call *call, const char *instruction_set, int num_threads);
 int longlode_token(const Token *call, const char *instruction_set);
@@ -52,7 +64,9 @@ int longlode_token(const Token *call, const char *instruction_set);
 typedef struct {
     const char *name;
     int64_t (*workspace_bytes)(const Call *call, int backward);
-    void (*forward)(const Call *call, int64_t document, int64_t head, void *workspace);
+    /* forward: columns first_column to first_column + num_columns of v, o and the states. */
+    void (*forward)(const Call *call, int64_t document, int64_t head, int64_t first_column, int64_t num_columns,
+                    void *workspace);
     void (*backward)(const Call *call, int64_t document, int64_t head, void *workspace);
     void (*token)(const Token *call);
 } Kernels;

@@ -10,8 +10,9 @@ static void *cut(char *base, int64_t *used, int64_t bytes) {
     return result;
 }
 
-static int64_t lay_out(const Call *call, int backward, char *base, Work *w) {
-    const int64_t C = call->chunk, K = call->K, V = call->V, K_step = K + PAD, V_step = V + PAD, f = sizeof(float);
+/* V: the columns of values at work, at most call->V. */
+static int64_t lay_out(const Call *call, int64_t V, int backward, char *base, Work *w) {
+    const int64_t C = call->chunk, K = call->K, K_step = K + PAD, V_step = V + PAD, f = sizeof(float);
     int64_t used = 0;
     *w = (Work){.call = call, .K = K, .V = V, .K_step = K_step, .V_step = V_step, .gated = call->g.data != 0};
     for (int64_t i = 0; i < (backward ? call->span : 1); i++)
@@ -44,7 +45,7 @@ static int64_t lay_out(const Call *call, int backward, char *base, Work *w) {
 
 static int64_t workspace_bytes(const Call *call, int backward) {
     Work w;
-    return lay_out(call, backward, 0, &w);
+    return lay_out(call, call->V, backward, 0, &w);
 }
 
 /* Moves to chunk `index` of the document and asks for the tokens of chunk `next`, none if it is below 0: q, k and,
@@ -63,18 +64,26 @@ static void go_to(Work *w, const int64_t *document, int64_t index, int64_t next,
     prefetch(w, with_o ? &call->o : &call->v, w->V, token, num);
 }
 
-static void forward(const Call *call, int64_t number, int64_t head, void *workspace) {
+/* Columns of values do not meet in the forward: some of them can be computed alone, with the same bits, at the cost of
+ * what needs no values (keys, scores, decays) computed again. */
+static void forward(const Call *whole, int64_t number, int64_t head, int64_t first_column, int64_t num_columns,
+                    void *workspace) {
+    Call part = *whole;
+    part.v.data += first_column;
+    part.o.data += first_column;
+    const Call *call = &part;
     Work w;
-    lay_out(call, 0, workspace, &w);
+    lay_out(call, num_columns, 0, workspace, &w);
     w.head = head;
     Slot *slot = w.slots;
-    const int64_t *document = call->documents + 4 * number, matrix = w.K * w.V, at_state = number * call->H + head;
+    const int64_t *document = call->documents + 4 * number, row = call->V, matrix = w.K * row;
+    const int64_t at_state = (number * call->H + head) * matrix + first_column;
     const int64_t num_chunks = (document[2] + call->chunk - 1) / call->chunk;
-    copy_matrix(w.K, w.V, call->state ? call->state + at_state * matrix : 0, w.V, slot->S, w.V_step);
+    copy_matrix(w.K, w.V, call->state ? call->state + at_state : 0, row, slot->S, w.V_step);
     for (int64_t i = 0; i < num_chunks; i++) {
         if (call->kept && i % call->span == 0)
             copy_matrix(w.K, w.V, slot->S, w.V_step,
-                        call->kept + ((document[3] + i / call->span) * call->H + head) * matrix, w.V);
+                        call->kept + ((document[3] + i / call->span) * call->H + head) * matrix + first_column, row);
         go_to(&w, document, i, i + 1, 0);
         prepare(&w, slot);
         correct(&w, slot, 1);
@@ -85,12 +94,12 @@ static void forward(const Call *call, int64_t number, int64_t head, void *worksp
         scatter(&w, &call->o, w.V, 1, w.reads, w.V_step);
         advance(&w, slot, slot->S);
     }
-    copy_matrix(w.K, w.V, slot->S, w.V_step, call->final_state + at_state * matrix, w.V);
+    copy_matrix(w.K, w.V, slot->S, w.V_step, call->final_state + at_state, row);
 }
 
 static void backward(const Call *call, int64_t number, int64_t head, void *workspace) {
     Work w;
-    lay_out(call, 1, workspace, &w);
+    lay_out(call, call->V, 1, workspace, &w);
     w.head = head;
     const int64_t *document = call->documents + 4 * number, matrix = w.K * w.V, at_state = number * call->H + head;
     const int64_t num_chunks = (document[2] + call->chunk - 1) / call->chunk, span = call->span;

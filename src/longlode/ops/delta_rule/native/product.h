@@ -64,14 +64,14 @@ INLINE void product_panel(const Product *p, int64_t column, const int num, const
 }
 
 /* out = factor * add + left right */
-FUNCTION void product(Product p) {
+NOINLINE void product(Product p) {
     int64_t column = 0;
     for (; column + 2 * LANES <= p.n; column += 2 * LANES) product_panel(&p, column, 2, 0);
     for (; column < p.n; column += LANES) product_panel(&p, column, 1, 0);
 }
 
 /* out = factor * add + left^T right */
-FUNCTION void product_of_transpose(Product p) {
+NOINLINE void product_of_transpose(Product p) {
     int64_t column = 0;
     for (; column + 2 * LANES <= p.n; column += 2 * LANES) product_panel(&p, column, 2, 1);
     for (; column < p.n; column += LANES) product_panel(&p, column, 1, 1);
@@ -79,7 +79,7 @@ FUNCTION void product_of_transpose(Product p) {
 
 /* The lower triangle of keys^T keys (size x size) for keys [k, size], in float64; entries above it mean nothing.
  * In float32 one rounding of k . k would be used for every pair of equal keys: see README.md, section 7. */
-FUNCTION void gram(int64_t size, int64_t k, const double *keys, double *out) {
+NOINLINE void gram(int64_t size, int64_t k, const double *keys, double *out) {
     for (int64_t column = 0; column < size; column += 2 * HALF)
         for (int64_t row = column - column % ROWS; row < size; row += ROWS) {
             Doubles sums[ROWS][2];

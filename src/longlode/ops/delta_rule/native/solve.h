@@ -8,6 +8,7 @@
 #ifndef LONGLODE_SOLVE_H
 #define LONGLODE_SOLVE_H
 
+#include "delta_rule.h"
 #include "vector.h"
 
 typedef struct {
@@ -46,9 +47,7 @@ INLINE void settle(const System *s, int64_t row, int64_t column, Doubles x[2], d
     }
 }
 
-#define MAX_CHUNK 64
-
-FUNCTION void solve_down(const System *s) {
+NOINLINE void solve_down(const System *s) {
     double panel[MAX_CHUNK * LANES] __attribute__((aligned(64)));
     const double *M = s->M;
     for (int64_t column = 0; column < s->V; column += LANES)
@@ -74,7 +73,7 @@ FUNCTION void solve_down(const System *s) {
         }
 }
 
-FUNCTION void solve_up(const System *s) {
+NOINLINE void solve_up(const System *s) {
     double panel[MAX_CHUNK * LANES] __attribute__((aligned(64)));
     const double *M = s->M;
     for (int64_t column = 0; column < s->V; column += LANES)

@@ -24,7 +24,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 /* Not inlined: one copy of each product is enough, and keeps the instruction cache for the loops. */
-#define FUNCTION static __attribute__((noinline))
+#define NOINLINE static __attribute__((noinline))
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
@@ -95,7 +95,7 @@ typedef int32_t QuadInts __attribute__((vector_size(16)));
 #endif
 
 /* to [columns, rows] = from [rows, columns] transposed; both counts are multiples of 4. */
-FUNCTION void transpose(int64_t rows, int64_t columns, const float *from, int64_t from_step, float *to,
+NOINLINE void transpose(int64_t rows, int64_t columns, const float *from, int64_t from_step, float *to,
                         int64_t to_step) {
     for (int64_t column = 0; column < columns; column += 4)
         for (int64_t row = 0; row < rows; row += 4) {
