@@ -7,8 +7,8 @@ import pytest
 import torch
 from ops_cases import largest_difference, make_inputs, relative_error, results
 
+from longlode.ops.chunking.triangular import unit_lower_inverse
 from longlode.ops.delta_rule import available_backends, native
-from longlode.ops.delta_rule.triangular import unit_lower_inverse
 
 no_native = available_backends()["native"]
 BACKENDS = ["chunkwise", pytest.param("native", marks=pytest.mark.skipif(bool(no_native), reason=no_native))]

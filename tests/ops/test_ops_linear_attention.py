@@ -62,7 +62,7 @@ def test_packed_documents(decay):
 
 @pytest.mark.parametrize("decay", DECAYS)
 def test_many_tiles(decay, monkeypatch):
-    from longlode.ops.delta_rule import layout
+    from longlode.ops.chunking import layout
 
     layout._kept_plan.cache_clear()
     monkeypatch.setattr(layout, "_CPU_TILE_TOKEN_HEADS", 32)

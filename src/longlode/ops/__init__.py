@@ -5,7 +5,9 @@ DeltaNet), `linear_attention` (without the delta rule; no decay, one a head, one
 (depthwise causal convolution), `attention` (causal and sliding-window). May import: core and torch.
 Import a function from its room (`from longlode.ops.delta_rule import delta_rule`); it is not repeated here,
 where it would hide the room. Start reading: `delta_rule/reference.py` (the equations), then
-`delta_rule/README.md`. `used_backends()` says which implementations the ops took so far.
+`delta_rule/README.md`. What ops share: `backends.py` (which implementation a call takes; `used_backends()` says which
+were taken so far), `surroundings.py` (transforms and tracers around a call), `packed.py` (`Offsets` of documents),
+`chunking/` (sequences in chunks), `dtypes.py`.
 """
 
 from longlode.ops.backends import used_backends

@@ -1,8 +1,8 @@
 """delta_rule: the one recurrence behind DeltaNet (`g=None`) and Gated DeltaNet (`g` given).
 
-May import: core and torch. Start reading: `reference.py` (the recurrence), `README.md` (the chunk form,
-derived), `chunkwise.py` (the chunk form, in the README's letters); `native.py` and `native/` for compiled CPU
-kernels; `triton.py` and `TRITON.md` for the GPU.
+May import: core, torch and what ops share (`chunking`, `backends`, `packed`). Start reading: `reference.py`
+(the recurrence), `README.md` (the chunk form, derived), `chunkwise.py` (the chunk form, in the README's letters);
+`native.py` and `native/` for compiled CPU kernels; `triton.py` and `TRITON.md` for the GPU.
 """
 
 import torch

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
+from longlode.ops.chunking.layout import Mover, Plan, Tile, make_plan, order_on
+from longlode.ops.chunking.precision import state_dtype
+from longlode.ops.chunking.scratch import Scratch
+from longlode.ops.chunking.triangular import unit_lower_inverse
 from longlode.ops.delta_rule.first_order import FirstOrderOnly
-from longlode.ops.delta_rule.layout import Mover, Plan, Tile, make_plan, order_on
-from longlode.ops.delta_rule.precision import state_dtype
-from longlode.ops.delta_rule.scratch import Scratch
-from longlode.ops.delta_rule.triangular import unit_lower_inverse
 from longlode.ops.surroundings import fixed_sizes
 
 # Small chunks do less arithmetic, large ones fewer steps; a step costs more on a GPU.

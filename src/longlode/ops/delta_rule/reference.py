@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from longlode.ops.delta_rule.precision import state_dtype
+from longlode.ops.chunking.precision import state_dtype
 
 
 def delta_rule_reference(

@@ -2,7 +2,7 @@
 
 import torch
 
-from longlode.ops.delta_rule.precision import state_dtype
+from longlode.ops.chunking.precision import state_dtype
 
 
 def fused_step(

@@ -1,6 +1,6 @@
 """linear_attention: the recurrence behind linear attention, Mamba-2 and GLA: no decay, one a head, one a channel.
 
-May import: core, torch, and what `ops.delta_rule` has for cutting text into chunks. Start reading:
+May import: core, torch and what ops share (`chunking`, `backends`, `packed`). Start reading:
 `reference.py` (the recurrence), then `chunkwise.py` (matrix products, derived at its top).
 """
 

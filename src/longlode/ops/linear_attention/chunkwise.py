@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from longlode.ops.delta_rule.layout import Mover, Plan, Tile, make_plan, order_on
-from longlode.ops.delta_rule.precision import state_dtype
+from longlode.ops.chunking.layout import Mover, Plan, Tile, make_plan, order_on
+from longlode.ops.chunking.precision import state_dtype
 from longlode.ops.surroundings import fixed_sizes
 
 # Small chunks do less arithmetic, large ones fewer steps; a step costs more on a GPU.

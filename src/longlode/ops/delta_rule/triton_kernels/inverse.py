@@ -1,7 +1,7 @@
 """Inverse of a unit lower triangular matrix inside one program: exact substitution, in blocks.
 
-The same method as `../triangular.py`, for the same reason: no step forms a power of A, so nothing in it is larger
-than the result, equal keys and beta = 2 included. All products are plain float32 ("ieee").
+The same method as `ops/chunking/triangular.py`, for the same reason: no step forms a power of A, so nothing in it is
+larger than the result, equal keys and beta = 2 included. All products are plain float32 ("ieee").
 """
 
 import triton

@@ -1,4 +1,4 @@
-"""In which dtype the delta rule computes."""
+"""The dtype of states, and of the arithmetic on them."""
 
 import torch
 
