@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.families import FAMILIES, FROM_ONE, Draw, stretch
-from benchmarks.works import SIDES, Work, cut_tokens, works_of
+from benchmarks.works import SIDES, Work, cut_tokens, group_of, works_of
 from longlode.corpus import controls
 
 COHERENT = "coherent"
@@ -29,6 +29,11 @@ class Sample:
     language: str
     work: str
     text: str
+
+    @property
+    def group_of_work(self) -> str:
+        """Group of the work that a coherent text is from."""
+        return group_of(self.work)
 
 
 def gate_set(

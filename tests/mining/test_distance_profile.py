@@ -1,14 +1,17 @@
 """The distance profile on text with planted dependencies, against plain loops, and its controls."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from longlode.core.errors import ConfigError, InputError
+from longlode.corpus.words import shared_vocabulary
 from longlode.mining.distance_profile import ForeignControl, ForeignText, OwnControl, distance_profile
 from longlode.mining.distance_profile.control import CLASSES, SPANS, Control, fit_foreign, from_json
 from longlode.mining.distance_profile.profile import octave_gains
+from longlode.mining.distance_profile.tables import choose_control, packaged_tables, read_tables, write_tables
 
 VOCABULARY = [f"w{''.join(chr(97 + int(c)) for c in str(n))}" for n in range(4000)]
 
@@ -177,3 +180,36 @@ def test_a_table_survives_json_and_few_documents_are_refused(table: ForeignText)
     with pytest.raises(InputError, match="groups"):
         fit_foreign([("a", "k", "one two"), ("b", "k", "three")], "xx")
     assert isinstance(table.control(words), ForeignControl)
+
+
+def test_the_control_follows_the_language(table: ForeignText, tmp_path: Path) -> None:
+    other = ForeignText("yy", {"quite": 3, "different": 9}, 300, table.words, table.pairs)
+    write_tables(tmp_path, (table, other))
+    tables = read_tables(tmp_path)
+    assert [t.language for t in tables] == ["xx", "yy"]
+    assert tables[0].counts == table.counts
+    kinds, words = kinds_of(zipf_words(random.Random(6), 3000))
+    assert choose_control(kinds, words, tables).name == "foreign:xx"
+    unknown = [word + "q" for word in words]
+    assert choose_control(kinds, unknown, tables).name == "own"
+    # Below the limit no table is used, however much better than the others it is.
+    half = [word if n % 2 else word + "q" for n, word in enumerate(words)]
+    assert choose_control(np.arange(len(words)), half, tables).name == "own"
+    (tmp_path / "yy.tsv").write_text("three\tquite\n", encoding="utf-8")
+    with pytest.raises(InputError, match="line 1"):
+        read_tables(tmp_path)
+
+
+def test_packaged_tables_know_their_languages() -> None:
+    texts = {
+        "en": "It was the best of times, it was the worst of times, it was the age of wisdom, and she said so to him",
+        "de": "Es war einmal ein alter Mann, der hatte drei Söhne, und als er sterben sollte, sprach er zu ihnen",
+        "fr": "Il était une fois un vieil homme qui avait trois fils, et quand il dut mourir, il leur dit ceci",
+        "es": "Había una vez un hombre viejo que tenía tres hijos, y cuando iba a morir les dijo a todos ellos",
+        "pl": "Był sobie raz stary człowiek, który miał trzech synów, a kiedy miał umrzeć, rzekł do nich tak",
+        "own": "Egyszer volt egy öreg ember, akinek három fia volt, és amikor meg kellett halnia, így szólt hozzájuk",
+    }
+    for language, text in texts.items():
+        kinds, words = shared_vocabulary().read(text)
+        name = choose_control(kinds, words, packaged_tables()).name
+        assert name == ("own" if language == "own" else f"foreign:{language}")

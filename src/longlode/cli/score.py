@@ -30,14 +30,14 @@ ScorerName = Annotated[
     str,
     typer.Option(
         help="default; or, to compare with: order, paper, release, strength, context_gain, "
-        "attention_mass, overlap or gzip."
+        "attention_mass, overlap, gzip or profile (far context, beyond 1k tokens)."
     ),
 ]
 PairNumber = Annotated[
     str | None,
     typer.Option(
         help="Pairs of segments that a model reads in a document, or: all. Default: 0, no model, for scores that need "
-        "none (default, order, overlap, gzip), else 500."
+        "none (default, order, overlap, gzip, profile), else 500."
     ),
 ]
 Threads = Annotated[

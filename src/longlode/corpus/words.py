@@ -96,7 +96,7 @@ class Vocabulary:
             codes: np.ndarray = np.frombuffer(chunk.encode("ascii"), dtype=np.uint8)
         else:
             codes = np.frombuffer(chunk.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        starts, stops = _bounds(codes)
+        starts, stops = word_bounds(codes)
         spans, new = self._spans.numbers(codes, starts, stops)
         if len(new):
             found = [
@@ -129,8 +129,11 @@ def _chunks(text: str) -> Iterator[str]:
         start = stop
 
 
-def _bounds(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the words begin and stop; as `_PART`, but all at once. Args: codes, of characters, uint `[n]`."""
+def word_bounds(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the words of `split_words` begin and stop, all at once, int `[words]` each.
+
+    Args: codes, of characters, uint `[n]`; UTF-32, or bytes if all are ASCII.
+    """
     kinds = np.zeros(len(codes) + 2, dtype=np.uint8)
     most = int(codes.max(initial=0))
     kinds[1:-1] = _classes(next(size for size in _ALPHABETS if size > most)).take(codes)

@@ -21,6 +21,7 @@ from longlode.mining.scorers.gzip import GzipScorer
 from longlode.mining.scorers.order import OrderScorer
 from longlode.mining.scorers.overlap import OverlapScorer
 from longlode.mining.scorers.paper import PaperScorer
+from longlode.mining.scorers.profile import ProfileScorer
 from longlode.mining.scorers.release import ReleaseScorer
 from longlode.mining.scorers.strength import StrengthScorer
 
@@ -29,6 +30,7 @@ SCORERS: dict[str, type[Scorer]] = {
     for kind in (
         DefaultScorer,
         OrderScorer,
+        ProfileScorer,
         PaperScorer,
         ReleaseScorer,
         StrengthScorer,

@@ -1,0 +1,85 @@
+"""Local fluency and vocabulary: what salad, lists and machine output do not have.
+
+Words that stand side by side do so again; in salad they do no more often than words a few places apart. So pairs at
+distance 1, 2 and 3 are compared with pairs at 5, 8, 12 and 40 by how many are repeated: the text is its own control.
+"""
+
+import numpy as np
+
+from longlode.mining.gate.reading import DIGIT, LETTER, Reading
+
+GAPS = (1, 2, 3, 5, 8, 12, 40)
+CONTRASTS = ((1, 2), (1, 3), (1, 8), (1, 40), (2, 5), (2, 40), (3, 8), (3, 40), (12, 40))
+PAGE_WORDS = 300
+LONG_WORD = 14
+_SMALL = 1e-3
+
+
+def fluency(reading: Reading) -> dict[str, float]:
+    """Repeated pairs by distance, repeated triples, and words right after themselves."""
+    kinds = reading.kinds.astype(np.int64)
+    types = max(1, len(reading.words))
+    repeated = {gap: _repeated(kinds[:-gap] * types + kinds[gap:]) + _SMALL for gap in GAPS}
+    found = {f"pairs_{a}_{b}": float(np.log(repeated[a] / repeated[b])) for a, b in CONTRASTS}
+    found["pairs_1"] = float(np.log(repeated[1]))
+    mixed = (kinds[:-2] * types + kinds[1:-1]) * 1_000_003 + kinds[2:]  # may wrap around: a hash
+    found["triples"] = float(np.log(_repeated(mixed) + _SMALL))
+    for gap in (1, 2, 3):
+        same = np.mean(kinds[gap:] == kinds[:-gap]) if len(kinds) > gap else 0.0
+        found[f"same_{gap}"] = float(np.log(same + _SMALL))
+    return found
+
+
+def _repeated(items: np.ndarray) -> float:
+    """Share of the items that equal another one, the first of each not counted."""
+    ordered = np.sort(items)
+    return float(np.count_nonzero(ordered[1:] == ordered[:-1])) / max(1, len(ordered))
+
+
+def vocabulary(reading: Reading) -> dict[str, float]:
+    """Shares of numbers, letters and long words; richness; lines."""
+    n, counts = max(1, reading.num_words), reading.counts
+    lengths = np.array([len(word) for word in reading.words], dtype=np.float64)
+    ordered = np.sort(counts)[::-1]
+    letters = (reading.classes >= LETTER) & (reading.classes < DIGIT)
+    found = {
+        "numbers": float(counts[reading.is_number].sum() / n),
+        "characters": float(np.log(max(1, len(reading.codes)) / n)),
+        "word_length": float((lengths * counts).sum() / n),
+        "long_words": float(np.log(counts[lengths > LONG_WORD].sum() / n + _SMALL)),
+        "letters": float(letters.mean()) if len(letters) else 0.0,
+        "once": float(np.mean(counts == 1)) if len(counts) else 0.0,
+        "types": float(np.log(max(1, len(counts)) / n)),
+        "top_1": float(ordered[:1].sum() / n),
+        "top_10": float(ordered[:10].sum() / n),
+        "top_100": float(ordered[:100].sum() / n),
+        "capitals": _capitals(reading),
+        "page_types": _page_types(reading.kinds),
+    }
+    return found | _lines(reading)
+
+
+def _capitals(reading: Reading) -> float:
+    capital = reading.classes[reading.starts] == LETTER + 1
+    return float(np.log((capital.mean() if len(capital) else 0.0) + _SMALL))
+
+
+def _page_types(kinds: np.ndarray) -> float:
+    size = max(1, min(PAGE_WORDS, len(kinds)))
+    pages = np.sort(kinds[: len(kinds) // size * size].reshape(-1, size), axis=1)
+    return (
+        float(np.mean(1 + np.count_nonzero(pages[:, 1:] != pages[:, :-1], axis=1))) / size
+        if len(pages)
+        else 0.0
+    )
+
+
+def _lines(reading: Reading) -> dict[str, float]:
+    """Repeated lines, and how their lengths vary; blank lines left out."""
+    lines = [line for line in reading.text.split("\n") if line and not line.isspace()]
+    sizes = np.array([len(line.strip()) for line in lines] or [1], dtype=np.float64)
+    return {
+        "lines_repeated": 1 - len({line.strip() for line in lines}) / max(1, len(lines)),
+        "lines_vary": float(np.log(sizes.std() / sizes.mean() + 0.05)),
+        "line_length": float(np.log(sizes.mean())),
+    }

@@ -1,0 +1,140 @@
+"""The gate: log-odds that a text is one document in its order against 40 families of text that is not.
+
+    z_k = b_k + sum_j W_kj h_j(x)           h: the features, scaled, and hinges at their 5, 50 and 95 % points
+    log-odds = -log sum_k exp(z_k)           z of coherent text is 0
+
+Each family has weights of its own: what gives away interleaved texts says nothing of salad. There is a set of weights
+at each of a few lengths; between two the log-odds are linear in the logarithm of the number of tokens.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longlode.core.errors import InputError
+from longlode.core.fingerprints import text_fingerprint
+from longlode.mining.gate.features import FEWEST_WORDS, measure
+from longlode.mining.gate.reading import Reading
+from longlode.mining.gate.signs import Directions, from_json
+
+PACKAGED = Path(__file__).parents[2] / "assets" / "gate"
+BYTES_PER_TOKEN = 4
+NUM_HINGES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class LengthWeights:
+    """Weights fitted at one length; F features, K families.
+
+    low, high, mean, std: float64 `[F]`, features are held within low and high. hinges: float64 `[NUM_HINGES, F]`, in
+    scaled units. weights: float64 `[K, (1 + NUM_HINGES) F]`; biases `[K]`.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    hinges: np.ndarray
+    weights: np.ndarray
+    biases: np.ndarray
+
+    def design(self, values: np.ndarray) -> np.ndarray:
+        """h of each of R texts, `[R, (1 + NUM_HINGES) F]`; a feature that is missing is taken as usual, 0."""
+        scaled = (np.clip(values, self.low, self.high) - self.mean) / self.std
+        scaled = np.where(np.isfinite(scaled), scaled, 0.0)
+        return np.hstack([scaled, *(np.maximum(scaled - hinge, 0.0) for hinge in self.hinges)])
+
+    def against(self, values: np.ndarray) -> np.ndarray:
+        """z, `[R, K]`: log-odds of each family against coherent text."""
+        found: np.ndarray = self.design(values) @ self.weights.T + self.biases
+        return found
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a text.
+
+    log_odds: nats; 0 is as likely as not. looks_like: the family that is the strongest rival.
+    """
+
+    log_odds: float
+    looks_like: str
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """Fitted weights.
+
+    names: of the features; families: of the negatives; by_length: tokens -> weights; known: tables of direction.
+    """
+
+    names: tuple[str, ...]
+    families: tuple[str, ...]
+    by_length: dict[int, LengthWeights]
+    known: Directions
+    fingerprint: str
+
+    def judge(self, text: str) -> Verdict | None:
+        """Judge a text; None below FEWEST_WORDS words."""
+        return self.judge_reading(Reading.of(text))
+
+    def judge_reading(self, reading: Reading) -> Verdict | None:
+        """As `judge`, of a text already read."""
+        if reading.num_words < FEWEST_WORDS:
+            return None
+        num_tokens = len(reading.text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN
+        return self.judge_features(measure(reading, self.known), num_tokens)
+
+    def judge_features(self, features: dict[str, float], num_tokens: float) -> Verdict:
+        """As `judge`, of what `measure` gave."""
+        values = np.array([[features[name] for name in self.names]])
+        lengths = sorted(self.by_length)
+        place = np.interp(np.log(num_tokens), np.log(lengths), np.arange(len(lengths)))
+        low = int(place)
+        part = place - low
+        rivals = self.by_length[lengths[low]].against(values)[0]
+        odds = -_log_sum(rivals)
+        if part > 0:
+            other = self.by_length[lengths[low + 1]].against(values)[0]
+            odds = (1 - part) * odds - part * _log_sum(other)
+            rivals = (1 - part) * rivals + part * other
+        return Verdict(odds, self.families[int(np.argmax(rivals))])
+
+
+def _log_sum(values: np.ndarray) -> float:
+    return float(np.logaddexp.reduce(values))
+
+
+def read_gate(folder: Path) -> Gate:
+    """Read fitted weights: `gate.json` and `gate.npz`. Raises: InputError that names what is missing or unfit."""
+    path = folder / "gate.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+        found: dict[str, Any] = json.loads(text)
+        with np.load(folder / "gate.npz", allow_pickle=False) as file:
+            arrays = {name: file[name].astype(np.float64) for name in file.files}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder}: {error}; expected gate.json and gate.npz of `longlode fit-score`."
+        ) from error
+    by_length = {}
+    for length in found["lengths"]:
+        parts = {name: arrays[f"{length}.{name}"] for name in LengthWeights.__dataclass_fields__}
+        expected = (len(found["families"]), (1 + NUM_HINGES) * len(found["names"]))
+        if parts["weights"].shape != expected:
+            raise InputError(f"{folder}: weights of shape {parts['weights'].shape}; expected {expected}.")
+        by_length[int(length)] = LengthWeights(**parts)
+    digest = text_fingerprint(
+        text + "".join(f"{name}{array.tobytes().hex()}" for name, array in arrays.items())
+    )
+    return Gate(tuple(found["names"]), tuple(found["families"]), by_length, from_json(found["known"]), digest)
+
+
+@cache
+def packaged_gate() -> Gate:
+    """The one in the package, read once."""
+    return read_gate(PACKAGED)

@@ -1,0 +1,254 @@
+"""How alike passages are, by distance: seams, alternation, and where the author changes.
+
+The words are cut into at most NUM_BLOCKS blocks. Two blocks are alike by the weight of the words that both hold,
+w = log(blocks / blocks that hold the word)^2, none for words in more than a quarter of the blocks:
+
+    S_ij = sum of w over shared words / sqrt(that of i  that of j)
+
+Its mean over pairs k apart falls with k in coherent text, and rises from 1 to 2 where two texts alternate. Around a
+cut, blocks left and right of it are compared with what pairs as far apart give elsewhere. The same is asked of
+paragraphs, and of the counts of the commonest words, which tell authors apart.
+"""
+
+import numpy as np
+
+from longlode.mining.gate.reading import Reading
+
+NUM_BLOCKS = 128
+LEAST_BLOCK_WORDS = 40
+COMMON_SHARE = 0.25
+NUM_COMMON = 60
+LAGS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 8), (9, 13), (14, 20), (21, 32), (33, 50), (51, 80))
+PARAGRAPH_LAGS = 8
+FEWEST_PARAGRAPHS = 16
+MOST_PARAGRAPHS = 4000
+_SMALL = 2e-3
+
+
+def passages(reading: Reading) -> dict[str, float]:
+    """Features of blocks and paragraphs; NaN where there are too few."""
+    n = reading.num_words
+    size = max(LEAST_BLOCK_WORDS, n // NUM_BLOCKS)
+    number = max(1, n // size)
+    block = np.minimum(np.arange(n) // size, number)
+    alike = _similarity(reading, block, number)
+    usual = _expected(alike)
+    return (
+        _lags(alike)
+        | _cuts(alike, usual)
+        | _texture(alike, usual)
+        | _style(reading, block, number)
+        | _paragraphs(reading)
+    )
+
+
+def _holdings(reading: Reading, place: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which words stand in which of `number` places, sorted by word.
+
+    Returns: place int, how many rows of the same word follow int, weight of the word float; `[m]` each.
+    """
+    wanted = ~reading.is_number[reading.kinds] & (place < number)
+    pairs = np.unique(reading.kinds[wanted].astype(np.int64) * number + place[wanted])
+    kind, where = pairs // number, pairs % number
+    first = np.flatnonzero(np.append(True, kind[1:] != kind[:-1])) if len(kind) else np.zeros(0, dtype=int)
+    count = np.diff(np.append(first, len(kind)))
+    weight = np.where(
+        count <= max(1.0, COMMON_SHARE * number), np.log(number / np.maximum(count, 1)) ** 2, 0.0
+    )
+    left = np.repeat(first + count, count) - np.arange(len(kind)) - 1
+    return where, left, np.repeat(weight, count)
+
+
+def _similarity(reading: Reading, block: np.ndarray, number: int) -> np.ndarray:
+    """S, float64 `[number, number]`."""
+    where, left, weight = _holdings(reading, block, number)
+    norm = np.bincount(where, weights=weight, minlength=number)
+    table = np.zeros(number * number)
+    rows = np.flatnonzero((left > 0) & (weight > 0))
+    for step in range(1, int(left[rows].max(initial=0)) + 1):
+        rows = rows[left[rows] >= step]
+        cell = where[rows] * number + where[rows + step]
+        table += np.bincount(cell, weights=weight[rows], minlength=number * number)
+    alike = table.reshape(number, number)
+    scale = np.sqrt(norm[:, None] * norm[None]) + 1e-9
+    shared: np.ndarray = (alike + alike.T) / scale
+    return shared
+
+
+def _by_lag(alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of S over pairs k apart, 0 for k = 0, and how many there are."""
+    number = len(alike)
+    means = np.array([0.0, *(np.trace(alike, k) / (number - k) for k in range(1, number))])
+    return means, number - np.arange(number)
+
+
+def _lags(alike: np.ndarray) -> dict[str, float]:
+    means, pairs = _by_lag(alike)
+    number = len(alike)
+    mean = float(np.average(means[1:], weights=pairs[1:])) if number > 1 else 0.0
+    found = {"alike": float(np.log(mean + 1e-3))}
+    for low, high in LAGS:
+        name = f"alike_lag_{low}"
+        found[name] = np.nan
+        if high < 0.7 * number:
+            here = np.average(means[low : high + 1], weights=pairs[low : high + 1])
+            found[name] = float(np.log((here + _SMALL) / (mean + _SMALL)))
+    return found
+
+
+def _expected(alike: np.ndarray) -> np.ndarray:
+    """What pairs as far apart give, smoothed over neighbouring distances, `[number, number]`."""
+    means, pairs = _by_lag(alike)
+    number = len(alike)
+    smooth = means.copy()
+    for k in range(4, number):
+        low, high = max(1, k - max(1, k // 4)), min(number, k + max(1, k // 4) + 1)
+        smooth[k] = np.average(means[low:high], weights=pairs[low:high])
+    distance = np.abs(np.subtract.outer(np.arange(number), np.arange(number)))
+    table: np.ndarray = smooth[distance] + _SMALL
+    return table
+
+
+def _widths(number: int) -> dict[str, int]:
+    return {"2": 2, "4": 4, "8": 8, "eighth": number // 8, "quarter": number // 4, "third": number // 3}
+
+
+def _cuts(alike: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    """Quantiles over cuts of log (blocks across the cut / as far apart elsewhere), for several widths."""
+    number = len(alike)
+    sums = [_integral(alike), _integral(expected)]
+    found: dict[str, float] = {}
+    for name, width in _widths(number).items():
+        cuts = np.arange(width, number - width + 1)
+        if len(cuts) < 4 or width < 1:
+            found |= {f"cut_{name}_{what}": np.nan for what in ("least", "low", "spread", "peak")}
+            continue
+        across, usual = (
+            s[cuts, cuts + width] - s[cuts - width, cuts + width] - s[cuts, cuts] + s[cuts - width, cuts]
+            for s in sums
+        )
+        ratio = np.log((across + 0.02 * width) / (usual + 0.02 * width))
+        middle, low = float(np.median(ratio)), float(np.quantile(ratio, 0.1))
+        found[f"cut_{name}_least"] = float(ratio.min())
+        found[f"cut_{name}_low"] = low
+        found[f"cut_{name}_spread"] = middle - low
+        found[f"cut_{name}_peak"] = (float(ratio.min()) - middle) / (float(ratio.std()) + 0.02)
+    return found
+
+
+def _integral(table: np.ndarray) -> np.ndarray:
+    summed = np.zeros((len(table) + 1, len(table) + 1))
+    summed[1:, 1:] = table.cumsum(0).cumsum(1)
+    return summed
+
+
+def _texture(alike: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    """The two strongest divisions of the blocks: how strong, and how often they change along the text."""
+    number = len(alike)
+    if number < 8:
+        return {name: np.nan for k in "12" for name in (f"division_{k}", f"changes_{k}", f"smooth_{k}")}
+    table = (alike + _SMALL) / expected - 1
+    np.fill_diagonal(table, 0.0)
+    values, vectors = np.linalg.eigh((table + table.T) / 2)
+    found: dict[str, float] = {}
+    for k in (1, 2):
+        vector = vectors[:, -k]
+        found[f"division_{k}"] = float(values[-k] / (np.sqrt((table**2).sum()) + 1e-9))
+        changes = np.count_nonzero(vector[1:] * vector[:-1] < 0)
+        found[f"changes_{k}"] = float(np.log((1 + changes) / number))
+        found[f"smooth_{k}"] = float((vector[1:] * vector[:-1]).sum())
+    return found
+
+
+def _style(reading: Reading, block: np.ndarray, number: int) -> dict[str, float]:
+    """Chi-square distance of the commonest words' counts on both sides of each cut, and of blocks by distance."""
+    column = np.full(len(reading.words), -1)
+    common = np.argsort(-reading.counts, kind="stable")[:NUM_COMMON]
+    column[common] = np.arange(len(common))
+    kind = column[reading.kinds]
+    rows = (kind >= 0) & (block < number)
+    cells = block[rows] * NUM_COMMON + kind[rows]
+    counts = np.bincount(cells, minlength=number * NUM_COMMON).reshape(number, NUM_COMMON)
+    summed = np.vstack([np.zeros(NUM_COMMON), counts.cumsum(0)])
+    found: dict[str, float] = {}
+    for name, width in _widths(number).items():
+        if name == "4":
+            continue
+        cuts = np.arange(width, number - width + 1)
+        if len(cuts) < 2 or width < 1:
+            found |= {f"style_{name}_{what}": np.nan for what in ("most", "middle", "peak")}
+            continue
+        left, right = summed[cuts] - summed[cuts - width], summed[cuts + width] - summed[cuts]
+        found |= peaks(f"style_{name}", np.log(_chi_square(left, right) + 0.1))
+    distance = dict.fromkeys((1, 2, 3, 8, number // 2), np.nan)
+    for k in distance:
+        if 0 < k < number:
+            distance[k] = float(_chi_square(counts[:-k], counts[k:]).mean())
+    for name, near, far in (("1_2", 1, 2), ("2_8", 2, 8), ("1_3", 1, 3), ("1_far", 1, number // 2)):
+        found[f"style_lag_{name}"] = log_ratio(distance[near], distance[far])
+    return found
+
+
+def _chi_square(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    distance: np.ndarray = ((left - right) ** 2 / (left + right + 0.5)).sum(1) / NUM_COMMON
+    return distance
+
+
+def peaks(name: str, values: np.ndarray) -> dict[str, float]:
+    """Greatest and middle of the values over cuts, and how far the one stands out from the other."""
+    middle = float(np.median(values))
+    peak = (float(values.max()) - middle) / (float(values.std()) + 0.02)
+    return {f"{name}_most": float(values.max()), f"{name}_middle": middle, f"{name}_peak": peak}
+
+
+def log_ratio(first: float, second: float, small: float = 1e-6) -> float:
+    """log(first / second), NaN if either is missing."""
+    return float(np.log((first + small) / (second + small)))
+
+
+def _paragraphs(reading: Reading) -> dict[str, float]:
+    """Likeness of paragraphs that are 1 to 8 apart, and of the commonest words there; their lengths."""
+    place = reading.paragraph
+    number = int(place.max(initial=-1)) + 1
+    names = ("12", "13", "23", "24", "1_mean", "length", "lengths", "style_12", "style_13")
+    found = {f"paragraph_{name}": np.nan for name in names}
+    if number < FEWEST_PARAGRAPHS:
+        return found
+    where, left, weight = _holdings(reading, place, number)
+    scale = 1 / np.sqrt(np.bincount(where, weights=weight, minlength=number) + 1e-9)
+    sums = np.zeros(PARAGRAPH_LAGS + 1)
+    rows = np.flatnonzero(left > 0)
+    for step in range(1, PARAGRAPH_LAGS + 1):
+        rows = rows[left[rows] >= step]
+        rows = rows[where[rows + step] - where[rows] <= PARAGRAPH_LAGS]
+        both = weight[rows] * scale[where[rows]] * scale[where[rows + step]]
+        sums += np.bincount(where[rows + step] - where[rows], weights=both, minlength=PARAGRAPH_LAGS + 1)
+    means = sums[1:] / (number - np.arange(1, PARAGRAPH_LAGS + 1))
+    small = 0.1 * float(means.mean()) + 1e-4
+    for name, near, far in (("12", 0, 1), ("13", 0, 2), ("23", 1, 2), ("24", 1, 3)):
+        found[f"paragraph_{name}"] = log_ratio(means[near], means[far], small)
+    found["paragraph_1_mean"] = log_ratio(means[0], float(means[4:].mean()), small)
+    sizes = np.bincount(place, minlength=number)
+    found["paragraph_length"] = float(np.log(sizes.mean()))
+    found["paragraph_lengths"] = float(np.log(sizes.std() / sizes.mean() + 0.05))
+    if number <= MOST_PARAGRAPHS:
+        found |= _paragraph_style(reading, place, number)
+    return found
+
+
+def _paragraph_style(
+    reading: Reading, place: np.ndarray, number: int, num_common: int = 40
+) -> dict[str, float]:
+    column = np.full(len(reading.words), -1)
+    common = np.argsort(-reading.counts, kind="stable")[:num_common]
+    column[common] = np.arange(len(common))
+    kind = column[reading.kinds]
+    rows = kind >= 0
+    counts = np.bincount(place[rows] * num_common + kind[rows], minlength=number * num_common)
+    table = counts.reshape(number, num_common).astype(np.float64)
+    sizes = table.sum(1)
+    table = np.sqrt(table[sizes >= 5] / sizes[sizes >= 5, None])
+    if len(table) <= FEWEST_PARAGRAPHS:
+        return {}
+    apart = {k: 1 - float((table[k:] * table[:-k]).sum(1).mean()) for k in (1, 2, 3)}
+    return {f"paragraph_style_1{k}": log_ratio(apart[1], apart[k], 1e-3) for k in (2, 3)}

@@ -1,0 +1,133 @@
+"""A text taken apart once: characters, words, paragraphs, sentences."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from longlode.corpus.words import shared_vocabulary, word_bounds
+from longlode.mining.order import Occurrences
+
+LONG_PARAGRAPH = 2500
+"""Characters; a text whose blank lines lie further apart on average has a paragraph a line, or four sentences."""
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+_SENTENCE_END = re.compile(r"[.!?。！？][\"'”’」』]?\s*")
+
+# Classes of characters, as far as they tell how a passage begins and ends.
+_GROUPS = (
+    "",  # 0: white space
+    "",  # 1: other letters
+    "",  # 2: capitals
+    "",  # 3: digits
+    "",  # 4: other signs
+    "\"'“”„«»‘’「」『』‹›",  # 5: quotation marks
+    ".。…",
+    "?？",
+    "!！",
+    "-—–",
+    ",，、;；",
+    ":：",
+    "([{（【",
+    ")]}）】",
+    *"\\#*_=/<>`~|@$%^&+",
+)
+SPACE, LETTER, CAPITAL, DIGIT, SIGN, QUOTE, STOP, QUESTION, EXCLAMATION = range(9)
+CLOSING = 13
+NUM_CLASSES = len(_GROUPS)
+_TABLE_SIZE = 1 << 16
+
+
+def _class_table() -> np.ndarray:
+    table = np.full(_TABLE_SIZE, SIGN, dtype=np.uint8)
+    for code in range(_TABLE_SIZE):
+        character = chr(code)
+        if character.isspace() or code < 33:
+            table[code] = SPACE
+        elif character.isalpha():
+            table[code] = CAPITAL if character.isupper() else LETTER
+        elif character.isdigit():
+            table[code] = DIGIT
+    for number, signs in enumerate(_GROUPS):
+        for sign in signs:
+            table[ord(sign)] = number
+    return table
+
+
+_CLASSES = _class_table()
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A text of n words.
+
+    codes: uint32 `[characters]`; starts: int `[n]`, where each word begins; kinds: int `[n]`, its type; words: by type.
+    """
+
+    text: str
+    codes: np.ndarray
+    starts: np.ndarray
+    kinds: np.ndarray
+    words: list[str]
+
+    @classmethod
+    def of(cls, text: str) -> "Reading":
+        """Read a text."""
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        kinds, words = shared_vocabulary().read(text)
+        return cls(text, codes, word_bounds(codes)[0], kinds, words)
+
+    @property
+    def num_words(self) -> int:
+        """n."""
+        return len(self.kinds)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Occurrences of each type, int `[types]`."""
+        return np.bincount(self.kinds, minlength=len(self.words))
+
+    @cached_property
+    def is_number(self) -> np.ndarray:
+        """Whether each type is digits, bool `[types]`."""
+        return np.array([word.isdigit() for word in self.words], dtype=bool)
+
+    @cached_property
+    def seen(self) -> Occurrences:
+        """Occurrences of all words."""
+        return Occurrences(self.kinds)
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """Class of each character, uint8; beyond the basic plane all are signs."""
+        found: np.ndarray = _CLASSES[np.minimum(self.codes, _TABLE_SIZE - 1)]
+        return found
+
+    @cached_property
+    def paragraph_starts(self) -> np.ndarray:
+        """Where paragraphs begin, characters, int, ascending, 0 first."""
+        places = [found.end() for found in _BLANK_LINE.finditer(self.text)]
+        if len(places) * LONG_PARAGRAPH < len(self.text):
+            places = (np.flatnonzero(self.codes == ord("\n")) + 1).tolist()
+        if len(places) * LONG_PARAGRAPH < len(self.text):
+            places = [found.end() for found in _SENTENCE_END.finditer(self.text)][::4]
+        return np.array([0, *places])
+
+    @cached_property
+    def paragraph(self) -> np.ndarray:
+        """Number of the paragraph of each word, without gaps, int `[n]`."""
+        found = np.searchsorted(self.paragraph_starts, self.starts, side="right")
+        return np.cumsum(np.append(0, found[1:] != found[:-1])) if len(found) else found
+
+    @cached_property
+    def sentence_starts(self) -> np.ndarray:
+        """Where sentences and lines begin, characters, int, ascending, 0 first."""
+        kind = self.classes
+        ends = (kind >= STOP) & (kind <= EXCLAMATION)
+        closers = (kind == QUOTE) | (kind == CLOSING)
+        after = np.zeros(len(kind), dtype=bool)
+        after[1:] = ends[:-1]
+        after[2:] |= ends[:-2] & closers[1:-1]
+        after &= ~ends & ~closers
+        after[1:] |= self.codes[:-1] == ord("\n")
+        return np.append(0, np.flatnonzero(after))

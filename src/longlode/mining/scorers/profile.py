@@ -1,0 +1,97 @@
+"""`profile`: what far context is worth where a text is one text in its order; no model and no tokenizer."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from longlode.core.errors import InputError
+from longlode.mining.distance_profile import Profile, distance_profile
+from longlode.mining.distance_profile.profile import tokens_per_word
+from longlode.mining.distance_profile.tables import choose_control, packaged_tables, tables_fingerprint
+from longlode.mining.gate import Reading, Verdict
+from longlode.mining.gate.features import FEWEST_WORDS
+from longlode.mining.gate.model import packaged_gate
+from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
+
+UNIT_NATS = 0.01
+"""Mean gain per octave, nats per token, that counts as one."""
+
+
+@dataclass(frozen=True)
+class FarContext:
+    """What is kept of a text. verdict: None for a text too short for the gate."""
+
+    verdict: Verdict | None
+    profile: Profile
+
+
+class ProfileScorer(Scorer):
+    """Rank by the distance profile what passes the gate.
+
+        score = tanh(z / 2) log(1 + exp(m / UNIT_NATS))     z >= 0, the gate's log-odds; m, mean gain per octave
+        score = z                                           z < 0
+
+    So what the gate takes for one text in its order scores above 0 by what far context is worth to it, and everything
+    else below 0 by how surely it is not. gain_nats is m; `reason` gives the octaves, the dependency length, the control
+    that was subtracted and the gate's log-odds.
+    """
+
+    name: ClassVar[str] = "profile"
+    min_segments: ClassVar[int] = 0
+    needs_reader: ClassVar[bool] = False
+
+    def options(self) -> dict[str, Any]:
+        """What was fitted; neither pairs nor segments are read."""
+        return {"gate": packaged_gate().fingerprint, "foreign_text": tables_fingerprint()}
+
+    def digest(self, text: str) -> FarContext:
+        """Measure a text."""
+        reading = Reading.of(text)
+        if reading.num_words < FEWEST_WORDS:
+            return FarContext(None, Profile((), 0.0, "none"))
+        control = choose_control(reading.kinds, reading.words, packaged_tables())
+        per_word = tokens_per_word(text, reading.num_words)
+        profile = distance_profile(reading.kinds, control, per_word=per_word)
+        return FarContext(packaged_gate().judge_reading(reading), profile)
+
+    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
+        """No pair."""
+        return PairPlan.empty()
+
+    def finish(
+        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
+    ) -> DocumentScore:
+        """The score of what `digest` measured. Raises: InputError for a document that came without it."""
+        far = doc.digest
+        if not isinstance(far, FarContext):
+            raise InputError("the profile needs the words of the text; the document came without.")
+        return score_of(far)
+
+
+def score_of(far: FarContext) -> DocumentScore:
+    """The score; "too_short" without an octave or a verdict."""
+    mean, error = far.profile.mean_nats, far.profile.error_nats
+    if far.verdict is None or mean is None or error is None:
+        return DocumentScore(None, status="too_short", reason=f"under {FEWEST_WORDS} words or 1,280 tokens")
+    odds = far.verdict.log_odds
+    if odds < 0:
+        score, score_error = odds, None
+    else:
+        sure, value = np.tanh(odds / 2), mean / UNIT_NATS
+        score = float(sure * np.logaddexp(0.0, value))
+        score_error = float(sure / (1 + np.exp(-value)) * error / UNIT_NATS)
+    return DocumentScore(score, gain_nats=mean, score_se=score_error, reason=described(far))
+
+
+def described(far: FarContext) -> str:
+    """One line: dependency length, octaves, control, gate."""
+    octaves = ", ".join(
+        f"{octave.first_tokens // 1024}k {octave.gain_nats:+.3f}+-{octave.error_nats:.3f}"
+        for octave in far.profile.octaves
+    )
+    found = f"dependency {far.profile.dependency_tokens} tokens; {octaves}; control {far.profile.control}"
+    if far.verdict is None:
+        return found
+    rival = f" (most like {far.verdict.looks_like})" if far.verdict.log_odds < 0 else ""
+    return f"{found}; gate {far.verdict.log_odds:+.1f}{rival}"

@@ -1,0 +1,65 @@
+"""The `profile` scorer: the gate decides the sign, the profile ranks, and nothing is silently 0."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from longlode.mining import make_scorer, score
+from longlode.mining.distance_profile import Octave, Profile
+from longlode.mining.gate import Verdict
+from longlode.mining.scorers.profile import FarContext, described, score_of
+
+
+def far(log_odds: float, *gains: float) -> FarContext:
+    octaves = tuple(Octave(1024 << k, gain, 0.01, 5000.0) for k, gain in enumerate(gains))
+    return FarContext(Verdict(log_odds, "two-halves"), Profile(octaves, 0.1, "foreign:en"))
+
+
+def test_what_passes_the_gate_is_ranked_by_its_profile_and_stands_above_the_rest() -> None:
+    scores = [
+        score_of(one).score
+        for one in (
+            far(-4, 0.2, 0.2),
+            far(-1, 0.2),
+            far(0, 0.2),
+            far(4, -0.05),
+            far(4, 0.01),
+            far(4, 0.02, 0.04),
+        )
+    ]
+    assert None not in scores
+    assert scores == sorted(scores)  # type: ignore[type-var]
+    assert scores[0] == -4
+    assert scores[2] == pytest.approx(0)  # continuous where the gate changes its mind
+
+
+def test_the_row_says_what_was_found() -> None:
+    found = score_of(far(3, 0.06, 0.05, 0.001))
+    assert found.status == "ok"
+    assert found.gain_nats == pytest.approx(0.037)
+    assert found.score_se is not None
+    assert found.score_se > 0
+    assert "dependency 4096 tokens" in found.reason
+    assert "4k +0.001" in found.reason
+    assert "foreign:en" in found.reason
+    assert "two-halves" in described(far(-3, 0.1))
+    assert "two-halves" not in found.reason
+
+
+def test_short_texts_are_too_short() -> None:
+    scorer = make_scorer("profile")
+    for text in ("", "a few words", "one two three " * 170):  # over 500 words, but no octave
+        assert score_of(scorer.digest(text)).status == "too_short"
+
+
+def test_documents_are_scored_by_the_engine_without_a_reader(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    words = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("arin", "elo", "omi", "uter", "ani")]
+    texts = [" ".join(rng.choices(words, k=2500)), "too short"]
+    rows = "".join(json.dumps({"id": str(n), "text": text}) + "\n" for n, text in enumerate(texts))
+    (tmp_path / "in.jsonl").write_text(rows, encoding="utf-8")
+    result = score(tmp_path / "in.jsonl", tmp_path / "scores", scorer=make_scorer("profile"))
+    assert result.counts["ok"] == 1
+    assert result.counts["too_short"] == 1
