@@ -34,12 +34,12 @@ def fuzz(tmp_path, kinds, mutants):
 
 
 def test_damaged_corpora_and_recipes_take_nothing_along(tmp_path):
-    assert fuzz(tmp_path, "jsonl,gz,zst,txt,recipe", 500) == 500
+    assert fuzz(tmp_path, "jsonl,gz,zst,txt,parquet,arrow,recipe", 560) == 560
 
 
 @pytest.mark.slow
 def test_damaged_folders_are_refused_or_mended(tmp_path):
-    assert fuzz(tmp_path, "shards,checkpoints,model,state", 16) == 16
+    assert fuzz(tmp_path, "parts,parts-selected,scores-record,shards,checkpoints,model,state", 21) == 21
 
 
 @pytest.fixture
