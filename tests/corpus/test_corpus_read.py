@@ -191,6 +191,14 @@ def test_lone_surrogates_and_nan(tmp_path):
     assert texts(both_ways_ignoring_nan(path, errors="replace")) == ["a\ufffdb", "c", "\U0001f600"]
 
 
+@pytest.mark.parametrize("num_digits", [19, 30, 308, 309, 310, 311, 5000])
+def test_a_number_of_any_length_takes_no_document_along(tmp_path, num_digits):
+    path = write(tmp_path / "a.jsonl", b'{"text": "fine", "n": -' + b"9" * num_digits + b"}")
+    [row] = both_ways(path)
+    assert row.text == "fine"
+    assert row.metadata["n"] == -float("9" * num_digits) or row.metadata["n"] == "-" + "9" * num_digits
+
+
 def both_ways_ignoring_nan(path, **options):
     whole = list(read(path, **options))
     for row in whole:

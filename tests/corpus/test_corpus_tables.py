@@ -120,6 +120,19 @@ def test_arrow_files(tmp_path, kind):
     assert [(unit.start, unit.stop) for unit in plan(path, rows_per_unit=4)] == [(0, 4), (4, 6)]
 
 
+@pytest.mark.parametrize("kind", ["stream", "file", "parquet"])
+def test_a_column_whose_name_is_no_utf8_makes_one_failed_row(tmp_path, kind):
+    path = write_table(
+        kind,
+        tmp_path / ("x.parquet" if kind == "parquet" else "x.arrow"),
+        pa.table({"text": TEXTS, "name": TEXTS}),
+    )
+    path.write_bytes(path.read_bytes().replace(b"name", b"n\xe4me"))
+    rows = both_ways(path)
+    assert [row.status for row in rows] == ["failed"]
+    assert "is not UTF-8 at byte 1" in rows[0].reason
+
+
 def test_a_value_that_arrow_does_not_allow_stays_with_its_row(tmp_path):
     dates = pa.array([0, 1, 2, 3, 4, 5], pa.int64()).view(pa.date64())  # not whole days
     texts = pa.array([*map(str.encode, TEXTS[:5]), b"\xff"], pa.binary()).view(pa.string())

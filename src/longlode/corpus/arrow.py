@@ -14,6 +14,7 @@ from longlode.corpus.records import Place, ReadOptions
 from longlode.corpus.tables import (
     DAMAGE,
     TableDamageError,
+    bad_name,
     check_num_rows,
     cut_groups,
     first_line,
@@ -91,16 +92,19 @@ def _opened(path: str) -> Iterator[tuple[Iterator[pa.RecordBatch], int]]:
         try:
             is_file = source.read(len(_FILE_MAGIC)) == _FILE_MAGIC
             source.seek(0)
-            batches = _file_batches(source) if is_file else iter(pa.ipc.open_stream(source))
+            reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
         except DAMAGE as error:
             raise TableDamageError(
                 f"not an Arrow file: {first_line(error)}", transient=is_transient(error)
             ) from None
-        yield batches, num_bytes
+        try:
+            reader.schema.names  # noqa: B018 - reading them decodes them
+        except UnicodeDecodeError as error:
+            raise bad_name(error) from None
+        yield _file_batches(reader) if is_file else iter(reader), num_bytes
 
 
-def _file_batches(source: Any) -> Iterator[pa.RecordBatch]:
-    reader = pa.ipc.open_file(source)
+def _file_batches(reader: Any) -> Iterator[pa.RecordBatch]:
     return (reader.get_batch(number) for number in range(reader.num_record_batches))
 
 

@@ -14,6 +14,7 @@ from longlode.corpus.records import Place, ReadOptions
 from longlode.corpus.tables import (
     DAMAGE,
     TableDamageError,
+    bad_name,
     check_num_rows,
     cut_groups,
     first_line,
@@ -36,6 +37,8 @@ def open_parquet(path: str) -> pq.ParquetFile:
         stream.seek(0)
     try:
         file = pq.ParquetFile(source)
+    except UnicodeDecodeError as error:
+        raise bad_name(error) from None
     except DAMAGE as error:
         raise TableDamageError(
             f"not a Parquet file: {first_line(error)}", transient=is_transient(error)

@@ -13,6 +13,7 @@ from longlode.corpus.document import FAILED, TOO_SHORT, Document, Unreadable
 _MAX_NAMES = 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _INT64 = range(-(2**63), 2**64)
+_MAX_DIGITS = 310
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def parse_line(line: bytes, place: Place, options: ReadOptions) -> Document | Un
     if text is None:
         return place.unreadable(FAILED, utf8_fault(line))
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_int=_integer)
         if isinstance(record, dict):
             record = _scrub(record, keep=options.text_field)
     except (ValueError, RecursionError):
@@ -138,6 +139,11 @@ def _lone_surrogate(text: str) -> int | None:
 
 def _clean(text: str) -> str:
     return _SURROGATE.sub("\ufffd", text)
+
+
+def _integer(digits: str) -> int | str:
+    """A whole number, or its digits where `_scrub` would keep those: Python refuses to convert some thousands."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else digits
 
 
 def _scrub(value: Any, *, keep: str = "") -> Any:

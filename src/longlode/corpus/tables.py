@@ -39,6 +39,11 @@ def check_num_rows(num_rows: int, num_bytes: int) -> None:
         )
 
 
+def bad_name(error: UnicodeDecodeError) -> TableDamageError:
+    """The damage of a file with a column whose name is not UTF-8; formats promise that, their readers do not check."""
+    return TableDamageError(f"the name of a column is not UTF-8 at byte {error.start}")
+
+
 def cut_groups(sizes: Iterable[tuple[int, float]], *, max_rows: int, max_bytes: int) -> list[Span]:
     """Cut rows into spans of at most `max_rows` rows and about `max_bytes` bytes.
 
