@@ -262,6 +262,11 @@ def test_an_unfinished_run_is_refused(tmp_path):
     part.rename(tmp_path / "away")
     with pytest.raises(InputError, match="lacks 1 of its parts"):
         select(tmp_path / "scores", tmp_path / "best.jsonl", top=0.5)
+    damaged = bytearray((tmp_path / "away").read_bytes())
+    damaged[damaged.rindex(b"score")] ^= 1  # the name of a column, which no page's checksum covers
+    part.write_bytes(damaged)
+    with pytest.raises(InputError, match=f"damaged, first {part.name}"):
+        select(tmp_path / "scores", tmp_path / "best.jsonl", top=0.5)
     record = read_json(tmp_path / "scores/record.json") | {"complete": False, "failed_units": [{}]}
     (tmp_path / "scores/record.json").write_bytes(orjson.dumps(record))
     with pytest.raises(InputError, match="is not complete: 1 of 5 units failed"):

@@ -16,7 +16,7 @@ from longlode.core.outputs import claim_file, full_path
 from longlode.core.records import atomic_path, read_record, remove_leftovers
 from longlode.corpus import Document, Unit, Unreadable, check_output_path, read_unit, write_documents
 from longlode.mining.part_queries import query_parts
-from longlode.mining.parts import PARTS_FOLDER, SCORE_COLUMNS
+from longlode.mining.parts import PARTS_FOLDER, SCORE_COLUMNS, read_info
 from longlode.mining.selection_files import dropped_path, read_selection, selection_folder, write_selection
 
 BY = ("length", "source")
@@ -277,12 +277,12 @@ def _check_finished(record: dict[str, Any], scores: Path) -> None:
             f"the scoring run in {scores} is not complete: {failed} of {record.get('num_units')} units "
             "failed. Run the same score command again; it does only what is missing."
         )
-    missing = [
-        part["part"] for part in record["parts"] if not (scores / PARTS_FOLDER / part["part"]).is_file()
-    ]
-    if missing:
+    names = [part["part"] for part in record["parts"]]
+    unusable = [name for name in names if read_info(scores / PARTS_FOLDER / name) is None]
+    if unusable:
         raise InputError(
-            f"{scores} lacks {len(missing)} of its parts, first {missing[0]}. Run the score command again."
+            f"{scores} lacks {len(unusable)} of its parts, or they are damaged, first {unusable[0]}. Run the same "
+            "score command again; it makes just those anew."
         )
 
 
