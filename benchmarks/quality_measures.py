@@ -4,18 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from longlode.core.ranking import auc, spearman, wins
+
 NUM_RESAMPLES = 1000
-
-
-def wins(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """float `[P, N]`: 1 where the positive scores higher, 0.5 for a tie or a document without a score, else 0."""
-    difference = positive[:, None] - negative[None]
-    return (difference > 0) + 0.5 * ((difference == 0) | np.isnan(difference))
-
-
-def auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Share of (positive, negative) pairs that are ranked rightly."""
-    return float(wins(positive, negative).mean())
 
 
 def auc_interval(
@@ -36,24 +27,6 @@ def auc_interval(
     values = ((drawn @ by_group) * others).sum(1) / ((drawn @ sizes) * len(negative))
     low, high = np.percentile(values, [2.5, 97.5])
     return float(won.mean()), float(low), float(high)
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0, ties share their mean."""
-    _, kind, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count + 1) / 2)[kind.reshape(-1)]
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Rank correlation of what has a number in both; None for fewer than three, or when one does not vary."""
-    both = np.isfinite(a) & np.isfinite(b)
-    if both.sum() < 3:
-        return None
-    first, second = ranks(a[both]), ranks(b[both])
-    if min(first.std(), second.std()) == 0:
-        return None
-    return float(np.corrcoef(first, second)[0, 1])
 
 
 def same_half(a: np.ndarray, b: np.ndarray) -> float | None:

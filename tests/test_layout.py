@@ -18,7 +18,9 @@ MAY_IMPORT = {
     "report": {"core", "report"},
     "readers": {"core", "corpus", "mining", "ops", "mixers", "models", "readers"},
 }
-MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
+MAY_IMPORT["api"] = {*MAY_IMPORT, "api"}
+MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli", "demo"}
+MAY_IMPORT["demo"] = MAY_IMPORT["cli"]
 TORCH_FREE = {"core", "corpus", "mining", "packing", "report"}
 HEAVY = {"torch", "transformers"}
 VAGUE_NAMES = {"util.py", "utils.py", "helper.py", "helpers.py", "misc.py", "common.py"}

@@ -32,6 +32,88 @@ def test_dir_shows_rooms_and_names_without_loading_torch():
     assert {"load", "LonglodeConfig", "LonglodeForCausalLM"} <= set(shown[1].split())
 
 
+FUNCTIONS = (
+    "score",
+    "score_texts",
+    "select",
+    "evaluate",
+    "compare",
+    "explain",
+    "generate",
+    "report",
+    "doctor",
+)
+
+
+def test_every_function_can_be_called_whatever_was_imported_before():
+    shown = fresh(
+        f"import longlode.evaluate.run, longlode.report.build, inspect; "
+        f"print(*(callable(getattr(longlode, name)) for name in {FUNCTIONS})); "
+        "print(*inspect.signature(longlode.evaluate).parameters); print(longlode.evaluate.Task.__name__)"
+    ).splitlines()
+    assert shown[0].split() == ["True"] * len(FUNCTIONS)
+    assert shown[1].split()[:2] == ["model", "out"]
+    assert shown[2] == "Task"
+
+
+@pytest.fixture(scope="module")
+def texts():
+    import sysconfig
+
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    names = ("argparse.py", "ast.py", "tarfile.py", "zipfile.py")
+    return [(folder / name).read_text(encoding="utf-8")[:20_000] for name in names]
+
+
+def test_texts_in_memory_score_as_files_do(texts, tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number, text in enumerate([*texts, "short"]):
+        (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+    of_files = longlode.score(str(folder), str(tmp_path / "scores")).table().sort_by("id")
+    in_memory = longlode.score_texts([*texts, "short"])
+    assert in_memory["score"].to_pylist() == of_files["score"].to_pylist()
+    assert in_memory["status"].to_pylist() == ["ok"] * len(texts) + ["too_short"]
+    assert longlode.read_result(str(tmp_path / "scores")).record["counts"] == {
+        "ok": len(texts),
+        "too_short": 1,
+    }
+    with pytest.raises(longlode.core.errors.ConfigError, match="list"):
+        longlode.score_texts(texts[0])
+
+
+def test_results_read_back_as_tables(texts, tmp_path):
+    for number, text in enumerate(texts):
+        (tmp_path / "corpus").mkdir(exist_ok=True)
+        (tmp_path / "corpus" / f"{number}.txt").write_text(text, encoding="utf-8")
+    longlode.score(tmp_path / "corpus", tmp_path / "scores", scorer="gzip")
+    longlode.select(tmp_path / "scores", tmp_path / "kept.parquet", top=0.5)
+    assert longlode.read_result(tmp_path / "kept.parquet").table().num_rows == 2
+    options = {"tasks": ["repeated_list"], "lengths": [256], "num_examples": 2, "device": "cpu"}
+    longlode.evaluate("starter", tmp_path / "eval", **options)
+    examples = longlode.read_result(tmp_path / "eval").table()
+    assert examples.num_rows == 2
+    assert {"task", "length", "hard", "smooth"} <= set(examples.column_names)
+    same = longlode.compare(tmp_path / "eval", str(tmp_path / "eval"))
+    assert not any(row["favours"] for row in same["rows"])
+    assert longlode.report([tmp_path], tmp_path / "report.html").is_file()
+    with pytest.raises(longlode.core.errors.InputError):
+        longlode.read_result(tmp_path / "corpus")
+
+
+def test_generate_and_explain_from_python(texts, tmp_path):
+    document = tmp_path / "one.txt"
+    document.write_text(texts[0], encoding="utf-8")
+    found = longlode.explain(str(document), segments=4)
+    assert found["score"] is not None
+    assert len(found["pairs"]) == 5
+    written = longlode.generate("starter", "import ", max_new_tokens=4, save_state=str(tmp_path / "a.state"))
+    assert written.num_new <= 4
+    assert (tmp_path / "a.state").is_file()
+    again = longlode.generate("starter", "os", state=tmp_path / "a.state", max_new_tokens=2)
+    assert again.num_new <= 2
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="nonsense"):
         _ = longlode.nonsense

@@ -6,18 +6,55 @@ architecture, in whatever order longlode and transformers are imported (`models/
 
 import importlib
 import pkgutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longlode.models import hook as _hook
 
-__all__ = ["__version__", "register"]
+if TYPE_CHECKING:
+    from longlode.api.checks import doctor
+    from longlode.api.explanation import explain
+    from longlode.api.generation import generate
+    from longlode.api.results import read_result
+    from longlode.api.scoring import score, score_texts
+    from longlode.evaluate.by_name import evaluate_model as evaluate
+    from longlode.evaluate.compare import compare
+    from longlode.mining.select import select
+    from longlode.report.build import build as report
+
+__all__ = [
+    "__version__",
+    "compare",
+    "doctor",
+    "evaluate",
+    "explain",
+    "generate",
+    "read_result",
+    "register",
+    "report",
+    "score",
+    "score_texts",
+    "select",
+]
 __version__ = "0.1.0"
 
+_FUNCTIONS = {
+    "compare": "longlode.evaluate.compare",
+    "doctor": "longlode.api.checks",
+    "explain": "longlode.api.explanation",
+    "generate": "longlode.api.generation",
+    "read_result": "longlode.api.results",
+    "score": "longlode.api.scoring",
+    "score_texts": "longlode.api.scoring",
+    "select": "longlode.mining.select",
+}
+"""What the commands do, as functions; `evaluate`, `report` and `train` are rooms that can be called."""
 _ROOMS = frozenset(room.name for room in pkgutil.iter_modules(__path__) if not room.name.startswith("_"))
 
 
 def __getattr__(name: str) -> Any:
-    """Import a room when it is first asked for, so that `longlode.mining` needs no import of its own."""
+    """Import a function or a room when it is first asked for, so that `import longlode` stays light."""
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     if name in _ROOMS:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,8 +6,8 @@ import pickle
 import pytest
 
 from longlode import __version__
+from longlode.api.scoring import load_reader
 from longlode.cli.console import plain
-from longlode.cli.scoring import load_reader
 from longlode.core.records import read_json, read_jsonl, read_record
 
 RECIPE = """
@@ -176,6 +176,18 @@ def test_damaged_shards_are_not_trained_on(run, tmp_path, model_folder, corpus):
     assert read_record(run_folder, "run")["data"]["verified"]
     assert "Verifying" not in run(*train, "--resume")
     assert "Verifying" in run(*train, "--resume", "--verify")
+
+
+def test_two_models_are_compared(run, tmp_path, model_folder):
+    options = ("--tasks", "repeated_list", "--lengths", 256, "--num-examples", 3, "--device", "cpu")
+    for name, model in (("a", model_folder), ("b", "starter")):
+        run("evaluate", model, "-o", tmp_path / name, *options)
+    assert "different examples" in run("compare", tmp_path / "a", tmp_path / "b", status=2)
+    run("evaluate", model_folder, "-o", tmp_path / "c", *options, "--overwrite")
+    shown = run("compare", tmp_path / "a", tmp_path / "c")
+    assert "differences, 0 of them beyond chance" in shown
+    assert json.loads(run("compare", tmp_path / "a", tmp_path / "c", "--json"))["rows"]
+    assert "no record.json" in run("compare", tmp_path, tmp_path / "a", status=2)
 
 
 def test_evaluate_without_texts_says_what_it_leaves_out(run, tmp_path, model_folder):

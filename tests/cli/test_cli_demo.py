@@ -2,8 +2,11 @@
 
 import pytest
 
-from longlode.cli import demo_material, demo_run
-from longlode.cli.demo_findings import (
+from longlode.core.errors import InputError
+from longlode.core.records import read_json, read_record
+from longlode.demo import material as demo_material
+from longlode.demo import run as demo_run
+from longlode.demo.findings import (
     Auc,
     about_baselines,
     about_halves,
@@ -12,9 +15,7 @@ from longlode.cli.demo_findings import (
     auc,
     findings,
 )
-from longlode.cli.demo_material import INTACT, MAX_CHARS, MIN_CHARS, SPLICED, corpus_rows, gather
-from longlode.core.errors import InputError
-from longlode.core.records import read_json, read_record
+from longlode.demo.material import INTACT, MAX_CHARS, MIN_CHARS, SPLICED, corpus_rows, gather
 
 
 @pytest.fixture(scope="module")

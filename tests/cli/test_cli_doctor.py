@@ -2,9 +2,8 @@
 
 import torch
 
-from longlode.cli import op_check
-from longlode.cli.op_check import LIMITS, OpCheck, check_op
-from longlode.ops.delta_rule import delta_rule
+from longlode.ops.delta_rule import accuracy, delta_rule
+from longlode.ops.delta_rule.accuracy import LIMITS, OpCheck, check_op
 
 
 def test_the_backends_here_pass(run):
@@ -46,5 +45,5 @@ def test_nan_is_no_pass():
 
 def test_doctor_refuses_a_wrong_backend(run, monkeypatch):
     wrong = OpCheck("chunkwise", "cpu", "float32", "random", 0.5, 0.5)
-    monkeypatch.setattr(op_check, "check_backends", lambda: [wrong])
+    monkeypatch.setattr(accuracy, "check_backends", lambda: [wrong])
     assert "Do not use chunkwise on cpu" in run("doctor", "--ops", status=1)

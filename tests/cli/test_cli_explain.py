@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from longlode.api.announced_words import token_texts
+from longlode.api.dependency_maps import NUM_SHOWN, map_ends
+from longlode.api.scoring import load_reader
 from longlode.cli import app
-from longlode.cli.announced_words import token_texts
-from longlode.cli.dependency_maps import NUM_SHOWN, map_ends
-from longlode.cli.scoring import load_reader
 from longlode.corpus import write_documents
 
 SEGMENT = 32

@@ -9,8 +9,8 @@ import pytest
 from report_records import make_records
 from test_report_page import Page, faults, page_of
 
+from longlode.core.ranking import spearman
 from longlode.core.records import write_record
-from longlode.report.agreement import spearman
 
 
 def write_scores(folder, scores, *, scorer="default", status="ok", reasons=(), **columns):

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from longlode import __version__
 from longlode.cli import (
+    compare,
     convert,
     demo,
     doctor,
@@ -31,7 +32,7 @@ from longlode.cli.console import PlainFormatter
 from longlode.cli.guard import guarded
 
 _PANELS = {
-    "The order of work": (score, select, pack, train, evaluate, generate, convert),
+    "The order of work": (score, select, pack, train, evaluate, compare, generate, convert),
     "Look and check": (explain, report, demo, doctor),
 }
 

@@ -30,6 +30,8 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.table import Table
 
+from longlode.api.watch import Update, Watch
+
 _WIDTH_WITHOUT_TERMINAL = 110
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -199,3 +201,17 @@ def _line_printer(label: str) -> Callable[[int, int | None, str], None]:
             note(f"{label}: {done:,}{of_all} {remark}".rstrip())
 
     return update
+
+
+class ConsoleWatch(Watch):
+    """Prints notes and shows progress on standard error."""
+
+    def note(self, line: str) -> None:
+        """Print the line."""
+        note(line)
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Update]:
+        """Show a bar, or lines where there is no terminal."""
+        with progress(label) as update:
+            yield update

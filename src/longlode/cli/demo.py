@@ -33,7 +33,7 @@ def demo(
     """
     if minutes < _LEAST_MINUTES:
         raise ConfigError(f"--minutes got {minutes:g}; expected at least {_LEAST_MINUTES:g}.")
-    from longlode.cli.demo_run import DemoSettings, run_demo
+    from longlode.demo.run import DemoSettings, run_demo
 
     settings = DemoSettings(out=out, minutes=minutes, model=model, scorer=scorer, seed=seed)
     found = run_demo(settings, overwrite=overwrite)

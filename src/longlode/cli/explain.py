@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from longlode.cli.console import echo_json, finish, note
+from longlode.cli.console import ConsoleWatch, echo_json, finish
 from longlode.cli.options import TextField
-from longlode.core.errors import ConfigError
 
 EXAMPLES = (
     "longlode explain book.txt",
@@ -45,24 +44,27 @@ def explain(
     Pairs: the later segment is read alone and after the earlier one; highlighted are the tokens that gained most.
     A pair may help by its format only; the words tell what depends on the order. Next: longlode score.
     """
+    from longlode.api.explanation import explain as run_explanation
     from longlode.cli.explain_view import show_explanation
-    from longlode.cli.explanation import explain_document
-    from longlode.cli.pick_document import pick_document
-    from longlode.cli.scoring import load_reader
 
-    if row is not None and document_id is not None:
-        raise ConfigError("explain got --row and --id; expected one of them.")
-    picked = pick_document(document, row=row, document_id=document_id, text_field=text_field)
-    reader, _ = load_reader(model, segment, workers=1)
-    num_pairs = segments * (segments - 1) // 2
-    note(f"reading up to {num_pairs:,} pairs of segments")
-    found = explain_document(picked, reader, start=start, num_segments=segments, top=top)
+    found = run_explanation(
+        document,
+        row=row,
+        document_id=document_id,
+        top=top,
+        model=model,
+        segment=segment,
+        start=start,
+        segments=segments,
+        text_field=text_field,
+        watch=ConsoleWatch(),
+    )
     if as_json:
         echo_json(found)
         return
     show_explanation(found)
     finish(
-        f"{picked.id} explained.",
+        f"{found['id']} explained.",
         then=[f"longlode score {document} -o scores", f"longlode explain {document} --json"],
     )
 

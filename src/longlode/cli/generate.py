@@ -1,19 +1,15 @@
 """longlode generate: let a model continue a text, streamed as it is written."""
 
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from longlode.cli.console import echo, note
+from longlode.cli.console import ConsoleWatch, echo, note
 from longlode.cli.options import Device, Model, Overwrite, Seed
-from longlode.cli.reading import read_prompt
 from longlode.core.errors import ConfigError, InputError
-from longlode.core.model_names import model_source
-from longlode.core.outputs import claim_file
 
 EXAMPLES = (
     'longlode generate runs/small --prompt "def main(" --max-new-tokens 200',
@@ -52,44 +48,26 @@ def generate(
     """
     if (prompt is None) == (prompt_file is None):
         raise ConfigError("generate needs one prompt: give either --prompt TEXT or --prompt-file FILE.")
-    if not max_new_tokens and save_state is None:
-        raise ConfigError("--max-new-tokens got 0; expected at least 1, or --save-state FILE as well.")
-    text = prompt if prompt is not None else _read(prompt_file or Path("-"))
-    if not text:
-        raise InputError("The prompt is empty; expected some text to continue.")
-    if save_state is not None:
-        _claim_state(save_state, state, overwrite)
-    import torch
+    from longlode.api.generation import generate as run_generation
 
-    from longlode.models import load
-
-    network, tokenizer = load(model_source(model), device=_device(device))
-    torch.manual_seed(seed)
-    # What goes on from a state is the middle of a text: nothing may be put in front of it.
-    encoded = tokenizer(text, return_tensors="pt", add_special_tokens=state is None)
-    tokens = encoded["input_ids"].to(network.device)
-    started = time.perf_counter()
-    inputs = read_prompt(network, tokens, state=state, save_state=save_state)
-    reading = f"{tokens.shape[1]:,} tokens read in {time.perf_counter() - started:.1f} s"
-    if not max_new_tokens:
-        note(reading)
-        return
-    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
-    started = time.perf_counter()
-    options = {"max_new_tokens": max_new_tokens, "streamer": _streamer(tokenizer), "use_cache": True}
-    written = network.generate(**inputs, **options, **sampling)
-    seconds, num_new = time.perf_counter() - started, written.shape[1] - inputs["input_ids"].shape[1]
-    note(f"{reading}; {num_new} tokens after them in {seconds:.1f} s ({num_new / seconds:.1f} tokens/s)")
-
-
-def _claim_state(save_state: Path, state: Path | None, overwrite: bool) -> None:
-    """See that the state may be written; the file that it goes on from may always be replaced by it."""
-    claim_file(
-        save_state,
-        "a state",
-        replaceable=lambda path: state is not None and state.exists() and path.samefile(state),
+    done = run_generation(
+        model,
+        prompt if prompt is not None else _read(prompt_file or Path("-")),
+        state=state,
+        save_state=save_state,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        device=device,
         overwrite=overwrite,
+        make_streamer=_streamer,
+        watch=ConsoleWatch(),
     )
+    told = f"{done.num_prompt:,} tokens read in {done.seconds_prompt:.1f} s"
+    if max_new_tokens:
+        speed = f"{done.num_new / done.seconds_new:.1f} tokens/s"
+        told += f"; {done.num_new} tokens after them in {done.seconds_new:.1f} s ({speed})"
+    note(told)
 
 
 def _read(path: Path) -> str:
@@ -97,12 +75,6 @@ def _read(path: Path) -> str:
         return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The prompt file {path} cannot be read: {error}.") from None
-
-
-def _device(name: str) -> str:
-    from longlode.ops.devices import pick_device
-
-    return str(pick_device(name))
 
 
 def _streamer(tokenizer: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from longlode.cli.console import finish, note, say
+from longlode.cli.console import ConsoleWatch, finish, note, say
 from longlode.cli.guard import EXIT_UNEXPECTED
 from longlode.cli.options import Overwrite, Seed, TextField
 from longlode.core.defaults import ROWS_PER_UNIT
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from longlode.mining import RaceRule, Scorer, ScoreSummary
 
 EXPLAIN_SEGMENTS = 48
-DTYPES = ("auto", "float32", "bfloat16")
 EXAMPLES = (
     "longlode score books/ -o scores",
     "longlode score 'corpus/*.jsonl.zst' -o scores --text-field content --workers 4",
@@ -87,7 +86,7 @@ def score(
     row an input document: score, the figures behind it, status (ok, too_short, skipped, failed) and reason.
     Text is not copied. A run that was stopped goes on where it was. Next: longlode select OUT.
     """
-    from longlode.cli.scoring import run_scoring
+    from longlode.api.scoring import pick_dtype, run_scoring
     from longlode.mining import ScoreSettings, check_raceable, make_scorer
 
     chosen = make_scorer(scorer, pairs=_number_of_pairs(pairs))
@@ -97,14 +96,9 @@ def score(
     if rule is not None:
         check_raceable(chosen, rule)
     settings = ScoreSettings(
-        segment=segment,
-        seed=seed,
-        text_field=text_field,
-        keep_pairs=keep_pairs,
-        rows_per_unit=rows_per_unit,
-        threads=threads,
+        segment=segment, seed=seed, text_field=text_field, keep_pairs=keep_pairs, rows_per_unit=rows_per_unit
     )
-    precision, how = _precision(dtype, chosen)
+    precision, why = pick_dtype(dtype)
     claim_folder(out, "scores", identity={})  # a slip in a name should not wait for a model to load
     summary = run_scoring(
         inputs,
@@ -112,13 +106,23 @@ def score(
         model=model,
         scorer=chosen,
         settings=settings,
-        dtype=precision,
+        dtype=precision if chosen.reads_model else "float32",
         workers=workers,
         explain_segments=EXPLAIN_SEGMENTS if explain else 0,
         rule=rule,
         overwrite=overwrite,
+        watch=ConsoleWatch(),
     )
-    _conclude(summary, out, f"Model: {model}, {how}" if chosen.needs_reader else "Model: none")
+    _conclude(summary, out, _how(model, chosen, precision, why))
+
+
+def _how(model: str, scorer: "Scorer", dtype: str, why: str) -> str:
+    """How the model was used, in a line."""
+    if not scorer.needs_reader:
+        return "Model: none"
+    if not scorer.reads_model:
+        return f"Model: {model}, its tokens only; the model was not run"
+    return f"Model: {model}, {dtype}" + (f" (--dtype auto: {why})" if why else "")
 
 
 def _conclude(summary: "ScoreSummary", out: Path, how: str) -> None:
@@ -137,7 +141,7 @@ def _conclude(summary: "ScoreSummary", out: Path, how: str) -> None:
 
 def _stop_if_incomplete(summary: "ScoreSummary", out: Path) -> None:
     """Exit with 1 when work failed as a whole, or when there is no score at all; say why."""
-    from longlode.cli.score_table import first_reasons
+    from longlode.api.scores import first_reasons
 
     for unit in summary.failed_units:
         note(f"A piece of work failed as a whole: {unit['error']} ({unit['unit']['files'][0]['name']} ...)")
@@ -177,20 +181,6 @@ def _number_of_pairs(given: str | None) -> int | Literal["default"] | None:
             f"--pairs got {given!r}; expected a number, or: all. 0 reads none, where the score needs none."
         )
     return int(given)
-
-
-def _precision(dtype: str, scorer: "Scorer") -> tuple[str, str]:
-    """The dtype to load the model in, and a line on how it is used."""
-    if dtype not in DTYPES:
-        raise ConfigError(f"--dtype got {dtype!r}; expected one of {', '.join(DTYPES)}.")
-    if not scorer.reads_model:
-        return "float32", "its tokens only; the model was not run"
-    if dtype != "auto":
-        return dtype, dtype
-    from longlode.readers.dtype import fastest_dtype
-
-    chosen, why = fastest_dtype()
-    return chosen, f"{chosen} (--dtype auto: {why})"
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ May import: core, corpus, models and what models may import; torch.
 Start reading: `tasks/base.py` (what a task is), then `run.py`. Works for any Hugging Face causal LM.
 """
 
+from longlode.core.callable_rooms import make_callable
 from longlode.evaluate.compare import compare
 from longlode.evaluate.harness import run_harness
 from longlode.evaluate.run import evaluate
@@ -20,3 +21,5 @@ __all__ = [
     "evaluate",
     "run_harness",
 ]
+
+make_callable(__name__, "longlode.evaluate.by_name:evaluate_model")  # longlode.evaluate(...)

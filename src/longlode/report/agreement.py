@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pyarrow as pa
 
+from longlode.core.ranking import spearman
 from longlode.report.scores import identities, ok_scores
 
 MAX_FOLDERS = 8
@@ -53,17 +54,3 @@ def _agreement(
     shared = [key for key in one if key in other]
     first, second = (np.array([scores[key] for key in shared]) for scores in (one, other))
     return Agreement(a, b, len(shared), spearman(first, second) if len(shared) >= MIN_SHARED else None)
-
-
-def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Rank correlation of two arrays `[n]`, ties by their mean rank; None where one of them is constant."""
-    one, other = _ranks(first), _ranks(second)
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return None
-    return float(np.corrcoef(one, other)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count - 1) / 2)[place.reshape(-1)]

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from longlode.cli.demo_material import INTACT, SPLICED
+from longlode.core.ranking import wins
+from longlode.demo.material import INTACT, SPLICED
 
 FILES = "files"
 _CAVEAT = (
@@ -32,14 +33,14 @@ def auc(intact: Sequence[float], spliced: Sequence[float], seed: int = 0) -> Auc
     if not intact or not spliced:
         return None
     a, b = np.asarray(intact, float), np.asarray(spliced, float)
-    wins = (a[:, None] > b[None, :]) + 0.5 * (a[:, None] == b[None, :])
+    won = wins(a, b)
     rng = np.random.default_rng(seed)
     means = []
     for _ in range(_NUM_RESAMPLES):
         rows, columns = rng.integers(0, len(a), len(a)), rng.integers(0, len(b), len(b))
-        means.append(wins[rows][:, columns].mean())
+        means.append(won[rows][:, columns].mean())
     low, high = np.percentile(means, [2.5, 97.5])
-    return Auc(float(wins.mean()), float(low), float(high), len(a), len(b))
+    return Auc(float(won.mean()), float(low), float(high), len(a), len(b))
 
 
 def findings(

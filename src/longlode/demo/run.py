@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from longlode.cli.console import note, progress, say
-from longlode.cli.demo_findings import FILES, Auc, auc, findings
-from longlode.cli.demo_material import INTACT, SPLICED, Material, corpus_rows, gather
-from longlode.cli.score_table import score_rows, signal_by_source
-from longlode.cli.scoring import run_scoring
+from longlode.api.scores import score_rows, signal_by_source
+from longlode.api.scoring import run_scoring
+from longlode.cli.console import ConsoleWatch, note, progress, say
 from longlode.cli.training import run_training
 from longlode.core.kinds import RECORD_NAME
 from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
 from longlode.core.records import write_record
+from longlode.demo.findings import FILES, Auc, auc, findings
+from longlode.demo.material import INTACT, SPLICED, Material, corpus_rows, gather
 
 if TYPE_CHECKING:
     from longlode.mining import ScoreSummary
@@ -169,6 +169,7 @@ def _score(settings: DemoSettings, inputs: list[str], out: Path, explain_segment
         scorer=make_scorer(settings.scorer, pairs=_PAIRS, max_segments=_MAX_SEGMENTS),
         settings=ScoreSettings(seed=settings.seed, rows_per_unit=_ROWS_PER_UNIT),
         explain_segments=explain_segments,
+        watch=ConsoleWatch(),
     )
 
 

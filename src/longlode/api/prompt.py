@@ -3,17 +3,25 @@
 from pathlib import Path
 from typing import Any
 
-from longlode.cli.console import note, progress
+from longlode.api.watch import SILENT, Watch
 from longlode.core.errors import ConfigError
 
 _PIECE_TOKENS = 2048
 
 
-def read_prompt(network: Any, tokens: Any, *, state: Path | None, save_state: Path | None) -> dict[str, Any]:
+def read_prompt(
+    network: Any,
+    tokens: Any,
+    *,
+    state: Path | None = None,
+    save_state: Path | None = None,
+    watch: Watch = SILENT,
+) -> dict[str, Any]:
     """Read all but the last token of `tokens [1, T]`, after the text of `state`; what `generate` goes on from.
 
     The last token stays unread, since `generate` has to ask for what follows it. The state that is saved has
     read it.
+    Args: watch, hears of what is read and written.
     Returns: the keywords for `network.generate`.
     Raises: ConfigError for a model without such a memory; InputError on a state file that does not fit.
     """
@@ -30,26 +38,26 @@ def read_prompt(network: Any, tokens: Any, *, state: Path | None, save_state: Pa
         return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     if state is not None:
         cache = LonglodeCache.load(state, model=network)
-        note(f"Going on after {cache.num_positions:,} tokens from {state}")
+        watch.note(f"Going on after {cache.num_positions:,} tokens from {state}")
     else:
         cache = LonglodeCache(len(network.model.layers))
-    _read(network, tokens[:, :-1], cache)
+    _read(network, tokens[:, :-1], cache, watch)
     if save_state is not None:
         whole = cache.copy()
-        _read(network, tokens[:, -1:], whole)
+        _read(network, tokens[:, -1:], whole, SILENT)
         whole.save(save_state, model=network)
-        note(
+        watch.note(
             f"State after {whole.num_positions:,} tokens: {save_state} ({save_state.stat().st_size:,} bytes)"
         )
     mask = torch.ones(1, cache.num_positions + 1, dtype=torch.int64, device=tokens.device)
     return {"input_ids": tokens[:, -1:], "attention_mask": mask, "past_key_values": cache}
 
 
-def _read(network: Any, tokens: Any, cache: Any) -> None:
+def _read(network: Any, tokens: Any, cache: Any, watch: Watch) -> None:
     import torch
 
     total = tokens.shape[1]
-    with torch.inference_mode(), progress("reading") as update:
+    with torch.inference_mode(), watch.progress("reading") as update:
         for start in range(0, total, _PIECE_TOKENS):
             network.model(tokens[:, start : start + _PIECE_TOKENS], past_key_values=cache, use_cache=True)
             update(min(start + _PIECE_TOKENS, total), total, "tokens")

@@ -1,19 +1,54 @@
 """Why a document scores as it does, as plain data: factors, the weakest seam, announced words, strongest pairs."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from longlode.cli.announced_words import order_words
-from longlode.cli.dependency_maps import read_pairs, strongest_pairs
+from longlode.api.announced_words import order_words
+from longlode.api.dependency_maps import read_pairs, strongest_pairs
+from longlode.api.pick_document import pick_document
+from longlode.api.scoring import load_reader
+from longlode.api.watch import SILENT, Watch
+from longlode.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from longlode.corpus import Document
     from longlode.mining.coherence import Seam
     from longlode.readers.lm import LMReader
 
+NUM_SEGMENTS = 48
 SEAM_CHARS = 160
 """Characters shown on either side of the weakest seam."""
+
+
+def explain(
+    document: str | os.PathLike[str],
+    *,
+    row: int | None = None,
+    document_id: str | None = None,
+    top: int = 5,
+    model: str = "starter",
+    segment: int = 128,
+    start: int = 0,
+    segments: int = NUM_SEGMENTS,
+    text_field: str = "text",
+    watch: Watch = SILENT,
+) -> dict[str, Any]:
+    """Explain the score of one document, as `longlode explain` does.
+
+    Args: document, a file, or an input of several documents of which `row` (from 0) or `document_id` names one; top,
+      words and pairs to give; model, reads the pairs; segment, tokens per segment; start, segments, those read in
+      pairs; text_field, of records; watch, hears of notes.
+    Returns: as `explain_document`.
+    Raises: ConfigError for a row and an id; InputError when there is no such document.
+    """
+    if row is not None and document_id is not None:
+        raise ConfigError("explain got --row and --id; expected one of them.")
+    picked = pick_document(os.fspath(document), row=row, document_id=document_id, text_field=text_field)
+    reader, _ = load_reader(model, segment, watch=watch)
+    watch.note(f"reading up to {segments * (segments - 1) // 2:,} pairs of segments")
+    return explain_document(picked, reader, start=start, num_segments=segments, top=top)
 
 
 def explain_document(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from longlode.cli.announced_words import order_words, token_texts
-from longlode.cli.score_table import score_rows
+from longlode.api.announced_words import order_words, token_texts
+from longlode.api.scores import score_rows
 from longlode.core.errors import InputError
 from longlode.core.records import read_record
 

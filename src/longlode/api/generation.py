@@ -1,0 +1,93 @@
+"""Continue a text with a model, from and to a state that can be kept in a file."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from longlode.api.prompt import read_prompt
+from longlode.api.watch import SILENT, Watch
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.model_names import model_source
+from longlode.core.outputs import claim_file
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote. text: the continuation alone; num_prompt, num_new: tokens; seconds: of either."""
+
+    text: str
+    num_prompt: int
+    num_new: int
+    seconds_prompt: float
+    seconds_new: float
+
+
+def generate(
+    model: PathLike,
+    prompt: str,
+    *,
+    state: PathLike | None = None,
+    save_state: PathLike | None = None,
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    make_streamer: Callable[[Any], Any] | None = None,
+    watch: Watch = SILENT,
+) -> Written:
+    """Continue a text, as `longlode generate` does.
+
+    Args:
+      model: a run folder, a model folder, a hub id, or "starter".   prompt: the text to continue.
+      state: go on from this state: the prompt follows the text it has read.
+      save_state: write the state after the prompt to this file; `overwrite` replaces a file that is there.
+      max_new_tokens: at most; 0 only reads, for `save_state`.   temperature: 0 always takes the likeliest token.
+      make_streamer: makes a transformers streamer of the tokenizer.   watch: hears of notes and progress.
+    Raises: ConfigError for settings that ask for nothing; InputError for a prompt or a state that cannot be used.
+    """
+    if not max_new_tokens and save_state is None:
+        raise ConfigError(
+            "max_new_tokens got 0; expected at least 1, or a file for the state as well (--save-state)."
+        )
+    if not prompt:
+        raise InputError("The prompt is empty; expected some text to continue.")
+    source = model_source(model)
+    came_from = None if state is None else Path(state)
+    goes_to = None if save_state is None else _claim_state(save_state, came_from, overwrite)
+    import torch
+
+    from longlode.models import load
+    from longlode.ops.devices import pick_device
+
+    network, tokenizer = load(source, device=pick_device(device))
+    torch.manual_seed(seed)
+    # What goes on from a state is the middle of a text: nothing may be put in front of it.
+    encoded = tokenizer(prompt, return_tensors="pt", add_special_tokens=state is None)
+    tokens = encoded["input_ids"].to(network.device)
+    started = time.perf_counter()
+    inputs = read_prompt(network, tokens, state=came_from, save_state=goes_to, watch=watch)
+    read_seconds, started = time.perf_counter() - started, time.perf_counter()
+    if not max_new_tokens:
+        return Written("", tokens.shape[1], 0, read_seconds, 0.0)
+    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    streamer = None if make_streamer is None else make_streamer(tokenizer)
+    options = {"max_new_tokens": max_new_tokens, "streamer": streamer, "use_cache": True}
+    new = network.generate(**inputs, **options, **sampling)[0, inputs["input_ids"].shape[1] :]
+    text = tokenizer.decode(new, skip_special_tokens=True)
+    return Written(text, tokens.shape[1], len(new), read_seconds, time.perf_counter() - started)
+
+
+def _claim_state(save_state: PathLike, state: Path | None, overwrite: bool) -> Path:
+    """See that the state may be written; the file that it goes on from may always be replaced by it."""
+    return claim_file(
+        save_state,
+        "a state",
+        replaceable=lambda path: state is not None and state.exists() and path.samefile(state),
+        overwrite=overwrite,
+    )

@@ -1,0 +1,239 @@
+"""From names to a scored folder: loads the scorer, runs mining's engine, maps a few documents."""
+
+import functools
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from longlode.api.dependency_maps import EXPLAIN_NAME, map_ends
+from longlode.api.results import Result, read_result
+from longlode.api.watch import SILENT, Watch
+from longlode.core.errors import ConfigError
+from longlode.core.model_names import model_source
+from longlode.core.records import write_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from longlode.mining import RaceRule, Reader, ScoreSettings, ScoreSummary
+    from longlode.mining.engine import Progress
+    from longlode.mining.scorers import Scorer
+    from longlode.readers.lm import LMReader
+    from longlode.readers.tokens import TokenReader
+
+
+DTYPES = ("auto", "float32", "bfloat16")
+EXPLAIN_SEGMENTS = 48
+ROWS_PER_UNIT = 64
+PathLike = str | os.PathLike[str]
+
+
+def score(
+    inputs: PathLike | Iterable[PathLike],
+    out: PathLike,
+    *,
+    model: str = "starter",
+    scorer: "str | Scorer" = "default",
+    segment: int = 128,
+    pairs: int | Literal["default"] | None = "default",
+    dtype: str = "float32",
+    text_field: str = "text",
+    seed: int = 0,
+    keep_pairs: bool = False,
+    race: float | None = None,
+    race_by: Sequence[str] = (),
+    workers: int = 1,
+    rows_per_unit: int = ROWS_PER_UNIT,
+    explain: bool = True,
+    overwrite: bool = False,
+    watch: Watch = SILENT,
+) -> Result:
+    """Score every document for long-range dependency, as `longlode score` does.
+
+    Args:
+      inputs: files, folders, globs or URLs.   out: folder for the scores; the same call goes on there.
+      model: "starter", a model or run folder, or a hub id; its model is read only if the score or `pairs` needs it.
+      scorer: a name, or one from `mining.make_scorer`.   segment: tokens per segment.
+      pairs: pairs of segments that the model reads per document; None: all; "default": none where the score needs none.
+      dtype: of the model: "float32", "bfloat16" or "auto".   race, race_by: see `mining.RaceRule`.
+      workers: processes.   rows_per_unit: documents per unit of work.   explain: also explain the best and worst.
+      watch: hears of notes and progress.
+    Returns: the scores: `.record` and `.table()`, one row per input document.
+    Raises: InputError, ConfigError, ModelError, as `mining.score`.
+    """
+    from longlode.mining import RaceRule, ScoreSettings, check_raceable, make_scorer
+
+    chosen = make_scorer(scorer, pairs=pairs) if isinstance(scorer, str) else scorer
+    rule = None if race is None else RaceRule(top=race, by=tuple(race_by))
+    if rule is not None:
+        check_raceable(chosen, rule)
+    named = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    run_scoring(
+        [os.fspath(one) for one in named],
+        Path(out),
+        model=model,
+        scorer=chosen,
+        settings=ScoreSettings(
+            segment=segment,
+            seed=seed,
+            text_field=text_field,
+            keep_pairs=keep_pairs,
+            rows_per_unit=rows_per_unit,
+        ),
+        dtype=pick_dtype(dtype)[0] if chosen.reads_model else "float32",
+        workers=workers,
+        explain_segments=EXPLAIN_SEGMENTS if explain else 0,
+        rule=rule,
+        overwrite=overwrite,
+        watch=watch,
+    )
+    return read_result(out)
+
+
+def score_texts(
+    texts: Sequence[str],
+    *,
+    model: str = "starter",
+    scorer: "str | Scorer" = "default",
+    segment: int = 128,
+    pairs: int | Literal["default"] | None = "default",
+    seed: int = 0,
+) -> "pa.Table":
+    """Score texts in memory. Args: texts; the others as of `score`.
+
+    Returns: a pyarrow table, a row per text in their order, with the columns of `score` that do not name a file.
+    """
+    from longlode.corpus import write_documents
+
+    if isinstance(texts, str):
+        raise ConfigError("texts is one string; expected a list of texts, such as [text].")
+    with tempfile.TemporaryDirectory(prefix="longlode-") as folder:
+        place = Path(folder)
+        write_documents(
+            place / "texts.jsonl",
+            ({"id": str(number), "source": "texts", "text": text} for number, text in enumerate(texts)),
+        )
+        result = score(
+            place / "texts.jsonl",
+            place / "scores",
+            model=model,
+            scorer=scorer,
+            segment=segment,
+            pairs=pairs,
+            seed=seed,
+            explain=False,
+        )
+        return result.table().sort_by("row").drop_columns(["id", "source", "file"])
+
+
+def pick_dtype(dtype: str) -> tuple[str, str]:
+    """The dtype for a name, and why: "auto" takes the faster of float32 and bfloat16 here. Raises: ConfigError."""
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype got {dtype!r}; expected one of {', '.join(DTYPES)}.")
+    if dtype != "auto":
+        return dtype, ""
+    from longlode.readers.dtype import fastest_dtype
+
+    return fastest_dtype()
+
+
+def run_scoring(
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    model: str,
+    scorer: "Scorer",
+    settings: "ScoreSettings",
+    dtype: str = "float32",
+    workers: int = 1,
+    explain_segments: int = 48,
+    rule: "RaceRule | None" = None,
+    overwrite: bool = False,
+    watch: Watch = SILENT,
+) -> "ScoreSummary":
+    """Score `inputs` into `out` and write explain.json for the best and worst documents.
+
+    A model that the scorer does not run is not loaded; then explain.json has the words behind the scores and no map.
+    Args: model, as for `model_source`; dtype, its own; explain_segments, segments of a document to map, 0 for
+      no map; rule, to race for instead of reading all documents alike; overwrite, as of `mining.score`;
+      watch, hears of notes and progress.
+    Raises: InputError, ConfigError, ModelError as `mining.score`.
+    """
+    from longlode.corpus import find_files
+    from longlode.mining import race, score
+
+    find_files(inputs)  # a slip in a name should not wait for a model to load
+    reader: LMReader | None = None
+    tokens: TokenReader | None = None
+    source: tuple[str, Callable[[], Reader] | None] = ("", None)
+    if scorer.reads_model:
+        reader, make_lm = load_reader(model, settings.segment, workers, dtype, watch=watch)
+        source = (reader.fingerprint, make_lm)
+    elif scorer.needs_reader:
+        tokens, make_tokens = _load_tokens(model, workers, watch)
+        source = (tokens.fingerprint, make_tokens)
+    with watch.progress("scoring") as update:
+
+        def teller(remark: str) -> "Progress":
+            return lambda units, total, documents, tokens: update(
+                units, total, f"units{remark}: {documents:,} documents, {tokens:,} tokens"
+            )
+
+        if rule is None:
+            run = functools.partial(score, progress=teller(""))
+        else:
+            run = functools.partial(race, rule=rule, progress=lambda number: teller(f" of round {number}"))
+        summary = run(
+            inputs,
+            out,
+            scorer=scorer,
+            make_reader=source[1],
+            reader_fingerprint=source[0],
+            settings=settings,
+            num_workers=workers,
+            overwrite=overwrite,
+        )
+    if not summary.counts.get("ok"):
+        explain_segments = 0
+    _explain(out, reader or tokens, reader, settings, explain_segments, watch)
+    return summary
+
+
+def _explain(
+    out: Path,
+    tokens: "TokenReader | LMReader | None",
+    reader: "LMReader | None",
+    settings: "ScoreSettings",
+    max_segments: int,
+    watch: Watch,
+) -> None:
+    """Write explain.json of the best and the worst documents, or remove that of an earlier run."""
+    path = out / EXPLAIN_NAME
+    path.unlink(missing_ok=True)  # of an earlier run, perhaps of other documents
+    if tokens and max_segments:
+        watch.note("explaining the best and the worst documents")
+        write_json(path, map_ends(out, tokens, settings, model=reader, max_segments=max_segments))
+
+
+def load_reader(
+    model: str, segment: int, workers: int = 1, dtype: str = "float32", *, watch: Watch = SILENT
+) -> "tuple[LMReader, Callable[[], LMReader]]":
+    """The reader, and how workers get theirs: this very one, or in other processes one of their own."""
+    from longlode.readers.lm import ReaderSpec
+
+    watch.note(f"loading the model: {model} in {dtype}")
+    spec = ReaderSpec(model_source(model), segment=segment, dtype=dtype)
+    reader = spec()
+    return reader, spec if workers > 1 else lambda: reader
+
+
+def _load_tokens(model: str, workers: int, watch: Watch) -> "tuple[TokenReader, Callable[[], TokenReader]]":
+    """What gives the model's tokens, and how workers get theirs; the model stays on the disk."""
+    from longlode.readers.tokens import TokenReaderSpec
+
+    watch.note(f"loading the tokenizer of the model: {model}; no pass of the model is needed")
+    spec = TokenReaderSpec(model_source(model))
+    tokens = spec()
+    return tokens, spec if workers > 1 else lambda: tokens

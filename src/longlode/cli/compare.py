@@ -1,0 +1,45 @@
+"""longlode compare: which of two evaluated models is better, example by example?"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from longlode.cli.console import echo_json, finish, table
+
+EXAMPLES = (
+    "longlode compare eval-random eval-selected",
+    "longlode compare eval-a eval-b --json",
+)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A folder written by longlode evaluate.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one, of the same examples.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead, all of it.")] = False,
+) -> None:
+    """Compare two evaluated models on the examples that both answered.
+
+    Differences are B minus A, taken per example before they are averaged, with 95 % intervals; what makes an
+    example hard for both cancels. "favours" names the better model where the interval leaves 0 out. Both must have
+    been evaluated with one tokenizer and the same tasks, lengths, seed, number of examples and texts.
+    """
+    from longlode.evaluate import compare as run_comparison
+
+    found = run_comparison(first, second)
+    if as_json:
+        echo_json(found)
+        return
+    names = {"a": found["a"], "b": found["b"], "": "-"}
+    columns = ("task", "length", "metric", "a", "b", "difference", "low", "high", "n")
+    rows = [[*(row[column] for column in columns), names[row["favours"]]] for row in found["rows"]]
+    table(f"B ({found['b']}) minus A ({found['a']})", (*columns, "favours"), rows)
+    finish(
+        f"{len(rows)} differences, {sum(bool(row['favours']) for row in found['rows'])} of them beyond chance."
+    )
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """What Ctrl-C leaves: nothing."""
+    return "Nothing was written."
