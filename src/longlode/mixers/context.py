@@ -138,6 +138,17 @@ class SequenceContext:
         return index.expand(self.num_rows, self.num_tokens)
 
     @cached_property
+    def prefix(self) -> Tensor | None:
+        """Bool `[B, T]`, True at the real tokens of a prefix; None when there is no prefix."""
+        if self.prefix_lengths is None:
+            return None
+        lengths = self.prefix_lengths.to(self.device)
+        if self.cu_seqlens is not None:
+            return self.positions < lengths.repeat_interleave(self.lengths, output_size=self.num_tokens)
+        inside = self.positions < lengths[:, None]
+        return inside if self.mask is None else inside & self.mask
+
+    @cached_property
     def lengths(self) -> Tensor:
         """Real tokens of each document in this piece, int64 `[num_states]`."""
         if self.cu_seqlens is not None:

@@ -364,6 +364,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         cu_seqlens: Tensor | None = None,
+        prefix_lengths: Tensor | None = None,
         **options: Unpack[HeadOptions],
     ) -> LonglodeCausalOutput:
         """Predict the next token at each position; what is not named here is as in `LonglodeModel.forward`.
@@ -387,6 +388,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
             cu_seqlens=cu_seqlens,
+            prefix_lengths=prefix_lengths,
             **options,
         )
         hidden = outputs.last_hidden_state
