@@ -1,0 +1,172 @@
+"""S4D, the diagonal state space model (arXiv 2206.11893): a convolution as long as the text, and a recurrence in one.
+
+    A = -exp(log_rate) + i frequency;   a = exp(dt A);   b = (a - 1) / A        N / 2 complex numbers per channel
+    s_t = a s_{t-1} + b x_t;   u_t = 2 Re(c . s_t) + skip x_t;   y = GLU(Linear(GELU(u)))
+
+One half of each conjugate pair is kept, hence 2 Re. Over C tokens the recurrence is a convolution with the kernel
+2 Re(c a^t b), done by FFT, plus what is left of the state before them; so memory does not grow with the text.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from longlode.mixers.base import (
+    Mixer,
+    MixerConfig,
+    MixerOutput,
+    MixerTraits,
+    ParameterRule,
+    State,
+    empty_state,
+    setting,
+    zero_padding,
+)
+from longlode.mixers.context import SequenceContext
+from longlode.mixers.norm import at_least_float32
+from longlode.mixers.segment_map import SegmentMap
+
+_CHUNK = 128
+_STEPS = (1e-3, 1e-1)
+# S4 trains the state matrix and its step more slowly than the rest, and never decays them.
+_SLOW = ParameterRule(decays=False, lr_scale=0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class S4DConfig(MixerConfig):
+    """The diagonal state space model (arXiv 2206.11893)."""
+
+    name = "s4d"
+
+    state_size: int = setting(
+        "N, real numbers of state per channel; half as many complex ones are kept.", 64, least=2
+    )
+
+    def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> Mixer:
+        """See `MixerConfig.build`."""
+        return S4D(self, hidden_size)
+
+
+class S4D(Mixer):
+    """The layer of this file; its channels are those of the residual stream."""
+
+    traits = MixerTraits(shards="map", twice_differentiable=True)
+    float32_parameters = ("log_rate", "frequency", "log_step", "output_weights")
+    kept_parameters = ("skip",)
+
+    def __init__(self, config: S4DConfig, hidden_size: int) -> None:
+        """A diagonal state matrix, a step and output weights per channel; a linear layer with a gate."""
+        super().__init__()
+        self.config = config
+        self.num_modes = config.state_size // 2
+        wide = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        shape = (hidden_size, self.num_modes)
+        self.log_rate = nn.Parameter(torch.empty(shape, dtype=wide))
+        self.frequency = nn.Parameter(torch.empty(shape, dtype=wide))
+        self.log_step = nn.Parameter(torch.empty(hidden_size, dtype=wide))
+        self.output_weights = nn.Parameter(torch.empty(*shape, 2, dtype=wide))
+        self.skip = nn.Parameter(torch.empty(hidden_size))
+        self.o_proj = nn.Linear(hidden_size, 2 * hidden_size)
+
+    def forward(
+        self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
+    ) -> MixerOutput:
+        """See `Mixer.forward`. State: memory, complex `[N, D, modes, 1]`."""
+        context = context or SequenceContext.of(x)
+        if context.cu_seqlens is not None:
+            # A kernel reaches over the edges of documents, so each gets a row of its own.
+            output = self(context.unpack(x), state, context.rows)
+            return output._replace(y=context.repack(output.y))
+        x = zero_padding(x, context.mask)
+        memory = context.shard.fold(lambda: self._map(x, context), (state or {}).get("memory"))
+        u, memory = self._scan(x, memory, context)
+        y = functional.glu(self.o_proj(functional.gelu(u)), dim=-1)
+        return MixerOutput(y, {"memory": memory})
+
+    def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
+        """See `Mixer.segment_map`: the state fades by a^T, mode by mode."""
+        context = context or SequenceContext.of(x)
+        if context.cu_seqlens is not None:
+            return self.segment_map(context.unpack(x), context.rows)
+        return self._map(zero_padding(x, context.mask), context)
+
+    def _map(self, x: Tensor, context: SequenceContext) -> SegmentMap:
+        _, added = self._scan(x, None, context)
+        log_a = self._log_a()
+        log_decay = _real_lengths(context)[:, None, None].to(log_a.real.dtype) * log_a
+        return SegmentMap(added, log_decay=log_decay)
+
+    def _log_a(self) -> Tensor:
+        """dt A, complex `[D, modes]`."""
+        return self.log_step.exp()[:, None] * torch.complex(-self.log_rate.exp(), self.frequency)
+
+    def _scan(self, x: Tensor, memory: Tensor | None, context: SequenceContext) -> tuple[Tensor, Tensor]:
+        """u `[B, T, D]` in x's dtype, and the memory after the last real token of each row."""
+        log_a, wide = self._log_a(), at_least_float32(x)
+        b = torch.expm1(log_a) / torch.complex(-self.log_rate.exp(), self.frequency)
+        c = torch.view_as_complex(self.output_weights)
+        size = min(_CHUNK, x.shape[1])
+        powers = (log_a[..., None] * torch.arange(size + 1, device=x.device)).exp()
+        kernel = 2 * torch.einsum("dn,dnt->dt", c * b, powers[..., :size]).real
+        spectrum = torch.fft.rfft(kernel, n=2 * size)
+        s = log_a.new_zeros(x.shape[0], *log_a.shape) if memory is None else memory[..., 0]
+        lengths, outputs = _real_lengths(context), []
+        for start in range(0, x.shape[1], size):
+            part = wide[:, start : start + size].mT
+            num_tokens = part.shape[2]
+            inside = torch.fft.irfft(torch.fft.rfft(part, n=2 * size) * spectrum, n=2 * size)[
+                ..., :num_tokens
+            ]
+            # Of the state before: c a^(t + 1) s.
+            before = 2 * torch.einsum("bdn,dnt->bdt", c * s, powers[..., 1 : num_tokens + 1]).real
+            outputs.append(inside + before + self.skip.to(part.dtype)[:, None] * part)
+            s = self._advance(s, part, (lengths - start).clamp(0, num_tokens), log_a, b, powers)
+        return torch.cat(outputs, dim=2).mT.to(x.dtype), s[..., None]
+
+    def _advance(
+        self, s: Tensor, part: Tensor, num_real: Tensor, log_a: Tensor, b: Tensor, powers: Tensor
+    ) -> Tensor:
+        """The state `[B, D, modes]` after the first `num_real` `[B]` tokens of part `[B, D, T]`, of s before them."""
+        num_tokens = part.shape[2]
+        # Shifted so that the last real token of each row stands last, where its power of a is 0.
+        source = torch.arange(num_tokens, device=part.device) - (num_tokens - num_real[:, None])
+        shifted = part.gather(2, source.clamp(min=0)[:, None].expand_as(part)) * (source >= 0)[:, None]
+        written = torch.einsum("bdt,dnt->bdn", shifted.to(powers.dtype), powers[..., :num_tokens].flip(-1))
+        return (num_real[:, None, None].to(part.dtype) * log_a).exp() * s + b * written
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """S4D-Lin: A = -1/2 + i pi n; steps log-uniform in [1e-3, 0.1]; normal output weights; a normal skip."""
+        low, high = (math.log(step) for step in _STEPS)
+        modes = torch.arange(self.num_modes, device=self.frequency.device, dtype=self.frequency.dtype)
+        return {
+            "log_rate": torch.full_like(self.log_rate, math.log(0.5)),
+            "frequency": (math.pi * modes).expand_as(self.frequency),
+            "log_step": torch.empty_like(self.log_step).uniform_(low, high),
+            "output_weights": torch.randn_like(self.output_weights) * 0.5**0.5,
+            "skip": torch.randn_like(self.skip),
+        }
+
+    def parameter_rules(self) -> dict[str, ParameterRule]:
+        """The state matrix and its step learn slowly and do not decay; output weights and skip do not decay."""
+        slow = dict.fromkeys(("log_rate", "frequency", "log_step"), _SLOW)
+        return {**super().parameter_rules(), **slow}
+
+    def mixing_flops_per_token(self, num_tokens: int) -> float:
+        """See `Mixer.mixing_flops_per_token`: complex products with every mode, read and written, and the FFTs."""
+        per_channel = 16 * self.num_modes + 3 * 5 * 2 * math.log2(2 * _CHUNK)
+        return self.skip.numel() * per_channel
+
+    def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
+        """See `Mixer.state_layout`: complex numbers of float32 at least, the same at every length."""
+        complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
+        return empty_state(complex_dtype, memory=(1, self.skip.numel(), self.num_modes, 1))
+
+
+def _real_lengths(context: SequenceContext) -> Tensor:
+    """How many tokens of each row `[B]` count: up to the last real one (padding in front is 0 and writes nothing)."""
+    if context.mask is None:
+        return torch.full((context.num_rows,), context.num_tokens, device=context.device)
+    return (context.mask * torch.arange(1, context.num_tokens + 1, device=context.device)).amax(1)
