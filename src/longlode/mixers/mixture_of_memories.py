@@ -1,0 +1,150 @@
+"""Mixture of memories, MoM (arXiv 2502.13685): several delta-rule memories, of which a token writes and reads a few.
+
+    w = softmax(Linear(x)), the largest `num_active` of M kept and scaled to sum to 1; the others 0
+    S_m += beta k_m (v_m - S_m^T k_m)^T where w_m > 0, k_m, v_m, beta_m of projections of their own
+    o = sum over m of w_m S_m^T q  +  S_0^T q, the shared memory 0 that every token writes;   y = Linear(RMSNorm(o))
+
+Memories that a token does not choose stay as they are, so what is unlike does not overwrite each other. An auxiliary
+loss (that of switch transformers, arXiv 2101.03961) keeps the router from always choosing the same.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from longlode.core.errors import ConfigError
+from longlode.mixers.base import (
+    Mixer,
+    MixerConfig,
+    MixerOutput,
+    MixerTraits,
+    State,
+    empty_state,
+    setting,
+    zero_padding,
+)
+from longlode.mixers.context import SequenceContext
+from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
+from longlode.mixers.segment_map import SegmentMap, identity_states
+from longlode.ops.delta_rule import delta_rule, delta_rule_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureOfMemoriesConfig(MixerConfig):
+    """Several delta-rule memories behind a router (arXiv 2502.13685)."""
+
+    name = "mixture_of_memories"
+
+    num_heads: int = setting("H, heads of every memory.", least=1, shared="num_heads")
+    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="head_dim")
+    num_memories: int = setting("M, memories to choose from, beside the shared one.", 4, least=2)
+    num_active: int = setting("Memories that a token writes and reads, beside the shared one.", 2, least=1)
+    aux_weight: float = setting("Weight of the load-balance loss.", 0.01, least=0)
+    norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
+
+    def __post_init__(self) -> None:
+        """See `MixerConfig`; a token cannot choose more memories than there are."""
+        super().__post_init__()
+        if self.num_active > self.num_memories:
+            raise ConfigError(
+                f"num_active is {self.num_active}; expected at most num_memories, {self.num_memories}."
+            )
+
+    def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> Mixer:
+        """See `MixerConfig.build`."""
+        return MixtureOfMemories(self, hidden_size)
+
+
+class MixtureOfMemories(Mixer):
+    """The layer of this file. Memories are heads of the delta rule; one that is not chosen gets beta = 0."""
+
+    traits = MixerTraits(shards="map")
+
+    def __init__(self, config: MixtureOfMemoriesConfig, hidden_size: int) -> None:
+        """Queries, a router, and keys, values and strengths for every memory and the shared one."""
+        super().__init__()
+        self.config = config
+        inner, num_all = config.num_heads * config.head_dim, config.num_memories + 1
+        self.q_proj = nn.Linear(hidden_size, inner, bias=False)
+        self.k_proj = nn.Linear(hidden_size, num_all * inner, bias=False)
+        self.v_proj = nn.Linear(hidden_size, num_all * inner, bias=False)
+        self.b_proj = nn.Linear(hidden_size, num_all * config.num_heads, bias=False)
+        self.router = nn.Linear(hidden_size, config.num_memories, bias=False)
+        self.o_norm = RMSNorm(config.head_dim, config.norm_eps)
+        self.o_proj = nn.Linear(inner, hidden_size, bias=False)
+
+    def forward(
+        self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
+    ) -> MixerOutput:
+        """See `Mixer.forward`. State: memory `[N, (M + 1) H, K, V]`, the shared one first."""
+        context = context or SequenceContext.of(x)
+        x = zero_padding(x, context.mask)
+        chances, weights = self._route(x)
+        k, v, beta = self._writes(x, weights, context.mask)
+        num_all, H = self.config.num_memories + 1, self.config.num_heads
+        q = l2_norm(self.q_proj(x).unflatten(-1, (H, -1))).repeat(1, 1, num_all, 1)
+        memory = context.shard.fold(lambda: self._map(k, v, beta, context), (state or {}).get("memory"))
+        if x.shape[1] == 1 and memory is not None and context.cu_seqlens is None:
+            o_t, memory = delta_rule_step(q[:, 0], k[:, 0], v[:, 0], beta[:, 0], state=memory)
+            o = o_t[:, None]
+        else:
+            o, memory = delta_rule(q, k, v, beta, state=memory, cu_seqlens=context.documents)
+        shared, chosen = o.unflatten(2, (num_all, H)).split([1, num_all - 1], dim=2)
+        o = shared[:, :, 0] + (weights.to(o.dtype)[..., None, None] * chosen).sum(2)
+        y = self.o_proj(self.o_norm(o).flatten(-2))
+        losses, metrics = self._balance(chances, weights, context.mask)
+        return MixerOutput(y, {"memory": memory}, losses, metrics)
+
+    def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
+        """See `Mixer.segment_map`."""
+        context = context or SequenceContext.of(x)
+        x = zero_padding(x, context.mask)
+        return self._map(*self._writes(x, self._route(x)[1], context.mask), context)
+
+    def _route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Chances of all memories `[B, T, M]`, and the weights of the chosen ones, 0 elsewhere, which sum to 1."""
+        chances = at_least_float32(self.router(x)).softmax(-1)
+        top = chances.topk(self.config.num_active, dim=-1)
+        kept = torch.zeros_like(chances).scatter(-1, top.indices, top.values)
+        return chances, kept / kept.sum(-1, keepdim=True)
+
+    def _writes(self, x: Tensor, weights: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """k, v `[B, T, (M + 1) H, K]` and beta `[B, T, (M + 1) H]`, 0 for memories not chosen and at padding."""
+        num_all, H = self.config.num_memories + 1, self.config.num_heads
+        k = l2_norm(self.k_proj(x).unflatten(-1, (num_all * H, -1)))
+        v = self.v_proj(x).unflatten(-1, (num_all * H, -1))
+        open_to = nn.functional.pad((weights > 0).to(weights.dtype), (1, 0), value=1.0)
+        if mask is not None:
+            open_to = open_to * mask[..., None]
+        beta = at_least_float32(self.b_proj(x)).sigmoid() * open_to.repeat_interleave(H, dim=-1)
+        return k, v, beta
+
+    def _map(self, k: Tensor, v: Tensor, beta: Tensor, context: SequenceContext) -> SegmentMap:
+        """As that of the delta rule (`delta_net.py`)."""
+        _, added = delta_rule(k, k, v, beta, cu_seqlens=context.documents)
+        identity = identity_states(context.num_states, k.shape[2], k.shape[3], like=k)
+        zero = torch.zeros_like(k)
+        _, matrix = delta_rule(k, k, zero, beta, state=identity, cu_seqlens=context.documents)
+        return SegmentMap(added, matrix)
+
+    def _balance(
+        self, chances: Tensor, weights: Tensor, mask: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Load-balance loss M sum_m f_m p_m, 1 when even: f, share of the choices; p, mean chance. Real tokens only."""
+        real = chances.new_ones(chances.shape[:2]) if mask is None else mask.to(chances.dtype)
+        count = real.sum().clamp(min=1)
+        share = ((weights > 0) * real[..., None]).sum((0, 1)) / (count * self.config.num_active)
+        chance = (chances * real[..., None]).sum((0, 1)) / count
+        loss = self.config.num_memories * (share * chance).sum()
+        return {"load_balance": self.config.aux_weight * loss}, {"largest_load": share.max().detach()}
+
+    def mixing_flops_per_token(self, num_tokens: int) -> float:
+        """See `Mixer.mixing_flops_per_token`: 6 K V per head of every memory, chosen or not, and their sum."""
+        num_all, inner = self.config.num_memories + 1, self.config.num_heads * self.config.head_dim
+        return num_all * inner * (6 * self.config.head_dim + 2)
+
+    def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
+        """See `Mixer.state_layout`: the same at every length; the memory is float32 at least."""
+        heads, K = (self.config.num_memories + 1) * self.config.num_heads, self.config.head_dim
+        return empty_state(torch.promote_types(dtype, torch.float32), memory=(1, heads, K, K))
