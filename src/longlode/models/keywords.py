@@ -17,8 +17,8 @@ CACHE_KEYWORD = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields
 _CACHE_NAMES = ("cache", "past_key_values")
 
 
-class BackboneOptions(TypedDict, total=False):
-    """What `LonglodeModel.forward` may be told by keyword, beside what its signature names.
+class SharedOptions(TypedDict, total=False):
+    """What both models' `forward` may be told by keyword, beside what their signatures name.
 
     Keywords of their own would not do: `generate` makes `position_ids` for every token it writes where it sees such a
     parameter.
@@ -27,7 +27,6 @@ class BackboneOptions(TypedDict, total=False):
     cache: Any
     position_ids: Tensor | None
     output_attentions: bool | None
-    prefix_lengths: Tensor | None
     cu_seq_lens_q: Tensor | None
     cu_seq_lens_k: Tensor | None
     max_length_q: int | None
@@ -39,8 +38,14 @@ class BackboneOptions(TypedDict, total=False):
     tokenizer: Any
 
 
-class HeadOptions(BackboneOptions, total=False):
-    """The same for `LonglodeForCausalLM.forward`.
+class BackboneOptions(SharedOptions, total=False):
+    """What `LonglodeModel.forward` may be told."""
+
+    prefix_lengths: Tensor | None
+
+
+class HeadOptions(SharedOptions, total=False):
+    """What `LonglodeForCausalLM.forward` may be told; its signature names prefix_lengths, for `generate` to know it.
 
     transformers' Trainer takes every parameter whose name has "label" in it for a column of the data, and then finds
     no loss in an evaluation; so shift_labels is no parameter either.
