@@ -399,9 +399,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             targets = shift_labels.to(hidden.device)
             loss = next_token_loss(hidden, self.lm_head, targets, num_items)
             if outputs.aux_loss is not None and self.training:
-                # Per label, as the loss is: the parts of a step weigh by their labels.
-                share = 1.0 if num_items is None else (targets != IGNORED).sum() / num_items
-                loss = loss + share * outputs.aux_loss
+                loss = loss + _label_share(targets, num_items) * outputs.aux_loss
         logits = None
         if loss is None or not self.training:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -415,6 +413,11 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             metrics=outputs.metrics,
             **{CACHE_KEYWORD: outputs.get(CACHE_KEYWORD)},
         )
+
+
+def _label_share(targets: Tensor, num_items: Tensor | int | None) -> Tensor | float:
+    """What these targets are of all that the loss is divided by: by this much an auxiliary loss counts here."""
+    return 1.0 if num_items is None else (targets != IGNORED).sum() / num_items
 
 
 def _shift(labels: Tensor, cu_seqlens: Tensor | None) -> Tensor:
