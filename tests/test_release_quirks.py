@@ -145,7 +145,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("documents")
     for number in range(4):
         text = planted_document(random.Random(number), num_words=2000, num_planted=16, distance=256)
-        (root / f"{number}.txt").write_text(text)
+        # A folder each: whole files take their source from it, and no two of these are of one source.
+        (root / str(number)).mkdir()
+        (root / str(number) / "text.txt").write_text(text)
     return root
 
 

@@ -233,3 +233,38 @@ def test_names_that_are_not_utf8(tmp_path):
     assert {row["file"] for row in rows(tmp_path / "out")} == {"bad\\xff.txt", "good.txt"}
     with pytest.raises(InputError, match=r"out.xff' is not UTF-8"):
         run(tmp_path / "good.txt", Path(os.fsdecode(os.fsencode(tmp_path) + b"/out\xff")))
+
+
+MODEL_FREE = """
+import sys
+from pathlib import Path
+from longlode.mining import make_scorer, score
+if __name__ == "__main__":
+    workers = int(sys.argv[3])
+    summary = score(sys.argv[1], Path(sys.argv[2]), scorer=make_scorer("default", pairs=0), num_workers=workers)
+    assert summary.counts == {"ok": 3}, summary
+    print(*{"torch", "transformers"}.intersection(sys.modules))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_score_without_a_model_needs_no_reader_and_loads_no_torch(tmp_path, workers):
+    text = " ".join(f"The {n % 37}th house of the {n % 11}th street is number {n}." for n in range(300))
+    for n in range(3):
+        (tmp_path / f"{n}.txt").write_text(f"{n} {text}")
+    program = tmp_path / "program.py"
+    # A worker imports what it needs from the same place: one that finds a torch that cannot be imported.
+    (tmp_path / "stub").mkdir()
+    for name in ("torch", "transformers"):
+        (tmp_path / "stub" / f"{name}.py").write_text(f"raise ImportError('{name} was imported')")
+    program.write_text(MODEL_FREE)
+    path = os.pathsep.join([str(tmp_path / "stub"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, str(program), f"{tmp_path}/*.txt", str(tmp_path / "out"), str(workers)],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []

@@ -8,8 +8,8 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from longlode.core.errors import ConfigError, ModelError
+from longlode.corpus import encoding
 from longlode.readers import lm as reader_module
-from longlode.readers import tokens as reader_tokens
 from longlode.readers.lm import LMReader
 
 NUM_SEGMENTS = 12
@@ -217,11 +217,11 @@ def test_unfit_models(tokenizer):
 def test_encode_any_length(tokenizer, monkeypatch):
     reader = LMReader(build("D"), tokenizer, segment=LENGTH)
     texts = ["the cat sat\n\n on the mat " * 200, "", "x", "caf\u00e9 \u4e2d\u6587 " * 50]
-    whole = reader.encode(texts)
+    whole = [found.tolist() for found in reader.encode(texts)]
     assert [tokenizer.decode(tokens) for tokens in whole] == texts
-    monkeypatch.setattr(reader_tokens, "_PIECE_CHARACTERS", 100)
-    monkeypatch.setattr(reader_tokens, "_GROUP_CHARACTERS", 1000)
-    assert reader.encode(texts) == whole
+    monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 100)
+    monkeypatch.setattr(encoding, "_GROUP_CHARACTERS", 1000)
+    assert [found.tolist() for found in reader.encode(texts)] == whole
     unbroken = "x" * 1234
     assert tokenizer.decode(reader.encode([unbroken])[0]) == unbroken
     assert tokenizer.decode(reader.encode(["a\ud800b"])[0]) == "a?b"

@@ -129,7 +129,8 @@ def test_tokens_without_the_model(folder):
     spec = pickle.loads(pickle.dumps(TokenReaderSpec(str(folder))))
     tokens = spec()
     texts = ["the cat sat on the mat, then the other cat sat there too", "", "x" * 200]
-    assert tokens.encode(texts) == whole.encode(texts)
+    for ours, theirs in zip(tokens.encode(texts), whole.encode(texts), strict=True):
+        assert ours.tolist() == theirs.tolist()
     assert tokens.fingerprint == spec().fingerprint != whole.fingerprint
     with pytest.raises(ModelError, match="without its model"):
         tokens.alone(torch.zeros(1, LENGTH, dtype=torch.int64).numpy())

@@ -8,6 +8,7 @@ Start reading: `document.py` (what comes out), `read.py` (how), `units.py` (how 
     inputs.py, stores.py, formats.py   from names, folders, globs and URLs to files
     streams.py, lines.py, parquet.py   bytes, lines and rows, bounded and torn-proof
     records.py                         one record to one document, or why not
+    encoding.py, encoded_pieces.py     tokens of texts of any length; what was encoded before
     words.py                           the words of a text, whatever the tokenizer
     controls.py, generated.py          documents made on purpose, without dependency: of real text, and of none
     planted.py                         the same with known ones

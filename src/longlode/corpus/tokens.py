@@ -14,6 +14,7 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.records import atomic_path, read_json, write_json
 from longlode.core.token_cuts import can_be_cut, cut_text
+from longlode.corpus.encoding import guarded
 
 TOKENIZER_NAME = "tokenizer.json"
 CONFIG_NAME = "tokenizer_config.json"
@@ -85,11 +86,18 @@ class Tokenizer:
             temporary.write_text(self._inner.to_str(pretty=True), encoding="utf-8")
         write_json(folder / CONFIG_NAME, {"model_input_names": _MODEL_INPUTS, **self._config})
 
+    @property
+    def inner(self) -> tokenizers.Tokenizer:
+        """The wrapped tokenizer; not to be changed."""
+        return self._inner
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text; no special tokens are added, and none is made of a text that spells one."""
-        return [
-            encoding.ids for encoding in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
-        ]
+        """Token ids of each text; no special tokens are added, and none is made of a text that spells one.
+
+        Raises: InputError when the tokenizer gives up on a text.
+        """
+        encodings = guarded(self._inner.encode_batch_fast, list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def encode_long(self, text: str) -> np.ndarray:
         """Token ids of one text of any length, int32 `[n]`: those of `encode`, in little memory.
@@ -110,7 +118,7 @@ class Tokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids, special tokens spelled out."""
-        return self._inner.decode(list(tokens), skip_special_tokens=False)
+        return self._inner.decode([int(token) for token in tokens], skip_special_tokens=False)
 
     @cached_property
     def vocab_size(self) -> int:
@@ -161,7 +169,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     counted = _Counted(texts)
-    inner.train_from_iterator(counted, trainer=trainer)
+    guarded(inner.train_from_iterator, counted, trainer=trainer)
     if not counted.num_characters:
         raise InputError("There is no text to train a tokenizer on.")
     names = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)

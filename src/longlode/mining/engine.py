@@ -28,6 +28,7 @@ from longlode.mining.reading import BatchSize
 from longlode.mining.scorers import Scorer
 from longlode.mining.settings import ScoreSettings
 from longlode.mining.summary import summarize_parts
+from longlode.mining.token_reader import packaged_tokens
 from longlode.mining.workers import Outcome, Task, WorkerSpec
 
 Progress = Callable[[int, int, int, int], None]
@@ -123,6 +124,7 @@ def score(
     """
     started = time.monotonic()
     settings = settings or ScoreSettings()
+    make_reader, reader_fingerprint = with_tokens(scorer, make_reader, reader_fingerprint)
     check_run(scorer, make_reader, reader_fingerprint, num_workers)
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     spec = WorkerSpec(full_path(out), scorer, settings, make_reader, reader_fingerprint)
@@ -153,6 +155,15 @@ def do_tasks(
         tally.report(progress)
     remove_leftovers(spec.out / PARTS_FOLDER)
     return tally
+
+
+def with_tokens(
+    scorer: Scorer, make_reader: Callable[[], Reader] | None, reader_fingerprint: str
+) -> tuple[Callable[[], Reader] | None, str]:
+    """The reader's maker and fingerprint; where none is given and tokens are enough, those of the starter."""
+    if make_reader is None and scorer.needs_reader and not scorer.reads_model:
+        return packaged_tokens, packaged_tokens().fingerprint
+    return make_reader, reader_fingerprint
 
 
 def check_run(

@@ -20,7 +20,7 @@ class Reader(Protocol):
         """
         ...
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
         """Token ids of each text, without special tokens."""
         ...
 

@@ -35,6 +35,8 @@ of it.
 """
 _REASON_CHARACTERS = 500
 
+_Tokens = Sequence[int] | np.ndarray
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -161,7 +163,7 @@ def _enter(batch: Sequence[Document | Unreadable], work: Work) -> list[_Entry]:
     return entries
 
 
-def _encode(readable: Sequence[tuple[_Entry, Document]], reader: Reader | None) -> list[list[int] | None]:
+def _encode(readable: Sequence[tuple[_Entry, Document]], reader: Reader | None) -> list[_Tokens | None]:
     """Tokens of each text, None where the entry failed; one text at a time when they cannot be done
     together.
     """
@@ -174,14 +176,14 @@ def _encode(readable: Sequence[tuple[_Entry, Document]], reader: Reader | None) 
         return [None if tokens is None else tokens[0] for tokens in alone]
 
 
-def _encode_texts(reader: Reader, texts: list[str]) -> list[list[int]]:
+def _encode_texts(reader: Reader, texts: list[str]) -> Sequence[_Tokens]:
     tokens = reader.encode(texts)
     if len(tokens) != len(texts):
         raise ModelError(f"the reader's `encode` gave {len(tokens)} token lists for {len(texts)} texts.")
     return tokens
 
 
-def _cut(entry: _Entry, item: Document, tokens: list[int], work: Work) -> None:
+def _cut(entry: _Entry, item: Document, tokens: _Tokens, work: Work) -> None:
     """Cut into segments and choose those to read; after this the text is gone."""
     segment, least = work.settings.segment, work.scorer.min_segments
     all_tokens = np.asarray(tokens, dtype=np.int32)

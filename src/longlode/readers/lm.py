@@ -24,11 +24,12 @@ import numpy as np
 import torch
 
 from longlode.core.errors import ConfigError, ModelError
+from longlode.corpus.encoding import TextEncoder
 from longlode.models.keywords import CACHE_KEYWORD
 from longlode.readers.attention import attention_shares
 from longlode.readers.prefix import SegmentStates, cache_bytes, select
 from longlode.readers.source import load_parts, reader_fingerprint
-from longlode.readers.tokens import TextEncoder
+from longlode.readers.tokens import backend_of
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class LMReader:
         for name, least in (("segment", 2), ("batch_tokens", 1), ("state_bytes", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"The reader's {name} is {getattr(self, name)}; expected at least {least}.")
-        self._encoder = TextEncoder(tokenizer)
+        self._encoder = TextEncoder(backend_of(tokenizer))
         head = model.get_output_embeddings()
         _check_fit(model, head, self._encoder, segment)
         self._num_tokens: int = head.weight.shape[0]
@@ -157,7 +158,7 @@ class LMReader:
             raise ConfigError(f"The reader's threads are {count}; expected at least 1.")
         self.threads = count
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """See `TextEncoder.encode`: tokens of each text, without special tokens, whatever its length."""
         return self._encoder.encode(texts)
 

@@ -9,11 +9,11 @@ from longlode.core.errors import InputError, ModelError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.model_names import model_source
 from longlode.core.outputs import full_path
+from longlode.corpus.encoding import TextEncoder
 from longlode.models import load
 from longlode.models.fingerprint import model_identity
 from longlode.models.load import load_tokenizer
 from longlode.ops.devices import pick_device
-from longlode.readers.tokens import TextEncoder
 
 
 def load_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -> tuple[Any, Any]:

@@ -8,18 +8,21 @@ import random
 import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
+from longlode.corpus import encoded_pieces
+from longlode.corpus.encoded_pieces import piece_cutter
+from longlode.corpus.encoding import TextEncoder
 from longlode.models import starter_folder
-from longlode.readers import encoded_pieces
-from longlode.readers.encoded_pieces import piece_cutter
-from longlode.readers.tokens import TextEncoder
 
 LLAMA = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
     r"\s+(?!\S)|\s+"
 )
 ALPHABETS = ("aabB1 2 \n,'", "ab12 \t\r\n,.'s't'll<|>é漢\u0301\u00a0\x1c ", "ab \n", "жé漢 ")
+
+
+def listed(arrays):
+    return [tokens.tolist() for tokens in arrays]
 
 
 def gpt2():
@@ -42,11 +45,11 @@ def wrapped(pre_tokenizer):
     rng = random.Random(0)
     texts = ["".join(rng.choices(one, k=3000)) for one in ALPHABETS]
     inner.train_from_iterator(texts, trainer=trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=inner)
+    return inner
 
 
 def starter():
-    return PreTrainedTokenizerFast(tokenizer_file=str(starter_folder() / "tokenizer.json"))
+    return Tokenizer.from_file(str(starter_folder() / "tokenizer.json"))
 
 
 @pytest.mark.parametrize("make", [starter, lambda: wrapped(gpt2()), lambda: wrapped(llama())])
@@ -61,7 +64,7 @@ def test_the_tokens_are_those_of_the_tokenizer(make, monkeypatch):
             monkeypatch.setattr(encoded_pieces, "_KEPT_SHARE", rng.choice([0.0, 0.7]))
             monkeypatch.setattr(encoded_pieces, "_LONG_BYTES", rng.choice([4, 48]))
             texts = ["".join(rng.choices(alphabet, k=size)) for _ in range(5)] + ["a <|end of text|> b"]
-            assert encoder.encode(texts) == encoder._encode_plainly(texts)
+            assert listed(encoder.encode(texts)) == listed(encoder._encode_plainly(texts))
 
 
 def test_a_cut_in_the_wrong_place_is_seen(monkeypatch):
@@ -70,7 +73,7 @@ def test_a_cut_in_the_wrong_place_is_seen(monkeypatch):
     monkeypatch.setattr(encoded_pieces, "_kinds", lambda: kinds)
     encoder = TextEncoder(starter())
     texts = ["the cat and the dog"]
-    assert encoder.encode(texts) != encoder._encode_plainly(texts)
+    assert listed(encoder.encode(texts)) != listed(encoder._encode_plainly(texts))
 
 
 @pytest.mark.parametrize(
@@ -105,18 +108,18 @@ def test_nothing_is_left_half_done_by_a_text_that_fails(monkeypatch):
     with pytest.raises(MemoryError):
         encoder.encode(["the cat sat"])
     texts = ["zebra runs away fast today", "the cat sat"]
-    assert encoder.encode(texts) == encoder._encode_plainly(texts)
+    assert listed(encoder.encode(texts)) == listed(encoder._encode_plainly(texts))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda encoder: pickle.loads(pickle.dumps(encoder))])
 def test_an_encoder_can_be_copied_and_sent(copied):
     encoder = TextEncoder(starter())
-    expected = encoder.encode(["one of the cats"])
-    assert copied(encoder).encode(["one of the cats"]) == expected
+    expected = listed(encoder.encode(["one of the cats"]))
+    assert listed(copied(encoder).encode(["one of the cats"])) == expected
 
 
 def test_texts_with_few_places_to_cut_go_to_the_tokenizer(monkeypatch):
     encoder = TextEncoder(starter())
     monkeypatch.setattr(encoder._pieces, "tokens", None)
     texts = ["Пётр сказал, что придёт", "漢字かな"]
-    assert encoder.encode(texts) == encoder._encode_plainly(texts)
+    assert listed(encoder.encode(texts)) == listed(encoder._encode_plainly(texts))

@@ -1,0 +1,50 @@
+"""The tokens of a model, which is not loaded: a reader for scores that need no more."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from longlode.core.errors import ModelError
+from longlode.core.fingerprints import fingerprint
+from longlode.core.model_names import starter_folder
+from longlode.corpus import Tokenizer
+from longlode.corpus.encoding import TextEncoder
+
+_NO_MODEL = "this reader was loaded without its model, to give tokens only. Load an LMReader to read with it."
+
+
+class TokenReader:
+    """A reader that encodes texts, and reads nothing.
+
+    The fingerprint names the tokenizer alone: models that share one give the same results here.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Args: tokenizer, whose tokens are taken; it also decodes them for those who explain a score."""
+        self.tokenizer = tokenizer
+        self._encoder = TextEncoder(tokenizer.inner)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the tokenizer; the same on every machine."""
+        return fingerprint({"tokenizer": self._encoder.to_str()})
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """See `TextEncoder.encode`; the tokens are those of `LMReader` with the same tokenizer."""
+        return self._encoder.encode(texts)
+
+    def alone(self, segments: np.ndarray) -> NoReturn:
+        """Raises: ModelError, as there is no model."""
+        raise ModelError(_NO_MODEL)
+
+    def given(self, states: Any, sources: np.ndarray, targets: np.ndarray) -> NoReturn:
+        """Raises: ModelError, as there is no model."""
+        raise ModelError(_NO_MODEL)
+
+
+def packaged_tokens() -> TokenReader:
+    """The tokens of the starter, which ships with longlode. Raises: InputError when it is absent."""
+    return TokenReader(Tokenizer.load(Path(starter_folder())))
