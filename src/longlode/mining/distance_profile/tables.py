@@ -65,7 +65,8 @@ def _counts(path: Path) -> dict[str, int]:
 @cache
 def tables_fingerprint() -> str:
     """Of the packaged files."""
-    return text_fingerprint("".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGED.iterdir())))
+    paths = [PACKAGED / "tables.json", *sorted(PACKAGED.glob("*.tsv"))]
+    return text_fingerprint("".join(path.read_text(encoding="utf-8") for path in paths))
 
 
 @cache
