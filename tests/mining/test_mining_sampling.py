@@ -1,12 +1,14 @@
 """Draws depend on the document alone; baselines equal their definitions."""
 
 import gzip
+import os
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from longlode.core.errors import ConfigError
-from longlode.mining import make_scorer
+from longlode.mining import ScoreSettings, make_scorer, score
 from longlode.mining.baselines import far_overlap, gzip_ratio, repetition
 from longlode.mining.sampling import document_rng, sample_foreign, sample_pairs, sample_rows, sample_segments
 from longlode.mining.scorers import SCORERS
@@ -130,7 +132,7 @@ def test_the_registry_knows_its_scorers_and_refuses_others():
         *("default", "order", "paper", "release", "strength"),
         *("context_gain", "attention_mass", "overlap", "gzip", "profile"),
     }
-    assert all(SCORERS[name].name == name for name in SCORERS)
+    assert all(SCORERS.get(name).name == name for name in SCORERS)
     with pytest.raises(
         ConfigError,
         match=r"no scorer 'lds'.*context_gain, default, gzip, order, overlap, paper, profile, release, strength",
@@ -140,3 +142,39 @@ def test_the_registry_knows_its_scorers_and_refuses_others():
         make_scorer("paper", pairs=0)
     with pytest.raises(ConfigError, match="max_segments is 1"):
         make_scorer("paper", max_segments=1)
+
+
+OUTSIDE = """
+from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer
+
+
+class Longest(Scorer):
+    name = "longest"
+    needs_reader = False
+    min_segments = 0
+
+    def digest(self, text):
+        return max(map(len, text.split()))
+
+    def plan(self, doc, rng):
+        return PairPlan.empty()
+
+    def finish(self, doc, plan, alone, given):
+        return DocumentScore(score=float(doc.digest))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_scorer_of_another_package_by_its_address(tmp_path, monkeypatch, workers):
+    (tmp_path / "outside_scorers.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    for name in ("a", "abcdef"):
+        (tmp_path / f"{name}.txt").write_text(f"it is {name}")
+    out = tmp_path / "scores"
+    settings = ScoreSettings(rows_per_unit=1)
+    scorer = make_scorer("outside_scorers:Longest")
+    summary = score(f"{tmp_path}/*.txt", out, scorer=scorer, settings=settings, num_workers=workers)
+    assert summary.counts == {"ok": 2}
+    found = [row for path in (out / "parts").iterdir() for row in pq.read_table(path).to_pylist()]
+    assert {row["id"]: row["score"] for row in found} == {"a.txt": 2.0, "abcdef.txt": 6.0}

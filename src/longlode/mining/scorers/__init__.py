@@ -1,4 +1,4 @@
-"""scorers: one file each; a new one subclasses `base.Scorer` and adds a line to SCORERS.
+"""scorers: one file each, found by itself; a new one subclasses `base.Scorer` and says its `name`.
 
 May import: core, corpus, the files of mining that know no engine. Start reading: `base.py`, then
 `pairwise.py`.
@@ -6,8 +6,7 @@ May import: core, corpus, the files of mining that know no engine. Start reading
 
 from typing import Literal
 
-from longlode.core.errors import ConfigError
-from longlode.mining.scorers.attention_mass import AttentionMassScorer
+from longlode.core.plugins import Registry
 from longlode.mining.scorers.base import (
     MAX_SEGMENTS,
     DocumentScore,
@@ -15,32 +14,14 @@ from longlode.mining.scorers.base import (
     Scorer,
     SegmentedDocument,
 )
-from longlode.mining.scorers.context_gain import ContextGainScorer
-from longlode.mining.scorers.default import DefaultScorer
-from longlode.mining.scorers.gzip import GzipScorer
-from longlode.mining.scorers.order import OrderScorer
-from longlode.mining.scorers.overlap import OverlapScorer
-from longlode.mining.scorers.paper import PaperScorer
-from longlode.mining.scorers.profile import ProfileScorer
-from longlode.mining.scorers.release import ReleaseScorer
-from longlode.mining.scorers.strength import StrengthScorer
 
-SCORERS: dict[str, type[Scorer]] = {
-    kind.name: kind
-    for kind in (
-        DefaultScorer,
-        OrderScorer,
-        ProfileScorer,
-        PaperScorer,
-        ReleaseScorer,
-        StrengthScorer,
-        ContextGainScorer,
-        AttentionMassScorer,
-        OverlapScorer,
-        GzipScorer,
-    )
-}
-"""Scorers by name, as `--scorer` takes them."""
+SCORERS: Registry[Scorer] = Registry(
+    "scorer",
+    Scorer,  # type: ignore[type-abstract] # the base of all, which is never made
+    package=__name__,
+    group="longlode.scorers",
+)
+"""Scorers by name, as `--scorer` takes them: ours, those that other packages announce, `package.module:Class`."""
 
 
 def make_scorer(
@@ -49,12 +30,12 @@ def make_scorer(
     pairs: int | Literal["default"] | None = "default",
     max_segments: int = MAX_SEGMENTS,
 ) -> Scorer:
-    """A scorer by name. Args: as `Scorer`. Raises: ConfigError that lists the names for an unknown
-    one.
+    """A scorer by name or address, as of `SCORERS`.
+
+    Args: the others as of `Scorer`.
+    Raises: ConfigError that lists the names for an unknown one; BackendError when its package does not load.
     """
-    if name not in SCORERS:
-        raise ConfigError(f"there is no scorer {name!r}; choose one of {', '.join(sorted(SCORERS))}.")
-    return SCORERS[name](pairs=pairs, max_segments=max_segments)
+    return SCORERS.get(name)(pairs=pairs, max_segments=max_segments)
 
 
 __all__ = [
