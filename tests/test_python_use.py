@@ -42,6 +42,8 @@ FUNCTIONS = (
     "generate",
     "report",
     "doctor",
+    "pack",
+    "train",
 )
 
 
@@ -155,3 +157,26 @@ def test_a_model_has_one_name_everywhere():
         for reader in (ReaderSpec("starter"), TokenReaderSpec("starter"))
     ] == 2 * [load("starter")[1].encode("a word", add_special_tokens=False)]
     assert load("starter")[0].config.model_type == "longlode"
+
+
+def test_pack_and_train_are_functions_with_the_commands_names(tmp_path):
+    text = Path(longlode.__file__).read_text(encoding="utf-8")
+    (tmp_path / "a.txt").write_text(text * 4, encoding="utf-8")
+    summary = longlode.pack(str(tmp_path / "a.txt"), str(tmp_path / "shards"), length=32)
+    assert summary["num_documents"] == 1
+    recipe = {
+        "model": {"mixers": "D", "hidden_size": 16, "num_heads": 2},
+        "data": {"length": 32, "batch_size": 2},
+        "run": {"steps": 2, "device": "cpu", "threads": 1},
+    }
+    started, rows = [], []
+    done = longlode.train(
+        longlode.train.Recipe.parse(recipe),
+        str(tmp_path / "run"),
+        set_=[f"data.shards={tmp_path / 'shards'}"],
+        on_start=started.append,
+        on_step=rows.append,
+    )
+    assert (done.status, done.step, len(rows)) == ("finished", 2, 2)
+    assert started[0].num_tokens == summary["num_tokens"]
+    assert longlode.train(None, tmp_path / "run", set_=["run.steps=3"], resume=True).resumed_from == 2

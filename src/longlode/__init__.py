@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from longlode.api.generation import generate
     from longlode.api.results import read_result
     from longlode.api.scoring import score, score_texts
+    from longlode.api.training import train_run as train
     from longlode.evaluate.by_name import evaluate_model as evaluate
     from longlode.evaluate.compare import compare
     from longlode.mining.select import select
+    from longlode.packing.by_name import pack
     from longlode.report.build import build as report
 
 __all__ = [
@@ -28,12 +30,14 @@ __all__ = [
     "evaluate",
     "explain",
     "generate",
+    "pack",
     "read_result",
     "register",
     "report",
     "score",
     "score_texts",
     "select",
+    "train",
 ]
 __version__ = "0.1.0"
 
@@ -42,6 +46,7 @@ _FUNCTIONS = {
     "doctor": "longlode.api.checks",
     "explain": "longlode.api.explanation",
     "generate": "longlode.api.generation",
+    "pack": "longlode.packing.by_name",
     "read_result": "longlode.api.results",
     "score": "longlode.api.scoring",
     "score_texts": "longlode.api.scoring",

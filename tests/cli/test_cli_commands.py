@@ -146,16 +146,64 @@ def test_work_in_order(run, scores, tmp_path, model_folder, corpus):
     assert "heldout documents have 0 tokens" in run(*train, "--set", "data.heldout_fraction=1e-9", status=2)
     assert not run_folder.exists()
     run(*train[:-2], status=2)
-    assert "finished" in run(*train)
+    shown = " ".join(run(*train).split())
+    assert "finished" in shown
+    num_parameters = read_record(run_folder, "run")["num_parameters"]
+    for fact in (f"{num_parameters:,} parameters on cpu", "3 steps of", "Packer concat", "mean context"):
+        assert fact in shown
+    assert read_record(run_folder, "run")["data"]["packing"]["padding_tokens"] == 0
     assert len(read_jsonl(run_folder / "metrics.jsonl")) == 3
     run(*train, status=2)
-    assert "Resumed from step 3" in run(*train, "--set", "run.steps=4", "--resume")
+    shown = run("train", "-o", run_folder, "--set", "run.steps=4", "--resume")
+    assert "Resumed from step 3" in shown
+    assert "Verifying" not in shown
+    assert "No recipe was given" in run("train", "-o", tmp_path / "nowhere", "--resume", status=2)
+    assert "No recipe was given" in run("train", "-o", tmp_path / "nowhere", status=2)
+    shown = " ".join(
+        run(*train, "--set", "run.steps=5", "--set", "optim.warmup_steps=9", "--resume", status=2).split()
+    )
+    assert "the one that the run began with" in shown
+    assert "optim.warmup_steps" in shown
 
     evaluation = ("evaluate", run_folder, "-o", tmp_path / "eval", "--lengths", 128, "--num-examples", 3)
     assert "nats/token" in run(*evaluation, "--tasks", "loss_by_position", "--texts", corpus)
     assert read_record(tmp_path / "eval", "evaluation")["model"] == str(run_folder)
     run("report", scores, tmp_path, "-o", tmp_path / "report.html")
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_train_prints_its_keys_and_warns_of_a_warmup_that_never_ends(run, tmp_path, model_folder, corpus):
+    shown = run("train", "--list-keys")
+    for name in ("model.hidden_size", "data.packer", "optim.lr", "run.seed"):
+        assert name in shown
+    shards = tmp_path / "shards"
+    run("pack", corpus, "-o", shards, "--tokenizer", model_folder, "--length", 64)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    train = ("train", tmp_path / "recipe.toml", "--set", f"data.shards={shards}", "-o")
+    assert "never reaches optim.lr" in " ".join(
+        run(*train, tmp_path / "a", "--set", "optim.warmup_steps=3").split()
+    )
+    assert "never reaches" not in run(*train, tmp_path / "b", "--set", "optim.warmup_steps=2")
+
+
+@pytest.mark.parametrize("packer", ["truncate", "best_fit", "decompose", "masked"])
+def test_every_packer_trains(run, tmp_path, model_folder, corpus, packer):
+    shards = tmp_path / "shards"
+    run("pack", corpus, "-o", shards, "--tokenizer", model_folder, "--length", 64)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    train = (
+        "train",
+        tmp_path / "recipe.toml",
+        "--set",
+        f"data.shards={shards}",
+        "--set",
+        f"data.packer={packer}",
+    )
+    shown = run(*train, "-o", tmp_path / "run", "--set", "data.packed=true")
+    assert f"Packer {packer}" in shown
+    assert "finished" in shown
+    refused = run(*train, "-o", tmp_path / "other", "--set", "data.packer_options={sizes=3}", status=2)
+    assert "no option 'sizes'" in " ".join(refused.split())
 
 
 def test_damaged_shards_are_not_trained_on(run, tmp_path, model_folder, corpus):
@@ -168,7 +216,7 @@ def test_damaged_shards_are_not_trained_on(run, tmp_path, model_folder, corpus):
     tokens.write_bytes(sound[:100] + bytes(8) + sound[108:])
     assert "tokens-00000.bin is not what was packed" in " ".join(run(*train, status=2).split())
     assert "finished" in run(*train, "--no-verify")
-    assert read_record(run_folder, "run")["data"] == {"shards": [str(shards)], "verified": False}
+    assert not read_record(run_folder, "run")["data"]["verified"]
     # Never verified: the first session that may is the first that does.
     run(*train, "--resume", status=2)
     tokens.write_bytes(sound)

@@ -9,6 +9,7 @@ Start reading: `scoring.py`, then `explanation.py`.
     scoring.py, scores.py                         score by name; what a scores folder says
     explanation.py, announced_words.py, dependency_maps.py, pick_document.py    one document, and why it scores so
     generation.py, prompt.py                      texts continued, states kept
+    training.py                                   a run from a recipe and shards
     checks.py                                     what this machine offers
     watch.py                                      progress and notes, for whoever wants them
 """

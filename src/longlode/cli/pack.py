@@ -8,7 +8,6 @@ import typer
 
 from longlode.cli.console import finish, progress, table
 from longlode.cli.options import Overwrite, TextField
-from longlode.core.model_names import model_source
 
 EXAMPLES = (
     "longlode pack kept.jsonl.zst -o shards --tokenizer starter --length 4096",
@@ -30,20 +29,16 @@ def pack(
     training reads them depends on the seed and the step alone, so that a run can be resumed anywhere.
     Next: longlode train RECIPE.toml.
     """
-    from longlode.corpus import Tokenizer, find_files, read
-    from longlode.mining.selection_files import check_selection
-    from longlode.packing import pack as run_packing
+    from longlode.packing.by_name import pack as run_packing
 
-    for file in find_files(inputs):
-        check_selection(Path(file.path))
-    words = Tokenizer.load(model_source(tokenizer))
     with progress("packing") as update:
         summary = run_packing(
-            read(inputs, text_field=text_field),
-            words,
+            inputs,
             out,
+            tokenizer=tokenizer,
             length=length,
             overwrite=overwrite,
+            text_field=text_field,
             progress=lambda documents, tokens: update(documents, None, f"documents, {tokens:,} tokens"),
         )
     rows = [(name, value) for name, value in summary.items() if isinstance(value, int)]

@@ -1,23 +1,78 @@
 """longlode train: a run from a recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longlode.cli.console import finish, note, table
-from longlode.core.outputs import claim_folder
+from longlode.cli.console import finish, note, progress, table
+
+if TYPE_CHECKING:
+    from longlode.api.training import RunStart
+    from longlode.train import TrainSummary
 
 EXAMPLES = (
     "longlode train recipes/cpu_small.toml -o runs/small --set data.shards=shards",
     "longlode train recipes/cpu_small.toml -o runs/wide --set data.shards=shards --set model.hidden_size=512",
-    "longlode train recipes/cpu_small.toml -o runs/small --set data.shards=shards --resume",
+    "longlode train -o runs/small --resume",
+    "longlode train --list-keys",
 )
 
 
+def _print_keys(wanted: bool) -> None:
+    if not wanted:
+        return
+    from longlode.train.recipe import list_keys
+
+    rows = [(key.name, key.type, key.default, key.description) for key in list_keys()]
+    table("Keys of a recipe", ("key", "type", "default", "what it is"), rows)
+    raise typer.Exit
+
+
+@contextmanager
+def watched(label: str) -> "Iterator[tuple[Callable[[RunStart], None], Callable[[dict[str, Any]], None]]]":
+    """What a person sees of a run: its facts at the start, then a progress bar; yields the two that tell."""
+    from longlode.api.training import Estimate
+
+    with progress(label) as update:
+        estimate = Estimate(None, None)
+        num_steps: int | None = None
+
+        def started(run: "RunStart") -> None:
+            nonlocal estimate, num_steps
+            num_steps = run.num_steps
+            estimate = Estimate(run.num_steps, run.max_seconds)
+            for line in run.in_words().splitlines():
+                note(line)
+            for warning in run.warnings:
+                note(f"Warning: {warning}")
+
+        def tell(row: dict[str, Any]) -> None:
+            left = estimate.seconds_left(row)
+            ends = "" if left is None else f", ends in about {_duration(left)}"
+            speed = f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s{ends}"
+            update(int(row["step"]), num_steps or 0, f"steps: {speed}")
+
+        yield started, tell
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe (TOML): model, data, optim, run.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A recipe (TOML): model, data, optim, run. With --resume the run's own is taken."
+        ),
+    ] = None,
+    *,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The run's folder: new, or its own with --resume.")
     ],
@@ -33,6 +88,10 @@ def train(
             show_default=False,
         ),
     ] = None,
+    list_keys: Annotated[
+        bool,
+        typer.Option("--list-keys", callback=_print_keys, is_eager=True, help="Print all keys of a recipe."),
+    ] = False,
 ) -> None:
     """Train a model on packed shards, with checkpoints that survive a kill.
 
@@ -40,31 +99,42 @@ def train(
     Hugging Face folder. Ctrl-C and SIGTERM finish the step and save; --resume goes on bit for bit. Next:
     longlode evaluate OUT.
     """
-    from longlode.cli.training import run_training
-    from longlode.train import Recipe
+    from longlode.api.training import train_run
 
-    loaded = Recipe.load(recipe, set_ or [])
-    if not resume:
-        claim_folder(out, "run", advice="go on with its run by --resume", make=False)
-    summary = run_training(loaded, out, resume=resume, verify=verify)
+    with watched("training") as (started, tell):
+        summary = train_run(
+            recipe,
+            out,
+            set_=set_ or [],
+            resume=resume,
+            verify=verify,
+            say=note,
+            on_start=started,
+            on_step=tell,
+        )
     if summary.resumed_from is not None:
         note(f"Resumed from step {summary.resumed_from:,}.")
-    rows = [
-        ("steps", summary.step),
-        ("tokens", summary.tokens),
-        ("seconds", summary.seconds),
-        ("training loss (nats a token)", summary.loss),
-        ("held-out loss (nats a token)", summary.eval_loss),
-        ("steps left out (not finite)", summary.skips),
-    ]
-    table(f"Run: {summary.status.replace('_', ' ')}", ("what", "figure"), rows)
+    _show(summary)
     if summary.model_folder is None:
-        note(f"Stopped and saved. Go on with: longlode train {recipe} -o {out} --resume (and the same --set)")
+        note(f"Stopped and saved. Go on with: longlode train -o {out} --resume")
         return
     finish(
         f"Model: {summary.model_folder}. Metrics: {out}/metrics.jsonl",
         then=[f"longlode evaluate {out} -o eval", f'longlode generate {out} --prompt "Once"'],
     )
+
+
+def _show(summary: "TrainSummary") -> None:
+    """The figures that a session ended with."""
+    rows = [
+        ("steps", summary.step),
+        ("tokens", summary.tokens),
+        ("seconds", summary.seconds),
+        ("training loss (nats per token)", summary.loss),
+        ("held-out loss (nats per token)", summary.eval_loss),
+        ("steps left out (not finite)", summary.skips),
+    ]
+    table(f"Run: {summary.status.replace('_', ' ')}", ("what", "figure"), rows)
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

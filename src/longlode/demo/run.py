@@ -18,8 +18,9 @@ from rich.markup import escape
 
 from longlode.api.scores import score_rows, signal_by_source
 from longlode.api.scoring import run_scoring
+from longlode.api.training import train_run
 from longlode.cli.console import ConsoleWatch, note, progress, say
-from longlode.cli.training import run_training
+from longlode.cli.train import watched
 from longlode.core.kinds import RECORD_NAME
 from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
@@ -227,7 +228,8 @@ def _train(settings: DemoSettings) -> dict[str, int]:
     num_steps = min(max(affordable, MIN_STEPS), MAX_STEPS)
     for name in (SELECTED, RANDOM):
         recipe = _recipe(settings, name, num_steps)
-        run_training(recipe, settings.out / "runs" / name, label=f"training, {name} half")
+        with watched(f"training, {name} half") as (_, tell):
+            train_run(recipe, settings.out / "runs" / name, on_step=tell)
     return {"steps": num_steps, "tokens_each": num_steps * _LENGTH * _BATCH_SIZE}
 
 
@@ -248,6 +250,7 @@ def _recipe(settings: DemoSettings, half: str, num_steps: int) -> "Recipe":
                 "shards": str(settings.out / "shards" / half),
                 "length": _LENGTH,
                 "batch_size": _BATCH_SIZE,
+                "packed": False,
             },
             "optim": {"lr": 6e-3, "warmup_steps": min(20, num_steps), "schedule": "cosine"},
             "run": {"steps": num_steps, "seed": settings.seed, "device": "cpu", "checkpoint_every": None},

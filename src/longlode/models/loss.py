@@ -26,8 +26,13 @@ class _HeadCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        """Hidden `[n, D]`, weight `[V, D]`, targets int64 `[n]` -> the sum over n, in nats."""
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, importance: Tensor | None
+    ) -> Tensor:
+        """Hidden `[n, D]`, weight `[V, D]`, targets int64 `[n]` -> the sum over n, in nats.
+
+        importance `[n]`: what each target counts in the sum; None: 1.
+        """
         compute = weight.to(hidden.dtype)
         rows = max(1, _CHUNK_LOGITS // weight.shape[0])
         total = at_least_float32(hidden).new_zeros(())
@@ -37,11 +42,14 @@ class _HeadCrossEntropy(torch.autograd.Function):
             part = slice(start, start + rows)
             log_probs = at_least_float32(hidden[part] @ compute.T).log_softmax(-1)
             asked = (torch.arange(len(log_probs), device=log_probs.device), targets[part])
-            total -= log_probs[asked].sum()
+            found = log_probs[asked]
+            total -= (found if importance is None else found * importance[part]).sum()
             if grad_hidden is None and grad_weight is None:
                 continue
             slope = log_probs.exp_()
             slope[asked] -= 1
+            if importance is not None:
+                slope *= importance[part, None]
             slope = slope.to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ compute
@@ -51,7 +59,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         """Scale the gradients that forward made."""
         if torch.is_grad_enabled():
             # Only create_graph=True gets here; going on would pass off the gradients as constants.
@@ -60,11 +68,15 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 "the loss from logits instead (call the model without labels)."
             )
         of_hidden, of_weight = (None if g is None else g * grad_total.to(g.dtype) for g in ctx.saved_tensors)
-        return of_hidden, of_weight, None
+        return of_hidden, of_weight, None, None
 
 
 def next_token_loss(
-    hidden: Tensor, head: nn.Module, targets: Tensor, num_items: Tensor | int | None = None
+    hidden: Tensor,
+    head: nn.Module,
+    targets: Tensor,
+    num_items: Tensor | int | None = None,
+    importance: Tensor | None = None,
 ) -> Tensor:
     """Mean cross entropy in nats of the targets that are asked for.
 
@@ -73,13 +85,15 @@ def next_token_loss(
       head: the module that makes logits `[n, V]` of hidden states `[n, D]`.
       targets: int64 `[B, T]`, the token that should follow each position; -100 where nothing is asked.
       num_items: divide the sum by this instead of the number of targets (gradient accumulation).
+      importance: `[B, T]`, what each target counts in the sum; None: all the same.
     Returns: a scalar, float32 or float64; 0 when nothing is asked.
     """
     asked = targets != IGNORED
+    counts = None if importance is None else importance[asked].to(at_least_float32(hidden).dtype)
     if is_plain(head):
-        total = _HeadCrossEntropy.apply(hidden[asked], head.weight, targets[asked])
+        total = _HeadCrossEntropy.apply(hidden[asked], head.weight, targets[asked], counts)
     else:
-        total = _loss_through(head, hidden[asked], targets[asked])
+        total = _loss_through(head, hidden[asked], targets[asked], counts)
     return total / (asked.sum().clamp(min=1) if num_items is None else num_items)
 
 
@@ -98,20 +112,24 @@ def is_plain(head: nn.Module) -> bool:
     return not any(hooks) and ordinary and not weight.is_meta and weight.is_floating_point()
 
 
-def _loss_through(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+def _loss_through(head: nn.Module, hidden: Tensor, targets: Tensor, counts: Tensor | None) -> Tensor:
     """Summed cross entropy of `head(hidden)`, hidden `[n, D]`; of several blocks, each is computed again backwards."""
 
-    def block_loss(rows: Tensor, asked: Tensor) -> Tensor:
-        return functional.cross_entropy(at_least_float32(head(rows)), asked, reduction="sum")
+    def block_loss(rows: Tensor, asked: Tensor, counted: Tensor | None) -> Tensor:
+        logits = at_least_float32(head(rows))
+        if counted is None:
+            return functional.cross_entropy(logits, asked, reduction="sum")
+        return (functional.cross_entropy(logits, asked, reduction="none") * counted).sum()
 
     vocabulary = getattr(head, "out_features", None) or hidden.shape[-1]
     num_rows = max(1, _CHUNK_LOGITS // vocabulary)
     if len(hidden) <= num_rows:
-        return block_loss(hidden, targets)
+        return block_loss(hidden, targets, counts)
     total = at_least_float32(hidden).new_zeros(())
-    for rows, asked in zip(hidden.split(num_rows), targets.split(num_rows), strict=True):
+    parts = [None] * len(hidden) if counts is None else counts.split(num_rows)
+    for rows, asked, counted in zip(hidden.split(num_rows), targets.split(num_rows), parts, strict=False):
         if torch.is_grad_enabled():
-            total = total + checkpoint(block_loss, rows, asked, use_reentrant=False)
+            total = total + checkpoint(block_loss, rows, asked, counted, use_reentrant=False)
         else:
-            total = total + block_loss(rows, asked)
+            total = total + block_loss(rows, asked, counted)
     return total

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from longlode.core.batch import Batch
 from longlode.core.errors import InputError, LonglodeError
-from longlode.models import LonglodeForCausalLM
 from longlode.train.checkpoint import RunState
 from longlode.train.interrupt import StopSignal
+from longlode.train.objectives import NextToken, Objective, make_objective
 from longlode.train.optim import (
     all_ranks_finite,
     build_optimizer,
@@ -30,6 +31,9 @@ from longlode.train.optim import (
 )
 from longlode.train.recipe import Recipe, RunSection
 from longlode.train.run_folder import RunFolder
+
+NEXT_TOKEN = NextToken()
+"""What held-out text is measured by, whatever is trained for."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class TrainSummary:
 class Session:
     """One process at work on one run: what `run_steps` needs, gathered."""
 
-    model: LonglodeForCausalLM
+    model: PreTrainedModel
+    objective: Objective
     optimizer: torch.optim.Optimizer
     recipe: Recipe
     run: RunFolder
@@ -66,7 +71,7 @@ class Session:
 
 
 def train(
-    model: LonglodeForCausalLM,
+    model: PreTrainedModel,
     batches: Callable[[int], Iterator[Batch]],
     recipe: Recipe,
     run_dir: str | Path,
@@ -81,7 +86,7 @@ def train(
     """Train `model` by `recipe`; everything it leaves behind is in `run_dir`.
 
     Args:
-      model: a `LonglodeForCausalLM`, on its device.
+      model: a causal language model, ours or another of transformers', on its device.
       batches: `batches(step)` yields the batch of that step (from 0), then of the next, and so on.
       data_fingerprint: name of the data; a checkpoint of other data is refused.
       resume: go on from the newest checkpoint that verifies. Without it, `run_dir` must be empty.
@@ -92,13 +97,14 @@ def train(
     Raises: CheckpointError as said in `RunFolder`; InputError if `batches` ends; LonglodeError at a step that
       is not finite, naming it. Checkpoints made before an error stay as they are.
     """
+    objective = make_objective(recipe.optim.objective, recipe.optim.objective_options)
     run = RunFolder(Path(run_dir), recipe, data_fingerprint, data_facts)
     with run.opened():
         torch.manual_seed(recipe.run.seed)
         optimizer = build_optimizer(model, recipe.optim)
         state = run.restore(model, optimizer, resume)
         run.start_record(model, state)
-        session = Session(model, optimizer, recipe, run, state, heldout, on_step)
+        session = Session(model, objective, optimizer, recipe, run, state, heldout, on_step)
         try:
             status, folder = _run_session(session, batches, tokenizer_folder)
         except Exception as error:
@@ -148,7 +154,8 @@ def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> st
         if batch is None or batch.num_tokens == 0:
             raise InputError(f"The data gave no labels for step {state.step + 1}; expected a batch of them.")
         lr = learning_rate(recipe.optim, state.step, _progress(recipe, state))
-        loss, grad_norm, taken = training_step(session.model, batch, session.optimizer, lr, recipe)
+        result = training_step(session.model, batch, session.optimizer, lr, recipe, session.objective)
+        loss, grad_norm, taken = result.loss, result.grad_norm, result.taken
         now = time.monotonic()
         state.step += 1
         state.tokens += batch.num_tokens
@@ -159,7 +166,7 @@ def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> st
         if not taken:
             row["skipped"] = True
         if not taken or state.step % recipe.run.log_every == 0 or state.step == recipe.num_steps:
-            run.log(row)
+            run.log(row | {name: float(value) for name, value in result.metrics.items()})
         if not taken:
             _judge_skip(session, loss, grad_norm)
         if session.on_step is not None:
@@ -172,22 +179,42 @@ def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> st
     return status
 
 
-def training_step(
-    model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer, lr: float, recipe: Recipe
-) -> tuple[float, float, bool]:
-    """One step on one batch; micro batches count by their label tokens, so their number is free.
+@dataclass(frozen=True)
+class StepResult:
+    """What a step gave."""
 
-    Returns: loss (nats a label token), gradient norm before clipping, and whether the step was taken: it is
-      not if either is not finite, and then weights and moments are as before.
-    """
+    loss: float
+    """The objective over the whole batch; nats per label for next_token."""
+    grad_norm: float
+    """L2 norm of the gradient before clipping."""
+    taken: bool
+    """False if loss or gradient was not finite: then weights and moments are as before."""
+    metrics: dict[str, Tensor]
+    """What the model or the objective says besides, means over the labels."""
+
+
+def training_step(
+    model: PreTrainedModel,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    lr: float,
+    recipe: Recipe,
+    objective: Objective = NEXT_TOKEN,
+) -> StepResult:
+    """One step on one batch; micro batches count by their weight in the objective, so their number is free."""
     model.train()
     optimizer.zero_grad(set_to_none=True)
     rows = recipe.data.micro_batch_size or recipe.data.batch_size
-    losses = []
+    weight, losses = objective.weight(batch), []
+    metrics: dict[str, Tensor] = {}
     for part in micro_batches(batch, rows, recipe.data.length):
-        share = summed_nats(model, part, recipe.run.dtype) / batch.num_tokens
+        with _autocast(model, recipe.run.dtype):
+            found = objective.losses(model, part)
+        share = found.summed / weight
         torch.autograd.backward(share)
         losses.append(share.detach())
+        for name, value in found.metrics.items():
+            metrics[name] = metrics.get(name, 0) + value.detach() * (part.num_tokens / batch.num_tokens)
     loss = torch.stack(losses).sum()
     norm = gradient_norm(model)
     taken = all_ranks_finite(loss, norm)
@@ -197,30 +224,30 @@ def training_step(
             group["lr"] = lr * group.get("lr_scale", 1.0)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss), float(norm), taken
+    return StepResult(float(loss), float(norm), taken, metrics)
 
 
-def summed_nats(model: nn.Module, batch: Batch, dtype: str) -> Tensor:
-    """Sum over the batch's label tokens of -log p(label), a scalar in nats."""
+def _autocast(model: PreTrainedModel, dtype: str) -> torch.autocast:
     device = next(model.parameters()).device
-    inputs = {"input_ids": torch.from_numpy(batch.tokens), "shift_labels": torch.from_numpy(batch.labels)}
-    if batch.cu_seqlens is not None:
-        inputs["cu_seqlens"] = torch.from_numpy(batch.cu_seqlens)
-    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-        # One kept position: held-out losses need no logits, and those of a whole batch may not fit in memory.
-        summed: Tensor = model(**inputs, num_items_in_batch=1, use_cache=False, logits_to_keep=1).loss
-    return summed
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
 def micro_batches(batch: Batch, rows: int, length: int) -> Iterator[Batch]:
-    """Cut a batch in parts of at most `rows` sequences; parts without labels are left out.
+    """Cut a batch in parts of at most rows * length tokens, or of one row; parts without labels are left out.
 
-    A packed batch is cut at document edges, in parts of at most rows * length tokens, or of one document.
+    A packed batch is cut at document edges, in parts of at most as many tokens, or of one document.
     """
     if batch.cu_seqlens is None:
-        spans = [(start, start + rows) for start in range(0, len(batch.tokens), rows)]
-        parts = [Batch(batch.tokens[start:end], batch.labels[start:end]) for start, end in spans]
+        fitting = max(1, rows * length // batch.tokens.shape[1])
+        spans = [(start, start + fitting) for start in range(0, len(batch.tokens), fitting)]
+        parts = [
+            Batch(
+                batch.tokens[start:end],
+                batch.labels[start:end],
+                weights=None if batch.weights is None else batch.weights[start:end],
+            )
+            for start, end in spans
+        ]
     else:
         parts = []
         edges = batch.cu_seqlens
@@ -230,7 +257,8 @@ def micro_batches(batch: Batch, rows: int, length: int) -> Iterator[Batch]:
             last = max(first + 1, fitting)
             span = slice(int(edges[first]), int(edges[last]))
             cu_seqlens = (edges[first : last + 1] - edges[first]).astype(np.int32)
-            parts.append(Batch(batch.tokens[:, span], batch.labels[:, span], cu_seqlens))
+            weights = None if batch.weights is None else batch.weights[:, span]
+            parts.append(Batch(batch.tokens[:, span], batch.labels[:, span], cu_seqlens, weights))
             first = last
     return (part for part in parts if part.num_tokens)
 
@@ -241,17 +269,18 @@ def evaluate_heldout(session: Session) -> None:
     if session.heldout is None or run.evaluated_step == session.state.step:
         return
     model.train(False)
-    nats, tokens = 0.0, 0
+    nats, tokens = 0.0, 0.0
     with torch.no_grad():
         for _, batch in zip(range(recipe.run.eval_batches), session.heldout(), strict=False):
             rows = recipe.data.micro_batch_size or recipe.data.batch_size
             for part in micro_batches(batch, rows, recipe.data.length):
-                nats += float(summed_nats(model, part, recipe.run.dtype))
-                tokens += part.num_tokens
+                with _autocast(model, recipe.run.dtype):
+                    nats += float(NEXT_TOKEN.losses(model, part).summed)
+                tokens += part.total_weight
     model.train()
     if not tokens:
         raise InputError("The held-out batches hold no labels; raise data.heldout_fraction or set it to 0.")
-    run.log({"step": session.state.step, "eval_loss": nats / tokens, "eval_tokens": tokens})
+    run.log({"step": session.state.step, "eval_loss": nats / tokens, "eval_tokens": round(tokens)})
 
 
 def _why_stop(recipe: Recipe, state: RunState, session_seconds: float, stop: StopSignal) -> str | None:

@@ -4,13 +4,13 @@ import math
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from longlode.mixers import Mixer, ParameterRule
-from longlode.models import LonglodeForCausalLM
 from longlode.train.recipe import OptimSection
 
 
-def build_optimizer(model: LonglodeForCausalLM, optim: OptimSection) -> torch.optim.AdamW:
+def build_optimizer(model: PreTrainedModel, optim: OptimSection) -> torch.optim.AdamW:
     """AdamW over the model's trainable parameters, in groups by weight decay and learning rate.
 
     Mixers say how their parameters are treated (`Mixer.parameter_rules`). Elsewhere those with two dimensions decay,
@@ -42,10 +42,11 @@ def build_optimizer(model: LonglodeForCausalLM, optim: OptimSection) -> torch.op
     return torch.optim.AdamW(used, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
 
 
-def _vocabulary_matrices(model: LonglodeForCausalLM) -> set[int]:
+def _vocabulary_matrices(model: PreTrainedModel) -> set[int]:
     """Ids of the embedding matrices and of the output matrix."""
     found = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    return found | {id(model.lm_head.weight)}
+    head = model.get_output_embeddings()
+    return found | ({id(head.weight)} if head is not None else set())
 
 
 def learning_rate(optim: OptimSection, step: int, progress: float) -> float:

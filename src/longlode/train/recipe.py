@@ -11,7 +11,7 @@ import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -35,17 +35,12 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-# Keys that came later: where they are at their default, a recipe is the one that it was before.
-_LATER = ("layers", "expand_v", "attn_num_heads", "attn_head_dim", "qkv_bias")
+class _GrowingSection(_Section):
+    """A section with keys that came later: at their default they are not written down, so that a recipe and a run of
+    before keep their name.
+    """
 
-
-class _ModelKeys(_Section):
-    @model_validator(mode="after")
-    def _check_stack(self) -> Self:
-        mixers, layers = getattr(self, "mixers"), getattr(self, "layers")  # noqa: B009 - they come below
-        if (mixers is None) == (layers is None):
-            raise ValueError("model.mixers and model.layers name the stack; set one of them")
-        return self
+    _later: ClassVar[frozenset[str]]
 
     @model_serializer(mode="wrap")
     def _leave_out_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -53,8 +48,19 @@ class _ModelKeys(_Section):
         return {
             name: value
             for name, value in dump(self).items()
-            if name not in _LATER or getattr(self, name) != fields[name].default
+            if name not in self._later or value != fields[name].get_default(call_default_factory=True)
         }
+
+
+class _ModelKeys(_GrowingSection):
+    _later = frozenset({"layers", "expand_v", "attn_num_heads", "attn_head_dim", "qkv_bias"})
+
+    @model_validator(mode="after")
+    def _check_stack(self) -> Self:
+        mixers, layers = getattr(self, "mixers"), getattr(self, "layers")  # noqa: B009 - they come below
+        if (mixers is None) == (layers is None):
+            raise ValueError("model.mixers and model.layers name the stack; set one of them")
+        return self
 
 
 def _model_key(field: dataclasses.Field[Any]) -> tuple[Any, Any]:
@@ -82,8 +88,10 @@ else:
     )
 
 
-class DataSection(_Section):
+class DataSection(_GrowingSection):
     """What one step reads."""
+
+    _later = frozenset({"packer", "packer_options"})
 
     shards: str | list[str] | None = Field(
         None,
@@ -98,7 +106,17 @@ class DataSection(_Section):
         description="Sequences in memory at once, gradients add up; unset: batch_size.",
         json_schema_extra=_FREE,
     )
-    packed: bool = Field(False, description="Join the step's documents in one row, with cu_seqlens at edges.")
+    packer: str = Field(
+        "concat",
+        description="How documents become rows: concat, truncate, best_fit, decompose, masked; package.module:Class.",
+    )
+    packer_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the packer, e.g. {cycles = 4} for decompose."
+    )
+    packed: bool = Field(
+        True,
+        description="Documents in one row do not see each other; false: state flows from one to the next.",
+    )
     heldout_fraction: float = Field(
         0.0, ge=0, lt=1, description="Part of the documents kept for eval_loss, out of training (0 to 1)."
     )
@@ -112,8 +130,10 @@ class DataSection(_Section):
         return self
 
 
-class OptimSection(_Section):
-    """AdamW and its learning rate."""
+class OptimSection(_GrowingSection):
+    """AdamW, its learning rate, and what it minimises."""
+
+    _later = frozenset({"objective", "objective_options"})
 
     lr: float = Field(1e-3, gt=0, description="Highest learning rate.")
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Last learning rate, as a part of lr (0 to 1).")
@@ -132,6 +152,12 @@ class OptimSection(_Section):
     decay_embeddings: bool = Field(False, description="Decay the embedding and output matrices too.")
     betas: tuple[float, float] = Field((0.9, 0.95), description="Memory of AdamW's two moments (0 to 1).")
     eps: float = Field(1e-8, gt=0, description="Number added to the root of the second moment.")
+    objective: str = Field(
+        "next_token", description="What is minimised: next_token, far_tokens, or package.module:Class."
+    )
+    objective_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the objective, e.g. {min_context = 512} for far_tokens."
+    )
     clip_norm: float | None = Field(1.0, gt=0, description='Longest gradient (L2 norm); "none": no limit.')
     on_nonfinite: Literal["raise", "skip"] = Field(
         "raise", description="At a loss or gradient that is not finite: stop, or leave the step out."
@@ -279,6 +305,57 @@ def recipe_changes(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name in sorted(old | new)
         if old.get(name, absent) != new.get(name, absent)
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeKey:
+    """A key of a recipe: section.key, its type, its default in TOML's words ("required" without one), its meaning."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+    may_change_on_resume: bool
+
+
+def list_keys() -> list[RecipeKey]:
+    """Every key that a recipe may have, section by section."""
+    return [
+        RecipeKey(
+            name,
+            _type_name(field.annotation),
+            "required" if field.is_required() else _toml_value(field.get_default(call_default_factory=True)),
+            field.description or "",
+            field.json_schema_extra == _FREE,
+        )
+        for name, field in _fields().items()
+    ]
+
+
+def _type_name(annotation: Any) -> str:
+    """A type in few words: int, float, "cosine" | "wsd", list of str ..."""
+    if annotation is type(None):
+        return "none"
+    inner = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return " | ".join(f'"{value}"' for value in inner)
+    if get_origin(annotation) in (list, tuple):
+        return f"list of {_type_name(inner[0])}"
+    if get_origin(annotation) is dict:
+        return "table"
+    if inner:
+        return " | ".join(_type_name(one) for one in inner)
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _toml_value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{}" if not value else str(value)
+    return f'"{value}"' if isinstance(value, str) else str(list(value) if isinstance(value, tuple) else value)
 
 
 def _sections() -> dict[str, type[BaseModel]]:

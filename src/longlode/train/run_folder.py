@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 import torch
+from transformers import PreTrainedModel
 
 from longlode.core.errors import InputError
 from longlode.core.locks import write_lock
@@ -26,7 +27,6 @@ from longlode.core.records import (
     write_jsonl,
     write_record,
 )
-from longlode.models import LonglodeForCausalLM
 from longlode.ops.delta_rule import available_backends
 from longlode.train.checkpoint import (
     RunState,
@@ -86,7 +86,7 @@ class RunFolder:
         with write_lock(self.path / _LOCK, f"run folder {self.path}"):
             yield
 
-    def restore(self, model: LonglodeForCausalLM, optimizer: torch.optim.Optimizer, resume: bool) -> RunState:
+    def restore(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, resume: bool) -> RunState:
         """Where the run begins: at step 0, or with `resume` at the newest checkpoint that verifies.
 
         Rows of metrics.jsonl beyond that checkpoint are removed, as their steps will be run again.
@@ -141,7 +141,7 @@ class RunFolder:
         elif not row.get("skipped"):
             self.loss = row["loss"]
 
-    def save(self, model: LonglodeForCausalLM, optimizer: torch.optim.Optimizer, state: RunState) -> None:
+    def save(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, state: RunState) -> None:
         """Save a checkpoint of `state` unless there is one, then remove the oldest ones."""
         if self.saved_step == state.step:
             return
@@ -174,7 +174,7 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
         return folder
 
-    def start_record(self, model: LonglodeForCausalLM, state: RunState) -> None:
+    def start_record(self, model: PreTrainedModel, state: RunState) -> None:
         """Write down the model and the machine, and that the run is under way."""
         self.facts = {
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from longlode.core.errors import ConfigError
+from longlode.core.options import build
 from longlode.core.plugins import Registry
 
 
@@ -121,18 +121,7 @@ def make_packer(name: str, options: Mapping[str, Any] | None = None) -> Packer:
     Raises: ConfigError for a name that nobody has, an option that the packer does not have, or a value that it does
       not take.
     """
-    kind, given = PACKERS.get(name), dict(options or {})
-    known = [field.name for field in fields(kind)]
-    if unknown := [option for option in given if option not in known]:
-        raise ConfigError(
-            f"the packer {name!r} has no option {unknown[0]!r}; expected one of {', '.join(known) or 'none'}."
-        )
-    try:
-        return TypeAdapter(kind).validate_python(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"the packer {name!r}: {where} is {first['input']!r}: {first['msg']}.") from None
+    return build(PACKERS.get(name), options, f"the packer {name!r}")
 
 
 def check_length(length: int) -> None:

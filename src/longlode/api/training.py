@@ -1,0 +1,258 @@
+"""From a recipe and shards to a trained model: `longlode.train(...)`, and what the command `train` does."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longlode.core.batch import Batch
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.outputs import claim_folder, full_path
+from longlode.core.records import read_record
+
+if TYPE_CHECKING:
+    from longlode.packing import PackingReport, Shards
+    from longlode.train import Recipe, TrainSummary
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStart:
+    """What a run is about to do.
+
+    num_tokens, num_documents: of the shards. num_steps: of the run, None if only time limits it; max_seconds: that
+    limit. packing: what the packer makes of the documents. warnings: settings that will not do what they seem to.
+    """
+
+    num_parameters: int
+    device: str
+    threads: int
+    num_documents: int
+    num_tokens: int
+    tokens_per_step: int
+    num_steps: int | None
+    max_seconds: float | None
+    packer: str
+    packing: "PackingReport"
+    warnings: tuple[str, ...]
+
+    def in_words(self) -> str:
+        """Two lines for a person."""
+        if self.num_steps is None:
+            length = "until its time is over"
+        else:
+            total = self.num_steps * self.tokens_per_step
+            length = (
+                f"{self.num_steps:,} steps of {self.tokens_per_step:,} tokens, {total:,} in all "
+                f"({total / max(1, self.num_tokens):.2g} times the data)"
+            )
+        return (
+            f"{self.num_parameters:,} parameters on {self.device}, {self.num_tokens:,} tokens of "
+            f"{self.num_documents:,} documents; {length}.\nPacker {self.packer}: {self.packing.in_words()}."
+        )
+
+
+def train_run(
+    recipe: "str | Path | Recipe | None",
+    out: str | Path,
+    *,
+    set_: Sequence[str] = (),
+    resume: bool = False,
+    verify: bool | None = None,
+    say: Say | None = None,
+    on_start: Callable[[RunStart], None] | None = None,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+) -> "TrainSummary":
+    """Train a model by a recipe on packed shards; everything is left in the run folder `out`.
+
+    Args:
+      recipe: a TOML file or a `Recipe`; with `resume` it may be None.
+      set_: overrides, "section.key=value".
+      resume: go on with the run of `out`, by the recipe of its record; `recipe` is read only if there is no record.
+      verify: compare the shards with their checksums; None: before the first step of a run.
+      say: called with what a person should know; on_start: with the facts of the run before its first step; on_step:
+        with the row of every step.
+    Raises: ConfigError for a recipe that makes no sense or names no shards; InputError when a side of the split has
+      too little data, shards are damaged or the folder holds something else; what `train.train` raises.
+    """
+    tell = say or (lambda line: None)
+    folder = full_path(out)
+    chosen = _choose_recipe(recipe, folder, list(set_), resume, tell)
+    if not resume:
+        claim_folder(folder, "run", advice="go on with its run by --resume", make=False)
+    if not chosen.data.shards:
+        raise ConfigError(
+            "The recipe names no shards; make some with longlode pack, then add --set data.shards=FOLDER."
+        )
+    shards, data_facts = _open_shards(chosen, _verified_shards(folder) if resume else None, verify, tell)
+    return _train_on(chosen, shards, folder, data_facts, resume, on_start, on_step)
+
+
+def _choose_recipe(
+    recipe: "str | Path | Recipe | None", out: Path, overrides: list[str], resume: bool, tell: Say
+) -> "Recipe":
+    """The recipe of the run that goes on, else the given one; with the overrides."""
+    from longlode.train import Recipe
+
+    if resume and (saved := _recorded_recipe(out)) is not None:
+        if recipe is not None:
+            tell(f"The recipe is the one that the run began with, as {out}/record.json has it.")
+        return Recipe.parse(saved, overrides, where=f"The recipe of {out}")
+    if recipe is None:
+        raise InputError(
+            f"No recipe was given, and {out} holds no run to go on with. Name a recipe, such as recipes/cpu_small.toml."
+        )
+    if isinstance(recipe, str | Path):
+        return Recipe.load(recipe, overrides)
+    return Recipe.parse(recipe.resolved(), overrides) if overrides else recipe
+
+
+def _recorded_recipe(out: Path) -> dict[str, Any] | None:
+    try:
+        saved = read_record(out, "run").get("recipe")
+    except InputError:  # no record yet, or another folder, of which `train` says more
+        return None
+    return saved if isinstance(saved, dict) else None
+
+
+def _open_shards(
+    recipe: "Recipe", known: list[str] | None, verify: bool | None, tell: Say
+) -> "tuple[Shards, dict[str, Any]]":
+    """The shards of a recipe, and what the run's record says of them.
+
+    Args: known: the shards that an earlier session of the run has verified; verify: as in `train_run`.
+    """
+    from longlode.packing import open_shards
+
+    named = recipe.data.shards
+    folders = [named] if isinstance(named, str) else list(named or [])
+    paths = [str(Path(folder).resolve()) for folder in folders]
+    if verify is None:
+        verify = known != paths
+    if verify:
+        tell("Verifying the checksums of the shards.")
+    shards = open_shards(folders, verify=verify)
+    return shards, {"shards": paths, "verified": verify or known == paths}
+
+
+def _verified_shards(run: Path) -> list[str] | None:
+    """The shards of which the record of a run says that their checksums were right; None without such a record."""
+    try:
+        data = read_record(run, "run").get("data", {})
+    except InputError:
+        return None
+    return data.get("shards") if data.get("verified") else None
+
+
+def _train_on(
+    recipe: "Recipe",
+    shards: "Shards",
+    out: Path,
+    data_facts: dict[str, Any],
+    resume: bool,
+    on_start: Callable[[RunStart], None] | None,
+    on_step: Callable[[dict[str, Any]], None] | None,
+) -> "TrainSummary":
+    """Plan the rows, build the model, and let the loop run."""
+    from longlode.packing import make_packer, plan
+    from longlode.train import build_model, train
+
+    data = recipe.data
+    packer = make_packer(data.packer, data.packer_options)
+    stream = partial(_stream, recipe, shards, packer)
+    # Both sides are asked for a batch before anything is made: a run must not fail for want of data at its end.
+    for split in ("train", "heldout") if data.heldout_fraction else ("train",):
+        next(stream(split, 0))
+    report = plan(
+        shards,
+        packer,
+        length=data.length,
+        batch_size=data.batch_size,
+        seed=recipe.run.seed,
+        heldout_fraction=data.heldout_fraction,
+    ).report()
+    model = build_model(recipe, shards.vocab_size, eos_token_id=shards.eos_id)
+    if on_start is not None:
+        on_start(_start(recipe, model, shards, report))
+    return train(
+        model,
+        lambda step: stream("train", step),
+        recipe,
+        out,
+        data_fingerprint=shards.fingerprint,
+        resume=resume,
+        heldout=(lambda: stream("heldout", 0)) if data.heldout_fraction else None,
+        tokenizer_folder=shards.tokenizer_folder,
+        on_step=on_step,
+        data_facts=data_facts | {"packing": vars(report)},
+    )
+
+
+def _stream(recipe: "Recipe", shards: "Shards", packer: Any, split: str, start_step: int) -> Iterator[Batch]:
+    from longlode.packing import batches
+
+    data = recipe.data
+    return batches(
+        shards,
+        length=data.length,
+        batch_size=data.batch_size,
+        seed=recipe.run.seed,
+        # Held-out losses are of the same rows whatever the packer, so that they can be compared.
+        packer=packer if split == "train" else "concat",
+        start_step=start_step,
+        packed=data.packed,
+        heldout_fraction=data.heldout_fraction,
+        split=split,
+    )
+
+
+def _start(recipe: "Recipe", model: Any, shards: "Shards", report: "PackingReport") -> RunStart:
+    import torch
+
+    warnings = []
+    steps, warmup = recipe.num_steps, recipe.optim.warmup_steps
+    if steps is not None and warmup >= steps:
+        warnings.append(
+            f"optim.warmup_steps is {warmup:,} and the run has {steps:,} steps: the learning rate never reaches "
+            "optim.lr."
+        )
+    return RunStart(
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        device=str(next(model.parameters()).device),
+        threads=recipe.run.threads or torch.get_num_threads(),
+        num_documents=shards.num_documents,
+        num_tokens=shards.num_tokens,
+        tokens_per_step=recipe.data.batch_size * recipe.data.length,
+        num_steps=steps,
+        max_seconds=recipe.run.max_seconds,
+        packer=recipe.data.packer,
+        packing=report,
+        warnings=tuple(warnings),
+    )
+
+
+class Estimate:
+    """When a run will end, judged by the speed of its steps so far in this session."""
+
+    def __init__(self, num_steps: int | None, max_seconds: float | None) -> None:
+        """Args: num_steps of the whole run, None if unknown; max_seconds of the recipe."""
+        self._num_steps, self._max_seconds = num_steps, max_seconds
+        self._first: tuple[int, float] | None = None
+
+    def seconds_left(self, row: dict[str, Any]) -> float | None:
+        """Seconds until the end after a step's row; None while there is nothing to judge by."""
+        now = time.monotonic()
+        if self._first is None:  # the first step is slow: kernels are compiled, memory is claimed
+            self._first = (row["step"], now)
+            return None
+        steps, seconds = row["step"] - self._first[0], now - self._first[1]
+        left = None
+        if self._num_steps is not None and steps > 0:
+            left = (self._num_steps - row["step"]) * seconds / steps
+        if self._max_seconds is not None:
+            by_clock = max(0.0, self._max_seconds - row["seconds"])
+            left = by_clock if left is None else min(left, by_clock)
+        return left

@@ -1,0 +1,223 @@
+"""Objectives: weights count as they say, however a batch is cut; any causal model can be trained."""
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from longlode.core.batch import Batch
+from longlode.core.errors import ConfigError
+from longlode.core.records import read_jsonl
+from longlode.train import train
+from longlode.train.loop import micro_batches, training_step
+from longlode.train.objectives import OBJECTIVES, Losses, NextToken, Objective, make_objective
+from longlode.train.objectives.far_tokens import FarTokens
+
+EDGES = [0, 9, 13, 40, 64]
+
+
+def llama():
+    """A tiny model of transformers' own."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=24, **sizes, initializer_range=0.2))
+
+
+@pytest.fixture(params=["ours", "llama"])
+def model(request, tiny):
+    return (tiny.model(tiny.recipe()) if request.param == "ours" else llama()).double()
+
+
+def packed_batch(tiny, weighted=False):
+    batch = tiny.batch(0, packed=True)
+    weights = np.random.default_rng(1).random(batch.tokens.shape).astype(np.float32) if weighted else None
+    return replace(batch, weights=weights)
+
+
+def documents(batch):
+    """The documents of a packed row, each a batch of its own."""
+    for start, end in zip(batch.cu_seqlens[:-1], batch.cu_seqlens[1:], strict=True):
+        weights = None if batch.weights is None else batch.weights[:, start:end]
+        yield Batch(batch.tokens[:, start:end], batch.labels[:, start:end], weights=weights)
+
+
+def loss(model, batch, objective=None):
+    objective = objective or NextToken()
+    return objective.losses(model, batch).summed / objective.weight(batch)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_packed_row_is_its_documents(model, tiny, weighted):
+    batch = packed_batch(tiny, weighted)
+    alone = [NextToken().losses(model, one).summed for one in documents(batch)]
+    torch.testing.assert_close(NextToken().losses(model, batch).summed, sum(alone), rtol=1e-6, atol=1e-6)
+    assert NextToken().weight(batch) == pytest.approx(sum(map(NextToken().weight, documents(batch))))
+
+
+def test_weights_of_one_over_the_labels_give_every_document_its_mean(model, tiny):
+    batch = packed_batch(tiny)
+    weights = np.zeros(batch.tokens.shape, dtype=np.float32)
+    for start, end in itertools.pairwise(EDGES):
+        num_labels = (batch.labels[0, start:end] != -100).sum()
+        weights[0, start:end] = 1 / max(1, num_labels)
+    means = [loss(model, one) for one in documents(batch) if one.num_tokens]
+    found = loss(model, replace(batch, weights=weights))
+    torch.testing.assert_close(found, torch.stack(means).mean(), rtol=1e-6, atol=1e-6)
+    assert not torch.isclose(found, loss(model, batch), atol=1e-5)  # plain packing is another number
+
+
+def test_weights_are_in_the_gradient_as_in_the_loss(model, tiny):
+    """Against weights applied to losses of single labels."""
+    batch = packed_batch(tiny, weighted=True)
+    parameter = next(model.parameters())
+    (found,) = torch.autograd.grad(loss(model, batch), parameter)
+    expected = torch.zeros_like(parameter)
+    for place in np.flatnonzero(batch.labels[0] != -100):
+        labels = np.full_like(batch.labels, -100)
+        labels[0, place] = batch.labels[0, place]
+        one = Batch(batch.tokens, labels, batch.cu_seqlens)
+        (gradient,) = torch.autograd.grad(loss(model, one), parameter)
+        expected += float(batch.weights[0, place]) / batch.total_weight * gradient
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [NextToken(), FarTokens(min_context=6, near_weight=0.25)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_micro_batches_change_nothing(tiny, objective, packed):
+    batch = tiny.batch(0, packed)
+    batch = replace(batch, weights=np.random.default_rng(1).random(batch.tokens.shape).astype(np.float32))
+
+    def gradients(*overrides):
+        recipe = tiny.recipe("optim.clip_norm=none", *overrides)
+        model = tiny.model(recipe).double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        result = training_step(model, batch, optimizer, 1.0, recipe, objective)
+        return result.loss, list(model.parameters())
+
+    whole, split = gradients(), gradients("data.micro_batch_size=1")
+    assert whole[0] == pytest.approx(split[0], rel=1e-12)
+    for one, other in zip(whole[1], split[1], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+def test_parts_of_rows_hold_as_many_tokens_whatever_their_length():
+    tokens = np.zeros((8, 8), dtype=np.int64)
+    batch = Batch(tokens, tokens.copy(), weights=np.arange(64, dtype=np.float32).reshape(8, 8))
+    parts = list(micro_batches(batch, 2, 16))
+    assert [part.tokens.shape for part in parts] == [(4, 8), (4, 8)]
+    assert np.array_equal(np.concatenate([part.weights for part in parts]), batch.weights)
+    long = Batch(tokens.reshape(2, 32), tokens.reshape(2, 32))
+    assert [part.tokens.shape for part in micro_batches(long, 1, 16)] == [(1, 32), (1, 32)]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_far_tokens_lower_labels_with_little_context(model, tiny, packed):
+    batch = tiny.batch(0, packed)
+    objective = FarTokens(min_context=5, near_weight=0.1)
+    places = np.tile(np.arange(16), (4, 1)) if not packed else None
+    if packed:
+        places = np.concatenate([np.arange(end - start) for start, end in itertools.pairwise(EDGES)])[None]
+    weights = np.where(places + 1 >= 5, 1, 0.1).astype(np.float32)
+    expected = loss(model, replace(batch, weights=weights))
+    torch.testing.assert_close(loss(model, batch, objective), expected)
+    assert objective.weight(batch) == pytest.approx(weights[batch.labels != -100].sum())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_model_of_transformers_is_trained_and_resumed_bit_for_bit(tiny, tmp_path, packed):
+    def run(folder, steps, resume=False):
+        model = llama()
+        recipe = tiny.recipe(f"run.steps={steps}", "optim.schedule=constant")
+        batches = tiny.packed_batches if packed else tiny.batches
+        train(model, batches, recipe, folder, data_fingerprint="d", resume=resume, heldout=tiny.heldout)
+        return model
+
+    straight = run(tmp_path / "straight", 10)
+    run(tmp_path / "broken", 5)
+    resumed = run(tmp_path / "broken", 10, resume=True)
+    for (name, one), (_, other) in zip(
+        straight.state_dict().items(), resumed.state_dict().items(), strict=True
+    ):
+        assert torch.equal(one, other), name
+    rows = [row for row in read_jsonl(tmp_path / "straight/metrics.jsonl") if "loss" in row]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    saved = LlamaForCausalLM.from_pretrained(tmp_path / "straight/model")
+    assert torch.equal(saved.lm_head.weight, straight.lm_head.weight)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithPenalty(Objective):
+    """One from outside: next token and the size of the embeddings, which it reports."""
+
+    name: ClassVar[str] = "with_penalty"
+    scale: float = 0.5
+
+    def weight(self, batch):
+        return batch.total_weight
+
+    def losses(self, model, batch):
+        inner = NextToken().losses(model, batch)
+        size = model.get_input_embeddings().weight.square().mean()
+        return Losses(inner.summed + batch.total_weight * self.scale * size, {"size": size.detach()})
+
+
+def test_objectives_from_elsewhere_are_used_and_what_they_say_is_logged(tiny, tmp_path):
+    address = f"{__name__}:WithPenalty"
+    recipe = tiny.recipe(
+        "run.steps=2",
+        f"optim.objective={address}",
+        "optim.objective_options={scale = 2.0}",
+        "data.micro_batch_size=1",
+    )
+    model = tiny.model(recipe)
+    size = float(model.get_input_embeddings().weight.detach().square().mean())
+    train(model, tiny.batches, recipe, tmp_path / "run", data_fingerprint="d")
+    rows = read_jsonl(tmp_path / "run/metrics.jsonl")
+    plain = tiny.recipe("run.steps=2")
+    train(tiny.model(plain), tiny.batches, plain, tmp_path / "plain", data_fingerprint="d")
+    first = read_jsonl(tmp_path / "plain/metrics.jsonl")[0]
+    assert rows[0]["size"] == pytest.approx(size)
+    assert rows[0]["loss"] == pytest.approx(first["loss"] + 2.0 * size)
+
+
+def test_what_a_model_says_besides_is_minimised_and_logged(tiny, tmp_path):
+    """A stand-in for a mixture of experts: its output has an auxiliary loss and a metric."""
+
+    class Balanced(LlamaForCausalLM):
+        def forward(self, *args, **options):
+            output = super().forward(*args, **options)
+            output["aux_loss"] = self.lm_head.weight.square().sum()
+            output["metrics"] = {"layer_0.load": torch.tensor(0.25)}
+            return output
+
+    recipe, config = tiny.recipe("run.steps=1"), llama().config
+    torch.manual_seed(0)
+    model = Balanced(config)
+    size = float(model.lm_head.weight.detach().square().sum())
+    train(model, tiny.batches, recipe, tmp_path / "run", data_fingerprint="d")
+    (row,) = read_jsonl(tmp_path / "run/metrics.jsonl")
+    torch.manual_seed(0)
+    train(LlamaForCausalLM(config), tiny.batches, recipe, tmp_path / "plain", data_fingerprint="d")
+    (plain,) = read_jsonl(tmp_path / "plain/metrics.jsonl")
+    assert row["loss"] == pytest.approx(plain["loss"] + size, rel=1e-5)
+    assert row["aux_loss"] == pytest.approx(size)
+    assert row["layer_0.load"] == 0.25
+
+
+def test_names_and_options_are_checked():
+    assert [name for name in OBJECTIVES.names() if OBJECTIVES.provider(name) == "longlode"] == [
+        "far_tokens",
+        "next_token",
+    ]
+    for name, options, fact in (
+        ("next_tokens", {}, "next_token"),
+        ("next_token", {"x": 1}, "no option 'x'"),
+        ("far_tokens", {"near_weight": 0}, "near_weight is 0"),
+        ("far_tokens", {"min_context": "far"}, "min_context is 'far'"),
+    ):
+        with pytest.raises(ConfigError, match=fact):
+            make_objective(name, options)
