@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks.fuzz_folders import FOLDERS
 from benchmarks.fuzz_readers import READERS, Kind
+from benchmarks.kill_sums import add_up
 from benchmarks.saved import about, save
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (*READERS, *FOLDERS)}
@@ -152,8 +153,18 @@ def main() -> None:
     parser.add_argument("--kinds", help=f"comma-separated; default: all ({', '.join(KINDS)})")
     parser.add_argument("--replay", help="KIND|NUMBER of a finding")
     parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.add_argument(
+        "--add", type=Path, nargs="+", help="run nothing: add up what --json wrote, for --save"
+    )
     parser.add_argument("--save", action="store_true", help="write a dated table to benchmarks/results/")
     arguments = parser.parse_args()
+    if arguments.add:
+        told = add_up(arguments.add, "kind")
+        print("\n".join(lines := table(told)))
+        if arguments.save:
+            commands = [f"`{run['command']}`  " for run in told["runs"]]
+            save("fuzz", told, "\n".join(["# Damaged input", "", *commands, "", *lines]))
+        return
     names = arguments.kinds.split(",") if arguments.kinds else list(KINDS)
     if unknown := [name for name in names if name not in KINDS]:
         parser.error(f"unknown: {', '.join(unknown)}; expected some of {', '.join(KINDS)}")

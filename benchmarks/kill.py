@@ -44,6 +44,7 @@ from benchmarks.kill_cases import (
 from benchmarks.kill_child import LIMIT_SECONDS, Outcome, command, import_what_it_imports, run_call
 from benchmarks.kill_compare import compare, snapshot
 from benchmarks.kill_faults import ERRORS, KILLS, Shim, make_shim
+from benchmarks.kill_sums import add_up
 from benchmarks.saved import about, save
 
 MOMENT = "moment"
@@ -304,7 +305,20 @@ def main() -> None:
     )
     parser.add_argument("--save", action="store_true", help="write a dated table to benchmarks/results/")
     parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.add_argument(
+        "--add", type=Path, nargs="+", help="run nothing: add up what --json wrote, for --save"
+    )
     arguments = parser.parse_args()
+    if arguments.add:
+        told = add_up(arguments.add, "case")
+        print("\n".join(lines := table(told)))
+        if arguments.save:
+            save(
+                "kill",
+                told,
+                "\n".join(["# Kills", "", *(f"`{run['command']}`  " for run in told["runs"]), "", *lines]),
+            )
+        return
     shim = make_shim("benchmarks.kill", native=not arguments.python_shim)
     # Not a TemporaryDirectory: its removal is an exit function, and children run those.
     work = (arguments.work or Path(tempfile.mkdtemp(prefix="longlode-kill-"))).resolve()

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.kill_cases import CASES, COMMANDS
 from benchmarks.kill_compare import compare, content, snapshot
+from benchmarks.kill_sums import add_up
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -119,3 +120,22 @@ def test_files_are_compared_but_for_their_times(tmp_path):
 def test_every_command_that_writes_is_disturbed():
     assert set(COMMANDS) == {"score", "select", "pack", "train", "evaluate", "generate", "convert", "report"}
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_runs_of_other_seeds_add_up(tmp_path):
+    row = {"case": "pack", "operations": 70, "num_killed": 3, "findings": 1}
+    result = {
+        "command": "c",
+        "seed": 0,
+        "rows": [row],
+        "num_killed": 3,
+        "num_findings": 1,
+        "findings": [{"what": "x"}],
+    }
+    paths = [tmp_path / name for name in ("a", "b")]
+    for seed, path in enumerate(paths):
+        path.write_text(json.dumps({**result, "seed": seed}))
+    told = add_up(paths, "case")
+    assert told["rows"] == [{"case": "pack", "operations": 70, "num_killed": 6, "findings": 2}]
+    assert (told["num_killed"], told["num_findings"], len(told["findings"])) == (6, 2, 2)
+    assert [run["seed"] for run in told["runs"]] == [0, 1]
