@@ -296,7 +296,7 @@ class Table(Corpus):
         self.name, self.suffix = name, f".{name}"
 
     def mutant(self, draw: random.Random) -> tuple[bytes, Any]:
-        """See `Corpus.mutant`."""
+        """See `Corpus.mutant`; known is the schema."""
         table, sink = _base_table(draw), io.BytesIO()
         rows = draw.choice((3, 7, 100))
         if self.name == "parquet":
@@ -307,11 +307,11 @@ class Table(Corpus):
             new = draw.choice((pa.ipc.new_file, pa.ipc.new_stream))
             with new(sink, table.schema) as writer:
                 writer.write_table(table, max_chunksize=rows)
-        return (damage(sink.getvalue(), draw) if draw.random() < 0.97 else sink.getvalue()), None
+        return (damage(sink.getvalue(), draw) if draw.random() < 0.97 else sink.getvalue()), table.schema
 
     def oracle(self, data: bytes, known: Any, path: Path, rows: Sequence[Document | Unreadable]) -> str:
         """See `Corpus.oracle`."""
-        texts = self._texts(path)
+        texts = self._texts(path, known)
         if texts is None:
             return ""
         wanted = [text for text in texts if isinstance(text, str) and text]
@@ -322,8 +322,8 @@ class Table(Corpus):
             return f"pyarrow reads {len(texts)} rows, we {len(rows)}"
         return ""
 
-    def _texts(self, path: Path) -> list[Any] | None:
-        """The texts by pyarrow's own reader; None where it refuses, or the file is not whole or has no texts."""
+    def _texts(self, path: Path, schema: pa.Schema) -> list[Any] | None:
+        """The texts by pyarrow's own reader; None where it refuses, or the file is not whole or of another schema."""
         try:
             read_table = _read_parquet if self.name == "parquet" else _read_arrow
             table = read_table(path)

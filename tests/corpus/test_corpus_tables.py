@@ -1,5 +1,7 @@
 """Parquet and Arrow: cells that Python cannot hold, files that claim too much, folders that `datasets` saved."""
 
+import subprocess
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -151,6 +153,21 @@ def test_offsets_that_lead_out_of_the_file_are_not_followed(tmp_path):
     rows = both_ways(path)
     assert [getattr(row, "text", "") for row in rows] == [*TEXTS[:4], "", ""]
     assert all("damaged" in row.reason for row in rows[4:])
+
+
+def test_offsets_of_a_dictionary_that_lead_out_of_the_file_are_not_followed(tmp_path):
+    kinds = pa.array(["aaaa", "bbbb"] * 3).dictionary_encode()
+    path = write_table("stream", tmp_path / "x.arrow", pa.table({"text": TEXTS, "kind": kinds}), batch_rows=6)
+    offsets = b"".join((4 * n).to_bytes(4, "little") for n in range(3))
+    data = path.read_bytes()
+    assert data.count(offsets) == 1
+    path.write_bytes(data.replace(offsets, offsets[:4] + (1 << 30).to_bytes(4, "little") * 2))
+    program = "import sys; from longlode.corpus import plan, read; path = sys.argv[1]; "
+    program += "print(len(plan(path)), *(row.status for row in read(path)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["1", *["failed"] * 6], (done.returncode, done.stderr)
 
 
 def test_an_arrow_file_that_goes_bad_keeps_what_came_before(tmp_path):

@@ -35,7 +35,8 @@ def index_arrow(path: str, *, max_rows: int, max_bytes: int) -> list[Span]:
     with _opened(path) as (batches, _):
         try:
             for batch in batches:
-                sizes.append((batch.num_rows, batch.nbytes))
+                # Not `nbytes`, which follows the offsets of dictionaries, wherever damaged ones lead.
+                sizes.append((batch.num_rows, batch.get_total_buffer_size()))
         except DAMAGE as error:
             if is_transient(error):
                 raise
