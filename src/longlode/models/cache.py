@@ -201,12 +201,13 @@ class LonglodeCache(Cache):
         self.num_positions, self.mask = 0, None
         self.rewind = Rewind(self.rewind.recording)
 
-    def crop(self, tokens_to_remove: int) -> None:
+    def crop(self, tokens_to_remove: int | Tensor) -> None:
         """Drop the last `abs(tokens_to_remove)` positions; the next call can drop what is read from here on.
 
         Raises: ConfigError when that is more than was read since recording began, or since the last call.
         """
-        num_removed, room = abs(tokens_to_remove), self.rewind.room(self.num_positions)
+        # Some versions of transformers count in tensors, and positions are to stay numbers.
+        num_removed, room = abs(int(tokens_to_remove)), self.rewind.room(self.num_positions)
         if num_removed > room:
             raise ConfigError(
                 f"The cache of a longlode model was told to drop {num_removed} of {self.num_positions} positions; it "
