@@ -1,8 +1,9 @@
 """fla's op settings: those of its tests/ops (test_delta.py, test_gdn.py), against a float64 recurrence of our own.
 
 Sizes, gates, scales, packed offsets and limits are fla's; where T is above 256, rows and heads are cut to at most two
-(one where T * D is largest), since each is computed apart from the others. Heads of v beyond those of q and k, l2norm,
-sigmoid and gate inside the kernel, and states with V first are not part of the op and stay out.
+(one where T * D is largest), since each is computed apart from the others. What fla can do
+inside its kernel (l2norm, sigmoid, the gate from its logits) and states with V first are not part of the op and stay
+out; q and k are normalised before it.
 """
 
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Setting:
     num_rows: int = 1
     num_tokens: int
     num_heads: int
+    value_heads_per_head: int = 1
     dim: int
     scale: float
     gated: bool
@@ -44,7 +46,10 @@ class Setting:
         chunk = f"-chunk{self.chunk_size}" if self.chunk_size else ""
         gate = f"-norm{self.normalizer}-mask{self.masked}" if self.gated else ""
         beta = "-beta2" if self.max_beta == 2 else ""
-        return f"{kind}-B{self.num_rows}-T{self.num_tokens}-H{self.num_heads}-D{self.dim}{packed}{chunk}{gate}{beta}"
+        heads = f"H{self.num_heads}" + (
+            f"x{self.value_heads_per_head}" if self.value_heads_per_head > 1 else ""
+        )
+        return f"{kind}-B{self.num_rows}-T{self.num_tokens}-{heads}-D{self.dim}{packed}{chunk}{gate}{beta}"
 
 
 def _plain() -> list[Setting]:
@@ -69,6 +74,7 @@ def _gated() -> list[Setting]:
                 num_rows=int(b),
                 num_tokens=int(t),
                 num_heads=int(h),
+                value_heads_per_head=int(hv // h),
                 dim=int(d),
                 scale=scale,
                 gated=True,
@@ -76,29 +82,30 @@ def _gated() -> list[Setting]:
                 masked=masked,
                 **same,
             )
-            for b, t, h, d, scale, norm, masked in cases
+            for b, t, h, hv, d, scale, norm, masked in cases
         ]
 
     recurrent = rows(
         [
-            (1, 63, 1, 64, 1, 1, 0),
-            (2, 500, 4, 60, 1, 1, 0),
-            (2, 1000, 8, 128, 1, 0.1, 0),
-            (3, 1024, 2, 128, 0.1, 1, 0),
-            (4, 1024, 3, 128, 1, 10, 0),
-            (4, 2048, 4, 64, 0.1, 1, 0),
+            (1, 63, 1, 1, 64, 1, 1, 0),
+            (2, 500, 4, 4, 60, 1, 1, 0),
+            (2, 1000, 2, 8, 128, 1, 0.1, 0),
+            (3, 1024, 2, 2, 128, 0.1, 1, 0),
+            (4, 1024, 3, 3, 128, 1, 10, 0),
+            (4, 2048, 4, 4, 64, 0.1, 1, 0),
+            (2, 1024, 4, 8, 128, 1, 10, 0),
         ]
     )
     chunk = rows(
         [
-            (4, 1024, 4, 128, 0.1, 1, 1.0),
-            (2, 75, 4, 64, 1, 0.01, 0),
-            (2, 500, 3, 60, 1, 1, 0),
-            (2, 1000, 3, 64, 0.1, 1, 0.5),
-            (3, 1024, 4, 100, 1, 0.1, 0),
-            (2, 1500, 4, 128, 0.1, 10, 0),
-            (2, 256, 4, 64, 1, 1, 0),
-            (2, 512, 8, 64, 1, 0.1, 0),
+            (4, 1024, 4, 4, 128, 0.1, 1, 1.0),
+            (2, 75, 4, 4, 64, 1, 0.01, 0),
+            (2, 500, 3, 3, 60, 1, 1, 0),
+            (2, 1000, 3, 3, 64, 0.1, 1, 0.5),
+            (3, 1024, 4, 4, 100, 1, 0.1, 0),
+            (2, 1500, 4, 4, 128, 0.1, 10, 0),
+            (2, 256, 2, 4, 64, 1, 1, 0),
+            (2, 512, 2, 8, 64, 1, 0.1, 0),
         ],
         uniform=True,
         has_state=False,
@@ -107,7 +114,8 @@ def _gated() -> list[Setting]:
         Setting(
             num_rows=1,
             num_tokens=64,
-            num_heads=4,
+            num_heads=2,
+            value_heads_per_head=2,
             dim=32,
             scale=0.1,
             gated=True,
@@ -120,18 +128,21 @@ def _gated() -> list[Setting]:
     packed = [
         Setting(
             num_tokens=offsets[-1],
-            num_heads=4,
+            num_heads=num_heads,
+            value_heads_per_head=group,
             dim=dim,
             scale=dim**-0.5,
             gated=True,
             masked=masked,
             offsets=offsets,
         )
-        for dim, masked, offsets in (
-            (60, 0, (0, 15)),
-            (64, 0, (0, 256, 500, 1000)),
-            (64, 0.5, (0, 256, 500, 1000)),
-            (100, 0, (0, 15, 100, 300, 1200, 2000)),
+        for num_heads, group, dim, masked, offsets in (
+            (4, 1, 60, 0, (0, 15)),
+            (4, 1, 64, 0, (0, 256, 500, 1000)),
+            (4, 1, 64, 0.5, (0, 256, 500, 1000)),
+            (4, 1, 100, 0, (0, 15, 100, 300, 1200, 2000)),
+            (2, 2, 64, 0, (0, 256, 500, 1000)),
+            (2, 4, 64, 0, (0, 256, 500, 1000)),
         )
     ]
     negative = Setting(
@@ -181,13 +192,15 @@ def material(setting: Setting, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     torch.manual_seed(42)
     num_rows, num_heads = setting.num_rows, setting.num_heads
     if setting.num_tokens > 256:
-        copies = 1 if setting.num_tokens * setting.dim > _LARGE else _MAX_COPIES
+        large = setting.num_tokens * setting.dim * setting.value_heads_per_head > _LARGE
+        copies = 1 if large else _MAX_COPIES
         num_rows, num_heads = min(num_rows, copies), min(num_heads, copies)
-    shape = (num_rows, setting.num_tokens, num_heads)
+    shape = (num_rows, setting.num_tokens, num_heads * setting.value_heads_per_head)
     draw = torch.rand if setting.uniform else torch.randn
-    q, k, v = (draw(*shape, setting.dim) for _ in range(3))
+    q, k = (draw(num_rows, setting.num_tokens, num_heads, setting.dim) for _ in range(2))
+    v = draw(*shape, setting.dim)
     num_states = len(setting.offsets) - 1 if setting.offsets else num_rows
-    states = (num_states, num_heads, setting.dim, setting.dim)
+    states = (num_states, shape[2], setting.dim, setting.dim)
     made = {
         "q": functional.normalize(q, dim=-1).to(dtype),
         "k": functional.normalize(k, dim=-1).to(dtype),
@@ -225,6 +238,8 @@ def expected(setting: Setting, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The recurrence in float64 on the rounded inputs, document by document."""
     made, names = leaves(material(setting, dtype), torch.float64)
     heads_first = {name: made[name].transpose(1, 2) for name in ("q", "k", "v", "beta")}
+    for name in ("q", "k"):  # one head of them serves several heads of v, side by side
+        heads_first[name] = heads_first[name].repeat_interleave(setting.value_heads_per_head, 1)
     heads_first["g"] = made["g"].transpose(1, 2) if setting.gated else torch.zeros_like(heads_first["beta"])
     offsets = setting.offsets or (0, setting.num_tokens)
     read, states = [], []
