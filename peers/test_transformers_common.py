@@ -84,7 +84,7 @@ class Common(
         LonglodeForSequenceClassification,
         LonglodeForTokenClassification,
     )
-    # Some layers have no attention matrix; what `output_attentions` gives is tested in test_generate.
+    # transformers' tests ask every layer for attention, which D, G, L, C and M have not; test_generate asks S and A.
     has_attentions = False
     model_tester = None
 
@@ -126,3 +126,8 @@ class TestGSTied(Common, unittest.TestCase):
 
 class TestMA(Common, unittest.TestCase):
     mixers = row = "MA"
+
+
+class TestAA(Common, unittest.TestCase):
+    mixers = row = "AA"
+    has_attentions = True
