@@ -131,3 +131,7 @@ class TestMA(Common, unittest.TestCase):
 class TestAA(Common, unittest.TestCase):
     mixers = row = "AA"
     has_attentions = True
+
+    @unittest.skip("reads `_attn_implementation` in the config of every layer; a mixer's config is its own")
+    def test_sdpa_can_dispatch_non_composite_models(self) -> None:
+        """transformers looks for SDPA layers in an eager model by the layers' names and configs."""
