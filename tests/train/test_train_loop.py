@@ -7,12 +7,14 @@ import signal
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from longlode.core.batch import Batch
 from longlode.core.errors import BackendError, CheckpointError, ConfigError, InputError, LonglodeError
 from longlode.core.processes import machine_tag
 from longlode.core.records import read_jsonl, read_record
 from longlode.models import LonglodeForCausalLM
+from longlode.ops import used_backends
 from longlode.train import loop, train
 from longlode.train.loop import micro_batches, training_step
 from longlode.train.objectives import NextToken
@@ -419,3 +421,23 @@ def test_a_run_killed_in_its_first_record_can_be_begun_again(tiny, tmp_path, res
 def test_facts_of_the_data_are_kept(tiny, tmp_path):
     run(tiny, tiny.recipe("run.steps=1"), tmp_path, data_facts={"shards": ["s"], "verified": True})
     assert read_record(tmp_path)["data"] == {"shards": ["s"], "verified": True}
+
+
+def test_the_record_names_the_backends_that_were_used(tiny, tmp_path):
+    _, _ = run(tiny, tiny.recipe("run.steps=1"), tmp_path / "run")
+    found = read_record(tmp_path / "run")["backends"]
+    assert found == used_backends()
+    assert set(found["delta_rule"]) <= {"native", "chunkwise"}
+    assert found["delta_rule"]
+
+
+def test_a_full_disk_in_the_export_is_said(tiny, tmp_path, monkeypatch):
+    def full(self, *arguments, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    recipe = tiny.recipe("run.steps=1")
+    model = tiny.model(recipe)
+    monkeypatch.setattr(type(model), "save_pretrained", full)
+    with pytest.raises(InputError, match="No space left"):
+        train(model, tiny.batches, recipe, tmp_path / "run", data_fingerprint="d")
+    assert read_record(tmp_path / "run")["status"] == "failed"

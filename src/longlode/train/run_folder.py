@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from longlode.core.errors import InputError
@@ -27,7 +28,7 @@ from longlode.core.records import (
     write_jsonl,
     write_record,
 )
-from longlode.ops.delta_rule import available_backends
+from longlode.ops import used_backends
 from longlode.train.checkpoint import (
     RunState,
     check_identity,
@@ -179,15 +180,14 @@ class RunFolder:
         self.facts = {
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "model_config": orjson.loads(model.config.to_json_string()),
-            "backends": sorted(name for name, why_not in available_backends().items() if not why_not),
             "device": str(next(model.parameters()).device),
             "threads": self.recipe.run.threads or torch.get_num_threads(),
         }
         self.write_record("running", state)
 
     def write_record(self, status: str, state: RunState, **results: Any) -> None:
-        """Write record.json: the resolved recipe, the data, how far the run came, the newest losses (nats a
-        token), `results`.
+        """Write record.json: the resolved recipe, the data, how far the run came, the newest losses (nats per token),
+        the backends that ops took in this process so far, `results`.
         """
         with _writing(self.path):
             write_record(
@@ -206,6 +206,7 @@ class RunFolder:
                 skipped_checkpoints=self.skipped_checkpoints,
                 loss=self.loss,
                 eval_loss=self.eval_loss,
+                backends=used_backends(),
                 **self.facts,
                 **results,
             )
@@ -224,5 +225,5 @@ def _writing(path: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission into an InputError that names `path`."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
         raise InputError(f"{path} cannot be written: {error}. Make room or pick another folder.") from error
