@@ -273,6 +273,18 @@ def test_an_unfinished_run_is_refused(tmp_path):
         select(tmp_path / "scores", tmp_path / "best.jsonl", top=0.5)
 
 
+def test_a_damaged_record_is_said(tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", corpus_rows())
+    run(tmp_path / "in.jsonl", tmp_path / "scores")
+    path = tmp_path / "scores/record.json"
+    sound = path.read_bytes()
+    for word in (b'"content"', b'"unit"', b'"part"', b'"parts"', b'"inputs"', b'"text_field"', b'"files"'):
+        assert word in sound
+        path.write_bytes(sound.replace(word, b'"damaged"', 1))
+        with pytest.raises(InputError, match=r"the record of .* is damaged"):
+            select(tmp_path / "scores", tmp_path / "best.jsonl", top=0.5)
+
+
 def test_small_groups_are_counted_and_a_share_that_is_missed_is_said(scored, tmp_path):
     whole = select(scored / "scores", tmp_path / "whole.jsonl", top=0.5)
     assert (whole.num_candidates, whole.num_groups, whole.num_small_groups) == (18, 1, 0)

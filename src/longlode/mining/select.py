@@ -139,6 +139,7 @@ def select(
     scores, out = full_path(scores), full_path(out)
     record = read_record(scores, "scores")
     check_output_path(out)
+    _check_sound(record, scores)
     _check_finished(record, scores)
     _check_place(record, scores, out)
     claim_file(out, "a selection", replaceable=lambda path: _is_this(path, scores, rule), overwrite=overwrite)
@@ -268,6 +269,22 @@ def _coarse(record: dict[str, Any], rule: _Rule) -> str:
         f"these scores were raced for top {race['top']:g}{within}: elsewhere they are coarse, as documents were read "
         "only until they were sure to lie above or below that cut. Select that, or score without a race."
     )
+
+
+def _check_sound(record: dict[str, Any], scores: Path) -> None:
+    """Refuse a record that lacks what a selection needs, before any of it is used."""
+    try:
+        for part in record["parts"]:
+            Unit.from_json(part["unit"])
+            scores / PARTS_FOLDER / part["part"]
+        for item in record["inputs"]:
+            full_path(item)
+        _ = record["scorer"], record["reader"], record["settings"]["text_field"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"the record of {scores} is damaged ({type(error).__name__}: {error}). Run the same score command again; "
+            "it writes the record anew and keeps the parts that are whole."
+        ) from None
 
 
 def _check_finished(record: dict[str, Any], scores: Path) -> None:
