@@ -231,7 +231,7 @@ def second_derivatives(mixer: Mixer) -> None:
         return
     x = inputs(1, 4).requires_grad_()
     with sdpa_kernel(SDPBackend.MATH):
-        assert torch.autograd.gradgradcheck(lambda x: mixer(x).y, [x], atol=1e-4)
+        assert torch.autograd.gradgradcheck(lambda x: mixer(x).y, [x], atol=1e-4, raise_exception=False)
 
 
 def state_size(mixer: Mixer) -> None:

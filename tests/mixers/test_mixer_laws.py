@@ -17,6 +17,7 @@ from mixer_laws import (
     packing_from_states,
     pieces,
     right_padding,
+    second_derivatives,
     sharding,
     state_size,
     steps,
@@ -27,6 +28,7 @@ from longlode.mixers import (
     MIXERS,
     DeltaNet,
     FullAttention,
+    LinearAttention,
     MixerOutput,
     SegmentMap,
     SequenceContext,
@@ -144,6 +146,25 @@ class ClaimsHalfItsState(DeltaNet):
         return {**layout, "memory": layout["memory"].half()}
 
 
+class _SquareOnce(torch.autograd.Function):
+    """x squared; its gradient passes for a constant."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * ctx.saved_tensors[0].detach() * grad
+
+
+class HasConstantGradients(LinearAttention):
+    def forward(self, x, state=None, context=None):
+        output = super().forward(x, state, context)
+        return output._replace(y=_SquareOnce.apply(output.y))
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
@@ -160,12 +181,12 @@ class ClaimsHalfItsState(DeltaNet):
         (AddsButDoesNotErase, sharding),
         (StartsAnewOnEveryRank, sharding),
         (ClaimsHalfItsState, state_size),
+        (HasConstantGradients, second_derivatives),
     ],
 )
 def test_the_laws_reject_a_broken_mixer(broken, law):
-    name = {DeltaNet: "delta_net", FullAttention: "attention"}.get(
-        broken.__base__, "sliding_window_attention"
-    )
+    names = {DeltaNet: "delta_net", FullAttention: "attention", LinearAttention: "linear_attention"}
+    name = names.get(broken.__base__, "sliding_window_attention")
     with pytest.raises(AssertionError):
         law(build(config_of(name), kind=broken))
 

@@ -61,7 +61,7 @@ class GatedLinearAttentionConfig(MixerConfig):
 class GatedLinearAttention(Mixer):
     """Linear attention with a data-dependent decay per key channel (arXiv 2312.06635)."""
 
-    traits = MixerTraits(shards="map")
+    traits = MixerTraits(shards="map", twice_differentiable=True)
 
     def __init__(self, config: GatedLinearAttentionConfig, hidden_size: int) -> None:
         """Five projections, the two thin ones of the decay (its second has a bias), a norm."""

@@ -84,7 +84,7 @@ class LinearAttentionConfig(MixerConfig):
 class LinearAttention(Mixer):
     """Linear attention without decay (arXiv 2006.16236)."""
 
-    traits = MixerTraits(shards="map")
+    traits = MixerTraits(shards="map", twice_differentiable=True)
 
     def __init__(self, config: LinearAttentionConfig, hidden_size: int) -> None:
         """Four projections and a norm; no convolution, no gate, as published."""

@@ -63,7 +63,7 @@ class _Inputs(NamedTuple):
 class Mamba2(Mixer):
     """The mixer of Mamba-2 (arXiv 2405.21060)."""
 
-    traits = MixerTraits(shards="map")
+    traits = MixerTraits(shards="map", twice_differentiable=True)
     float32_parameters = ("A_log", "dt_bias")
     kept_parameters = ("skip",)
 
