@@ -353,7 +353,8 @@ class Recipes(Kind):
     name = "recipe"
 
     def prepare(self, template: Path) -> None:
-        """Nothing."""
+        """Import what recipes need: in a child, on a busy machine, that alone may take longer than a mutant may."""
+        import longlode.train  # noqa: F401
 
     def try_one(self, draw: random.Random, template: Path, place: Path) -> str:
         """See `Kind.try_one`."""
