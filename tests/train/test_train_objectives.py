@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from longlode.core.batch import Batch
-from longlode.core.errors import ConfigError
+from longlode.core.errors import ConfigError, LonglodeError
 from longlode.core.records import read_jsonl
 from longlode.train import train
 from longlode.train.loop import micro_batches, training_step
@@ -184,28 +184,120 @@ def test_objectives_from_elsewhere_are_used_and_what_they_say_is_logged(tiny, tm
     assert rows[0]["loss"] == pytest.approx(first["loss"] + 2.0 * size)
 
 
-def test_what_a_model_says_besides_is_minimised_and_logged(tiny, tmp_path):
+class Balanced(LlamaForCausalLM):
     """A stand-in for a mixture of experts: its output has an auxiliary loss and a metric."""
 
-    class Balanced(LlamaForCausalLM):
-        def forward(self, *args, **options):
-            output = super().forward(*args, **options)
-            output["aux_loss"] = self.lm_head.weight.square().sum()
-            output["metrics"] = {"layer_0.load": torch.tensor(0.25)}
-            return output
+    def forward(self, *args, **options):
+        output = super().forward(*args, **options)
+        output["aux_loss"] = self.lm_head.weight.square().sum()
+        output["metrics"] = {"layer_0.load": torch.tensor(0.25)}
+        return output
 
-    recipe, config = tiny.recipe("run.steps=1"), llama().config
-    torch.manual_seed(0)
-    model = Balanced(config)
-    size = float(model.lm_head.weight.detach().square().sum())
-    train(model, tiny.batches, recipe, tmp_path / "run", data_fingerprint="d")
-    (row,) = read_jsonl(tmp_path / "run/metrics.jsonl")
-    torch.manual_seed(0)
-    train(LlamaForCausalLM(config), tiny.batches, recipe, tmp_path / "plain", data_fingerprint="d")
-    (plain,) = read_jsonl(tmp_path / "plain/metrics.jsonl")
-    assert row["loss"] == pytest.approx(plain["loss"] + size, rel=1e-5)
-    assert row["aux_loss"] == pytest.approx(size)
+
+@pytest.mark.parametrize("coefficient", [None, 0.125])
+def test_what_a_model_says_besides_is_minimised_and_logged_apart(tiny, tmp_path, coefficient):
+    recipe, config = tiny.recipe("run.steps=2"), llama().config
+    if coefficient is not None:
+        config.router_aux_loss_coef = coefficient
+
+    def run(kind, folder):
+        torch.manual_seed(0)
+        model = kind(config)
+        size = float(model.lm_head.weight.detach().square().sum())
+        train(model, tiny.batches, recipe, folder, data_fingerprint="d")
+        rows = [row for row in read_jsonl(folder / "metrics.jsonl") if "loss" in row]
+        return size, rows, model.lm_head.weight.detach()
+
+    size, (row, *_), weight = run(Balanced, tmp_path / "run")
+    _, (plain, *_), plain_weight = run(LlamaForCausalLM, tmp_path / "plain")
+    assert row["loss"] == plain["loss"]
+    assert row["aux_loss"] == pytest.approx(size * (coefficient or 1.0))
     assert row["layer_0.load"] == 0.25
+    assert row["grad_norm"] != pytest.approx(plain["grad_norm"], rel=1e-3)
+    assert not torch.equal(weight, plain_weight)
+
+
+def mixture(tiny, aux_weight, *overrides):
+    layer = f"{{mixer = 'mixture_of_memories', num_active = 1, aux_weight = {aux_weight}}}"
+    return tiny.recipe("model.mixers=none", f"model.layers=[{layer}, {layer}]", "run.log_every=2", *overrides)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_mixture_of_memories_in_a_run(tiny, tmp_path, packed):
+    """Its auxiliary losses add up in aux_loss, the loss is that of the next token, held-out text has neither."""
+
+    def run(aux_weight):
+        folder, recipe = tmp_path / f"{aux_weight}", mixture(tiny, aux_weight)
+        model = tiny.model(recipe)
+        batches = tiny.packed_batches if packed else tiny.batches
+        train(model, batches, recipe, folder, data_fingerprint="d", heldout=tiny.heldout)
+        return read_jsonl(folder / "metrics.jsonl"), model
+
+    rows, model = run(0.5)
+    logged = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in logged] == [2, 4, 6, 8, 10]
+    for row in logged:
+        parts = [row[f"layer_{n}.load_balance"] for n in (0, 1)]
+        assert row["aux_loss"] == pytest.approx(sum(parts), rel=1e-5)
+        assert all(part > 0 for part in parts)
+        assert all(0.25 <= row[f"layer_{n}.largest_load"] <= 1 for n in (0, 1))
+    (heldout,) = [row for row in rows if "eval_loss" in row]
+    summed = sum(NextToken().losses(model, batch).summed.item() for batch in tiny.heldout())
+    assert heldout["eval_loss"] == pytest.approx(summed / heldout["eval_tokens"], rel=1e-5)
+    assert not any(name.startswith(("aux", "layer_")) for name in heldout)
+    without, plain = run(0.0)
+    assert without[0]["aux_loss"] == 0
+    assert any(not torch.equal(*pair) for pair in zip(model.parameters(), plain.parameters(), strict=True))
+
+
+def test_the_logged_loss_of_a_mixture_is_that_of_the_next_token(tiny):
+    """Before the first step it does not depend on the weight of the auxiliary loss; the gradient does."""
+    results = []
+    for weight, *overrides in ((0.5,), (0.5, "data.micro_batch_size=1"), (0.0,)):
+        recipe = mixture(tiny, weight, *overrides)
+        model = tiny.model(recipe)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        results.append(training_step(model, tiny.batch(0), optimizer, 0.0, recipe))
+    balanced, in_parts, plain = results
+    assert balanced.loss == plain.loss == pytest.approx(in_parts.loss, rel=1e-6)
+    assert balanced.grad_norm != pytest.approx(plain.grad_norm, rel=1e-4)
+    assert float(balanced.metrics["aux_loss"]) > 0.5
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_auxiliary_loss_counts_by_the_weight_of_the_labels(tiny, weighted):
+    """Its gradient is that of the mean loss and it together."""
+    recipe = mixture(tiny, 0.5)
+    model = tiny.model(recipe).train()
+    batch = packed_batch(tiny, weighted)
+    parameter = model.model.layers[0].attn.router.weight
+    found = NextToken().losses(model, batch)
+    (got,) = torch.autograd.grad((found.summed + found.auxiliary) / batch.total_weight, parameter)
+    options = {"cu_seqlens": torch.from_numpy(batch.cu_seqlens), "use_cache": False}
+    output = model.model(torch.from_numpy(batch.tokens), **options)
+    nats = torch.nn.functional.cross_entropy(
+        model.lm_head(output.last_hidden_state)[0], torch.from_numpy(batch.labels[0]), reduction="none"
+    )
+    counts = torch.ones_like(nats) if batch.weights is None else torch.from_numpy(batch.weights[0])
+    mean = (nats * counts).sum() / batch.total_weight
+    (want,) = torch.autograd.grad(mean + output.aux_loss, parameter)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endless(NextToken):
+    """An auxiliary loss without a gradient, and not finite."""
+
+    name: ClassVar[str] = "endless"
+
+    def losses(self, model, batch):
+        return replace(super().losses(model, batch), auxiliary=torch.tensor(float("inf")))
+
+
+def test_an_auxiliary_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
+    recipe = tiny.recipe(f"optim.objective={__name__}:Endless")
+    with pytest.raises(LonglodeError, match=r"Step 1 .*, auxiliary loss inf and gradient norm"):
+        train(tiny.model(recipe), tiny.batches, recipe, tmp_path / "run", data_fingerprint="d")
 
 
 def test_names_and_options_are_checked():

@@ -168,7 +168,7 @@ def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> st
         if not taken or state.step % recipe.run.log_every == 0 or state.step == recipe.num_steps:
             run.log(row | {name: float(value) for name, value in result.metrics.items()})
         if not taken:
-            _judge_skip(session, loss, grad_norm)
+            _judge_skip(session, result)
         if session.on_step is not None:
             session.on_step(row)
         if recipe.run.eval_every and state.step % recipe.run.eval_every == 0:
@@ -184,13 +184,13 @@ class StepResult:
     """What a step gave."""
 
     loss: float
-    """The objective over the whole batch; nats per label for next_token."""
+    """The objective over the whole batch, auxiliary losses not included; nats per label for next_token."""
     grad_norm: float
     """L2 norm of the gradient before clipping."""
     taken: bool
-    """False if loss or gradient was not finite: then weights and moments are as before."""
+    """False if a loss or the gradient was not finite: then weights and moments are as before."""
     metrics: dict[str, Tensor]
-    """What the model or the objective says besides, means over the labels."""
+    """What the model or the objective says besides, means over the labels; `aux_loss` is minimised with the loss."""
 
 
 def training_step(
@@ -205,19 +205,24 @@ def training_step(
     model.train()
     optimizer.zero_grad(set_to_none=True)
     rows = recipe.data.micro_batch_size or recipe.data.batch_size
-    weight, losses = objective.weight(batch), []
+    weight, losses, auxiliaries = objective.weight(batch), [], []
     metrics: dict[str, Tensor] = {}
     for part in micro_batches(batch, rows, recipe.data.length):
         with _autocast(model, recipe.run.dtype):
             found = objective.losses(model, part)
         share = found.summed / weight
-        torch.autograd.backward(share)
+        auxiliary = None if found.auxiliary is None else found.auxiliary / weight
+        torch.autograd.backward(share if auxiliary is None else share + auxiliary)
         losses.append(share.detach())
+        if auxiliary is not None:
+            auxiliaries.append(auxiliary.detach())
         for name, value in found.metrics.items():
             metrics[name] = metrics.get(name, 0) + value.detach() * (part.num_tokens / batch.num_tokens)
     loss = torch.stack(losses).sum()
+    if auxiliaries:
+        metrics["aux_loss"] = torch.stack(auxiliaries).sum()
     norm = gradient_norm(model)
-    taken = all_ranks_finite(loss, norm)
+    taken = all_ranks_finite(loss, norm, *auxiliaries)
     if taken:
         clip_gradients(model, norm, recipe.optim.clip_norm)
         for group in optimizer.param_groups:
@@ -309,7 +314,7 @@ def _checkpoint_due(run: RunSection, step: int, seconds_since: float) -> bool:
     return by_step or (run.checkpoint_seconds is not None and seconds_since >= run.checkpoint_seconds)
 
 
-def _judge_skip(session: Session, loss: float, grad_norm: float) -> None:
+def _judge_skip(session: Session, result: StepResult) -> None:
     """Raise if the recipe does not allow (any more) steps to be left out."""
     state, optim, saved = session.state, session.recipe.optim, session.run.saved_step
     if optim.on_nonfinite == "skip" and state.skips <= optim.max_skips:
@@ -318,14 +323,15 @@ def _judge_skip(session: Session, loss: float, grad_norm: float) -> None:
         why = f"{state.skips} steps were left out, expected at most optim.max_skips = {optim.max_skips}"
         what = "Lower optim.lr, or raise optim.max_skips"
     else:
-        why = "both must be finite"
+        why = "they must be finite"
         what = 'Lower optim.lr or optim.clip_norm, look at that batch, or set optim.on_nonfinite = "skip"'
     newest = (
         f"the newest checkpoint is of step {saved}" if saved is not None else "there is no checkpoint yet"
     )
+    beside = f", auxiliary loss {float(result.metrics['aux_loss'])}" if "aux_loss" in result.metrics else ""
     raise LonglodeError(
         f"Step {state.step} (batch {state.step - 1} of the data, seed {session.recipe.run.seed}) gave "
-        f"loss {loss} and gradient norm {grad_norm}: {why}. "
+        f"loss {result.loss}{beside} and gradient norm {result.grad_norm}: {why}. "
         f"The step was not taken, nothing of it was saved; {newest}. {what}."
     )
 

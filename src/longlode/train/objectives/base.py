@@ -17,12 +17,15 @@ from longlode.core.plugins import Registry
 class Losses:
     """What a part of a step's batch gives.
 
-    summed: the loss, not yet divided, a scalar whose gradient is the step's; auxiliary losses of the model are in it.
+    summed: the loss, not yet divided, a scalar; what is logged as `loss`.
     metrics: numbers worth logging, by name, means over the labels of the part.
+    auxiliary: what is minimised beside `summed` (load balance of a router), a scalar, not yet divided either; None:
+      nothing. It is logged apart, as `aux_loss`.
     """
 
     summed: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    auxiliary: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,8 @@ class Objective(ABC):
     """A loss over batches. The fields of a subclass, a frozen dataclass too, are its options: typed, with defaults.
 
     The loss of a step is the sum of `losses(part).summed` over the parts of its batch, divided by `weight(batch)`, so
-    that it does not depend on how the batch was cut for memory.
+    that it does not depend on how the batch was cut for memory; its auxiliary loss likewise. The gradient is that of
+    both together.
     """
 
     name: ClassVar[str]

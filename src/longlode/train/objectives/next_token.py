@@ -36,19 +36,13 @@ def _of_ours(model: PreTrainedModel, batch: Batch) -> Losses:
     inputs = {"input_ids": torch.from_numpy(batch.tokens).to(device)}
     if batch.cu_seqlens is not None:
         inputs["cu_seqlens"] = torch.from_numpy(batch.cu_seqlens).to(device)
-    if batch.weights is None:
-        # One kept position: held-out losses need no logits, and those of a whole batch may not fit in memory.
-        output = model(**inputs, shift_labels=labels, num_items_in_batch=1, use_cache=False, logits_to_keep=1)
-        return Losses(output.loss, _metrics(output))
     output = model.model(**inputs, use_cache=False)
-    importance = torch.from_numpy(batch.weights).to(device)
+    importance = None if batch.weights is None else torch.from_numpy(batch.weights).to(device)
+    # From hidden states: held-out losses need no logits either, and those of a whole batch may not fit in memory.
     summed = next_token_loss(
         output.last_hidden_state, model.lm_head, labels, num_items=1, importance=importance
     )
-    auxiliary = getattr(output, "aux_loss", None)
-    if auxiliary is not None and model.training:
-        summed = summed + batch.total_weight * auxiliary
-    return Losses(summed, _metrics(output))
+    return _with_sides(summed, batch, output)
 
 
 def _of_others(model: PreTrainedModel, batch: Batch) -> Losses:
@@ -68,18 +62,18 @@ def _of_others(model: PreTrainedModel, batch: Batch) -> Losses:
     )
     if batch.weights is not None:
         nats = nats * torch.from_numpy(batch.weights).to(device).flatten()
-    summed = nats.sum()
-    auxiliary = getattr(output, "aux_loss", None)
-    if isinstance(auxiliary, Tensor) and model.training:
-        scale = getattr(model.config, "router_aux_loss_coef", 1.0)
-        summed = summed + batch.total_weight * scale * auxiliary
-    return Losses(summed, _metrics(output))
+    return _with_sides(nats.sum(), batch, output, getattr(model.config, "router_aux_loss_coef", 1.0))
 
 
-def _metrics(output: object) -> dict[str, Tensor]:
-    """What a model's output says of itself, and its auxiliary loss."""
-    found = dict(getattr(output, "metrics", None) or {})
+def _with_sides(summed: Tensor, batch: Batch, output: object, scale: float = 1.0) -> Losses:
+    """The summed loss, and what else the model's output holds: its auxiliary loss, times `scale`, and metrics.
+
+    An auxiliary loss is a mean over the batch: among parts of a batch it counts by their labels.
+    """
     auxiliary = getattr(output, "aux_loss", None)
     if isinstance(auxiliary, Tensor):
-        found["aux_loss"] = auxiliary
-    return {name: value.detach() for name, value in found.items()}
+        auxiliary = batch.total_weight * scale * auxiliary
+    else:
+        auxiliary = None  # a model that was not asked for its router's logits may have 0 here
+    metrics = getattr(output, "metrics", None) or {}
+    return Losses(summed, {name: value.detach() for name, value in metrics.items()}, auxiliary)
