@@ -2,14 +2,16 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from longlode.api.results import read_result
 from longlode.mining import make_scorer, score
 from longlode.mining.distance_profile import Octave, Profile
 from longlode.mining.gate import Verdict
-from longlode.mining.scorers.profile import FarContext, described, score_of
+from longlode.mining.scorers.profile import COLUMNS, FarContext, score_of
 
 
 def far(log_odds: float, *gains: float) -> FarContext:
@@ -41,17 +43,35 @@ def test_the_row_says_what_was_found() -> None:
     assert found.gain_nats == pytest.approx(0.037)
     assert found.score_se is not None
     assert found.score_se > 0
-    assert "dependency 4096 tokens" in found.reason
-    assert "4k +0.001" in found.reason
-    assert "foreign:en" in found.reason
-    assert "two-halves" in described(far(-3, 0.1))
-    assert "two-halves" not in found.reason
+    assert found.reason == ""
+    assert found.extras == {
+        **{"far_1k": 0.06, "far_2k": 0.05, "far_4k": 0.001},
+        **{"far_1k_se": 0.01, "far_2k_se": 0.01, "far_4k_se": 0.01},
+        **{"dependency_tokens": 4096, "gate": 3, "control": "foreign:en", "rival": "two-halves"},
+    }
+
+
+def test_the_reason_says_what_puts_a_score_in_doubt() -> None:
+    assert "two-halves" in score_of(far(-3, 0.1)).reason
+    foreign = far(3, 0.1)
+    own = replace(foreign, profile=replace(foreign.profile, control="own"))
+    assert "own rate" in score_of(own).reason
+
+
+def test_every_octave_has_a_column_and_its_error() -> None:
+    names = [column.name for column in COLUMNS]
+    for name in ("1k", "2k", "4k", "8k", "16k", "32k", "64k"):
+        assert {f"far_{name}", f"far_{name}_se"} <= set(names)
+    assert all(column.doc for column in COLUMNS)
 
 
 def test_short_texts_are_too_short() -> None:
     scorer = make_scorer("profile")
     for text in ("", "a few words", "one two three " * 170):  # over 500 words, but no octave
-        assert score_of(scorer.digest(text)).status == "too_short"
+        found = score_of(scorer.digest(text))
+        assert found.status == "too_short"
+        assert "dependency_tokens" not in found.extras
+    assert "gate" in found.extras  # of the last text, which has a verdict and no octave
 
 
 def test_documents_are_scored_by_the_engine_without_a_reader(tmp_path: Path) -> None:
@@ -63,3 +83,10 @@ def test_documents_are_scored_by_the_engine_without_a_reader(tmp_path: Path) -> 
     result = score(tmp_path / "in.jsonl", tmp_path / "scores", scorer=make_scorer("profile"))
     assert result.counts["ok"] == 1
     assert result.counts["too_short"] == 1
+    rows = read_result(tmp_path / "scores").table().to_pylist()
+    long = next(row for row in rows if row["status"] == "ok")
+    assert isinstance(long["extras.far_1k"], float)
+    assert long["extras.far_64k"] is None
+    assert isinstance(long["extras.dependency_tokens"], int)
+    assert long["extras.control"]
+    assert long["extras.rival"]

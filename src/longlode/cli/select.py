@@ -30,7 +30,10 @@ def select(
         str, typer.Option(help="Take the fraction within each of: length, source (comma-separated).")
     ] = "",
     column: Annotated[
-        str, typer.Option(help="The column of the scores to go by; score_low: score - 2 score_se.")
+        str,
+        typer.Option(
+            help="The column of the scores to go by, also extras.NAME; score_low: score - 2 score_se."
+        ),
     ] = "score",
     overwrite: Overwrite = False,
 ) -> None:

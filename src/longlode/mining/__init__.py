@@ -8,6 +8,7 @@ May import: core, corpus.
 Start reading: `dependency.py` (the formulas), then `scorers/base.py` and `engine.py`.
     reader.py, segments.py, sampling.py   what is read: the model's three calls, segments, what chance decides
     scorers/                           what the readings mean, one file each
+    extras.py                             columns of a scorer's own
     order.py, seams.py, background.py     what the default score is made of: order, cuts, words of text at large
     coherence.py                          the default score: features, factors, weights
     baselines.py, announcements.py        signals without a model; the words behind the order contrast
@@ -23,6 +24,7 @@ from longlode.mining.reader import AttendingReader, ContinuingReader, Reader
 from longlode.mining.scorers import (
     SCORERS,
     DocumentScore,
+    ExtraColumn,
     PairPlan,
     Scorer,
     SegmentedDocument,
@@ -37,6 +39,7 @@ __all__ = [
     "AttendingReader",
     "ContinuingReader",
     "DocumentScore",
+    "ExtraColumn",
     "PairPlan",
     "RaceRule",
     "Reader",

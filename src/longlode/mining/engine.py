@@ -21,6 +21,7 @@ from longlode.core.names import printable
 from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import remove_leftovers, write_record
 from longlode.corpus import Unit, plan
+from longlode.mining.extras import describe_extras, extra_fields
 from longlode.mining.parts import PARTS_FOLDER, PartInfo, part_path, read_info
 from longlode.mining.pool import run_tasks
 from longlode.mining.reader import Reader
@@ -169,7 +170,8 @@ def with_tokens(
 def check_run(
     scorer: Scorer, make_reader: Callable[[], Reader] | None, reader_fingerprint: str, num_workers: int
 ) -> None:
-    """Raises: ConfigError for a number of workers or a missing reader that no run can be made with."""
+    """Raises: ConfigError for a number of workers, a missing reader or extra columns that no run can be made with."""
+    extra_fields(scorer.extra_columns)
     if num_workers < 1:
         raise ConfigError(f"num_workers is {num_workers}; expected at least 1.")
     if scorer.needs_reader and (make_reader is None or not reader_fingerprint):
@@ -293,6 +295,7 @@ def conclude(
         **spec.identity(),
         **sums,
         **({} if race is None else {"race": race}),
+        **({"extras": extras} if (extras := describe_extras(spec.scorer.extra_columns)) else {}),
         complete=summary.complete,
         num_units=summary.num_units,
         num_reused=num_reused,

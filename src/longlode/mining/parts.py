@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from longlode.core.records import atomic_path
+from longlode.mining.extras import ExtraColumn, extra_fields
 
 PARTS_FOLDER = "parts"
 PART_FORMAT = 3
@@ -48,7 +49,8 @@ COLUMNS = pa.schema(
     ]
 )
 """The columns of a part, in order. num_segments counts the whole segments of the document, read or not.
-score_se is the last, so that the columns before it stay where readers of older parts expect them.
+score_se is the last, so that the columns before it stay where readers of older parts expect them; the scorer's
+extra columns come after it, pairs last.
 """
 
 PAIRS_FIELD = pa.field(
@@ -95,9 +97,19 @@ def part_path(out: Path, fingerprint: str) -> Path:
     return out / PARTS_FOLDER / f"{fingerprint}.parquet"
 
 
-def write_part(path: Path, rows: Sequence[dict[str, Any]], info: PartInfo, *, keep_pairs: bool) -> None:
-    """Write a part: temporary name, fsync, rename. Equal arguments give equal bytes (same pyarrow)."""
-    schema = COLUMNS.append(PAIRS_FIELD) if keep_pairs else COLUMNS
+def write_part(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    info: PartInfo,
+    *,
+    keep_pairs: bool,
+    extras: Sequence[ExtraColumn] = (),
+) -> None:
+    """Write a part: temporary name, fsync, rename. Equal arguments give equal bytes (same pyarrow).
+
+    Args: extras, the scorer's own columns.
+    """
+    schema = pa.schema([*COLUMNS, *extra_fields(extras), *([PAIRS_FIELD] if keep_pairs else [])])
     about = orjson.dumps(info, option=orjson.OPT_SORT_KEYS)
     table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata({_METADATA_KEY: about}))
     with atomic_path(path) as temporary:

@@ -187,7 +187,13 @@ class RaceRounds:
                     tokens_alone=sum(one.tokens_alone for one in infos),
                     tokens_given=sum(one.tokens_given for one in infos),
                 )
-                write_part(path, self._rows(number), info, keep_pairs=self._spec.settings.keep_pairs)
+                write_part(
+                    path,
+                    self._rows(number),
+                    info,
+                    keep_pairs=self._spec.settings.keep_pairs,
+                    extras=self._scorer.extra_columns,
+                )
             tally.add(info)
         remove_leftovers(self._spec.out / PARTS_FOLDER)
         return tally
@@ -196,8 +202,9 @@ class RaceRounds:
         """The rows of a unit, each scored from all its pairs."""
         rows: list[dict[str, Any]] = []
         found: list[list[np.ndarray]] = []
+        columns = [*COLUMNS.names, *(extra.column for extra in self._scorer.extra_columns)]
         for part in self._parts[unit]:
-            read = pq.read_table(part.path, columns=COLUMNS.names, partitioning=None).to_pylist()
+            read = pq.read_table(part.path, columns=columns, partitioning=None).to_pylist()
             if part.rows is None:
                 rows, found = read, [[] for _ in read]
             for place, row, pairs in zip(part.places, read, read_pairs(part.path), strict=True):
@@ -213,7 +220,7 @@ class RaceRounds:
         """Fill the columns of a row from its pairs, in the order in which a run without a race lists them."""
         pairs = pairs[np.lexsort((pairs["j"], pairs["i"]))]
         found = self._scorer.finish_pairs(pairs["i"], pairs["j"], *perplexities(pairs), row["num_segments"])
-        row |= score_fields(found)
+        row |= score_fields(found, self._scorer)
         if self._spec.settings.keep_pairs:
             row["pairs"] = [dict(zip(PAIR_FIELDS, pair, strict=True)) for pair in pairs.tolist()]
 

@@ -15,6 +15,7 @@ from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_file, full_path
 from longlode.core.records import atomic_path, read_record, remove_leftovers
 from longlode.corpus import Document, Unit, Unreadable, check_output_path, read_unit, write_documents
+from longlode.mining.extras import PREFIX
 from longlode.mining.part_queries import query_parts
 from longlode.mining.parts import PARTS_FOLDER, SCORE_COLUMNS, read_info
 from longlode.mining.selection_files import dropped_path, read_selection, selection_folder, write_selection
@@ -100,10 +101,25 @@ class _Rule:
                 "score_se says how sure a score is, not how good: the best by it would be the most uncertain. Select "
                 f"by {SURE!r}, score - 2 score_se, to keep what surely scores high."
             )
-        if self.column not in _NUMERIC:
+
+    def check_column(self, record: dict[str, Any]) -> None:
+        """Raises: ConfigError for a column that scores with this record do not have, or that holds no numbers."""
+        extras = record.get("extras", {})
+        known = [*_NUMERIC, *(PREFIX + name for name, extra in extras.items() if extra["dtype"] != "str")]
+        if self.column in known:
+            return
+        if extras.get(self.column.removeprefix(PREFIX), {}).get("dtype") == "str":
             raise ConfigError(
-                f"there is no column {self.column!r} to select by; choose one of {', '.join(_NUMERIC)}."
+                f"the column {self.column!r} holds names, so there is no best by it; choose one of {', '.join(known)}."
             )
+        raise ConfigError(
+            f"there is no column {self.column!r} to select by; choose one of {', '.join(known)}."
+        )
+
+    def value_sql(self) -> str:
+        """What a row is ranked by, as SQL."""
+        quoted = self.column.replace('"', '""')  # a dot in a bare name would ask for a field of a struct
+        return _EXPRESSIONS.get(self.column, f'"{quoted}"')
 
     def to_json(self) -> dict[str, Any]:
         """The rule as the record has it."""
@@ -130,14 +146,15 @@ def select(
     Writes: `out` (.jsonl, .jsonl.gz, .jsonl.zst, .parquet): the records in input order with all their fields
       and `score`; what lies beside it, every row left out with its reason among it, is said in `selection_files`.
     Args: scores, the output folder of `score`; out; top or min_score; by, of "length", "source"; column, a
-      numeric column of the parts, or "score_low", score - 2 score_se; overwrite, replace a file that is there, unless
-      it is this selection made before, which may always be made again.
+      numeric column of the parts, extras.NAME among them, or "score_low", score - 2 score_se; overwrite, replace a
+      file that is there, unless it is this selection made before, which may always be made again.
     Raises: InputError when the run is not finished, nothing is selected, an input has changed since, `out` is there
       already, or it lies over or inside what it comes from; ConfigError for a rule that makes no sense.
     """
     rule = _Rule(top, min_score, tuple(by), column)
     scores, out = full_path(scores), full_path(out)
     record = read_record(scores, "scores")
+    rule.check_column(record)
     check_output_path(out)
     _check_sound(record, scores)
     _check_finished(record, scores)
@@ -330,7 +347,7 @@ def _is_this(path: Path, scores: Path, rule: _Rule) -> bool:
 def _rank(base: duckdb.DuckDBPyConnection, parts: Sequence[Path], rule: _Rule) -> None:
     """Make the table `ranked`: every row once, `kind` and `why` null where it is selected."""
     groups = ", ".join(BUCKETS[name] for name in rule.by)
-    value = _EXPRESSIONS.get(rule.column, rule.column)
+    value = rule.value_sql()
     base.execute(
         "CREATE TABLE part_numbers AS SELECT unnest(?) AS name, unnest(range(?)) AS part",
         [[str(path) for path in parts], len(parts)],

@@ -17,6 +17,7 @@ from longlode.core.fingerprints import text_fingerprint
 from longlode.corpus import Document, Unit, Unreadable, read_unit
 from longlode.mining import pulse
 from longlode.mining.baselines import gzip_ratio, repetition
+from longlode.mining.extras import extra_values
 from longlode.mining.parts import SCORE_COLUMNS
 from longlode.mining.reader import Reader
 from longlode.mining.reading import BatchSize, Job, Readings, read_jobs, read_windows
@@ -333,21 +334,24 @@ def _finish(one: _Planned, readings: Readings, work: Work) -> None:
     doc = replace(one.doc, attention=readings.attention)
     result = work.scorer.finish(doc, one.plan, readings.alone, readings.given)
     _check_result(result, work.scorer)
-    row = score_fields(result)
+    row = score_fields(result, work.scorer)
     if work.settings.keep_pairs and not work.scorer.needs_windows:
         row["pairs"] = _pair_rows(one, readings)
     one.entry.row |= row
     _close(one.entry, result.status, result.reason)
 
 
-def score_fields(result: DocumentScore) -> dict[str, Any]:
-    """The columns of a row that a scorer fills, as they are stored."""
+def score_fields(result: DocumentScore, scorer: Scorer) -> dict[str, Any]:
+    """The columns of a row that a scorer fills, as they are stored.
+
+    Raises: ConfigError for extras that the scorer has not declared so.
+    """
     row: dict[str, Any] = {"num_pairs": result.num_pairs}
     for name in ("strength_mean", "strength_max_mean", "gain_nats", "specificity_mean", "score_se"):
         value = getattr(result, name)
         row[name] = float(value) if value is not None and np.isfinite(value) else None
     row["score"] = float(result.score) if result.status == "ok" and result.score is not None else None
-    return row
+    return row | extra_values(result.extras, scorer.extra_columns, scorer.name)
 
 
 def _check_result(result: DocumentScore, scorer: Scorer) -> None:

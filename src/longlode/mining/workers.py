@@ -56,11 +56,7 @@ class WorkerSpec:
         scorer = scorer or self.scorer
         return {
             "settings": self.settings.identity(),
-            "scorer": {
-                "name": scorer.name,
-                "version": scorer.version,
-                "options": scorer.options(),
-            },
+            "scorer": scorer.identity(),
             "reader": self.reader_fingerprint if scorer.needs_reader else None,
             "threads": self.settings.threads if scorer.reads_model else None,
             "formulas_version": FORMULAS_VERSION,
@@ -95,7 +91,13 @@ class Worker:
                 tokens_given=result.tokens_given,
             )
             path = part_path(self._spec.out, task.fingerprint)
-            write_part(path, result.rows, info, keep_pairs=self._spec.settings.keep_pairs)
+            write_part(
+                path,
+                result.rows,
+                info,
+                keep_pairs=self._spec.settings.keep_pairs,
+                extras=self._spec.scorer.extra_columns,
+            )
         except Exception as error:  # this unit failed; the others go on, and a re-run tries it again
             return Outcome(task, None, f"{type(error).__name__}: {error}", self._work.size)
         return Outcome(task, info, "", self._work.size)

@@ -262,7 +262,8 @@ def _fact_tables(found: Sequence[Found]) -> list[tuple[str, list[tuple[str, str]
 
 
 def _provenance(found: Sequence[Found]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    skip = ("kind", "summary", "curves", "task_info", "findings", "compare")
+    # Extra columns are told by the headings of the tables of documents.
+    skip = ("kind", "summary", "curves", "task_info", "findings", "compare", "extras")
     return [(one.kind, one.name, facts(one.record, skip=skip)) for one in found]
 
 

@@ -162,6 +162,7 @@ def score_table(gathered: Gathered, scores: Found) -> pa.Table:
 def _part(path: Path) -> pa.Table:
     present = set(pq.read_schema(path).names)
     columns = [name for name in _SCORE_COLUMNS if name in present]
+    columns += sorted(name for name in present if name.startswith("extras."))
     # Without this, a folder called `name=value` would add a column or replace one.
     return pq.read_table(path, columns=columns, partitioning=None)
 

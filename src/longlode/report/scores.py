@@ -52,8 +52,9 @@ class Extreme:
 class ScoresView:
     """What the template needs of one scores folder.
 
-    scorer: what made the scores, "" where the record does not say. columns: those of SHOWN_COLUMNS that hold
-    anything; a scorer without a model knows no strengths. has_errors: whether a score has a standard error.
+    scorer: what made the scores, "" where the record does not say. columns: those of SHOWN_COLUMNS, and of the
+    scorer's own that the record says to show, that hold anything; a scorer without a model knows no strengths.
+    has_errors: whether a score has a standard error.
     """
 
     name: str
@@ -96,7 +97,7 @@ def scores_view(
     title = f"Distribution of scores, {found.name}"
     scorer = _scorer(found)
     label = f"score ({scorer})" if scorer else "score"
-    columns = [column for column in SHOWN_COLUMNS if _holds_any(table, column[0], good)]
+    columns = [one for one in (*SHOWN_COLUMNS, *_extras(found)) if _holds_any(table, one[0], good)]
     chart = histograms(groups, key=f"{key}-hist", title=title, x_label=label) if len(good) > 1 else None
     order = good[np.argsort(-score[good], kind="stable")]
     top = min(NUM_EXTREMES, max(1, len(order) // 2))
@@ -153,6 +154,21 @@ def _scorer(found: Found) -> str:
         given = settings.get("scorer")
     name = given.get("name") if isinstance(given, Mapping) else given
     return clipped(name, 40) if isinstance(name, str) else ""
+
+
+def _extras(found: Found) -> list[tuple[str, str, str]]:
+    """The numbers among the scorer's own columns that the record says to show, as SHOWN_COLUMNS."""
+    given = found.record.get("extras")
+    extras = given.items() if isinstance(given, Mapping) else ()
+    return [
+        (
+            f"extras.{name}",
+            clipped(name, 40),
+            clipped(f"{one.get('doc', '')} ({one.get('unit') or 'no unit'})", 200),
+        )
+        for name, one in extras
+        if isinstance(one, Mapping) and one.get("in_report") and one.get("dtype") in ("int", "float")
+    ]
 
 
 def _holds_any(table: pa.Table, name: str, rows: np.ndarray) -> bool:

@@ -7,6 +7,7 @@ May import: core, corpus, the files of mining that know no engine. Start reading
 from typing import Literal
 
 from longlode.core.plugins import Registry
+from longlode.mining.extras import ExtraColumn
 from longlode.mining.scorers.base import (
     MAX_SEGMENTS,
     DocumentScore,
@@ -42,6 +43,7 @@ __all__ = [
     "MAX_SEGMENTS",
     "SCORERS",
     "DocumentScore",
+    "ExtraColumn",
     "PairPlan",
     "Scorer",
     "SegmentedDocument",

@@ -5,13 +5,15 @@ document, reads the pairs of many documents together, and hands the readings bac
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from longlode.core.errors import ConfigError
 from longlode.corpus import Document
+from longlode.mining.extras import ExtraColumn
 from longlode.mining.sampling import sample_segments
 
 MAX_SEGMENTS = 256
@@ -131,6 +133,7 @@ class DocumentScore:
     score_se: standard error of the score, in its units, where the scorer knows one.
     status: "ok" | "too_short" | "skipped" | "failed"; reason: why, also for an "ok" that the reader should
       know of.
+    extras: values of the scorer's `extra_columns`, by name; None or absent where there is nothing to say.
     """
 
     score: float | None
@@ -142,6 +145,7 @@ class DocumentScore:
     score_se: float | None = None
     status: str = "ok"
     reason: str = ""
+    extras: Mapping[str, float | int | str | None] = field(default_factory=dict)
 
 
 class Scorer(ABC):
@@ -158,6 +162,7 @@ class Scorer(ABC):
     needs_pairs: True for those whose score is made of the `pairs` they sample: they refuse to read none.
     default_pairs: how many are read of a document unless told otherwise; 0 where the score needs none, so that no
       model is read.
+    extra_columns: columns of its own that it fills besides those of every scorer.
     """
 
     name: ClassVar[str]
@@ -170,6 +175,7 @@ class Scorer(ABC):
     needs_windows: ClassVar[bool] = False
     needs_pairs: ClassVar[bool] = False
     default_pairs: ClassVar[int] = 500
+    extra_columns: ClassVar[tuple[ExtraColumn, ...]] = ()
 
     def __init__(
         self, *, pairs: int | Literal["default"] | None = "default", max_segments: int = MAX_SEGMENTS
@@ -202,6 +208,12 @@ class Scorer(ABC):
     def options(self) -> dict[str, Any]:
         """What shapes the numbers besides name and version, as JSON; part of every result's name."""
         return {"pairs": self.pairs, "max_segments": self.max_segments}
+
+    def identity(self) -> dict[str, Any]:
+        """What names its results: name, version, options, and the extra columns where there are any, as JSON."""
+        extras = {column.name: column.dtype for column in self.extra_columns}
+        known = {"name": self.name, "version": self.version, "options": self.options()}
+        return known | ({"extras": extras} if extras else {})
 
     def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
         """Which of a document's `num_total` segments to keep, ascending: all, or `max_segments` at random."""

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from longlode.core.errors import InputError
-from longlode.mining.distance_profile import Profile, distance_profile
+from longlode.mining.distance_profile import OCTAVES, OwnControl, Profile, distance_profile
 from longlode.mining.distance_profile.profile import tokens_per_word
 from longlode.mining.distance_profile.tables import choose_control, packaged_tables, tables_fingerprint
+from longlode.mining.extras import ExtraColumn
 from longlode.mining.gate import Reading, Verdict
 from longlode.mining.gate.features import FEWEST_WORDS
 from longlode.mining.gate.model import packaged_gate
@@ -16,6 +17,42 @@ from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, Segmen
 
 UNIT_NATS = 0.01
 """Mean gain per octave, nats per token, that counts as one."""
+
+_OWN_RATE = (
+    "no table for its language: subtracted is the document's own rate of words, which leaves bursts alone"
+)
+
+
+def octave_name(first_tokens: int) -> str:
+    """Name of the column of an octave: "far_4k" for 4,096 to 8,192 tokens."""
+    return f"far_{first_tokens // 1024}k"
+
+
+def _octave_columns() -> tuple[ExtraColumn, ...]:
+    gains, errors = [], []
+    for first in OCTAVES:
+        name, reach = octave_name(first), f"{first // 1024}k to {first // 512}k tokens back"
+        about = (
+            f"what context {reach} adds; 0: no more than foreign text gives; null: the document is too short"
+        )
+        gains.append(ExtraColumn(name, "float", "nats per token", about))
+        error = f"standard error of {name}"
+        errors.append(ExtraColumn(f"{name}_se", "float", "nats per token", error, in_report=False))
+    return (*gains, *errors)
+
+
+COLUMNS = (
+    *_octave_columns(),
+    ExtraColumn(
+        "dependency_tokens", "int", "tokens", "distance up to which every octave pays; 0: not even the first"
+    ),
+    ExtraColumn("gate", "float", "nats", "log-odds that it is one text in its order; 0: as likely as not"),
+    ExtraColumn("control", "str", "", 'what was subtracted: "foreign:LANGUAGE", or "own" without a table'),
+    ExtraColumn(
+        "rival", "str", "", "family of texts that are not one that it is most like, whatever its gate"
+    ),
+)
+"""The extra columns."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +70,14 @@ class ProfileScorer(Scorer):
         score = z                                           z < 0
 
     So what the gate takes for one text in its order scores above 0 by what far context is worth to it, and everything
-    else below 0 by how surely it is not. gain_nats is m; `reason` gives the octaves, the dependency length, the control
-    that was subtracted and the gate's log-odds.
+    else below 0 by how surely it is not. gain_nats is m. The extra columns have the octaves, the dependency length, the
+    control that was subtracted and the gate's log-odds; `reason` says only what puts a score in doubt.
     """
 
     name: ClassVar[str] = "profile"
     min_segments: ClassVar[int] = 0
     needs_reader: ClassVar[bool] = False
+    extra_columns: ClassVar[tuple[ExtraColumn, ...]] = COLUMNS
 
     def options(self) -> dict[str, Any]:
         """What was fitted; neither pairs nor segments are read."""
@@ -71,9 +109,10 @@ class ProfileScorer(Scorer):
 
 def score_of(far: FarContext) -> DocumentScore:
     """The score; "too_short" without an octave or a verdict."""
-    mean, error = far.profile.mean_nats, far.profile.error_nats
+    mean, error, extras = far.profile.mean_nats, far.profile.error_nats, extras_of(far)
     if far.verdict is None or mean is None or error is None:
-        return DocumentScore(None, status="too_short", reason=f"under {FEWEST_WORDS} words or 1,280 tokens")
+        reason = f"under {FEWEST_WORDS} words or 1,280 tokens"
+        return DocumentScore(None, status="too_short", reason=reason, extras=extras)
     odds = far.verdict.log_odds
     if odds < 0:
         score, score_error = odds, None
@@ -81,17 +120,25 @@ def score_of(far: FarContext) -> DocumentScore:
         sure, value = np.tanh(odds / 2), mean / UNIT_NATS
         score = float(sure * np.logaddexp(0.0, value))
         score_error = float(sure / (1 + np.exp(-value)) * error / UNIT_NATS)
-    return DocumentScore(score, gain_nats=mean, score_se=score_error, reason=described(far))
-
-
-def described(far: FarContext) -> str:
-    """One line: dependency length, octaves, control, gate."""
-    octaves = ", ".join(
-        f"{octave.first_tokens // 1024}k {octave.gain_nats:+.3f}+-{octave.error_nats:.3f}"
-        for octave in far.profile.octaves
+    remarks = [f"not one text in its order: most like {far.verdict.looks_like}"] if odds < 0 else []
+    remarks += [_OWN_RATE] if far.profile.control == OwnControl.name else []
+    return DocumentScore(
+        score, gain_nats=mean, score_se=score_error, reason="; ".join(remarks), extras=extras
     )
-    found = f"dependency {far.profile.dependency_tokens} tokens; {octaves}; control {far.profile.control}"
+
+
+def extras_of(far: FarContext) -> dict[str, float | int | str | None]:
+    """Values of COLUMNS; none for a text too short for the gate, which was not measured."""
     if far.verdict is None:
-        return found
-    rival = f" (most like {far.verdict.looks_like})" if far.verdict.log_odds < 0 else ""
-    return f"{found}; gate {far.verdict.log_odds:+.1f}{rival}"
+        return {}
+    found: dict[str, float | int | str | None] = {
+        "gate": far.verdict.log_odds,
+        "rival": far.verdict.looks_like,
+        "control": far.profile.control,
+    }
+    for octave in far.profile.octaves:
+        name = octave_name(octave.first_tokens)
+        found |= {name: octave.gain_nats, f"{name}_se": octave.error_nats}
+    if far.profile.octaves:
+        found["dependency_tokens"] = far.profile.dependency_tokens
+    return found
