@@ -44,6 +44,11 @@ MORE = {
         "gated_delta_net",
         {"expand_v": 1.5, "use_output_gate": True},
     ),
+    "delta_net, grouped values": ("delta_net", {"num_heads": 2, "num_v_heads": 4}),
+    "gated_delta_net, grouped wide values, gated output": (
+        "gated_delta_net",
+        {"num_heads": 2, "num_v_heads": 6, "expand_v": 1.5, "use_output_gate": True},
+    ),
     "sliding_window_attention of one": ("sliding_window_attention", {"window": 1}),
     "attention, other heads, biases": (
         "attention",

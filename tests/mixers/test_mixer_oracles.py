@@ -43,8 +43,9 @@ def delta_layer(mixer, x, settings, gated):
             rows.append(silu(total))
         streams[name] = torch.stack(rows)
     output = torch.zeros_like(streams["v"])
-    for head in range(settings.num_heads):
-        S, part = torch.zeros(K, V, dtype=torch.float64), slice(head * K, (head + 1) * K)
+    for head in range(settings.value_heads):
+        key_head = head * settings.num_heads // settings.value_heads
+        S, part = torch.zeros(K, V, dtype=torch.float64), slice(key_head * K, (key_head + 1) * K)
         values = slice(head * V, (head + 1) * V)
         for t in range(T):
             q, k, v = streams["q"][t, part], streams["k"][t, part], streams["v"][t, values]
@@ -65,8 +66,15 @@ def delta_layer(mixer, x, settings, gated):
 
 @pytest.mark.parametrize("letter", ["D", "G"])
 @pytest.mark.parametrize("extras", [False, True])
-def test_delta_rule_layers(letter, extras):
-    mixer, x = build(letter, allow_neg_eigval=extras, use_output_gate=extras, expand_v=1.5 if extras else 1.0)
+@pytest.mark.parametrize("group", [1, 3])
+def test_delta_rule_layers(letter, extras, group):
+    mixer, x = build(
+        letter,
+        allow_neg_eigval=extras,
+        use_output_gate=extras,
+        expand_v=1.5 if extras else 1.0,
+        num_v_heads=group * SETTINGS.num_heads,
+    )
     want = delta_layer(mixer, x, mixer.config, letter == "G")
     torch.testing.assert_close(mixer(x[None]).y[0], want, rtol=0, atol=1e-12)
 

@@ -72,19 +72,19 @@ GATED = {
 def gated_tensors(fields):
     """Tensors as fla's GatedDeltaNet names and shapes them (fla/layers/gated_deltanet.py), drawn at random."""
     D, heads, K = fields["hidden_size"], fields["num_heads"], fields["head_dim"]
-    V = int(K * fields.get("expand_v", 2.0))
-    wide = {"q_proj": heads * K, "k_proj": heads * K, "v_proj": heads * V, "a_proj": heads, "b_proj": heads}
+    V, HV = int(K * fields.get("expand_v", 2.0)), fields.get("num_v_heads", heads)
+    wide = {"q_proj": heads * K, "k_proj": heads * K, "v_proj": HV * V, "a_proj": HV, "b_proj": HV}
     if fields.get("use_gate", True):
-        wide["g_proj"] = heads * V
+        wide["g_proj"] = HV * V
     shapes = {"model.embeddings.weight": (40, D), "model.norm.weight": (D,), "lm_head.weight": (40, D)}
     for n in range(fields["num_hidden_layers"]):
         layer, attn = f"model.layers.{n}", f"model.layers.{n}.attn"
         shapes |= {f"{layer}.{norm}.weight": (D,) for norm in ("attn_norm", "mlp_norm")}
         shapes |= {f"{layer}.mlp.{x}_proj.weight": (256, D) for x in ("gate", "up")}
-        shapes |= {f"{layer}.mlp.down_proj.weight": (D, 256), f"{attn}.o_proj.weight": (D, heads * V)}
+        shapes |= {f"{layer}.mlp.down_proj.weight": (D, 256), f"{attn}.o_proj.weight": (D, HV * V)}
         shapes |= {f"{attn}.{name}.weight": (width, D) for name, width in wide.items()}
-        shapes |= {f"{attn}.{x}_conv1d.weight": (heads * (V if x == "v" else K), 1, 4) for x in "qkv"}
-        shapes |= {f"{attn}.A_log": (heads,), f"{attn}.dt_bias": (heads,), f"{attn}.o_norm.weight": (V,)}
+        shapes |= {f"{attn}.{x}_conv1d.weight": (HV * V if x == "v" else heads * K, 1, 4) for x in "qkv"}
+        shapes |= {f"{attn}.A_log": (HV,), f"{attn}.dt_bias": (HV,), f"{attn}.o_norm.weight": (V,)}
     generator = torch.Generator().manual_seed(0)
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
@@ -152,7 +152,7 @@ def test_read_and_written_back_bit_for_bit(tmp_path, hybrid):
     }
 
 
-@pytest.mark.parametrize("changes", [{}, {"use_gate": False, "expand_v": 1.0}])
+@pytest.mark.parametrize("changes", [{}, {"use_gate": False, "expand_v": 1.0}, {"num_v_heads": 6}])
 def test_gated_read_and_written_back_bit_for_bit(tmp_path, changes):
     fields = GATED | changes
     tensors = gated_tensors(fields)
@@ -191,7 +191,9 @@ def test_parameters_that_we_lack_are_not_dropped(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"num_v_heads": 6}, "num_v_heads = 6"),
+        ({"num_v_heads": 4}, "num_v_heads = 4; expected a multiple of num_heads, 3"),
+        ({"num_v_heads": 1}, "num_v_heads = 1"),
+        ({"num_v_heads": 0}, "num_v_heads = 0"),
         ({"attn": {"layers": [1], "num_heads": 24}}, "have 1 numbers; rotary"),
         ({"use_short_conv": False}, "use_short_conv = False"),
     ],
@@ -224,6 +226,7 @@ def test_what_fla_leaves_out_is_flas_default():
         ({"expand_k": 2.0}, r"expand_k = 2.0; a longlode model has 1.0"),
         ({"model_type": "gla"}, "model_type is 'gla'; expected fla's delta_net or gated_deltanet"),
         ({"qk_norm": "sum"}, "qk_norm = 'sum'"),
+        ({"num_v_heads": 8}, "num_v_heads = 8; expected num_heads, 4, in a delta_net"),
         ({"attn": {"layers": [1], "num_heads": 4, "qk_norm": True}}, "attn has qk_norm = True"),
         (
             {"attn": [{"layers": [i], "num_heads": n} for i, n in ((0, 4), (1, 2))]},
@@ -250,6 +253,7 @@ def test_what_cannot_be_read_is_refused(changes, said):
         ({"mixers": "GA", "head_dim": 4}, "4 heads of 4"),
         ({"mixers": "DA", "attn_num_heads": 2, "attn_head_dim": 8}, "2 heads of 8"),
         ({"mixers": "GAS"}, "one kind of attention"),
+        ({"num_v_heads": 8}, "num_v_heads 8 and num_heads 4"),
     ],
 )
 def test_what_fla_has_no_place_for_is_refused(fields, said):

@@ -29,6 +29,7 @@ CASES = {
     "delta, other heads, biases": DELTA
     | {"attn": SPEC | {"num_heads": 2, "num_kv_heads": 1, "qkv_bias": True}},
     "gated": GATED,
+    "gated, grouped values": GATED | {"num_v_heads": 6},
     "gated, window": GATED | {"attn": SPEC},
 }
 
@@ -59,16 +60,19 @@ def silu(x):
 def recurrent(w, x, fields, gated):
     """fla's DeltaNet or GatedDeltaNet layer on x `[T, D]`, a token at a time."""
     heads = fields["num_heads"]
+    value_heads = fields.get("num_v_heads", heads)
     streams = []
     for name in "qkv":
         padded = torch.nn.functional.pad(x @ w[f"{name}_proj.weight"].T, (0, 0, 3, 0))
         taps = w[f"{name}_conv1d.weight"][:, 0]
         y = torch.stack([(padded[t : t + 4] * taps.T).sum(0) for t in range(len(x))])
-        streams.append(silu(y).view(len(x), heads, -1))
+        streams.append(silu(y).view(len(x), value_heads if name == "v" else heads, -1))
     q, k, v = streams
     q, k = (u / (u.square().sum(-1, keepdim=True) + 1e-6).sqrt() for u in (q, k))
+    # As fla: "... h d -> ... (h g) d".
+    q, k = (u.repeat_interleave(value_heads // heads, 1) for u in (q, k))
     beta = torch.sigmoid(x @ w["b_proj.weight"].T) * (2 if fields.get("allow_neg_eigval") else 1)
-    S, rows = torch.zeros(heads, k.shape[-1], v.shape[-1], dtype=x.dtype), []
+    S, rows = torch.zeros(value_heads, k.shape[-1], v.shape[-1], dtype=x.dtype), []
     for t in range(len(x)):
         if gated:
             rate = torch.nn.functional.softplus(x[t] @ w["a_proj.weight"].T + w["dt_bias"])

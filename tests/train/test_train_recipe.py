@@ -127,6 +127,7 @@ def test_every_key_of_the_model_section_reaches_the_mixers():
         "num_heads": 4,
         "head_dim": 10,
         "num_kv_heads": 3,
+        "num_v_heads": 8,
         "expand_v": 1.5,
         "window": 7,
         "conv_size": 3,
@@ -142,6 +143,7 @@ def test_every_key_of_the_model_section_reaches_the_mixers():
     layers = LonglodeConfig(vocab_size=9, **section.model_dump(exclude_none=True)).layer_configs
     delta, window = (layer.mixer.to_dict() for layer in layers)
     both = (
+        "num_v_heads",
         "expand_v",
         "conv_size",
         "allow_neg_eigval",

@@ -4,8 +4,9 @@
     o = delta_rule(q, k, v, beta, g);  y = Linear(RMSNorm per head (o))
 
 Gated DeltaNet adds the log-decay g = -exp(A_log) * softplus(Linear(x) + dt_bias), one number per head and
-token. The memory is a K x V matrix per head and the last W - 1 inputs of each
-convolution, however long the text.
+token. The memory is a K x V matrix per head of values and the last W - 1 inputs of each
+convolution, however long the text. A head of q and k may serve several heads of v (grouped values), each with beta, g
+and memory of its own.
 """
 
 from dataclasses import dataclass
@@ -42,6 +43,13 @@ class DeltaNetConfig(MixerConfig):
 
     num_heads: int = setting("H, heads.", least=1, shared="num_heads")
     head_dim: int = setting("K, numbers in a key.", least=1, shared="head_dim")
+    num_v_heads: int | None = setting(
+        "HV, heads of values, a multiple of H: each head of keys then serves HV / H of them (grouped values); "
+        "unset: H.",
+        None,
+        least=1,
+        shared="num_v_heads",
+    )
     expand_v: float = setting("V / K, width of a value over that of a key.", 1.0, shared="expand_v")
     conv_size: int = setting("W, tokens that the short convolutions see.", 4, least=2, shared="conv_size")
     allow_neg_eigval: bool = setting(
@@ -55,12 +63,22 @@ class DeltaNetConfig(MixerConfig):
     norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
 
     def __post_init__(self) -> None:
-        """See `MixerConfig`; values must have a whole number of entries."""
+        """See `MixerConfig`; values have a whole number of entries, and as many heads as keys or a multiple."""
         super().__post_init__()
+        if self.value_heads % self.num_heads:
+            raise ConfigError(
+                f"num_v_heads is {self.num_v_heads} and num_heads {self.num_heads}; expected as many, or a multiple "
+                "(each head of keys then serves several of values)."
+            )
         if self.expand_v <= 0 or self.value_dim != self.head_dim * self.expand_v:
             raise ConfigError(
                 f"expand_v {self.expand_v} times head_dim {self.head_dim} is no whole number above 0."
             )
+
+    @property
+    def value_heads(self) -> int:
+        """HV, heads of values, each with a memory of its own."""
+        return self.num_heads if self.num_v_heads is None else self.num_v_heads
 
     @property
     def value_dim(self) -> int:
@@ -84,7 +102,7 @@ class GatedDeltaNetConfig(DeltaNetConfig):
 
 
 class _Writes(NamedTuple):
-    """What the delta rule writes: k `[B, T, H, K]`, v `[B, T, H, V]`, beta and g `[B, T, H]`; g None without decay."""
+    """What the delta rule writes: k `[B, T, H, K]`, v `[B, T, HV, V]`, beta and g `[B, T, HV]`; g None: no decay."""
 
     k: Tensor
     v: Tensor
@@ -102,18 +120,18 @@ class DeltaNet(Mixer):
         """Projections of q, k, v and beta, three convolutions, a norm per head."""
         super().__init__()
         self.config = config
-        inner_k, inner_v = config.num_heads * config.head_dim, config.num_heads * config.value_dim
+        inner_k, inner_v = config.num_heads * config.head_dim, config.value_heads * config.value_dim
         self.q_proj = nn.Linear(hidden_size, inner_k, bias=False)
         self.k_proj = nn.Linear(hidden_size, inner_k, bias=False)
         self.v_proj = nn.Linear(hidden_size, inner_v, bias=False)
-        self.b_proj = nn.Linear(hidden_size, config.num_heads, bias=False)
+        self.b_proj = nn.Linear(hidden_size, config.value_heads, bias=False)
         self.q_conv1d = ShortConv(inner_k, config.conv_size)
         self.k_conv1d = ShortConv(inner_k, config.conv_size)
         self.v_conv1d = ShortConv(inner_v, config.conv_size)
         if self.gated:
-            self.a_proj = nn.Linear(hidden_size, config.num_heads, bias=False)
-            self.A_log = decay_parameter(config.num_heads)
-            self.dt_bias = decay_parameter(config.num_heads)
+            self.a_proj = nn.Linear(hidden_size, config.value_heads, bias=False)
+            self.A_log = decay_parameter(config.value_heads)
+            self.dt_bias = decay_parameter(config.value_heads)
         if config.use_output_gate:
             self.g_proj = nn.Linear(hidden_size, inner_v, bias=False)
         self.o_norm = RMSNorm(config.value_dim, config.norm_eps)
@@ -124,15 +142,14 @@ class DeltaNet(Mixer):
     ) -> MixerOutput:
         """See `Mixer.forward`.
 
-        State: conv_q, conv_k `[N, H K, W - 1]`, conv_v `[N, H V, W - 1]`, memory `[N, H, K, V]`.
+        State: conv_q, conv_k `[N, H K, W - 1]`, conv_v `[N, HV V, W - 1]`, memory `[N, HV, K, V]`.
         """
         context, before = context or SequenceContext.of(x), state or {}
         # Padding must be zero before the convolution, or it reaches the first real tokens through it.
         x = zero_padding(x, context.mask)
-        shape = (*x.shape[:2], self.config.num_heads, -1)
         q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), context)
         writes, convs = self._writes(x, before, context)
-        q = l2_norm(q.view(shape))
+        q = l2_norm(q.unflatten(-1, (self.config.num_heads, -1)))
         memory = context.shard.fold(lambda: self._map(writes, context), before.get("memory"))
         k, v, beta, g = writes
         if x.shape[1] == 1 and memory is not None and context.cu_seqlens is None:
@@ -143,7 +160,7 @@ class DeltaNet(Mixer):
             o, memory = delta_rule(q, k, v, beta, g=g, state=memory, cu_seqlens=context.documents)
         o = self.o_norm(o)
         if self.config.use_output_gate:
-            o = o * functional.silu(self.g_proj(x).view(shape))
+            o = o * functional.silu(self.g_proj(x).view_as(o))
         return MixerOutput(self.o_proj(o.flatten(-2)), {"conv_q": conv_q, **convs, "memory": memory})
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
@@ -156,21 +173,25 @@ class DeltaNet(Mixer):
         """What is written at each token, and the state of its two convolutions."""
         k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), context)
         v, conv_v = self.v_conv1d(self.v_proj(x), before.get("conv_v"), context)
-        shape = (*x.shape[:2], self.config.num_heads, -1)
+        k = l2_norm(k.unflatten(-1, (self.config.num_heads, -1)))
+        v = v.unflatten(-1, (self.config.value_heads, -1))
         beta, g = self._strength_and_decay(x, context.mask)
-        return _Writes(l2_norm(k.view(shape)), v.view(shape), beta, g), {"conv_k": conv_k, "conv_v": conv_v}
+        return _Writes(k, v, beta, g), {"conv_k": conv_k, "conv_v": conv_v}
 
     def _map(self, writes: _Writes, context: SequenceContext) -> SegmentMap:
         """M is what becomes of the identity when nothing is written but keys, H what becomes of a zero state."""
         k, v, beta, g = writes
         offsets = context.documents
         _, added = delta_rule(k, k, v, beta, g=g, cu_seqlens=offsets)
-        identity = identity_states(context.num_states, k.shape[2], k.shape[3], like=k)
-        _, matrix = delta_rule(k, k, torch.zeros_like(k), beta, g=g, state=identity, cu_seqlens=offsets)
+        heads, K = v.shape[2], k.shape[3]
+        identity = identity_states(context.num_states, heads, K, like=k)
+        # Nothing is written: values of 0, as wide as the columns of the identity.
+        nothing = k.new_zeros(*k.shape[:2], heads, K)
+        _, matrix = delta_rule(k, k, nothing, beta, g=g, state=identity, cu_seqlens=offsets)
         return SegmentMap(added, matrix)
 
     def _strength_and_decay(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return beta and the log-decay g (or None), both `[B, T, H]`, 0 at padding: memory untouched."""
+        """Return beta and the log-decay g (or None), both `[B, T, HV]`, 0 at padding: memory untouched."""
         beta = at_least_float32(self.b_proj(x)).sigmoid()
         if self.config.allow_neg_eigval:
             beta = 2 * beta
@@ -188,20 +209,17 @@ class DeltaNet(Mixer):
         return initial_decay(self.A_log, self.dt_bias) if self.gated else {}
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
-        """See `Mixer.mixing_flops_per_token`: read old, write, read make 6 K V per head, at any length."""
-        return 6 * self.config.num_heads * self.config.head_dim * self.config.value_dim
+        """See `Mixer.mixing_flops_per_token`: read old, write, read make 6 K V per memory, at any length."""
+        return 6 * self.config.value_heads * self.config.head_dim * self.config.value_dim
 
     def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
         """See `Mixer.state_layout`: the same at every length; the memory is float32 at least."""
-        heads, K, V, kept = (
-            self.config.num_heads,
-            self.config.head_dim,
-            self.config.value_dim,
-            self.config.conv_size - 1,
-        )
-        keys, values = (1, heads * K, kept), (1, heads * V, kept)
+        config, kept = self.config, self.config.conv_size - 1
+        K, V = config.head_dim, config.value_dim
+        keys, values = (1, config.num_heads * K, kept), (1, config.value_heads * V, kept)
         convs = empty_state(dtype, conv_q=keys, conv_k=keys, conv_v=values)
-        return convs | empty_state(torch.promote_types(dtype, torch.float32), memory=(1, heads, K, V))
+        wide = torch.promote_types(dtype, torch.float32)
+        return convs | empty_state(wide, memory=(1, config.value_heads, K, V))
 
 
 class GatedDeltaNet(DeltaNet):

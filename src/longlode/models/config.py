@@ -21,7 +21,7 @@ _DEFAULT_STACK = "D*24"
 _DERIVED = ("num_hidden_layers", "layer_types", "mixer_providers")
 _STACK = ("mixers", "layers")
 # Written only where they are set: a config without them stays equal to one of a version that had none.
-_WRITTEN_IF_SET = ("layers", "mixer_providers")
+_WRITTEN_IF_SET = ("layers", "mixer_providers", "num_v_heads")
 
 
 def _described(default: Any, doc: str, least: int | None = None) -> Any:
@@ -48,6 +48,8 @@ class LonglodeConfig(PreTrainedConfig):
       attn_num_heads, attn_head_dim: the same for S and A layers where they differ (default for the second:
         hidden_size / attn_num_heads). num_kv_heads: their key and value heads (default: as many as query heads).
       qkv_bias: biases on q, k and v of S and A layers.
+      num_v_heads: heads of values in D and G layers, a multiple of num_heads, each of whose heads then serves several
+        (default: num_heads).
       expand_v: width of a value in D and G layers, over that of a key (head_dim).
       intermediate_size: width of the SwiGLU (default: 8/3 of hidden_size, rounded up to a multiple of 256).
       window: tokens that S layers see, the current one included.
@@ -87,6 +89,9 @@ class LonglodeConfig(PreTrainedConfig):
     num_kv_heads: int | None = _described(None, "Key and value heads of attention mixers; unset: num_heads.")
     head_dim: int | None = _described(
         None, "Width of a head (numbers per token); unset: hidden_size / num_heads."
+    )
+    num_v_heads: int | None = _described(
+        None, "Heads of values in the delta rule's layers, a multiple of num_heads; unset: num_heads."
     )
     expand_v: float = _described(1.0, "Width of a value over that of a key in the delta rule's layers.")
     intermediate_size: int | None = _described(
@@ -158,7 +163,14 @@ class LonglodeConfig(PreTrainedConfig):
 
     def _fill_in_sizes(self) -> None:
         """Check every size by itself, and derive those that were left out."""
-        given = ("num_kv_heads", "head_dim", "intermediate_size", "attn_num_heads", "attn_head_dim")
+        given = (
+            "num_kv_heads",
+            "num_v_heads",
+            "head_dim",
+            "intermediate_size",
+            "attn_num_heads",
+            "attn_head_dim",
+        )
         for name in ("vocab_size", "hidden_size", "num_heads", "window", "conv_size", *given):
             value = getattr(self, name)
             if value is None and name in given:

@@ -114,11 +114,7 @@ def config_from_fla(fields: dict[str, Any]) -> LonglodeConfig:
     _require(fields, layout.required, "config")
     fields = _BOTH_DEFAULTS | layout.defaults | fields
     head_dim = fields["head_dim"] if layout.own_head_dim else None
-    if fields.get("num_v_heads") not in (None, fields["num_heads"]):
-        raise ConfigError(
-            f"The fla config has num_v_heads = {fields['num_v_heads']} and num_heads = {fields['num_heads']}; a "
-            "longlode model has as many value heads as key heads. This checkpoint cannot be read."
-        )
+    value_heads = _value_heads_from_fla(fields, layout)
     stack, attention = _attention_from_fla(fields, layout.letter, head_dim)
     given: dict[str, Any] = {name: fields[name] for name in _SAME_NAME if name in fields}
     return LonglodeConfig(
@@ -126,10 +122,32 @@ def config_from_fla(fields: dict[str, Any]) -> LonglodeConfig:
         **attention,
         mixers=stack,
         head_dim=head_dim,
+        num_v_heads=value_heads,
         use_output_gate=bool(fields["use_gate"]),
         intermediate_size=fields.get("intermediate_size") or _fla_width(fields),
         dtype=fields.get("dtype") or fields.get("torch_dtype"),
     )
+
+
+def _value_heads_from_fla(fields: dict[str, Any], layout: _Layout) -> int | None:
+    """Heads of values, None where they are as many as those of keys."""
+    value_heads, num_heads = fields.get("num_v_heads"), fields["num_heads"]
+    if value_heads in (None, num_heads):
+        return None
+    if (
+        not layout.own_head_dim
+        or not isinstance(value_heads, int)
+        or value_heads < 1
+        or value_heads % num_heads
+    ):
+        allowed = (
+            f"a multiple of num_heads, {num_heads}" if layout.own_head_dim else f"num_heads, {num_heads}"
+        )
+        raise ConfigError(
+            f"The fla config has num_v_heads = {value_heads!r}; expected {allowed}, in a {layout.model_type}. "
+            "This checkpoint cannot be read."
+        )
+    return value_heads
 
 
 def _attention_from_fla(
@@ -168,7 +186,7 @@ def _attention_from_fla(
 def config_to_fla(config: LonglodeConfig) -> dict[str, Any]:
     """The fla config.json of a longlode configuration of D or of G layers, with S and A layers among them.
 
-    Raises: ConfigError when the stack or the head size has no place in fla's `delta_net` or `gated_deltanet`.
+    Raises: ConfigError when the stack or the heads have no place in fla's `delta_net` or `gated_deltanet`.
     """
     layers = config.layer_configs
     layout = next((one for one in _LAYOUTS if any(layer.name == one.mixer for layer in layers)), None)
@@ -184,6 +202,12 @@ def config_to_fla(config: LonglodeConfig) -> dict[str, Any]:
         )
     attention = _attention_to_fla(layers)
     delta = settings[0]
+    value_heads = delta["num_v_heads"] or delta["num_heads"]
+    if not layout.own_head_dim and value_heads != delta["num_heads"]:
+        raise ConfigError(
+            f"fla's {layout.model_type} has as many heads of values as of keys; this model has num_v_heads "
+            f"{value_heads} and num_heads {delta['num_heads']}."
+        )
     sized = [] if layout.own_head_dim else [(delta["num_heads"], delta["head_dim"])]
     sized += [(layer.mixer.num_heads, layer.mixer.head_dim) for layer in layers if layer.name in _ATTENTION]  # type: ignore[attr-defined]
     for heads, dim in sized:
@@ -202,7 +226,7 @@ def config_to_fla(config: LonglodeConfig) -> dict[str, Any]:
         **{name: getattr(config, name) for name in _SAME_NAME},
         **{name: delta[name] for name in _SAME_NAME if name in delta},
         **layout.required,
-        **({"head_dim": delta["head_dim"], "num_v_heads": delta["num_heads"]} if layout.own_head_dim else {}),
+        **({"head_dim": delta["head_dim"], "num_v_heads": value_heads} if layout.own_head_dim else {}),
         "use_gate": delta["use_output_gate"],
         "num_hidden_layers": len(layers),
         "intermediate_size": config.intermediate_size,

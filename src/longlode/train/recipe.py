@@ -53,7 +53,7 @@ class _GrowingSection(_Section):
 
 
 class _ModelKeys(_GrowingSection):
-    _later = frozenset({"layers", "expand_v", "attn_num_heads", "attn_head_dim", "qkv_bias"})
+    _later = frozenset({"layers", "num_v_heads", "expand_v", "attn_num_heads", "attn_head_dim", "qkv_bias"})
 
     @model_validator(mode="after")
     def _check_stack(self) -> Self:
