@@ -181,3 +181,36 @@ def test_every_command_says_what_is_wrong(run, tmp_path, corpus, model_folder, a
     places = {"tmp": tmp_path, "corpus": corpus, "model": model_folder}
     shown = run(*(argument.format(**places) for argument in arguments), status=2)
     assert expected in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", "{model}", "--prompt", "e Z e Z"),
+        (
+            "evaluate",
+            "{model}",
+            "-o",
+            "{tmp}/eval",
+            "--tasks",
+            "passkey",
+            "--lengths",
+            "256",
+            "--num-examples",
+            "2",
+        ),
+        ("score", "{corpus}", "-o", "{tmp}/scores", "--model", "{model}", "--scorer", "overlap"),
+        ("pack", "{corpus}", "-o", "{tmp}/shards", "--tokenizer", "{model}"),
+    ],
+)
+def test_a_token_id_that_the_model_cannot_have(run, tmp_path, corpus, model_folder, arguments):
+    broken = tmp_path / "broken"
+    shutil.copytree(model_folder, broken)
+    fields = json.loads((broken / "tokenizer.json").read_text())
+    vocabulary = fields["model"]["vocab"]
+    vocabulary["e"] = 2**32 - 1
+    (broken / "tokenizer.json").write_text(json.dumps(fields))
+    places = {"tmp": tmp_path, "corpus": corpus, "model": broken}
+    shown = run(*(argument.format(**places) for argument in arguments), status=2)
+    assert "4,294,967,295" in shown
+    assert "expected ids below" in shown

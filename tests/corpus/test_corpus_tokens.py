@@ -1,5 +1,6 @@
 """The tokenizer loses nothing, makes nothing special of a text, and is one that others can load."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.corpus import Tokenizer, train_bpe
+from longlode.corpus.encoding import TextEncoder
 
 CODE = """def f(x, y_z):
 \tif x:
@@ -110,7 +112,24 @@ def test_tokenizers_of_others(tmp_path):
     assert Tokenizer.load(tmp_path).eos_id is None
 
 
+def test_an_id_that_no_model_has_a_row_for_is_refused(tokenizer, tmp_path):
+    import tokenizers
+
+    tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    fields = json.loads(path.read_text())
+    token = max(fields["model"]["vocab"], key=fields["model"]["vocab"].get)
+    fields["model"]["vocab"][token] = 2**32 - 1
+    path.write_text(json.dumps(fields))
+    with pytest.raises(InputError, match=r"tokenizer\.json: .* the id 4,294,967,295; expected ids below"):
+        Tokenizer.load(tmp_path)
+    with pytest.raises(InputError, match="the id 4,294,967,295"):
+        TextEncoder(tokenizers.Tokenizer.from_file(str(path)))
+
+
 def test_errors(tmp_path):
+    with pytest.raises(InputError, match="nowhere does not exist; expected a folder with"):
+        Tokenizer.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="has no tokenizer: expected"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from mining_fakes import POISON, make_faulty, make_reader, random_text, records
 
-from longlode.core.errors import InputError
+from longlode.core.errors import BackendError, InputError
 from longlode.core.records import read_record, write_jsonl
 from longlode.corpus import streams
 from longlode.mining import ScoreSettings, make_scorer, score
@@ -268,3 +268,13 @@ def test_a_score_without_a_model_needs_no_reader_and_loads_no_torch(tmp_path, wo
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_shared_memory_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def read_only(*args, **kwargs):  # as the system refuses a semaphore where /dev/shm is read-only
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", read_only)
+    write_jsonl(tmp_path / "in.jsonl", records(4))
+    with pytest.raises(BackendError, match=r"Read-only file system\. They need .*/dev/shm.*--workers 1"):
+        run(tmp_path / "in.jsonl", tmp_path / "out", num_workers=2)

@@ -129,6 +129,11 @@ def test_survives_json(tmp_path):
         ({"window": "wide"}, "window is 'wide'"),
         ({"hidden_size": None}, "hidden_size is None"),
         ({"head_dim": 0}, "head_dim is 0"),
+        ({"norm_eps": float("nan")}, "norm_eps is nan; expected a finite number"),
+        ({"norm_eps": "nan"}, "norm_eps is 'nan'"),
+        ({"norm_eps": None}, "norm_eps is None"),
+        ({"norm_eps": -1e-6}, "norm_eps is -1e-06"),
+        ({"initializer_range": float("inf")}, "initializer_range is inf"),
     ],
 )
 def test_refuses(fields, said):

@@ -16,6 +16,7 @@ from longlode.core.fingerprints import text_fingerprint
 from longlode.core.records import read_record
 from longlode.corpus import Document, Tokenizer, Unreadable, id_hash, in_heldout, read, tokens, train_bpe
 from longlode.packing import heldout_documents, open_shards, pack, writer
+from longlode.packing.by_name import pack as pack_by_name
 
 SENTENCE = "the quick brown fox jumps over the lazy dog and runs away from 12 hounds"
 WORDS = SENTENCE.split()
@@ -227,6 +228,50 @@ def test_broken_folders_are_named(tmp_path, tokenizer):
     path.unlink()
     with pytest.raises(InputError, match=r"lacks tokens-00000\.bin"):
         open_shards(tmp_path / "out")
+
+
+def test_a_token_beyond_the_vocabulary_is_named(tmp_path, tokenizer):
+    pack(documents(), tokenizer, tmp_path / "out", length=8)
+    path = tmp_path / "out" / "tokens-00000.bin"
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xff" + data[4:])
+    shards = open_shards(tmp_path / "out")  # not verified
+    with pytest.raises(InputError, match=r"tokens-00000\.bin holds the token id 65,535; expected ids below"):
+        shards.tokens(0)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty cache of the hub, which cannot be reached."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def test_a_tokenizer_is_named_by_its_hub_id(tmp_path, tokenizer, hub):
+    model = hub / "models--maker--small"
+    tokenizer.save(model / "snapshots" / "abc")
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("abc")
+    (tmp_path / "text.txt").write_text(SENTENCE * 20)
+    summary = pack_by_name(tmp_path / "text.txt", tmp_path / "out", tokenizer="maker/small", length=8)
+    assert summary["num_documents"] == 1
+    shards = open_shards(tmp_path / "out")
+    assert (shards.tokenizer_fingerprint, shards.eos_id) == (tokenizer.fingerprint, tokenizer.eos_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("maker/small", "'maker/small' is no local folder, and its tokenizer cannot be had from the hub"),
+        ("startr", "Did you mean starter"),
+        ("some/where/else", "some/where/else does not exist; expected a folder with tokenizer.json"),
+    ],
+)
+def test_a_tokenizer_that_is_nowhere(tmp_path, hub, name, said):
+    (tmp_path / "text.txt").write_text(SENTENCE)
+    with pytest.raises(InputError, match=said):
+        pack_by_name(tmp_path / "text.txt", tmp_path / "out", tokenizer=name)
 
 
 KILLED_AT_RENAME = """

@@ -62,13 +62,14 @@ def generate(
     goes_to = None if save_state is None else _claim_state(save_state, came_from, overwrite)
     import torch
 
-    from longlode.models import load
+    from longlode.models.load import check_token_ids, load
     from longlode.ops.devices import pick_device
 
     network, tokenizer = load(source, device=pick_device(device))
     torch.manual_seed(seed)
     # What goes on from a state is the middle of a text: nothing may be put in front of it.
     encoded = tokenizer(prompt, return_tensors="pt", add_special_tokens=state is None)
+    check_token_ids(network, encoded["input_ids"])
     tokens = encoded["input_ids"].to(network.device)
     started = time.perf_counter()
     inputs = read_prompt(network, tokens, state=came_from, save_state=goes_to, watch=watch)

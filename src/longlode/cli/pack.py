@@ -18,7 +18,9 @@ EXAMPLES = (
 def pack(
     inputs: Annotated[list[str], typer.Argument(help="Files, folders or globs; what longlode select wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
-    tokenizer: Annotated[str, typer.Option(help="Folder with tokenizer.json, or: starter.")] = "starter",
+    tokenizer: Annotated[
+        str, typer.Option(help="Folder with tokenizer.json, a run, a hub id, or: starter.")
+    ] = "starter",
     length: Annotated[int, typer.Option(min=2, help="Tokens of a training sequence.")] = 4096,
     overwrite: Overwrite = False,
     text_field: TextField = "text",

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from pathlib import Path
 
 from longlode.core.errors import InputError
@@ -10,6 +11,7 @@ from longlode.core.outputs import full_path
 
 STARTER = "starter"
 _ASSETS = Path(__file__).parents[1] / "assets"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def starter_folder() -> Path:
@@ -47,6 +49,11 @@ def model_source(name: str | os.PathLike[str]) -> str:
         if inside:
             raise InputError(f"{folder} is neither a model nor a training run.{inside}")
     return text
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether `text` has the form of a model's id on the hub, OWNER/NAME or an old one of a single word."""
+    return _HUB_ID.fullmatch(text) is not None
 
 
 def _is_cached(hub_id: str) -> bool:

@@ -12,6 +12,7 @@ from longlode.corpus.encoded_pieces import EncodedPieces, piece_cutter
 
 _PIECE_CHARACTERS = 1 << 20
 _GROUP_CHARACTERS = 4 << 20
+_MOST_IDS = 1 << 24  # the largest vocabularies in use have about a million tokens
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -31,22 +32,35 @@ def guarded(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         raise InputError(f"the tokenizer gave up on the text: {error}") from None
 
 
+def vocabulary_size(tokenizer: tokenizers.Tokenizer) -> int:
+    """One more than the largest token id, added tokens included.
+
+    Raises: InputError for an id that no model has a row for. The package writes a tokenizer id by id from 0 on: with
+      such an id it would take all memory, or lose every token without a word.
+    """
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    token = max(ids, key=ids.__getitem__, default="")
+    size = ids[token] + 1 if ids else 0
+    if size > _MOST_IDS:
+        raise InputError(
+            f"The tokenizer gives the token {token!r} the id {size - 1:,}; expected ids below {_MOST_IDS:,}. Its "
+            "tokenizer.json is damaged: bring back a sound copy."
+        )
+    return size
+
+
 class TextEncoder:
     """A fast tokenizer as a copy that never cuts or pads. Numbers are those of `tokenizers`, without special tokens."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
-        """Copy it, whatever the original does later."""
+        """Copy it, whatever the original does later. Raises: InputError for ids that no model has rows for."""
+        self.vocab_size = vocabulary_size(tokenizer)  # rows that a model's embedding must have
         self._inner = copy.deepcopy(tokenizer)
         self._inner.no_truncation()
         self._inner.no_padding()
         self._inner.encode_special_tokens = False
         self._marks = piece_cutter(self.to_str())
         self._pieces = EncodedPieces(self._each_of, self._whole)
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens that it knows, added ones included."""
-        return int(self._inner.get_vocab_size())
 
     def to_str(self) -> str:
         """All that decides the tokens, as JSON."""

@@ -14,7 +14,7 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.records import atomic_path, read_json, write_json
 from longlode.core.token_cuts import can_be_cut, cut_text
-from longlode.corpus.encoding import guarded
+from longlode.corpus.encoding import guarded, vocabulary_size
 
 TOKENIZER_NAME = "tokenizer.json"
 CONFIG_NAME = "tokenizer_config.json"
@@ -47,7 +47,11 @@ class Tokenizer:
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
-        """Wrap `inner`; `config` is what `tokenizer_config.json` holds (`eos_token` is read from it)."""
+        """Wrap `inner`; `config` is what `tokenizer_config.json` holds (`eos_token` is read from it).
+
+        Raises: InputError for a token id that no model has a row for.
+        """
+        self.vocab_size = vocabulary_size(inner)  # one more than the largest token id
         inner.no_truncation()
         inner.no_padding()
         inner.encode_special_tokens = True
@@ -65,6 +69,10 @@ class Tokenizer:
         Raises: InputError when there is no such file or it is not a tokenizer.
         """
         given = Path(source)
+        if not given.exists():
+            raise InputError(
+                f"{given} does not exist; expected a folder with {TOKENIZER_NAME} (a fast tokenizer's), or that file."
+            )
         path = given / TOKENIZER_NAME if given.is_dir() else given
         if not path.is_file():
             raise InputError(f"{given} has no tokenizer: expected {path} (a fast tokenizer's file).")
@@ -76,7 +84,10 @@ class Tokenizer:
         config = read_json(config_path) if config_path.is_file() else {}
         if not isinstance(config, dict):
             raise InputError(f"{config_path} does not hold a JSON object.")
-        return cls(inner, config)
+        try:
+            return cls(inner, config)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`; `AutoTokenizer.from_pretrained` reads them."""
@@ -119,11 +130,6 @@ class Tokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids, special tokens spelled out."""
         return self._inner.decode([int(token) for token in tokens], skip_special_tokens=False)
-
-    @cached_property
-    def vocab_size(self) -> int:
-        """One more than the largest token id."""
-        return max(self._inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @property
     def eos_id(self) -> int | None:

@@ -14,6 +14,7 @@ import torch
 
 from longlode.core.errors import ConfigError, ModelError
 from longlode.evaluate.tasks.base import Encode, Tokens
+from longlode.models.load import check_token_ids
 
 _LOGIT_NUMBERS = 1 << 25  # logits made at a time: 128 MiB in fp32
 
@@ -44,7 +45,8 @@ class Reader:
           rows: token ids of each text.
           asked: for each text the positions (>= 1) of the tokens to score.
         Returns: for each text (nats float64 [n], hits bool [n]).
-        Raises: ModelError when the model gives a surprisal that is not finite.
+        Raises: ModelError when the model gives a surprisal that is not finite; InputError for a token that it has no
+          embedding for.
         """
         results: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0, dtype=bool))] * len(rows)
         with _reading(self.model):
@@ -63,6 +65,7 @@ class Reader:
         tokens = torch.zeros(len(rows), width, dtype=torch.int64)
         for index, row in enumerate(rows):
             tokens[index, : len(row)] = torch.as_tensor(row)
+        check_token_ids(self.model, tokens)
         counts = [len(positions) for positions in asked]
         row_of = torch.as_tensor(np.repeat(np.arange(len(rows)), counts))
         position = torch.as_tensor(np.concatenate(asked))

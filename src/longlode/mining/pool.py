@@ -109,7 +109,10 @@ def _executor(context: SpawnContext, num_workers: int, arguments: tuple[Any, ...
     try:
         return ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=arguments)
     except (OSError, NotImplementedError, ImportError) as error:
-        raise BackendError(f"worker processes cannot start: {error}. Use one worker.") from None
+        raise BackendError(
+            f"worker processes cannot start: {error}. They need semaphores in shared memory (on Linux: /dev/shm, "
+            "writable and not full). Use one worker (--workers 1), or make it writable."
+        ) from None
 
 
 def _wait(futures: Iterable[Future[_T]], watch: Watch, others: set[BaseProcess]) -> set[Future[_T]]:

@@ -1,6 +1,7 @@
 """The configuration of a longlode language model: sizes, and the stack of layers as data."""
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -162,7 +163,7 @@ class LonglodeConfig(PreTrainedConfig):
         return {name: value for name, value in fields.items() if name not in ("_ready", *unset)}
 
     def _fill_in_sizes(self) -> None:
-        """Check every size by itself, and derive those that were left out."""
+        """Check every number by itself, and derive those that were left out."""
         given = (
             "num_kv_heads",
             "num_v_heads",
@@ -177,6 +178,12 @@ class LonglodeConfig(PreTrainedConfig):
                 continue
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1.")
+        for name in ("norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+                raise ConfigError(
+                    f"{name} is {value!r}; expected a finite number of at least 0, such as 1e-6."
+                )
         if self.num_kv_heads is None:
             self.num_kv_heads = self.attn_num_heads or self.num_heads
         if self.intermediate_size is None:

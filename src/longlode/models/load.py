@@ -1,6 +1,5 @@
 """Load a causal language model and its tokenizer from a folder or the Hugging Face hub, ours or anyone's."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from longlode.core.errors import ConfigError, InputError, LonglodeError, ModelError
-from longlode.core.model_names import model_source
+from longlode.core.model_names import is_hub_id, model_source
 from longlode.core.outputs import full_path
 from longlode.core.records import read_json
 from longlode.mixers import Mixer, RMSNorm
 from longlode.models.convert import FLA_MODEL_TYPES, config_from_fla
 from longlode.models.lm import LonglodeForCausalLM, register
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _DTYPES = {"float64", "float32", "bfloat16", "float16"}
 
 
@@ -64,6 +62,26 @@ def load_tokenizer(path_or_hub_id: str | Path) -> Any:
         return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     except Exception as error:
         raise ModelError(_advice(where, "tokenizer", error)) from error
+
+
+def check_token_ids(model: Any, tokens: torch.Tensor) -> None:
+    """See that the model has an embedding for every token; otherwise a CPU raises IndexError, and a GPU is lost.
+
+    Args: tokens, ids of any shape, best on the CPU.
+    Raises: InputError that names the largest id.
+    """
+    embeddings = getattr(
+        model, "get_input_embeddings", None
+    )  # whoever has no table of them has no such limit
+    rows = getattr(embeddings(), "num_embeddings", None) if embeddings else None
+    if rows is None or not tokens.numel():
+        return
+    largest = int(tokens.max())
+    if largest >= rows:
+        raise InputError(
+            f"The tokenizer gave the token id {largest:,}; expected ids below {rows:,}, the model's vocabulary. Use "
+            "the tokenizer that the model was trained with."
+        )
 
 
 def _model(where: str, dtype: torch.dtype | str) -> Any:
@@ -131,7 +149,7 @@ def _source(path_or_hub_id: str | Path) -> str:
         return str(path)
     if path.exists():
         raise InputError(f"{path} is a file; expected the folder of a model (with config.json), or a hub id.")
-    if isinstance(path_or_hub_id, Path) or not _HUB_ID.fullmatch(text):
+    if isinstance(path_or_hub_id, Path) or not is_hub_id(text):
         raise InputError(
             f"{text} does not exist; expected the folder of a model, or a hub id such as facebook/opt-350m."
         )

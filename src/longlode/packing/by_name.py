@@ -4,8 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from longlode.core.model_names import model_source
+from longlode.core.errors import InputError
+from longlode.core.model_names import is_hub_id, model_source
+from longlode.core.outputs import full_path
 from longlode.corpus import Inputs, Tokenizer, find_files, read
+from longlode.corpus.tokens import CONFIG_NAME, TOKENIZER_NAME
 from longlode.mining.selection_files import check_selection
 from longlode.packing.writer import pack as write_shards
 
@@ -25,14 +28,45 @@ def pack(
     Args:
       inputs: files, folders, globs or URLs; what select wrote.
       out: the folder to write.
-      tokenizer: "starter", or a folder that holds tokenizer.json.
+      tokenizer: "starter", a folder that holds tokenizer.json, a run folder, or a hub id.
       length, overwrite, progress: as in `packing.pack`.
       text_field: the field that holds the text of a record.
     Returns: as `packing.pack`.
-    Raises: as `packing.pack`; InputError for an input that is not there, or a selection that is not finished.
+    Raises: as `packing.pack`; InputError for an input that is not there, a selection that is not finished, or a
+      tokenizer that cannot be had.
     """
     for file in find_files(inputs):
         check_selection(Path(file.path))
-    words = Tokenizer.load(model_source(str(tokenizer)))
+    words = _named_tokenizer(tokenizer)
     documents = read(inputs, text_field=text_field)
     return write_shards(documents, words, out, length=length, overwrite=overwrite, progress=progress)
+
+
+def _named_tokenizer(name: str | Path) -> Tokenizer:
+    source = model_source(name)
+    # As for models, a Path is never a hub id.
+    if isinstance(name, str) and is_hub_id(source) and not full_path(source).exists():
+        return Tokenizer.load(_from_hub(source))
+    return Tokenizer.load(source)
+
+
+def _from_hub(hub_id: str) -> Path:
+    """The folder of the hub's cache with the tokenizer's files. Raises: InputError when they cannot be had."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        found = Path(hf_hub_download(hub_id, TOKENIZER_NAME))
+        try:
+            hf_hub_download(hub_id, CONFIG_NAME)  # it names the token that ends a document
+        except LocalEntryNotFoundError:  # not "it has none" but "it could not be asked"
+            raise
+        except EntryNotFoundError:
+            pass
+    except Exception as error:  # many kinds: no network, no such id, no such file, no permission
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{hub_id!r} is no local folder, and its tokenizer cannot be had from the hub: {type(error).__name__}: "
+            f"{reason} Expected starter, a folder with {TOKENIZER_NAME}, or a hub id that can be reached and has one."
+        ) from None
+    return found.parent

@@ -127,11 +127,20 @@ class Shards:
         return inside
 
     def tokens(self, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Tokens start <= t < stop of a document (None: to its end), memory-mapped, in the dtype on disk."""
+        """Tokens start <= t < stop of a document (None: to its end), memory-mapped, in the dtype on disk.
+
+        Raises: InputError for a token that the tokenizer does not have, of a file damaged after it was packed.
+        """
         file = int(np.searchsorted(self._first_documents, document, side="right")) - 1
         first = int(self._starts[document])
         length = int(self.lengths[document])
-        return self._map(file)[first + start : first + (length if stop is None else min(stop, length))]
+        found = self._map(file)[first + start : first + (length if stop is None else min(stop, length))]
+        if found.size and int(found.max()) >= self.vocab_size:
+            raise InputError(
+                f"{self.files[file].tokens} holds the token id {int(found.max()):,}; expected ids below "
+                f"{self.vocab_size:,}. It is not what was packed: pack it again, or bring back a sound copy."
+            )
+        return found
 
     def split(self, name: str, heldout_fraction: float) -> np.ndarray:
         """Documents of "train" or "heldout", ascending; int64. A document is held out by `corpus.in_heldout`.
