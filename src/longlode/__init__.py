@@ -5,7 +5,6 @@ architecture, in whatever order longlode and transformers are imported (`models/
 """
 
 import importlib
-import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from longlode.models import hook as _hook
@@ -53,20 +52,25 @@ _FUNCTIONS = {
     "select": "longlode.mining.select",
 }
 """What the commands do, as functions; `evaluate`, `report` and `train` are rooms that can be called."""
-_ROOMS = frozenset(room.name for room in pkgutil.iter_modules(__path__) if not room.name.startswith("_"))
+
+
+def _rooms() -> set[str]:
+    import pkgutil  # lazy: an interrupt during `import longlode` shows a traceback, so this is to be short
+
+    return {room.name for room in pkgutil.iter_modules(__path__) if not room.name.startswith("_")}
 
 
 def __getattr__(name: str) -> Any:
     """Import a function or a room when it is first asked for, so that `import longlode` stays light."""
     if name in _FUNCTIONS:
         return getattr(importlib.import_module(_FUNCTIONS[name]), name)
-    if name in _ROOMS:
+    if not name.startswith("_") and name in _rooms():
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_ROOMS})
+    return sorted({*__all__, *_rooms()})
 
 
 def register() -> None:

@@ -84,6 +84,35 @@ def test_an_interrupt_during_the_imports_shows_no_traceback(name):
     assert "Traceback" not in told
 
 
+SWALLOWED = """
+import os, signal
+class Swallow:
+    def find_spec(self, name, *rest):
+        if name == {name!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(1000):
+                    pass
+            except BaseException:
+                pass
+sys.meta_path.insert(0, Swallow())
+"""
+
+
+@pytest.mark.parametrize("name", ["longlode.cli.commands", "torch"])
+def test_an_interrupt_that_other_code_swallows_does_not_end_well(name):
+    status, _, told = longlode("doctor", before=SWALLOWED.format(name=name))
+    assert status == 130
+    assert told.endswith("Interrupted.\n")
+
+
+def test_little_is_imported_before_interrupts_are_handled():
+    heavy = "{'orjson', 'dataclasses', 'inspect', 'pathlib', 'pkgutil', 'shutil', 'longlode.core'}"
+    # -S: what site-packages import by themselves when Python starts is not ours.
+    found = python("-S", "-c", f"import sys, longlode.cli; print(sorted({heavy} & set(sys.modules)))")
+    assert found.strip() == "[]"
+
+
 @pytest.fixture
 def corpus_file(tmp_path):
     path = tmp_path / "corpus.jsonl"

@@ -3,7 +3,8 @@
 May import: every room, lazily, inside the command that needs it, so that `longlode --help` loads no torch.
 Start reading: `commands.py` (the list of commands), then `score.py`, then `demo.py` (all of them in a row).
 
-This file itself imports nothing, so that Ctrl-C is handled from the first moment on.
+This file itself imports nothing, so that Ctrl-C is handled from the first moment on; `import longlode` before it is
+short for the same reason.
 """
 
 import sys
@@ -18,16 +19,43 @@ EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script; Ctrl-C ends it with status 130, also where other code swallowed it."""
+    received: list[int] = []
     try:
+        _note_interrupts(received)
         from longlode.cli.commands import run
 
         run()
     except (
         KeyboardInterrupt
     ):  # during the imports, or on the way out; inside a command `guard` has more to say
-        sys.stderr.write("Interrupted.\n")
-        sys.exit(EXIT_INTERRUPTED)
+        _end_interrupted()
+    except SystemExit as done:
+        if received and done.code != EXIT_INTERRUPTED:
+            _end_interrupted()
+        raise
+
+
+def _note_interrupts(received: list[int]) -> None:
+    """Have every SIGINT put into `received`, besides raising KeyboardInterrupt as always.
+
+    Callbacks, destructors and some packages' imports swallow a KeyboardInterrupt; the command must not end well then.
+    """
+    import signal
+    import threading
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    own = threading.current_thread() is threading.main_thread()
+    if own and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, note)
+
+
+def _end_interrupted() -> None:
+    sys.stderr.write("Interrupted.\n")
+    sys.exit(EXIT_INTERRUPTED)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,9 +12,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from longlode.core.model_names import starter_folder
-
 if TYPE_CHECKING:
+    from longlode.core.model_names import starter_folder
     from longlode.models.cache import LonglodeCache
     from longlode.models.config import LonglodeConfig
     from longlode.models.heads import LonglodeForSequenceClassification, LonglodeForTokenClassification
@@ -46,6 +45,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "starter_folder":
+        return importlib.import_module("longlode.core.model_names").starter_folder
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     importlib.import_module("longlode.models.lm").register()

@@ -8,7 +8,6 @@ torch and transformers in `import longlode` instead would cost seconds in progra
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -23,8 +22,11 @@ def install() -> None:
         sys.meta_path.insert(0, _AfterImport())
 
 
-class _AfterImport(MetaPathFinder):
-    """Finds one module, once, as everyone else would find it, and adds a step after its execution."""
+class _AfterImport:
+    """Finds one module, once, as everyone else would find it, and adds a step after its execution.
+
+    No subclass of importlib.abc.MetaPathFinder, whose module imports pathlib and tempfile: ours is to stay short.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
