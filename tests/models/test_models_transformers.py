@@ -92,6 +92,18 @@ def test_export_for_one_length(letter):
     torch.testing.assert_close(got[mask.bool()], want[mask.bool()])
 
 
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own tracing
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.filterwarnings(
+    "ignore:While compiling, we found certain side effects"
+)  # a block names its sides
+def test_strict_export_traces_the_whole_model():
+    model, x = tiny("DA"), tokens()
+    program = torch.export.export(model, (x,), {"use_cache": False}, strict=True).module()
+    torch.testing.assert_close(program(x, use_cache=False).logits, model(x).logits)
+
+
 def test_export_with_a_dynamic_length_is_refused():
     length = torch.export.Dim("length", min=2, max=512)
     shapes = {"input_ids": {1: length}, "use_cache": None}

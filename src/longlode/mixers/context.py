@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +10,23 @@ from torch import Tensor
 from longlode.core.errors import ConfigError
 from longlode.mixers.segment_map import SegmentMap
 from longlode.ops.packed import Offsets, document_offsets
+
+
+class _once:
+    """functools.cached_property without its lock (Python 3.11), which torch.export cannot trace."""
+
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        self.compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__[self.name] = self.compute(instance)
+        return value
 
 
 class SequenceShard:
@@ -74,7 +90,7 @@ class SequenceContext:
         mask: Tensor | None = None,
         token_ids: Tensor | None = None,
         prefix_lengths: Tensor | None = None,
-        shard: SequenceShard = ONE_RANK,
+        shard: SequenceShard | None = None,
         keeps_state: bool = True,
         wants_weights: bool = False,
     ) -> None:
@@ -86,7 +102,9 @@ class SequenceContext:
         self.num_rows, self.num_tokens, self.device = num_rows, num_tokens, torch.device(device)
         self.cu_seqlens, self.mask = cu_seqlens, mask
         self.token_ids, self.prefix_lengths = token_ids, prefix_lengths
-        self.shard, self.keeps_state, self.wants_weights = shard, keeps_state, wants_weights
+        # Not a default argument: torch.export cannot trace an object that no name leads to.
+        self.shard = ONE_RANK if shard is None else shard
+        self.keeps_state, self.wants_weights = keeps_state, wants_weights
         self._copies: dict[torch.device, SequenceContext] = {}
 
     @classmethod
@@ -112,7 +130,7 @@ class SequenceContext:
             self._copies[target] = SequenceContext(self.num_rows, self.num_tokens, target, **moved, **facts)
         return self._copies[target]
 
-    @cached_property
+    @_once
     def documents(self) -> Offsets | None:
         """The offsets for the ops, checked and copied to the host once; None when each row is one document."""
         if self.cu_seqlens is None:
@@ -126,7 +144,7 @@ class SequenceContext:
         """Rows of a state: one per document, or one per row."""
         return self.num_rows if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
 
-    @cached_property
+    @_once
     def positions(self) -> Tensor:
         """Position of every token among the real tokens of its document in this piece, int64 `[B, T]`, from 0."""
         if self.mask is not None:
@@ -137,7 +155,7 @@ class SequenceContext:
             index = index - offsets[:-1].repeat_interleave(offsets.diff(), output_size=self.num_tokens)
         return index.expand(self.num_rows, self.num_tokens)
 
-    @cached_property
+    @_once
     def prefix(self) -> Tensor | None:
         """Bool `[B, T]`, True at the real tokens of a prefix; None when there is no prefix."""
         if self.prefix_lengths is None:
@@ -148,7 +166,7 @@ class SequenceContext:
         inside = self.positions < lengths[:, None]
         return inside if self.mask is None else inside & self.mask
 
-    @cached_property
+    @_once
     def lengths(self) -> Tensor:
         """Real tokens of each document in this piece, int64 `[num_states]`."""
         if self.cu_seqlens is not None:
@@ -157,7 +175,7 @@ class SequenceContext:
             return self.mask.sum(1)
         return torch.full((self.num_rows,), self.num_tokens, dtype=torch.int64, device=self.device)
 
-    @cached_property
+    @_once
     def rows(self) -> "SequenceContext":
         """The context of `unpack`: one document per row, padded at the right."""
         places = torch.arange(self._longest, device=self.device)
@@ -180,12 +198,12 @@ class SequenceContext:
         """The inverse of `unpack`: `[N, longest, ...]` -> `[1, T, ...]`."""
         return rows[self._places][None]
 
-    @cached_property
+    @_once
     def _longest(self) -> int:
         assert self.documents is not None, "only packed rows are unpacked"
         return max(end - start for start, end in itertools.pairwise(self.documents.host))
 
-    @cached_property
+    @_once
     def _places(self) -> tuple[Tensor, Tensor]:
         """Row and column that each token of the packed row has in `rows`."""
         documents = torch.arange(self.num_states, device=self.device)

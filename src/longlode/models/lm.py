@@ -7,7 +7,7 @@ Parameters carry the names of fla's `delta_net` checkpoints.
 
 import functools
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -80,12 +80,12 @@ class LonglodeCausalOutput(CausalLMOutputWithPast):
 class _Reading:
     """How a forward pass reads: what was asked of it, and what its mixers say."""
 
+    sides: SideOutputs  # made by the caller: torch.export cannot trace a default factory
     cu_seqlens: Tensor | None = None
     cache: LonglodeCache | None = None
     prefix_lengths: Tensor | None = None
     keeps_streams: bool = False
     wants_weights: bool = False
-    sides: SideOutputs = field(default_factory=SideOutputs)
 
 
 class LonglodePreTrainedModel(PreTrainedModel):
@@ -185,6 +185,7 @@ class LonglodeModel(LonglodePreTrainedModel):
             read.get("position_ids"), given, mask, shape, cache, read.get("seq_idx")
         )
         reading = _Reading(
+            sides=SideOutputs(),
             cu_seqlens=cu_seqlens,
             cache=self._cache_to_fill(cache, use_cache, cu_seqlens),
             prefix_lengths=_left_of_prefix(read.get("prefix_lengths"), cache),
@@ -206,7 +207,7 @@ class LonglodeModel(LonglodePreTrainedModel):
     def catch_up(self, cache: LonglodeCache) -> None:
         """Read what a cut has left for the cache to read again, so that its states stand where it says."""
         for part in cache.take_pending():
-            self._run_blocks(part, _Reading(cache=cache))
+            self._run_blocks(part, _Reading(SideOutputs(), cache=cache))
 
     def _read(self, piece: Part, reading: "_Reading") -> list[Tensor]:
         """Read a piece, in the parts that the cache asks for, and count it; returns as `_run_blocks`."""
