@@ -1,4 +1,4 @@
-"""A small outside package with a mixer, a task and a packer, used from the command line and from other processes."""
+"""A small outside package with a mixer, task, packer and scorer, used from the command line and other processes."""
 
 import json
 import os
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from longlode import read_result
 
 PYPROJECT = """
 [build-system]
@@ -22,6 +24,8 @@ retention = "longlode_outside.retention:RetentionConfig"
 parrot = "longlode_outside.parrot:Parrot"
 [project.entry-points."longlode.packers"]
 concat_again = "longlode_outside.again:ConcatAgain"
+[project.entry-points."longlode.scorers"]
+longest_word = "longlode_outside.longest:LongestWord"
 [tool.setuptools]
 packages = ["longlode_outside"]
 """
@@ -74,6 +78,36 @@ from longlode.packing.packers.concat import ConcatPacker
 class ConcatAgain(ConcatPacker):
     name = "concat_again"
 """
+LONGEST = """
+from dataclasses import dataclass
+
+from longlode.mining import DocumentScore, ExtraColumn, PairPlan, Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongestOptions:
+    least: int = 1
+
+
+class LongestWord(Scorer):
+    name = "longest_word"
+    needs_reader = False
+    min_segments = 0
+    options_type = LongestOptions
+    extra_columns = (
+        ExtraColumn("long_words", "int", "words", "words of at least `least` letters; 0: none"),
+    )
+
+    def digest(self, text):
+        return [len(word) for word in text.split()]
+
+    def plan(self, doc, rng):
+        return PairPlan.empty()
+
+    def finish(self, doc, plan, alone, given):
+        long = sum(length >= self.own.least for length in doc.digest)
+        return DocumentScore(float(max(doc.digest)), extras={"long_words": long})
+"""
 RECIPE = """
 [model]
 hidden_size = 32
@@ -84,6 +118,7 @@ pace = 4.0
 [data]
 length = 32
 batch_size = 2
+packer = "concat_again"
 [run]
 steps = 2
 device = "cpu"
@@ -98,7 +133,7 @@ def site(tmp_path_factory):
     (project / "pyproject.toml").write_text(PYPROJECT)
     package = project / "longlode_outside"
     package.mkdir()
-    modules = {"__init__": "", "retention": RETENTION, "parrot": PARROT, "again": AGAIN}
+    modules = {"__init__": "", "retention": RETENTION, "parrot": PARROT, "again": AGAIN, "longest": LONGEST}
     for name, text in modules.items():
         (package / f"{name}.py").write_text(text)
     options = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", str(target))
@@ -169,3 +204,42 @@ def test_another_process_knows_the_packer(site):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.strip() == "longlode_outside.again"
+
+
+def test_an_outside_scorer_with_an_option_and_a_column_of_its_own(run, tmp_path):
+    texts = ["a bb ccc", "dddd eeee ff g", "hhhhh"]
+    lines = [json.dumps({"id": f"{n}", "text": text}) for n, text in enumerate(texts)]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    out, kept = tmp_path / "scores", tmp_path / "kept.jsonl"
+    score = (
+        "score",
+        tmp_path / "in.jsonl",
+        "-o",
+        out,
+        "--scorer",
+        "longest_word",
+        "--workers",
+        2,
+        "--rows-per-unit",
+        1,
+    )
+    run(*score, "--scorer-option", "least=3")
+    # What reads the scores needs the record and the parts, not the package.
+    run("select", out, "-o", kept, "--top", 0.3, "--column", "extras.long_words", with_package=False)
+    assert [json.loads(line)["id"] for line in kept.read_text().splitlines()] == ["1"]
+    run("report", out, "-o", tmp_path / "report.html", with_package=False)
+    assert "long_words" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    record = json.loads((out / "record.json").read_text())
+    assert record["extras"]["long_words"]["unit"] == "words"
+    assert record["scorer"]["options"]["least"] == 3
+    table = read_result(out).table().sort_by("id")
+    assert table.column("extras.long_words").to_pylist() == [1, 2, 1]
+    assert table.column("score").to_pylist() == [3.0, 4.0, 5.0]
+    told = run(*score, "--scorer-option", "lest=3", status=2)
+    assert "Did you mean 'least'" in told
+    assert "least (int, default 1)" in told
+
+
+def test_a_recipe_names_an_outside_packer(trained):
+    record = json.loads((trained / "record.json").read_text())
+    assert record["recipe"]["data"]["packer"] == "concat_again"

@@ -3,9 +3,9 @@
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from longlode.api.dependency_maps import EXPLAIN_NAME, map_ends
 from longlode.api.results import Result, read_result
@@ -36,6 +36,7 @@ def score(
     *,
     model: str = "starter",
     scorer: "str | Scorer" = "default",
+    scorer_options: Mapping[str, Any] | None = None,
     segment: int = 128,
     pairs: int | Literal["default"] | None = "default",
     dtype: str = "float32",
@@ -55,7 +56,8 @@ def score(
     Args:
       inputs: files, folders, globs or URLs.   out: folder for the scores; the same call goes on there.
       model: "starter", a model or run folder, or a hub id; its model is read only if the score or `pairs` needs it.
-      scorer: a name, or one from `mining.make_scorer`.   segment: tokens per segment.
+      scorer: a name, or one from `mining.make_scorer`.   scorer_options: its own, of one by name.
+      segment: tokens per segment.
       pairs: pairs of segments that the model reads per document; None: all; "default": none where the score needs none.
       dtype: of the model: "float32", "bfloat16" or "auto".   race, race_by: see `mining.RaceRule`.
       workers: processes.   rows_per_unit: documents per unit of work.   explain: also explain the best and worst.
@@ -63,25 +65,22 @@ def score(
     Returns: the scores: `.record` and `.table()`, one row per input document.
     Raises: InputError, ConfigError, ModelError, as `mining.score`.
     """
-    from longlode.mining import RaceRule, ScoreSettings, check_raceable, make_scorer
+    from longlode.mining import RaceRule, ScoreSettings, check_raceable
 
-    chosen = make_scorer(scorer, pairs=pairs) if isinstance(scorer, str) else scorer
+    chosen = _chosen(scorer, pairs, scorer_options)
     rule = None if race is None else RaceRule(top=race, by=tuple(race_by))
     if rule is not None:
         check_raceable(chosen, rule)
     named = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    settings = ScoreSettings(
+        segment=segment, seed=seed, text_field=text_field, keep_pairs=keep_pairs, rows_per_unit=rows_per_unit
+    )
     run_scoring(
         [os.fspath(one) for one in named],
         Path(out),
         model=model,
         scorer=chosen,
-        settings=ScoreSettings(
-            segment=segment,
-            seed=seed,
-            text_field=text_field,
-            keep_pairs=keep_pairs,
-            rows_per_unit=rows_per_unit,
-        ),
+        settings=settings,
         dtype=pick_dtype(dtype)[0] if chosen.reads_model else "float32",
         workers=workers,
         explain_segments=EXPLAIN_SEGMENTS if explain else 0,
@@ -92,11 +91,27 @@ def score(
     return read_result(out)
 
 
+def _chosen(
+    scorer: "str | Scorer", pairs: int | Literal["default"] | None, options: Mapping[str, Any] | None
+) -> "Scorer":
+    """The scorer of that name with these settings, or the one given, which has its own."""
+    from longlode.mining import make_scorer
+
+    if isinstance(scorer, str):
+        return make_scorer(scorer, pairs=pairs, options=options)
+    if options:
+        raise ConfigError(
+            f"scorer_options are for a scorer by name; {scorer.name!r} is made already. Give it its options."
+        )
+    return scorer
+
+
 def score_texts(
     texts: Sequence[str],
     *,
     model: str = "starter",
     scorer: "str | Scorer" = "default",
+    scorer_options: Mapping[str, Any] | None = None,
     segment: int = 128,
     pairs: int | Literal["default"] | None = "default",
     seed: int = 0,
@@ -120,6 +135,7 @@ def score_texts(
             place / "scores",
             model=model,
             scorer=scorer,
+            scorer_options=scorer_options,
             segment=segment,
             pairs=pairs,
             seed=seed,

@@ -12,6 +12,7 @@ from longlode.cli.guard import EXIT_UNEXPECTED
 from longlode.cli.options import Overwrite, Seed, TextField
 from longlode.core.defaults import ROWS_PER_UNIT
 from longlode.core.errors import ConfigError
+from longlode.core.options import parse_options
 from longlode.core.outputs import claim_folder
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ ScorerName = Annotated[
         help="default; or, to compare with: order, paper, release, strength, context_gain, "
         "attention_mass, overlap, gzip or profile (far context, beyond 1k tokens)."
     ),
+]
+ScorerOption = Annotated[
+    list[str] | None,
+    typer.Option(help="An option of the scorer: KEY=VALUE, as often as needed. A wrong key lists them all."),
 ]
 PairNumber = Annotated[
     str | None,
@@ -66,6 +71,7 @@ def score(
     ],
     model: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
     scorer: ScorerName = "default",
+    scorer_option: ScorerOption = None,
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
     pairs: PairNumber = None,
     dtype: Dtype = "float32",
@@ -89,7 +95,8 @@ def score(
     from longlode.api.scoring import pick_dtype, run_scoring
     from longlode.mining import ScoreSettings, check_raceable, make_scorer
 
-    chosen = make_scorer(scorer, pairs=_number_of_pairs(pairs))
+    own = parse_options(scorer_option or [], "--scorer-option")
+    chosen = make_scorer(scorer, pairs=_number_of_pairs(pairs), options=own)
     if pairs is not None and "pairs" not in chosen.options():
         note(f"--pairs {pairs} has no effect: the scorer {scorer!r} samples no pairs.")
     rule = _race_rule(race, race_by)

@@ -186,7 +186,7 @@ def _encode_texts(reader: Reader, texts: list[str]) -> Sequence[_Tokens]:
 
 def _cut(entry: _Entry, item: Document, tokens: _Tokens, work: Work) -> None:
     """Cut into segments and choose those to read; after this the text is gone."""
-    segment, least = work.settings.segment, work.scorer.min_segments
+    segment, least = work.settings.segment, work.scorer.least_segments
     all_tokens = np.asarray(tokens, dtype=np.int32)
     segments = split_segments(all_tokens, segment)
     entry.text_hash = text_fingerprint(item.text)

@@ -26,6 +26,7 @@ from pydantic import (
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
+from longlode.core.options import parse_value
 from longlode.models import LonglodeConfig
 
 _FREE: dict[str, Any] = {"may_change_on_resume": True}
@@ -382,15 +383,7 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
         raise ConfigError(f"--set got {text!r}: {_unknown(section, list(_sections()), 'section')}")
     if name not in _fields():
         raise ConfigError(f"--set got {text!r}: {_unknown_key(section, key)}")
-    return section, key, _parse_value(value)
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if len(parsed) == 1 else text
+    return section, key, parse_value(value)
 
 
 def _explain(problem: Any) -> str:

@@ -4,7 +4,8 @@ May import: core, corpus, the files of mining that know no engine. Start reading
 `pairwise.py`.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from longlode.core.plugins import Registry
 from longlode.mining.extras import ExtraColumn
@@ -30,13 +31,15 @@ def make_scorer(
     *,
     pairs: int | Literal["default"] | None = "default",
     max_segments: int = MAX_SEGMENTS,
+    options: Mapping[str, Any] | None = None,
 ) -> Scorer:
     """A scorer by name or address, as of `SCORERS`.
 
     Args: the others as of `Scorer`.
-    Raises: ConfigError that lists the names for an unknown one; BackendError when its package does not load.
+    Raises: ConfigError that lists the names for an unknown one, or its options with types and defaults; BackendError
+      when its package does not load.
     """
-    return SCORERS.get(name)(pairs=pairs, max_segments=max_segments)
+    return SCORERS.get(name)(pairs=pairs, max_segments=max_segments, options=options)
 
 
 __all__ = [

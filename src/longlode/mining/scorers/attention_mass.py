@@ -13,10 +13,13 @@ LongAttn's second term, the variance, added: that needs z-scores over the corpus
 when the far attention is spread evenly (what LongAttn wants), 1 when one segment has it all.
 """
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
+from longlode.core.errors import ConfigError
 from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
 from longlode.mining.uncertainty import mean_error
 
@@ -26,6 +29,24 @@ FAR = 4
 """Segments back from which attention counts as far: a quarter of the window."""
 SINK = 1
 """First segments of a window that do not count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionMassOptions:
+    """window: segments read in one pass. far: segments back from which attention counts. sink: first segments of a
+    window that do not count.
+    """
+
+    window: Annotated[int, Field(ge=2)] = WINDOW
+    far: Annotated[int, Field(ge=1)] = FAR
+    sink: Annotated[int, Field(ge=0)] = SINK
+
+    def __post_init__(self) -> None:
+        """Raises: ConfigError for a window without a far segment."""
+        if self.window <= self.far + self.sink:
+            raise ConfigError(
+                f"window is {self.window}, far {self.far} and sink {self.sink}; expected a window above far + sink."
+            )
 
 
 class AttentionMassScorer(Scorer):
@@ -39,19 +60,26 @@ class AttentionMassScorer(Scorer):
     name: ClassVar[str] = "attention_mass"
     min_segments: ClassVar[int] = 8
     needs_windows: ClassVar[bool] = True
+    options_type: ClassVar[type] = AttentionMassOptions
+    own: AttentionMassOptions
+
+    @property
+    def least_segments(self) -> int:
+        """Enough for one far segment."""
+        return max(self.min_segments, self.own.far + self.own.sink + 1)
 
     def options(self) -> dict[str, Any]:
-        """The sizes, and how much is read of a long document."""
-        return {"max_segments": self.max_segments, "window": WINDOW, "far": FAR, "sink": SINK}
+        """How much is read of a long document."""
+        return {"max_segments": self.max_segments}
 
     def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
         """All, or a stretch of `max_segments` at a random place: what is read through must be contiguous."""
-        count = max(self.min_segments, min(num_total, self.max_segments))
+        count = max(self.least_segments, min(num_total, self.max_segments))
         return rng.integers(num_total - count + 1) + np.arange(count)
 
     def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
         """Windows side by side; the last one ends with the document, and may overlap the one before."""
-        size = min(WINDOW, doc.num_segments)
+        size = min(self.own.window, doc.num_segments)
         starts = np.arange(0, doc.num_segments - size + 1, size)
         if starts[-1] + size < doc.num_segments:
             starts = np.append(starts, doc.num_segments - size)
@@ -63,10 +91,11 @@ class AttentionMassScorer(Scorer):
     ) -> DocumentScore:
         """The mean over all rows that have a far segment; its error by leaving out one window at a time."""
         shares, specificities, window = [], [], []
+        sink, far_back = self.own.sink, self.own.far
         for number, attention in enumerate(doc.attention):
-            for row in range(SINK + FAR, len(attention)):
-                far = attention[row, SINK : row - FAR + 1].astype(np.float64)
-                shares.append(far.sum() / max(1.0 - attention[row, :SINK].sum(dtype=np.float64), 1e-9))
+            for row in range(sink + far_back, len(attention)):
+                far = attention[row, sink : row - far_back + 1].astype(np.float64)
+                shares.append(far.sum() / max(1.0 - attention[row, :sink].sum(dtype=np.float64), 1e-9))
                 window.append(number)
                 if len(far) > 1:
                     specificities.append(_unevenness(far))

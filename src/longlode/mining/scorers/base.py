@@ -6,12 +6,14 @@ document, reads the pairs of many documents together, and hands the readings bac
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import orjson
 
 from longlode.core.errors import ConfigError
+from longlode.core.options import build
 from longlode.corpus import Document
 from longlode.mining.extras import ExtraColumn
 from longlode.mining.sampling import sample_segments
@@ -148,6 +150,11 @@ class DocumentScore:
     extras: Mapping[str, float | int | str | None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """Of a scorer that has none of its own."""
+
+
 class Scorer(ABC):
     """Turns readings of a reader into a document's score; pure numpy, picklable, without state between
     documents.
@@ -163,6 +170,7 @@ class Scorer(ABC):
     default_pairs: how many are read of a document unless told otherwise; 0 where the score needs none, so that no
       model is read.
     extra_columns: columns of its own that it fills besides those of every scorer.
+    options_type: a frozen dataclass of its own options, typed, with defaults; JSON values. `own` holds what was given.
     """
 
     name: ClassVar[str]
@@ -176,12 +184,19 @@ class Scorer(ABC):
     needs_pairs: ClassVar[bool] = False
     default_pairs: ClassVar[int] = 500
     extra_columns: ClassVar[tuple[ExtraColumn, ...]] = ()
+    options_type: ClassVar[type] = NoOptions
+    own: Any
 
     def __init__(
-        self, *, pairs: int | Literal["default"] | None = "default", max_segments: int = MAX_SEGMENTS
+        self,
+        *,
+        pairs: int | Literal["default"] | None = "default",
+        max_segments: int = MAX_SEGMENTS,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """Args: pairs, how many to read of a document, None for all, 0 for none, "default" for `default_pairs`;
-        max_segments, how many segments at most.
+        max_segments, how many segments at most; options, values of `options_type`.
+        Raises: ConfigError for an option that the scorer does not have and for a value that it does not take.
         """
         if pairs == "default":
             pairs = self.default_pairs
@@ -195,24 +210,32 @@ class Scorer(ABC):
             )
         self.pairs = pairs
         self.max_segments = max_segments
+        self.own = build(self.options_type, options, f"the scorer {self.name!r}")
 
     @property
     def reads_model(self) -> bool:
         """Whether the model has to be run at all, set up as it is; if not, the reader's tokenizer is enough."""
         return self.needs_reader and self.needs_readings
 
+    @property
+    def least_segments(self) -> int:
+        """A document with fewer whole segments is "too_short": `min_segments`, or what its own options need."""
+        return self.min_segments
+
     def digest(self, text: str) -> Any:
         """What `finish` will need of the text itself, as `SegmentedDocument.digest`: the text is let go before."""
         return None
 
     def options(self) -> dict[str, Any]:
-        """What shapes the numbers besides name and version, as JSON; part of every result's name."""
+        """What shapes the numbers besides name, version and its own options, as JSON; part of every result's name."""
         return {"pairs": self.pairs, "max_segments": self.max_segments}
 
     def identity(self) -> dict[str, Any]:
         """What names its results: name, version, options, and the extra columns where there are any, as JSON."""
         extras = {column.name: column.dtype for column in self.extra_columns}
-        known = {"name": self.name, "version": self.version, "options": self.options()}
+        # As it comes back from a record, where tuples are lists.
+        own = orjson.loads(orjson.dumps(asdict(self.own)))
+        known = {"name": self.name, "version": self.version, "options": self.options() | own}
         return known | ({"extras": extras} if extras else {})
 
     def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,8 +1,10 @@
 """`overlap`: rare word sequences that come back from far away, a baseline that asks no model."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from longlode.mining.baselines import far_overlap
 from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
@@ -15,6 +17,17 @@ RARE_SHARE = 0.1
 """Windows in more than this share of the document's segments (but at least in two) are its common wording."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OverlapOptions:
+    """num_tokens: of a sequence. min_distance: segments back at least. rare_share: of the segments, the most that may
+    hold a sequence that counts.
+    """
+
+    num_tokens: Annotated[int, Field(ge=1)] = NUM_TOKENS
+    min_distance: Annotated[int, Field(ge=1)] = MIN_DISTANCE
+    rare_share: Annotated[float, Field(gt=0, le=1)] = RARE_SHARE
+
+
 class OverlapScorer(Scorer):
     """Score = share of the rare n-token windows of a segment that stand in a segment further back than its neighbour.
 
@@ -23,12 +36,18 @@ class OverlapScorer(Scorer):
     """
 
     name: ClassVar[str] = "overlap"
-    min_segments: ClassVar[int] = MIN_DISTANCE + 1
     needs_readings: ClassVar[bool] = False
+    options_type: ClassVar[type] = OverlapOptions
+    own: OverlapOptions
+
+    @property
+    def least_segments(self) -> int:
+        """Enough for one segment that is far enough back."""
+        return self.own.min_distance + 1
 
     def options(self) -> dict[str, Any]:
-        """The sizes; no pair is read, and all segments count."""
-        return {"num_tokens": NUM_TOKENS, "min_distance": MIN_DISTANCE, "rare_share": RARE_SHARE}
+        """Nothing besides its own: no pair is read, and all segments count."""
+        return {}
 
     def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
         """All of them: it costs a sort."""
@@ -42,5 +61,6 @@ class OverlapScorer(Scorer):
         self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
     ) -> DocumentScore:
         """The share, over all segments that have one far enough back."""
-        rare = max(2.0, RARE_SHARE * doc.num_segments)
-        return DocumentScore(far_overlap(doc.tokens, MIN_DISTANCE, NUM_TOKENS, max_segments=rare))
+        rare = max(2.0, self.own.rare_share * doc.num_segments)
+        found = far_overlap(doc.tokens, self.own.min_distance, self.own.num_tokens, max_segments=rare)
+        return DocumentScore(found)

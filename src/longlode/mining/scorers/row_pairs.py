@@ -1,8 +1,10 @@
 """What `default` and `order` share: a score without pairs, and a few whole rows of pairs for the other columns."""
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from longlode.mining.sampling import sample_rows
 from longlode.mining.scorers.base import PairPlan, SegmentedDocument
@@ -14,19 +16,25 @@ PAIRS_PER_SEGMENT = 0.5
 """Pairs read at most for each chosen segment: the whole then reads a document 1.5 times."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowPairsOptions:
+    """row: pairs of one target. pairs_per_segment: read at most for each chosen segment, but one row at least."""
+
+    row: Annotated[int, Field(ge=1)] = ROW_PAIRS
+    pairs_per_segment: Annotated[float, Field(ge=0)] = PAIRS_PER_SEGMENT
+
+
 class RowPairsScorer(PairwiseScorer):
     """Scorers whose score needs no pairs: a few whole rows are read for the other columns, none with 0 pairs."""
 
     min_segments: ClassVar[int] = 8
     default_pairs: ClassVar[int] = 0
-
-    def options(self) -> dict[str, Any]:
-        """The pair budget as of every scorer, and the sizes of this one."""
-        return super().options() | {"row": ROW_PAIRS, "pairs_per_segment": PAIRS_PER_SEGMENT}
+    options_type: ClassVar[type] = RowPairsOptions
+    own: RowPairsOptions
 
     def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
-        """Whole rows of pairs, within `pairs` and half a pair for each segment; all pairs if `pairs` is None."""
+        """Whole rows of pairs, within `pairs` and `pairs_per_segment`; all pairs if `pairs` is None."""
         budget = None
         if self.pairs is not None:
-            budget = min(self.pairs, max(ROW_PAIRS, int(doc.num_segments * PAIRS_PER_SEGMENT)))
-        return PairPlan(*sample_rows(doc.num_segments, budget, ROW_PAIRS, rng))
+            budget = min(self.pairs, max(self.own.row, int(doc.num_segments * self.own.pairs_per_segment)))
+        return PairPlan(*sample_rows(doc.num_segments, budget, self.own.row, rng))
