@@ -24,7 +24,7 @@ from longlode.mining.seams import CUT_STEP, far_shares, link_shares
 def links(kinds, weights, span, *, drop=False):
     """drop: leave out what has no weight beforehand."""
     seen = Occurrences(kinds, weights[kinds] > 0 if drop else None)
-    return link_shares(seen, weights[kinds[seen.position]], span)
+    return link_shares(seen, weights[kinds[seen.position[seen.first[:-1]]]], span)
 
 
 def links_by_definition(kinds, weights, span, cut):

@@ -1,7 +1,7 @@
 """Texts to tokens: of any length, in bounded memory, and whatever a tokenizer does with them."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ParamSpec, TypeVar, cast
 
 import numpy as np
@@ -87,7 +87,7 @@ class TextEncoder:
         return [
             found[number]
             if number in found
-            else np.concatenate([self._pieces.tokens(piece) for piece in _pieces(text)])
+            else _joined(self._pieces.tokens(piece) for piece in _pieces(text))
             for number, text in enumerate(texts)
         ]
 
@@ -118,22 +118,42 @@ class TextEncoder:
         return [np.concatenate(found) for found in tokens]
 
 
+def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """One after the other, int32, in an array that grows where it lies: all parts and the whole are never held."""
+    whole, used = np.zeros(0, dtype=np.int32), 0
+    for part in parts:
+        if used + len(part) > len(whole):
+            whole.resize(used + len(part) + used // 8, refcheck=False)
+        whole[used : used + len(part)] = part
+        used += len(part)
+    whole.resize(used, refcheck=False)
+    return whole
+
+
 def _is_foreign(text: str) -> bool:
     """Whether more than a fifth of it is not ASCII: there are few places to cut such a text at."""
-    return not text.isascii() and len(text.encode("utf-8", "surrogatepass")) > 1.2 * len(text)
+    if text.isascii():
+        return False
+    starts = range(0, len(text), _PIECE_CHARACTERS)
+    return sum(
+        len(text[at : at + _PIECE_CHARACTERS].encode("utf-8", "surrogatepass")) for at in starts
+    ) > 1.2 * len(text)
 
 
 def _pieces(text: str) -> Iterator[str]:
     """Cut a long text before spaces into pieces of at most `_PIECE_CHARACTERS`."""
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode("utf-8")
     start = 0
     while len(text) - start > _PIECE_CHARACTERS:
         stop = text.rfind(" ", start + 1, start + _PIECE_CHARACTERS)
         stop = stop if stop > 0 else start + _PIECE_CHARACTERS
-        yield text[start:stop]
+        yield _encodable(text[start:stop])
         start = stop
-    yield text[start:]
+    yield _encodable(text[start:])
+
+
+def _encodable(text: str) -> str:
+    """The text with "?" for each lone surrogate."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _groups(sizes: list[int]) -> Iterator[tuple[int, int]]:

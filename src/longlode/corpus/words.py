@@ -18,6 +18,7 @@ _PART = re.compile(
 
 _GAP = re.compile(r"[\W_]")
 _CHUNK_CHARACTERS = 1 << 17
+_RENUMBERED_WORDS = 1 << 20
 _KEPT_WORDS = 1 << 18
 _KEPT_CODES = 1 << 23
 """Characters of what is kept: pages of base64 would fill the memory with fewer words."""
@@ -77,15 +78,24 @@ class Vocabulary:
             return self._renumber(mine)
 
     def _renumber(self, mine: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        """Numbers of ours to those of one text."""
-        places = np.arange(len(mine))
+        """Numbers of ours, which are written over, to those of one text."""
         if len(self._first) < len(self.words):
             self._first = np.zeros(2 * len(self.words), dtype=np.int64)
         # What is left of earlier texts does no harm: only places that were just written are read.
-        self._first[mine[::-1]] = places[::-1]
-        types = mine[self._first[mine] == places]
+        blocks = range(0, len(mine), _RENUMBERED_WORDS)
+        for start in reversed(blocks):  # the last write wins: that of the first place
+            block = mine[start : start + _RENUMBERED_WORDS]
+            self._first[block[::-1]] = np.arange(start, start + len(block))[::-1]
+        found = [np.zeros(0, dtype=np.int32)]
+        for start in blocks:
+            block = mine[start : start + _RENUMBERED_WORDS]
+            found.append(block[self._first[block] == np.arange(start, start + len(block))])
+        types = np.concatenate(found)
         self._first[types] = np.arange(len(types))
-        return self._first[mine].astype(np.int32), [self.words[number] for number in types.tolist()]
+        for start in blocks:
+            block = mine[start : start + _RENUMBERED_WORDS]
+            block[:] = self._first[block]
+        return mine, [self.words[number] for number in types.tolist()]
 
     def _numbers_of(self, chunk: str) -> np.ndarray:
         if (

@@ -49,6 +49,7 @@ QUANTILES = {"lowest": 0.02, "low": 0.1, "middle": 0.5}
 NUM_BLOCKS = 10
 """Blocks of the jackknife."""
 _PAGE_WORDS = 300
+_BLOCK_WORDS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +97,13 @@ class Measurements:
 
     def _measure_order(self, tokens: np.ndarray) -> None:
         seen, parts = Occurrences(tokens), Stretches(len(tokens), NUM_BLOCKS)
-        nats = seen.information()
         for name, (near, span) in {"order": spans(len(tokens)), "close_order": CLOSE_ORDER}.items():
             result = contrast_of(seen, near=near, span=span)
-            self._put(name, parts.means(result.contrast * nats, result.counted.astype(np.float64)))
+            # In place: what is not counted has no contrast, so the weighted contrast needs no array of its own.
+            for types in seen.parts():
+                result.contrast[types.position] *= types.nats()[types.group]
+            self._put(name, parts.ratios(result.contrast, result.counted))
+            del result  # before that of the next size is made
 
     def _measure_words(self, words: Words) -> None:
         kinds, n = words.kinds, len(words.kinds)
@@ -111,7 +115,10 @@ class Measurements:
         seen = Occurrences(kinds, (words.shares < max(LIMITS.values()))[kinds])
         near, span = WORD_ORDER
         result = contrast_of(seen, near=near, span=max(1, min(span, n // 6)))
-        self._put("word_order", parts.means(result.contrast * nats[kinds], result.counted.astype(np.float64)))
+        for start in range(0, n, _BLOCK_WORDS):
+            result.contrast[start : start + _BLOCK_WORDS] *= nats[kinds[start : start + _BLOCK_WORDS]]
+        self._put("word_order", parts.ratios(result.contrast, result.counted))
+        del result
         measured: dict[int, dict[str, np.ndarray]] = {}
         for full in SPANS:
             span = max(1, min(full, n // 4))
@@ -136,7 +143,7 @@ def _measure_span(
 ) -> dict[str, np.ndarray]:
     """Quantiles of the link shares, and the far share, of each class of words; as `Measurements.values`, but linear."""
     found: dict[str, np.ndarray] = {}
-    kind = words.kinds[seen.position]
+    kind = words.kinds[seen.position[seen.first[:-1]]]
     far = far_shares(seen, span, max(1, seen.num_tokens // 3))
     for label, limit in LIMITS.items():
         weights = np.where(words.shares < limit, nats, 0.0)
@@ -247,7 +254,8 @@ def weakest_seam(words: Words) -> Seam | None:
     n = len(words.kinds)
     span = max(1, min(SPANS[-1], n // 4))
     seen = Occurrences(words.kinds, (words.shares < LIMITS["rare"])[words.kinds])
-    shares, cuts = link_shares(seen, -np.log(words.shares)[words.kinds[seen.position]], span)
+    kind = words.kinds[seen.position[seen.first[:-1]]]
+    shares, cuts = link_shares(seen, -np.log(words.shares[kind]), span)
     if not len(cuts):
         return None
     least = int(np.argmin(shares))

@@ -16,10 +16,14 @@ by counting covered starts), not sampled; the whole costs O(n log n) for n token
     elsewhere:  every window that ends before mid starts, or starts after the `near` tokens that follow t
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+_BLOCK = 1 << 20
+"""Tokens, or occurrences, that are worked on at once, so that the memory beside the results does not grow."""
 
 
 @dataclass(frozen=True)
@@ -37,32 +41,50 @@ class OrderContrast:
 class Occurrences:
     """Positions of every token type, sorted by (type, position).
 
-    num_tokens: n, of the document. position, previous: int `[m]`, where each occurrence is, and where its type was
-    before, -1 for the first; group: int `[m]`, the number of its type, from 0 in the order of the types; first: int
-    `[num_types + 1]`, where each group begins, and m. m is n unless types were left out.
+    num_tokens: n, of the document. position: int `[m]`, where each occurrence is; first: int `[num_types + 1]`, where
+    each type begins, and m. m is n unless types were left out. What follows from these (`previous`, `group`, `key`) is
+    made when it is first asked for; a long document asks for it in `parts`.
     """
 
     def __init__(self, tokens: np.ndarray, wanted: np.ndarray | None = None) -> None:
         """Args: tokens int `[n]`; wanted bool `[n]`, where the tokens stand that count, whole types only; None: all."""
         self.num_tokens = len(tokens)
         narrow = np.int32 if self.num_tokens < 1 << 30 else np.int64
-        if wanted is None:
-            order = stable_order(tokens)
-            position: np.ndarray = order.astype(narrow)
-        else:
-            places = np.flatnonzero(wanted).astype(narrow)
-            tokens = tokens[places]
-            order = stable_order(tokens)
-            position = places[order]
-        self.position = position
-        in_order = tokens[order]
-        is_first = np.ones(len(in_order), dtype=bool)
-        np.not_equal(in_order[1:], in_order[:-1], out=is_first[1:])
-        self.first = np.append(np.flatnonzero(is_first), len(in_order))
-        self.group: np.ndarray = np.cumsum(is_first, dtype=narrow) - 1
-        self.previous = np.empty_like(self.position)
-        self.previous[1:] = self.position[:-1]
-        self.previous[self.first[:-1]] = -1
+        self.position, self.first = _places_by_type(tokens, wanted, narrow)
+
+    @classmethod
+    def _run(cls, num_tokens: int, position: np.ndarray, first: np.ndarray) -> "Occurrences":
+        """From its parts."""
+        run = cls.__new__(cls)
+        run.num_tokens, run.position, run.first = num_tokens, position, first
+        return run
+
+    def parts(self) -> "Iterator[Occurrences]":
+        """Runs of whole types in order, of about a million occurrences each; their groups count from 0 again."""
+        if len(self.position) <= _BLOCK:
+            yield self
+            return
+        start, num_types = 0, len(self.first) - 1
+        while start < num_types:
+            full = int(np.searchsorted(self.first, self.first[start] + _BLOCK, side="right")) - 1
+            stop = max(start + 1, full)
+            begin = self.first[start]
+            position = self.position[begin : self.first[stop]]
+            yield self._run(self.num_tokens, position, self.first[start : stop + 1] - begin)
+            start = stop
+
+    @cached_property
+    def previous(self) -> np.ndarray:
+        """Where the type of each occurrence was before, -1 for the first, int `[m]`."""
+        previous = np.empty_like(self.position)
+        previous[1:] = self.position[:-1]
+        previous[self.first[:-1]] = -1
+        return previous
+
+    @cached_property
+    def group(self) -> np.ndarray:
+        """The number of the type of each occurrence, from 0 in the order of the types, int `[m]`."""
+        return np.repeat(np.arange(len(self.first) - 1, dtype=self.position.dtype), np.diff(self.first))
 
     @cached_property
     def key(self) -> np.ndarray:
@@ -71,10 +93,14 @@ class Occurrences:
 
     def information(self) -> np.ndarray:
         """As `information`, of the tokens that count; 0 for the others."""
-        nats = -np.log(np.diff(self.first) / max(self.num_tokens, 1))
         result = np.zeros(self.num_tokens)
-        result[self.position] = nats[self.group]
+        for part in self.parts():
+            result[part.position] = part.nats()[part.group]
         return result
+
+    def nats(self) -> np.ndarray:
+        """Information of each type under the frequencies in the document: -log(count / n), float64 `[num_types]`."""
+        return -np.log(np.diff(self.first) / max(self.num_tokens, 1))
 
 
 class Coverage:
@@ -118,6 +144,50 @@ def stable_order(kinds: np.ndarray) -> np.ndarray:
     return order
 
 
+def _places_by_type(
+    tokens: np.ndarray, wanted: np.ndarray | None, narrow: type
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places sorted by (type, place), `narrow` `[m]`; and where each type begins among them, and m."""
+    n = len(tokens)
+    if n <= _BLOCK or tokens.min() < 0 or tokens.max() >= 2 * n:
+        places = np.arange(n, dtype=narrow) if wanted is None else np.flatnonzero(wanted).astype(narrow)
+        kinds = tokens if wanted is None else tokens[places]
+        order = stable_order(kinds)
+        begin = _run_starts(kinds[order])
+        return places[order], np.append(begin, len(order))
+    # A counting sort over blocks: the whole is never sorted at once, which would take 16 bytes more per token.
+    counts = np.zeros(int(tokens.max()) + 1, dtype=np.int64)
+    for start, stop in _blocks(n):
+        kinds = tokens[start:stop] if wanted is None else tokens[start:stop][wanted[start:stop]]
+        found = np.bincount(kinds)
+        counts[: len(found)] += found
+    ends = np.cumsum(counts)
+    free = ends - counts  # where the next occurrence of each type goes
+    position = np.empty(int(ends[-1]), dtype=narrow)
+    for start, stop in _blocks(n):
+        inside = np.arange(stop - start) if wanted is None else np.flatnonzero(wanted[start:stop])
+        kinds = tokens[start:stop][inside]
+        order = stable_order(kinds)
+        begin = _run_starts(kinds[order])
+        types, lengths = kinds[order[begin]], np.diff(np.append(begin, len(order)))
+        # The k-th of the block, in a run of its type that begins at b, is number k - b of the type in the block.
+        position[np.repeat(free[types] - begin, lengths) + np.arange(len(order))] = start + inside[order]
+        free[types] += lengths
+    return position, np.append(0, ends[counts > 0])
+
+
+def _run_starts(in_order: np.ndarray) -> np.ndarray:
+    """Where each run of equal values begins, int64."""
+    is_first = np.ones(len(in_order), dtype=bool)
+    np.not_equal(in_order[1:], in_order[:-1], out=is_first[1:])
+    return np.flatnonzero(is_first)
+
+
+def _blocks(n: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, n, _BLOCK):
+        yield start, min(start + _BLOCK, n)
+
+
 def order_contrast(tokens: np.ndarray, *, near: int, span: int) -> OrderContrast:
     """Contrast the mid-range past of every token with the rest of its document (formulas: module docstring).
 
@@ -137,10 +207,20 @@ def contrast_of(seen: Occurrences, *, near: int, span: int) -> OrderContrast:
     tells whether it is a hit.
     """
     n = seen.num_tokens
-    contrast, places = np.zeros(n), np.arange(n, dtype=seen.position.dtype)
-    counted = (places >= near + span) & (_num_control(places, n, near, span) >= span)
-    if not counted.any():
-        return OrderContrast(contrast, counted)
+    contrast, counted = np.zeros(n), np.zeros(n, dtype=bool)
+    for start, stop in _blocks(n):
+        counted[start:stop] = _is_counted(np.arange(start, stop, dtype=seen.position.dtype), n, near, span)
+    if counted.any():
+        for part in seen.parts():
+            _contrast_types(part, near, span, counted, contrast)
+    return OrderContrast(contrast, counted)
+
+
+def _contrast_types(
+    seen: Occurrences, near: int, span: int, counted: np.ndarray, contrast: np.ndarray
+) -> None:
+    """Write the contrast of the occurrences of some types; all else as of `OrderContrast`."""
+    n = seen.num_tokens
     rows = np.flatnonzero(counted[seen.position] & (seen.previous < seen.position - near))
     at, coverage = seen.position[rows], Coverage(seen, span)
     holding = np.zeros(len(rows), dtype=np.int64)
@@ -151,7 +231,11 @@ def contrast_of(seen: Occurrences, *, near: int, span: int) -> OrderContrast:
     holding[some] += coverage.whole[seen.group[rows[some]]] - after
     hit = seen.previous[rows] >= at - (near + span)
     contrast[at] = hit - holding / _num_control(at, n, near, span)
-    return OrderContrast(contrast, counted)
+
+
+def _is_counted(at: np.ndarray, num_tokens: int, near: int, span: int) -> np.ndarray:
+    """Where there is a whole mid window and enough to compare it with, bool."""
+    return (at >= near + span) & (_num_control(at, num_tokens, near, span) >= span)
 
 
 def _num_control(at: np.ndarray, num_tokens: int, near: int, span: int) -> np.ndarray:

@@ -14,9 +14,14 @@ how much of the rare vocabulary of a place stands at a distance: small for a mix
 names change.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from longlode.mining.order import Coverage, Occurrences
+
+_Ranges = Callable[[Occurrences], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""Rows of the occurrences that have a range of cuts, and of each the first cut and the one after the last."""
 
 CUT_STEP = 10
 """Words from one cut to the next."""
@@ -25,8 +30,8 @@ CUT_STEP = 10
 def link_shares(seen: Occurrences, weight: np.ndarray, span: int) -> tuple[np.ndarray, np.ndarray]:
     """The link share at every CUT_STEP-th cut that has `span` words on either side.
 
-    Args: seen, of the words, those without weight left out or not; weight float `[m]`, >= 0, of each occurrence's type;
-      span in words.
+    Args: seen, of the words, those without weight left out or not; weight float `[num_types]`, >= 0, of each type in
+      `seen`; span in words.
     Returns: float64 shares in [0, 1], 0 where nothing on the right has weight; and the cuts, as the place of the first
       word on the right; both empty below 2 span words.
     """
@@ -34,21 +39,48 @@ def link_shares(seen: Occurrences, weight: np.ndarray, span: int) -> tuple[np.nd
     cuts = np.arange(span, n - span + 1, CUT_STEP)
     if not len(cuts):
         return np.zeros(0), cuts
-    place, before = seen.position, seen.previous
-    # A type is on the right of c if its first occurrence from c on is b < c + span.
-    first = np.maximum(np.maximum(before, place - span) + 1, 0)
-    right = _covered(first, place + 1, weight, n)
-    # Neighbouring occurrences a < b of a type link the cuts c with c - span <= a < c <= b < c + span.
-    near = np.flatnonzero((before >= 0) & (place - before < 2 * span))
-    stop = np.minimum(place[near], before[near] + span) + 1
-    linked = _covered(first[near], stop, weight[near], n)
-    return np.clip(linked[cuts] / np.maximum(right[cuts], 1e-12), 0.0, 1.0), cuts
+    right = _covered(seen, _right_of(span), weight)[cuts]
+    linked = _covered(seen, _linked_by(span), weight)[cuts]
+    return np.clip(linked / np.maximum(right, 1e-12), 0.0, 1.0), cuts
 
 
-def _covered(first: np.ndarray, stop: np.ndarray, weight: np.ndarray, n: int) -> np.ndarray:
+def _right_of(span: int) -> _Ranges:
+    """Cuts that each occurrence puts its type on the right of."""
+
+    def ranges(seen: Occurrences) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        # A type is on the right of c if its first occurrence from c on is b < c + span.
+        return np.arange(len(seen.position)), _first_cut(seen, span), seen.position + 1
+
+    return ranges
+
+
+def _linked_by(span: int) -> _Ranges:
+    """Cuts that each occurrence and the one before it link."""
+
+    def ranges(seen: Occurrences) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        # Neighbouring occurrences a < b of a type link the cuts c with c - span <= a < c <= b < c + span.
+        place, before = seen.position, seen.previous
+        near = np.flatnonzero((before >= 0) & (place - before < 2 * span))
+        return near, _first_cut(seen, span)[near], np.minimum(place[near], before[near] + span) + 1
+
+    return ranges
+
+
+def _first_cut(seen: Occurrences, span: int) -> np.ndarray:
+    return np.maximum(np.maximum(seen.previous, seen.position - span) + 1, 0)
+
+
+def _covered(seen: Occurrences, ranges: _Ranges, weight: np.ndarray) -> np.ndarray:
     """Sum of the weights of the ranges [first, stop) that hold each place 0..n, float64 `[n + 1]`; stop <= n."""
-    steps = np.bincount(first, weights=weight, minlength=n + 1)
-    steps -= np.bincount(stop, weights=weight, minlength=n + 1)
+    steps, ends = np.zeros(seen.num_tokens + 1), np.zeros(seen.num_tokens + 1)
+    num_types = 0
+    for part in seen.parts():
+        rows, first, stop = ranges(part)
+        weights = weight[num_types + part.group[rows]]
+        np.add.at(steps, first, weights)
+        np.add.at(ends, stop, weights)
+        num_types += len(part.first) - 1
+    steps -= ends
     return np.cumsum(steps, out=steps)
 
 
@@ -60,16 +92,21 @@ def far_shares(seen: Occurrences, span: int, gap: int) -> np.ndarray:
     Args: seen, of n words; span, gap in words, >= 1. Returns: float64 `[n]`; 0 where no window is that far away, where
       the type was left out, and everywhere if a window is longer than the document.
     """
-    n, at = seen.num_tokens, seen.position
-    result = np.zeros(n)
-    if span > n:
-        return result
-    coverage = Coverage(seen, span)
+    result = np.zeros(seen.num_tokens)
+    if span <= seen.num_tokens:
+        for part in seen.parts():
+            result[part.position] = _far_of(part, span, gap)
+    return result
+
+
+def _far_of(seen: Occurrences, span: int, gap: int) -> np.ndarray:
+    """The far share of each occurrence, float64 `[m]`."""
+    n, at, coverage = seen.num_tokens, seen.position, Coverage(seen, span)
     holding = np.zeros(len(at), dtype=np.int64)
     some = np.flatnonzero(at >= gap + span)
     holding[some] = coverage.up_to(some, at[some] - (gap + span))
     some = np.flatnonzero(at <= n - span - gap)
     holding[some] += coverage.whole[seen.group[some]] - coverage.up_to(some, at[some] + (gap - 1))
     windows = np.maximum(at - (gap + span - 1), 0) + np.maximum(n - span - gap + 1 - at, 0)
-    result[at] = holding / np.maximum(windows, 1)
-    return result
+    shares: np.ndarray = holding / np.maximum(windows, 1)
+    return shares

@@ -14,6 +14,8 @@ what remains come from sums and ranks that are computed once.
 The error is that of a document of the same kind: another text by the same hand, read at as many targets.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 
@@ -67,9 +69,14 @@ class Stretches:
 
         Args: values, weights float `[m]`, weights >= 0, None: all 1; places int `[m]`, ascending, None: 0 to n - 1.
         """
+        return self.ratios(values if weights is None else values * weights, weights, places)
+
+    def ratios(
+        self, weighted: np.ndarray, weights: np.ndarray | None = None, places: np.ndarray | None = None
+    ) -> np.ndarray:
+        """As `means`, of values that have been multiplied by their weights; weights may be bool as well."""
         first = self.first if places is None else np.searchsorted(places, self.first)
-        weighted = values if weights is None else values * weights
-        sums, sizes, total = _sums(weighted, first), np.diff(first), len(values)
+        sums, sizes, total = _sums(weighted, first), np.diff(first), len(weighted)
         if weights is not None:
             sizes, total = _sums(weights, first), weights.sum()
         # Sums over the others, not differences from the whole: nothing left is 0, and not a rounding error.
@@ -109,6 +116,8 @@ class Stretches:
 
 def _sums(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Sums of values[first[b] : first[b + 1]], float64 `[B]`."""
+    if values.dtype == bool:  # counted as they are: `reduceat` would add them as truth values
+        return np.array([np.count_nonzero(values[a:b]) for a, b in pairwise(first)], dtype=np.float64)
     sums = np.zeros(len(first) - 1)
     some = np.flatnonzero(np.diff(first))
     if len(some):  # `reduceat` gives the next value where there is none to add
