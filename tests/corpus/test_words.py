@@ -66,6 +66,16 @@ def test_a_vocabulary_forgets_between_texts_and_not_inside_one(monkeypatch):
         assert len(vocabulary.words) <= 130
 
 
+def test_spellings_that_are_let_go_inside_a_text_keep_the_numbers_of_their_words(monkeypatch):
+    monkeypatch.setattr(words, "_KEPT_WORDS", 5)
+    monkeypatch.setattr(words, "_CHUNK_CHARACTERS", 20)
+    text = " ".join(random.Random(3).choices([f"X{number}y" for number in range(30)], k=400))
+    vocabulary = words.Vocabulary()
+    kinds, types = vocabulary.read(text)
+    assert (kinds.tolist(), types) == numbered(split_words(text))
+    assert not vocabulary.words
+
+
 def test_an_endless_word_is_read_all_the_same(monkeypatch):
     monkeypatch.setattr(words, "_CHUNK_CHARACTERS", 10)
     text = "short " + "acgt" * 100 + "AB" * 50 + " short"

@@ -49,8 +49,8 @@ def split_words(text: str) -> list[str]:
 class Vocabulary:
     """Numbers for words, kept from text to text, so that a text costs little more than a look at its characters.
 
-    words: word by number. It lets go of what it knows when that is more than 262,144 spellings or 8 MB of them, before
-    the next text.
+    words: word by number. It lets go of what it knows after a text that left more than 262,144 spellings or 8 MB.
+    Within a text it then finds known spellings anew, by the words.
     """
 
     def __init__(self) -> None:
@@ -64,6 +64,7 @@ class Vocabulary:
         self._spans = SpanTable()
         self._word_of_span = np.zeros(0, dtype=np.int32)
         self._first = np.zeros(0, dtype=np.int64)
+        self._over = False
 
     def read(self, text: str) -> tuple[np.ndarray, list[str]]:
         """The words of a text, numbered in the order in which they first stand there.
@@ -71,11 +72,20 @@ class Vocabulary:
         Returns: int32 `[n]`, the number of each word of `split_words`; and the words by number.
         """
         with self._guard:
-            if len(self._spans) > _KEPT_WORDS or self._spans.num_codes > _KEPT_CODES:
-                self._forget()
             parts = [self._numbers_of(chunk) for chunk in _chunks(text)]
             mine = np.concatenate([np.zeros(0, dtype=np.int32), *parts])
-            return self._renumber(mine)
+            del parts
+            result = self._renumber(mine)
+            self._make_room()
+            if self._over:
+                self._forget()
+            return result
+
+    def _make_room(self) -> None:
+        """Let go of the spellings if they are too many; their words keep their numbers until the text is read."""
+        if len(self._spans) > _KEPT_WORDS or self._spans.num_codes > _KEPT_CODES:
+            self._spans, self._word_of_span = SpanTable(), np.zeros(0, dtype=np.int32)
+            self._over = True
 
     def _renumber(self, mine: np.ndarray) -> tuple[np.ndarray, list[str]]:
         """Numbers of ours, which are written over, to those of one text."""
@@ -106,6 +116,7 @@ class Vocabulary:
             codes: np.ndarray = np.frombuffer(chunk.encode("ascii"), dtype=np.uint8)
         else:
             codes = np.frombuffer(chunk.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        self._make_room()
         starts, stops = word_bounds(codes)
         spans, new = self._spans.numbers(codes, starts, stops)
         if len(new):

@@ -127,7 +127,10 @@ class Coverage:
         seen = self._seen
         group = seen.group[rows]
         begin, end = seen.first[group], seen.first[group + 1]
-        beyond = np.searchsorted(seen.key, seen.key[rows] + (last - seen.position[rows]), side="right")
+        if len(seen.first) == 2:  # one type, maybe of a very long run: its positions are in order as they are
+            beyond = np.searchsorted(seen.position, last.astype(seen.position.dtype), side="right")
+        else:
+            beyond = np.searchsorted(seen.key, seen.key[rows] + (last - seen.position[rows]), side="right")
         whole = self._total[beyond] - self._total[begin]
         partial = last - self._before_new[np.minimum(beyond, len(seen.position) - 1)]
         return np.where(beyond < end, whole + np.maximum(partial, 0), whole)
@@ -222,6 +225,8 @@ def _contrast_types(
     """Write the contrast of the occurrences of some types; all else as of `OrderContrast`."""
     n = seen.num_tokens
     rows = np.flatnonzero(counted[seen.position] & (seen.previous < seen.position - near))
+    if not len(rows):
+        return
     at, coverage = seen.position[rows], Coverage(seen, span)
     holding = np.zeros(len(rows), dtype=np.int64)
     some = np.flatnonzero(at >= near + 2 * span)
