@@ -22,10 +22,10 @@ COMMANDS = typer.main.get_command(app).commands
 
 
 def mentioned_commands(text: str) -> list[list[str]]:
-    """Words of every `longlode ...` in code: inline, or a line with the indented ones that go on."""
+    """Words of every `longlode ...` in code: inline, or an indented line with those that go on."""
     text = re.sub(r"\n {8,}(?=\[)", " ", text)
     inline = re.findall(r"`(longlode [^`]+)`", text.replace("\n", " "))
-    lines = re.findall(r"^ *(longlode .+)$", text, flags=re.MULTILINE)
+    lines = re.findall(r"^ {4,}(longlode .+)$", text, flags=re.MULTILINE)
     return [
         shlex.split(line.partition("#")[0].replace("'", "").replace('"', "")) for line in [*inline, *lines]
     ]
