@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from longlode.mining import coherence, order
+from longlode.mining.announcements import announcements
 from longlode.mining.coherence import Measurements, Words
+from longlode.mining.scorers.order import order_score
 
 
 def long_document(num_tokens, num_words):
@@ -49,3 +51,14 @@ def test_blocks_change_no_bit(block, monkeypatch):
     for name, values in Measurements(tokens, words).values.items():
         np.testing.assert_array_equal(values, whole[name], err_msg=name)
     assert coherence.weakest_seam(words) == seam
+
+
+def test_the_words_that_explain_a_long_document_take_few_bytes_per_token():
+    tokens, _ = long_document(4_000_000, 10)
+    tracemalloc.start()
+    try:
+        assert announcements(tokens, near=192, span=1024, top=5)
+        order_score(tokens)
+        assert tracemalloc.get_traced_memory()[1] < 48 * len(tokens)
+    finally:
+        tracemalloc.stop()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longlode.mining.order import information, order_contrast
+from longlode.mining.order import Occurrences, contrast_of
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,23 @@ def announcements(tokens: np.ndarray, *, near: int, span: int, top: int) -> list
     Args: tokens int `[n]`, the whole document; near, span as for `order_contrast`.
     """
     tokens = np.asarray(tokens)
-    result = order_contrast(tokens, near=near, span=span)
+    seen = Occurrences(tokens)
+    result = contrast_of(seen, near=near, span=span)
     num_counted = int(result.counted.sum())
     if not num_counted:
         return []
-    kinds, kind = np.unique(tokens, return_inverse=True)
-    weighted = np.where(result.counted, result.contrast * information(tokens), 0.0)
-    sums = np.bincount(kind.reshape(-1), weights=weighted) / num_counted
+    # What is not counted has no contrast and adds nothing.
+    added = [
+        np.bincount(part.group, weights=result.contrast[part.position] * part.nats()[part.group])
+        for part in seen.parts()
+    ]
+    sums = np.concatenate(added) / num_counted
     best = [number for number in np.argsort(-sums, kind="stable")[:top] if sums[number] > 0]
     return [
         _announcement(
-            int(kinds[number]),
+            int(tokens[seen.position[seen.first[number]]]),
             float(sums[number]),
-            np.flatnonzero(tokens == kinds[number]),
+            seen.position[seen.first[number] : seen.first[number + 1]],
             result.contrast,
             near,
         )

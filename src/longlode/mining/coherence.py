@@ -27,7 +27,7 @@ from longlode.core.fingerprints import text_fingerprint
 from longlode.corpus.words import shared_vocabulary
 from longlode.mining.background import PACKAGED as BACKGROUND_FILE
 from longlode.mining.background import Background
-from longlode.mining.order import Occurrences, contrast_of
+from longlode.mining.order import Occurrences, contrast_of, weighted_contrast
 from longlode.mining.seams import far_shares, link_shares
 from longlode.mining.uncertainty import Stretches, jackknife_error
 
@@ -98,10 +98,7 @@ class Measurements:
     def _measure_order(self, tokens: np.ndarray) -> None:
         seen, parts = Occurrences(tokens), Stretches(len(tokens), NUM_BLOCKS)
         for name, (near, span) in {"order": spans(len(tokens)), "close_order": CLOSE_ORDER}.items():
-            result = contrast_of(seen, near=near, span=span)
-            # In place: what is not counted has no contrast, so the weighted contrast needs no array of its own.
-            for types in seen.parts():
-                result.contrast[types.position] *= types.nats()[types.group]
+            result = weighted_contrast(seen, near=near, span=span)  # what is not counted has none
             self._put(name, parts.ratios(result.contrast, result.counted))
             del result  # before that of the next size is made
 

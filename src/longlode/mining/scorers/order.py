@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from longlode.mining.coherence import NEAR_TOKENS, SPAN_TOKENS, spans
-from longlode.mining.order import information, mean_and_error, order_contrast
+from longlode.mining.order import Occurrences, mean_and_error, weighted_contrast
 from longlode.mining.scorers.base import SegmentedDocument
 from longlode.mining.scorers.pairwise import MeasuredPairs
 from longlode.mining.scorers.row_pairs import RowPairsScorer
@@ -14,8 +14,8 @@ from longlode.mining.scorers.row_pairs import RowPairsScorer
 def order_score(tokens: np.ndarray) -> tuple[float, float | None]:
     """The order contrast of a document's tokens int `[n]`, nats a token, and its standard error if it has one."""
     near, span = spans(len(tokens))
-    result = order_contrast(tokens, near=near, span=span)
-    return mean_and_error(result.contrast * information(tokens), result.counted, span)
+    result = weighted_contrast(Occurrences(np.asarray(tokens)), near=near, span=span)
+    return mean_and_error(result.contrast, result.counted, span)
 
 
 class OrderScorer(RowPairsScorer):
