@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import longlode as package
 from longlode import __version__
+
+SOURCE = Path(package.__file__).parent.parent
 
 HEAVY_AFTER = """
 import runpy, sys
@@ -86,6 +90,7 @@ def test_an_interrupt_during_the_imports_shows_no_traceback(name):
 
 SWALLOWED = """
 import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may have begun with it ignored
 class Swallow:
     def find_spec(self, name, *rest):
         if name == {name!r}:
@@ -109,7 +114,10 @@ def test_an_interrupt_that_other_code_swallows_does_not_end_well(name):
 def test_little_is_imported_before_interrupts_are_handled():
     heavy = "{'orjson', 'dataclasses', 'inspect', 'pathlib', 'pkgutil', 'shutil', 'longlode.core'}"
     # -S: what site-packages import by themselves when Python starts is not ours.
-    found = python("-S", "-c", f"import sys, longlode.cli; print(sorted({heavy} & set(sys.modules)))")
+    place = f"sys.path.insert(0, {str(SOURCE)!r})"
+    found = python(
+        "-S", "-c", f"import sys; {place}; import longlode.cli; print(sorted({heavy} & set(sys.modules)))"
+    )
     assert found.strip() == "[]"
 
 

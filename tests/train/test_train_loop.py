@@ -14,7 +14,7 @@ from longlode.core.errors import BackendError, CheckpointError, ConfigError, Inp
 from longlode.core.processes import machine_tag
 from longlode.core.records import read_jsonl, read_record
 from longlode.models import LonglodeForCausalLM
-from longlode.ops import used_backends
+from longlode.ops import backends, used_backends
 from longlode.train import loop, train
 from longlode.train.loop import micro_batches, training_step
 from longlode.train.objectives import NextToken
@@ -423,7 +423,8 @@ def test_facts_of_the_data_are_kept(tiny, tmp_path):
     assert read_record(tmp_path)["data"] == {"shards": ["s"], "verified": True}
 
 
-def test_the_record_names_the_backends_that_were_used(tiny, tmp_path):
+def test_the_record_names_the_backends_that_were_used(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(backends, "_used", {})  # other tests of this process used others
     _, _ = run(tiny, tiny.recipe("run.steps=1"), tmp_path / "run")
     found = read_record(tmp_path / "run")["backends"]
     assert found == used_backends()
