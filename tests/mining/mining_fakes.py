@@ -74,6 +74,7 @@ class FaultyReader(CacheReader):
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.fault == "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
+                time.sleep(3600)  # another thread may take the signal, and this one go on for a moment
             if self.fault == "hang":
                 time.sleep(3600)
             nll[(segments == POISON).any(axis=1), 0] = np.nan
