@@ -430,6 +430,10 @@ def test_the_record_names_the_backends_that_were_used(tiny, tmp_path, monkeypatc
     assert found == used_backends()
     assert set(found["delta_rule"]) <= {"native", "chunkwise"}
     assert found["delta_rule"]
+    # A session that has no step left to take uses none, and forgets none.
+    monkeypatch.setattr(backends, "_used", {})
+    run(tiny, tiny.recipe("run.steps=1"), tmp_path / "run", resume=True)
+    assert read_record(tmp_path / "run")["backends"] == found
 
 
 def test_a_full_disk_in_the_export_is_said(tiny, tmp_path, monkeypatch):

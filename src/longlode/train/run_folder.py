@@ -21,8 +21,10 @@ from longlode.core.errors import InputError
 from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_folder
 from longlode.core.records import (
+    RECORD_NAME,
     append_jsonl,
     read_jsonl,
+    read_record,
     remove_leftovers,
     sync_folder,
     write_jsonl,
@@ -74,6 +76,7 @@ class RunFolder:
         self.eval_loss: float | None = None
         self.evaluated_step: int | None = None
         self.facts: dict[str, Any] = {}
+        self._backends_before: dict[str, list[str]] = {}
         self.data_facts = data_facts or {}
 
     @contextlib.contextmanager
@@ -98,6 +101,8 @@ class RunFolder:
             self._check_empty_or_ours(resume)
             remove_leftovers(self.path, sole_writer=True)
             self.checkpoints.mkdir(exist_ok=True)
+        if (self.path / RECORD_NAME).exists():
+            self._backends_before = read_record(self.path, "run").get("backends", {})
         checkpoint, self.skipped_checkpoints = newest_checkpoint(self.checkpoints)
         state = RunState()
         if checkpoint is not None:
@@ -185,9 +190,15 @@ class RunFolder:
         }
         self.write_record("running", state)
 
+    def _backends(self) -> dict[str, list[str]]:
+        """Backends that ops took in the run: in its earlier sessions, then in this process; op -> names."""
+        before, now = self._backends_before, used_backends()
+        ops = dict.fromkeys([*before, *now])
+        return {op: list(dict.fromkeys([*before.get(op, ()), *now.get(op, ())])) for op in ops}
+
     def write_record(self, status: str, state: RunState, **results: Any) -> None:
         """Write record.json: the resolved recipe, the data, how far the run came, the newest losses (nats per token),
-        the backends that ops took in this process so far, `results`.
+        the backends that ops took in the run so far, `results`.
         """
         with _writing(self.path):
             write_record(
@@ -206,7 +217,7 @@ class RunFolder:
                 skipped_checkpoints=self.skipped_checkpoints,
                 loss=self.loss,
                 eval_loss=self.eval_loss,
-                backends=used_backends(),
+                backends=self._backends(),
                 **self.facts,
                 **results,
             )
