@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from longlode.core.errors import InputError
+from longlode.core.kinds import RECORD_NAME
 from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_folder
 from longlode.core.records import (
-    RECORD_NAME,
     append_jsonl,
     read_jsonl,
     read_record,
@@ -77,6 +77,7 @@ class RunFolder:
         self.evaluated_step: int | None = None
         self.facts: dict[str, Any] = {}
         self._backends_before: dict[str, list[str]] = {}
+        self._backends_recorded: dict[str, list[str]] = {}
         self.data_facts = data_facts or {}
 
     @contextlib.contextmanager
@@ -151,6 +152,9 @@ class RunFolder:
         """Save a checkpoint of `state` unless there is one, then remove the oldest ones."""
         if self.saved_step == state.step:
             return
+        # Before the checkpoint: a session that goes on from it may have no step left that would use them.
+        if self._backends() != self._backends_recorded:
+            self.write_record("running", state)
         if self.metrics.exists():
             with self.metrics.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -200,6 +204,7 @@ class RunFolder:
         """Write record.json: the resolved recipe, the data, how far the run came, the newest losses (nats per token),
         the backends that ops took in the run so far, `results`.
         """
+        self._backends_recorded = self._backends()
         with _writing(self.path):
             write_record(
                 self.path,
@@ -217,7 +222,7 @@ class RunFolder:
                 skipped_checkpoints=self.skipped_checkpoints,
                 loss=self.loss,
                 eval_loss=self.eval_loss,
-                backends=self._backends(),
+                backends=self._backends_recorded,
                 **self.facts,
                 **results,
             )
