@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.works import BYTES_PER_TOKEN, Work, cut_tokens
-from longlode.corpus import controls, generated
+from longlode.synthetic import controls, generated
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,8 +60,8 @@ def _log_odds(verdict: Any) -> float:
 def default_score() -> Callable[[str], float]:
     """The default score of a text, with the starter's tokenizer."""
     from longlode.corpus import Tokenizer
-    from longlode.mining.background import packaged_background
-    from longlode.mining.coherence import Measurements, packaged_weights, read_words
+    from longlode.mining.coherence.background import packaged_background
+    from longlode.mining.coherence.features import Measurements, packaged_weights, read_words
     from longlode.models import starter_folder
 
     tokenizer = Tokenizer.load(starter_folder())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks.families import FAMILIES, FROM_ONE, Draw, stretch
 from benchmarks.works import SIDES, Work, cut_tokens, group_of, works_of
-from longlode.corpus import controls
+from longlode.synthetic import controls
 
 COHERENT = "coherent"
 _MERGED = {"module": "stdlib", "package": "stdlib"}

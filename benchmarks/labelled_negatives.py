@@ -1,4 +1,4 @@
-"""How each negative of the labelled set is made from coherent documents (`longlode.corpus.controls`).
+"""How each negative of the labelled set is made from coherent documents (`longlode.synthetic.controls`).
 
 spliced             pieces of ~500 characters of one kind
 spliced-documents   whole short documents, chapters, sections or definitions of one kind, begun and ended
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from benchmarks.labelled import Cutter, Labelled, Source
-from longlode.corpus import controls, generated
+from longlode.synthetic import controls, generated
 
 NEGATIVES = (
     "spliced",

@@ -2,7 +2,7 @@
 
     python -m benchmarks.planted [--documents 8] [--words 16000] [--save]
 
-Generated documents (`longlode.corpus.planted`) with known dependencies: names that are defined and used again, at a
+Generated documents (`longlode.synthetic.planted`) with known dependencies: names that are defined and used again, at a
 chosen distance and number; every other name has its occurrences at random places. A word is a token, so distances are
 exact and no model is needed. Prints three tables (mean and standard deviation over documents, with the mean of
 `score_se`), then what docs/mining.md says of them, checked; the exit status is 1 if one is not so. Score is the order
@@ -17,12 +17,12 @@ import sys
 import numpy as np
 
 from benchmarks.saved import about, save
-from longlode.corpus.planted import planted_document
-from longlode.mining.background import packaged_background
 from longlode.mining.baselines import far_overlap, gzip_ratio
-from longlode.mining.coherence import Measurements, packaged_weights, read_words, spans
+from longlode.mining.coherence.background import packaged_background
+from longlode.mining.coherence.features import Measurements, packaged_weights, read_words, spans
 from longlode.mining.scorers.order import order_score
 from longlode.mining.scorers.overlap import MIN_DISTANCE, NUM_TOKENS, RARE_SHARE
+from longlode.synthetic.planted import planted_document
 
 DISTANCES = (64, 256, 512, 1024, 2048, 4096)
 NUMBERS = (0, 16, 32, 64)

@@ -3,8 +3,8 @@
     python -m benchmarks.racing SCORES [--top 0.5] [--draws 100] [--save]
 
 SCORES is a folder of exhaustive readings: `longlode score ... --scorer strength --pairs all --keep-pairs`. Racing
-(`longlode.mining.standings`, the rule that `longlode score --race` goes by) and fixed sampling are replayed on the
-stored pairs, each document's in a new random order in every draw. Prints, as means over the draws: pairs a document;
+(`longlode.mining.racing.standings`, the rule that `longlode score --race` goes by) and fixed sampling are replayed on
+the stored pairs, each document's in a new random order in every draw. Prints, as means over draws: pairs a document;
 tokens that the model reads for each token of the documents, segments alone (again in every round that needs them) and
 targets; Spearman's rank correlation with the exhaustive score; and the share of documents that are selected, or not, as
 by the exhaustive score (mean and standard deviation). `gain` is the share of wrong decisions that racing saves against
@@ -24,12 +24,12 @@ from benchmarks.quality_measures import spearman
 from benchmarks.saved import about, save
 from longlode.core.errors import InputError
 from longlode.core.records import read_record
-from longlode.mining.parts import PARTS_FOLDER, read_pairs
-from longlode.mining.race import check_raceable
-from longlode.mining.race_rounds import perplexities
+from longlode.mining.engine.parts import PARTS_FOLDER, read_pairs
+from longlode.mining.racing.race import check_raceable
+from longlode.mining.racing.rounds import perplexities
+from longlode.mining.racing.standings import RaceRule, Standings, Window, cut, run_rounds
 from longlode.mining.scorers import make_scorer
 from longlode.mining.scorers.pair_mean import PairMeanScorer
-from longlode.mining.standings import RaceRule, Standings, Window, cut, run_rounds
 
 ERRORS = (1.0, 1.5, 2.0)
 FIRST = (16, 32, 64)

@@ -19,6 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from longlode.mining.coherence.features.background import (
+    Background,
+    as_background,
+    count_words,
+    write_background,
+)
 
 from benchmarks.labelled import (
     COHERENT,
@@ -36,8 +42,7 @@ from benchmarks.labelled import (
     side,
 )
 from longlode.corpus import Document, Tokenizer, in_heldout, read
-from longlode.mining.background import Background, as_background, count_words, write_background
-from longlode.mining.coherence import LIMITS, QUANTILES, SPANS, Measurements, read_words
+from longlode.mining.coherence.features import LIMITS, QUANTILES, SPANS, Measurements, read_words
 from longlode.mining.scorers.default import DefaultScorer
 from longlode.models import starter_folder
 

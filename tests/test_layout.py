@@ -18,10 +18,11 @@ MAY_IMPORT = {
     "report": {"core", "report"},
     "readers": {"core", "corpus", "mining", "ops", "mixers", "models", "readers"},
 }
+MAY_IMPORT["synthetic"] = {"core", "synthetic"}
 MAY_IMPORT["api"] = {*MAY_IMPORT, "api"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli", "demo"}
 MAY_IMPORT["demo"] = MAY_IMPORT["cli"]
-TORCH_FREE = {"core", "corpus", "mining", "packing", "report"}
+TORCH_FREE = {"core", "synthetic", "corpus", "mining", "packing", "report"}
 HEAVY = {"torch", "transformers"}
 VAGUE_NAMES = {"util.py", "utils.py", "helper.py", "helpers.py", "misc.py", "common.py"}
 MAX_FILE_LINES = 500
@@ -116,7 +117,9 @@ def _loads_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("room", ["", ".core", ".corpus", ".mining", ".packing", ".report", ".cli"])
+@pytest.mark.parametrize(
+    "room", ["", ".core", ".corpus", ".synthetic", ".mining", ".packing", ".report", ".cli"]
+)
 def test_light_rooms_load_no_torch(room):
     assert _loads_after(f"import longlode{room}") == set()
 

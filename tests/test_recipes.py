@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from longlode.corpus import Document, Unreadable, in_heldout
-from longlode.mining.coherence import read_weights
+from longlode.mining.coherence.features import read_weights
 from recipes import make_default_score
 from recipes.make_starter import PASSAGE_CHARS, with_shuffled_copies
 

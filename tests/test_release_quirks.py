@@ -16,9 +16,9 @@ from benchmarks import quirk_scoring, release_quirks, saved
 from benchmarks.quirk_scoring import PAPER, SEGMENT, Readings, Rule, measure, read_document, rules, total
 from longlode.core.errors import ConfigError
 from longlode.corpus import Document
-from longlode.corpus.planted import planted_document
 from longlode.mining import PairPlan, SegmentedDocument, make_scorer
 from longlode.mining.sampling import sample_pairs
+from longlode.synthetic.planted import planted_document
 
 NUM_SEGMENTS = 12
 

@@ -72,7 +72,7 @@ def test_bad_records_become_rows_and_lose_no_other(score, tmp_path, good):
 
 def test_an_over_long_line_becomes_a_row(score, tmp_path, good, monkeypatch):
     from longlode.corpus import read_unit
-    from longlode.mining import work
+    from longlode.mining.engine import work
 
     monkeypatch.setattr(work, "read_unit", functools.partial(read_unit, max_line_bytes=5000))
     records = tmp_path / "records.jsonl"

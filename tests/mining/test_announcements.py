@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from longlode.mining.announcements import announcements
-from longlode.mining.coherence import spans
-from longlode.mining.order import information, order_contrast
+from longlode.mining.coherence.announcements import announcements
+from longlode.mining.coherence.features import spans
+from longlode.mining.coherence.order import information, order_contrast
 from longlode.mining.scorers.order import order_score
 
 NAME = 900

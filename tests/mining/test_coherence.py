@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from longlode.core.errors import InputError
-from longlode.mining import coherence
-from longlode.mining.background import (
+from longlode.mining.coherence import features as coherence
+from longlode.mining.coherence.background import (
     RAREST,
     as_background,
     count_words,
@@ -17,8 +17,8 @@ from longlode.mining.background import (
     read_background,
     write_background,
 )
-from longlode.mining.order import Occurrences, information, order_contrast
-from longlode.mining.seams import CUT_STEP, far_shares, link_shares
+from longlode.mining.coherence.boundaries import CUT_STEP, far_shares, link_shares
+from longlode.mining.coherence.order import Occurrences, information, order_contrast
 
 
 def links(kinds, weights, span, *, drop=False):

@@ -8,7 +8,7 @@ from mining_fakes import CacheReader, records
 from longlode.core.errors import ConfigError
 from longlode.core.records import write_jsonl
 from longlode.mining import ScoreSettings, make_scorer, score
-from longlode.mining.uncertainty import mean_error, sum_error
+from longlode.mining.coherence.uncertainty import mean_error, sum_error
 
 
 class Silent(CacheReader):

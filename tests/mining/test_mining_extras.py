@@ -20,7 +20,7 @@ from longlode.mining import (
     score,
     select,
 )
-from longlode.mining.parts import COLUMNS, PAIRS_FIELD
+from longlode.mining.engine.parts import COLUMNS, PAIRS_FIELD
 from longlode.mining.scorers.gzip import GzipScorer
 from longlode.mining.scorers.strength import StrengthScorer
 from longlode.report import build

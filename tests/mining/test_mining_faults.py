@@ -15,8 +15,8 @@ from longlode.core.errors import BackendError, InputError
 from longlode.core.records import read_record, write_jsonl
 from longlode.corpus import streams
 from longlode.mining import ScoreSettings, make_scorer, score
-from longlode.mining.parts import read_info
-from longlode.mining.pulse import BEAT_SECONDS, Watch
+from longlode.mining.engine.parts import read_info
+from longlode.mining.engine.pulse import BEAT_SECONDS, Watch
 
 SETTINGS = ScoreSettings(segment=8, rows_per_unit=2)
 

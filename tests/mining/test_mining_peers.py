@@ -8,7 +8,7 @@ from longlode.core.errors import ConfigError
 from longlode.core.records import read_record, write_jsonl
 from longlode.mining import PairPlan, ScoreSettings, make_scorer, score
 from longlode.mining.baselines import far_overlap
-from longlode.mining.reading import BatchSize, Job, read_jobs
+from longlode.mining.engine.reading import BatchSize, Job, read_jobs
 from longlode.mining.scorers.context_gain import STRIDE, WINDOW
 
 LENGTH = 8

@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from longlode.corpus.planted import planted_document
-from longlode.mining.coherence import spans
+from longlode.mining.coherence.features import spans
 from longlode.mining.scorers.order import order_score
+from longlode.synthetic.planted import planted_document
 
 NUM_WORDS = 6000
 NEAR, SPAN = spans(NUM_WORDS)

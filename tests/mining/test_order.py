@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from longlode.mining.order import information, mean_and_error, order_contrast, stable_order
+from longlode.mining.coherence.order import information, mean_and_error, order_contrast, stable_order
 
 
 def by_definition(tokens, near, span):

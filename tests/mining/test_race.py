@@ -21,14 +21,15 @@ from mining_fakes import (
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.records import read_record, write_jsonl
 from longlode.corpus import plan
-from longlode.mining import RaceRule, ScoreSettings, make_scorer, race, score, select
-from longlode.mining.parts import read_pairs
-from longlode.mining.reading import BatchSize
+from longlode.mining import RaceRule, ScoreSettings, make_scorer, score, select
+from longlode.mining.engine.parts import read_pairs
+from longlode.mining.engine.reading import BatchSize
+from longlode.mining.engine.work import Work, score_unit
+from longlode.mining.racing.race import race
+from longlode.mining.racing.standings import is_clear
 from longlode.mining.sampling import document_rng, nested_pairs, sample_pairs
 from longlode.mining.scorers import SCORERS
 from longlode.mining.selection_files import dropped_path, read_selection
-from longlode.mining.standings import is_clear
-from longlode.mining.work import Work, score_unit
 
 SETTINGS = ScoreSettings(segment=8, rows_per_unit=4)
 RULE = RaceRule(top=0.5, first_pairs=8, z=1.5)
@@ -152,7 +153,9 @@ def test_a_race_is_cheap_where_all_is_clear_and_one_that_stops_nobody_is_not(tmp
     assert kept.remark == ""
     dropped = pq.read_table(kept.dropped_path).to_pylist()
     assert {row["source"] for row in dropped} == {"odd"}
-    monkeypatch.setattr("longlode.mining.standings.is_clear", lambda s, rule: is_clear(s, rule) & False)
+    monkeypatch.setattr(
+        "longlode.mining.racing.standings.is_clear", lambda s, rule: is_clear(s, rule) & False
+    )
     assert not is_cheap(run(tmp_path / "in.jsonl", tmp_path / "broken"))
 
 
@@ -280,7 +283,7 @@ class Killed(test_race.Dying):
             die()
         return super().given(states, sources, targets)
 if calls < 0:  # while the parts of the result are written
-    import longlode.mining.race_rounds as rounds
+    import longlode.mining.racing.rounds as rounds
     real = rounds.write_part
     def write(path, *rest, **options):
         (die if len(list(path.parent.iterdir())) == 2 else real)(path, *rest, **options)

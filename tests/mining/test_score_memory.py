@@ -5,9 +5,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from longlode.mining import coherence, order
-from longlode.mining.announcements import announcements
-from longlode.mining.coherence import Measurements, Words
+from longlode.mining.coherence import features as coherence
+from longlode.mining.coherence import order
+from longlode.mining.coherence.announcements import announcements
+from longlode.mining.coherence.features import Measurements, Words
 from longlode.mining.scorers.order import order_score
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from longlode.core.errors import ConfigError
 from longlode.mining import RaceRule
-from longlode.mining.standings import Standings, Window, cut, is_clear, run_rounds
-from longlode.mining.uncertainty import mean_error
+from longlode.mining.coherence.uncertainty import mean_error
+from longlode.mining.racing.standings import Standings, Window, cut, is_clear, run_rounds
 
 
 def standings_of(values, counts=None):

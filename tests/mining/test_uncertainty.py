@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from longlode.mining.uncertainty import Stretches, jackknife_error, mean_error
+from longlode.mining.coherence.uncertainty import Stretches, jackknife_error, mean_error
 
 LEVELS = np.array([0.0, 0.02, 0.1, 0.5, 0.9, 1.0])
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from longlode.mining.announcements import Announcement
+    from longlode.mining.coherence.announcements import Announcement
 
 SNIPPET_TOKENS = 24
 """Tokens of context shown on either side of an announced word."""
@@ -24,8 +24,8 @@ def order_words(tokens: np.ndarray, tokenizer: Any, segment: int, top: int) -> d
       contribution_nats, num_uses, num_announced, expected and one announcement and its use in context (announced,
       used).
     """
-    from longlode.mining.announcements import announcements
-    from longlode.mining.coherence import spans
+    from longlode.mining.coherence.announcements import announcements
+    from longlode.mining.coherence.features import spans
     from longlode.mining.scorers.order import OrderScorer, order_score
 
     least = OrderScorer.min_segments

@@ -14,7 +14,7 @@ from longlode.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from longlode.corpus import Document
-    from longlode.mining.coherence import Seam
+    from longlode.mining.coherence.features import Seam
     from longlode.readers.lm import LMReader
 
 NUM_SEGMENTS = 48
@@ -88,8 +88,8 @@ def coherence_parts(text: str, tokens: np.ndarray, segment: int) -> dict[str, An
       factors {order, seams, names}, probabilities, absent without a score; seam {share, typical, span (words),
       character, before, after}, the place where the text holds together least, null if it cannot be cut.
     """
-    from longlode.mining.background import packaged_background
-    from longlode.mining.coherence import (
+    from longlode.mining.coherence.background import packaged_background
+    from longlode.mining.coherence.features import (
         Measurements,
         coherence_score,
         packaged_weights,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from longlode.core.records import read_record
-from longlode.mining.part_queries import query_parts
+from longlode.mining.engine.part_queries import query_parts
 
 _NUM_REASONS = 5
 

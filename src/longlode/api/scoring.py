@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from longlode.mining import RaceRule, Reader, ScoreSettings, ScoreSummary
-    from longlode.mining.engine import Progress
+    from longlode.mining.engine.run import Progress
     from longlode.mining.scorers import Scorer
     from longlode.readers.lm import LMReader
     from longlode.readers.tokens import TokenReader

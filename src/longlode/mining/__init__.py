@@ -1,25 +1,25 @@
 """mining: find the documents of a corpus that hold long-range dependency. Loads no torch.
 
-A reader (any language model behind `Reader`) reads segments of a document alone and after one another; an
+A reader (any language model behind `Reader`) reads segments of a document alone and after one another; a
 scorer turns the readings into a score; the engine does it for a corpus, in units that survive a kill;
 select keeps the best.
 
 May import: core, corpus.
 Start reading: `dependency.py` (the formulas), then `scorers/base.py` and `engine.py`.
-    reader.py, segments.py, sampling.py   what is read: the model's three calls, segments, what chance decides
-    scorers/                           what the readings mean, one file each
-    extras.py                             columns of a scorer's own
-    order.py, seams.py, background.py     what the default score is made of: order, cuts, words of text at large
-    coherence.py                          the default score: features, factors, weights
-    baselines.py, announcements.py        signals without a model; the words behind the order contrast
-    settings.py, reading.py, work.py      one unit: batches across documents, one row per document
-    parts.py, part_queries.py, workers.py, summary.py   results on disk, read by SQL; processes; the record
-    standings.py, race.py, race_rounds.py racing: no more pairs of a document than its decision takes
-    select.py                             from scores to a smaller corpus
+    reader.py, segments.py, sampling.py   what is read: the model's calls, segments, what chance decides
+    scorers/                              what the readings mean, one file each
+    coherence/                            the default score: order, boundaries, words of general text
+    gate/, distance_profile/              the profile score: is this one text; what far context is worth
+    baselines.py, extras.py               signals without a model; columns of a scorer's own
+    engine/                               units of work, worker processes, results on disk
+    racing/                               no more pairs of a document than its decision takes
+    select.py, selection_files.py         from scores to a smaller corpus
 """
 
-from longlode.mining.engine import ScoreSummary, score
-from longlode.mining.race import check_raceable, race
+from longlode.mining.engine.run import ScoreSummary, score
+from longlode.mining.engine.settings import ScoreSettings
+from longlode.mining.racing.race import check_raceable, race
+from longlode.mining.racing.standings import RaceRule
 from longlode.mining.reader import AttendingReader, ContinuingReader, Reader
 from longlode.mining.scorers import (
     SCORERS,
@@ -31,8 +31,6 @@ from longlode.mining.scorers import (
     make_scorer,
 )
 from longlode.mining.select import SelectSummary, select
-from longlode.mining.settings import ScoreSettings
-from longlode.mining.standings import RaceRule
 
 __all__ = [
     "SCORERS",

@@ -15,9 +15,9 @@ from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_file, full_path
 from longlode.core.records import atomic_path, read_record, remove_leftovers
 from longlode.corpus import Document, Unit, Unreadable, check_output_path, read_unit, write_documents
+from longlode.mining.engine.part_queries import query_parts
+from longlode.mining.engine.parts import PARTS_FOLDER, SCORE_COLUMNS, read_info
 from longlode.mining.extras import PREFIX
-from longlode.mining.part_queries import query_parts
-from longlode.mining.parts import PARTS_FOLDER, SCORE_COLUMNS, read_info
 from longlode.mining.selection_files import dropped_path, read_selection, selection_folder, write_selection
 
 BY = ("length", "source")

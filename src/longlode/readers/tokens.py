@@ -11,7 +11,7 @@ from longlode.core.errors import InputError, ModelError
 from longlode.core.model_names import model_source
 from longlode.corpus import Tokenizer
 from longlode.corpus.tokens import CONFIG_NAME, TOKENIZER_NAME
-from longlode.mining.token_reader import TokenReader
+from longlode.mining.engine.token_reader import TokenReader
 
 # Classes that take tokenizer.json as it is; others build or change the tokenizer themselves, which only they can do.
 _PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from longlode.core.errors import ConfigError
+from longlode.mining.coherence.order import Occurrences
 from longlode.mining.distance_profile.control import Control
-from longlode.mining.order import Occurrences
 
 BYTES_PER_TOKEN = 4
 OCTAVES = tuple(1024 << k for k in range(7))

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from longlode.corpus.words import shared_vocabulary, word_bounds
-from longlode.mining.order import Occurrences
+from longlode.mining.coherence.order import Occurrences
 
 LONG_PARAGRAPH = 2500
 """Characters; a text whose blank lines lie further apart on average has a paragraph a line, or four sentences."""

@@ -20,8 +20,8 @@ import numpy as np
 from pydantic import Field
 
 from longlode.core.errors import ConfigError
+from longlode.mining.coherence.uncertainty import mean_error
 from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
-from longlode.mining.uncertainty import mean_error
 
 WINDOW = 16
 """Segments of a window: 2,048 tokens at 128 a segment, which OPT can just read."""

@@ -7,8 +7,14 @@ kinds of text that only look long better than every score made of perplexities o
 from typing import Any, ClassVar
 
 from longlode.core.errors import InputError
-from longlode.mining.background import packaged_background
-from longlode.mining.coherence import Measurements, Words, coherence_score, packaged_weights, read_words
+from longlode.mining.coherence.background import packaged_background
+from longlode.mining.coherence.features import (
+    Measurements,
+    Words,
+    coherence_score,
+    packaged_weights,
+    read_words,
+)
 from longlode.mining.scorers.base import SegmentedDocument
 from longlode.mining.scorers.pairwise import MeasuredPairs
 from longlode.mining.scorers.row_pairs import RowPairsScorer

@@ -4,8 +4,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from longlode.mining.coherence import NEAR_TOKENS, SPAN_TOKENS, spans
-from longlode.mining.order import Occurrences, mean_and_error, weighted_contrast
+from longlode.mining.coherence.features import NEAR_TOKENS, SPAN_TOKENS, spans
+from longlode.mining.coherence.order import Occurrences, mean_and_error, weighted_contrast
 from longlode.mining.scorers.base import SegmentedDocument
 from longlode.mining.scorers.pairwise import MeasuredPairs
 from longlode.mining.scorers.row_pairs import RowPairsScorer
@@ -19,7 +19,7 @@ def order_score(tokens: np.ndarray) -> tuple[float, float | None]:
 
 
 class OrderScorer(RowPairsScorer):
-    """Score = mean over counted tokens of information x contrast, nats a token (`mining.order`).
+    """Score = mean over counted tokens of information x contrast, nats a token (`mining.coherence.order`).
 
     It says how many nats a token of the document's own vocabulary are announced in the ~1,000 tokens before the near
     context, beyond what as many tokens from anywhere else in the document would announce. 0 for text whose order does

@@ -1,4 +1,4 @@
-"""Scores that are a mean over uniformly drawn pairs: the only ones that can be raced (`mining/race.py`)."""
+"""Scores that are a mean over uniformly drawn pairs: the only ones that can be raced (`mining/racing/race.py`)."""
 
 import copy
 from abc import abstractmethod
@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from longlode.mining.coherence.uncertainty import mean_error
 from longlode.mining.sampling import nested_pairs
 from longlode.mining.scorers.base import DocumentScore, PairPlan, SegmentedDocument
 from longlode.mining.scorers.pairwise import MeasuredPairs, PairwiseScorer, measure
-from longlode.mining.uncertainty import mean_error
 
 
 class PairMeanScorer(PairwiseScorer):

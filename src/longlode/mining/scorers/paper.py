@@ -8,9 +8,9 @@ document.
 from typing import ClassVar
 
 from longlode.mining import dependency
+from longlode.mining.coherence.uncertainty import sum_error
 from longlode.mining.scorers.base import SegmentedDocument
 from longlode.mining.scorers.pairwise import MeasuredPairs, PairwiseScorer
-from longlode.mining.uncertainty import sum_error
 
 
 class PaperScorer(PairwiseScorer):

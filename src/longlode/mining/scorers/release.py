@@ -31,9 +31,9 @@ from typing import ClassVar
 import numpy as np
 
 from longlode.mining import dependency
+from longlode.mining.coherence.uncertainty import sum_error
 from longlode.mining.scorers.base import DocumentScore, PairPlan, SegmentedDocument
 from longlode.mining.scorers.pairwise import MeasuredPairs, PairwiseScorer
-from longlode.mining.uncertainty import sum_error
 
 
 class ReleaseScorer(PairwiseScorer):

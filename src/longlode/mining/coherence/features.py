@@ -2,8 +2,8 @@
 
 Three questions, each a factor with a probability; a document must pass all three, so they are multiplied:
 
-    order   does a passage need the text before it (`mining.order`), or would any text of the document do?
-    seams   do rare words link both sides of every cut (`mining.seams`), or does it fall apart somewhere?
+    order   does a passage need the text before it (`mining.coherence.order`), or would any text of the document do?
+    seams   do rare words link both sides of every cut (`mining.coherence.boundaries`), or does it fall apart somewhere?
     names   do rare words come back far away, for as much order as there is, or do all names change on the way?
 
     z_f = bias_f + sum_x weight_fx * (clip(x) - mean_x) / std_x         P = prod_f 1 / (1 + exp(-z_f))
@@ -25,13 +25,13 @@ import numpy as np
 
 from longlode.core.fingerprints import text_fingerprint
 from longlode.corpus.words import shared_vocabulary
-from longlode.mining.background import PACKAGED as BACKGROUND_FILE
-from longlode.mining.background import Background
-from longlode.mining.order import Occurrences, contrast_of, weighted_contrast
-from longlode.mining.seams import far_shares, link_shares
-from longlode.mining.uncertainty import Stretches, jackknife_error
+from longlode.mining.coherence.background import PACKAGED as BACKGROUND_FILE
+from longlode.mining.coherence.background import Background
+from longlode.mining.coherence.boundaries import far_shares, link_shares
+from longlode.mining.coherence.order import Occurrences, contrast_of, weighted_contrast
+from longlode.mining.coherence.uncertainty import Stretches, jackknife_error
 
-WEIGHTS_FILE = Path(__file__).parents[1] / "assets" / "default_score" / "weights.json"
+WEIGHTS_FILE = Path(__file__).parents[2] / "assets" / "default_score" / "weights.json"
 NEAR_TOKENS = (128, 192)
 """What a model of any kind gets right from close by: types that stand there are not counted. Least and most."""
 SPAN_TOKENS = 1024

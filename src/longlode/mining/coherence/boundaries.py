@@ -3,7 +3,7 @@
 Cut a document anywhere. Of the rare words on the right of the cut, some stand on its left as well: names, terms,
 identifiers. In a coherent document that holds at every cut. Where a text of another author begins it does not, however
 coherent both are: what they share is common words, and those are weighed by how rare they are in text at large
-(`mining.background`), the commonest not at all.
+(`mining.coherence.background`), the commonest not at all.
 
     left  = the G words before the cut        right = the G words after it
     link share = sum of w over the types in both / sum of w over the types on the right
@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from longlode.mining.order import Coverage, Occurrences
+from longlode.mining.coherence.order import Coverage, Occurrences
 
 _Ranges = Callable[[Occurrences], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """Rows of the occurrences that have a range of cuts, and of each the first cut and the one after the last."""

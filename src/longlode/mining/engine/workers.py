@@ -8,12 +8,12 @@ from typing import Any
 from longlode.core.errors import LonglodeError, ModelError
 from longlode.corpus import Unit
 from longlode.mining.dependency import FORMULAS_VERSION
-from longlode.mining.parts import PART_FORMAT, PartInfo, part_path, write_part
+from longlode.mining.engine.parts import PART_FORMAT, PartInfo, part_path, write_part
+from longlode.mining.engine.reading import BatchSize
+from longlode.mining.engine.settings import ScoreSettings
+from longlode.mining.engine.work import Work, score_unit
 from longlode.mining.reader import Reader, ThreadedReader
-from longlode.mining.reading import BatchSize
 from longlode.mining.scorers import Scorer
-from longlode.mining.settings import ScoreSettings
-from longlode.mining.work import Work, score_unit
 
 
 @dataclass(frozen=True)

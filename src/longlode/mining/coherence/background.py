@@ -20,7 +20,7 @@ WINDOW = 1000
 LEAST = 4
 RAREST = 1e-3
 """The smallest share that is told apart: a word that is not in the table has this one."""
-PACKAGED = Path(__file__).parents[1] / "assets" / "default_score" / "words.tsv"
+PACKAGED = Path(__file__).parents[2] / "assets" / "default_score" / "words.tsv"
 
 
 class Background:

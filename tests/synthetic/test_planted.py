@@ -6,7 +6,7 @@ import random
 import pytest
 
 from longlode.core.errors import ConfigError
-from longlode.corpus.planted import planted_document
+from longlode.synthetic.planted import planted_document
 
 
 def places(text):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longlode.mining.order import Occurrences, contrast_of
+from longlode.mining.coherence.order import Occurrences, contrast_of
 
 
 @dataclass(frozen=True)

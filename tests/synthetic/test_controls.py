@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 from longlode.core.errors import ConfigError
-from longlode.corpus import controls, generated
+from longlode.synthetic import controls, generated
 
 TEXTS = [" ".join(f"{letter}{number}" for number in range(2000)) for letter in "abcd"]
 

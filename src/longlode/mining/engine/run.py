@@ -21,16 +21,16 @@ from longlode.core.names import printable
 from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import remove_leftovers, write_record
 from longlode.corpus import Unit, plan
+from longlode.mining.engine.parts import PARTS_FOLDER, PartInfo, part_path, read_info
+from longlode.mining.engine.pool import run_tasks
+from longlode.mining.engine.reading import BatchSize
+from longlode.mining.engine.settings import ScoreSettings
+from longlode.mining.engine.summary import summarize_parts
+from longlode.mining.engine.token_reader import packaged_tokens
+from longlode.mining.engine.workers import Outcome, Task, WorkerSpec
 from longlode.mining.extras import describe_extras, extra_fields
-from longlode.mining.parts import PARTS_FOLDER, PartInfo, part_path, read_info
-from longlode.mining.pool import run_tasks
 from longlode.mining.reader import Reader
-from longlode.mining.reading import BatchSize
 from longlode.mining.scorers import Scorer
-from longlode.mining.settings import ScoreSettings
-from longlode.mining.summary import summarize_parts
-from longlode.mining.token_reader import packaged_tokens
-from longlode.mining.workers import Outcome, Task, WorkerSpec
 
 Progress = Callable[[int, int, int, int], None]
 """Called with done_units, total_units, documents_done, tokens_done (of the documents, done before

@@ -17,9 +17,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from longlode.core.errors import BackendError, ConfigError
-from longlode.mining.parts import part_path, read_info
-from longlode.mining.pulse import BEAT_SECONDS, Watch, beat_into, busy
-from longlode.mining.workers import Outcome, Task, Worker, WorkerSpec
+from longlode.mining.engine.parts import part_path, read_info
+from longlode.mining.engine.pulse import BEAT_SECONDS, Watch, beat_into, busy
+from longlode.mining.engine.workers import Outcome, Task, Worker, WorkerSpec
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 
 from longlode.core.records import remove_leftovers
 from longlode.corpus import Unit
-from longlode.mining.engine import Progress, Tally, do_tasks, make_task
-from longlode.mining.parts import (
+from longlode.mining.engine.parts import (
     COLUMNS,
     PAIR_FIELDS,
     PARTS_FOLDER,
@@ -23,11 +22,12 @@ from longlode.mining.parts import (
     read_pairs,
     write_part,
 )
+from longlode.mining.engine.run import Progress, Tally, do_tasks, make_task
+from longlode.mining.engine.work import score_fields
+from longlode.mining.engine.workers import Task, WorkerSpec
+from longlode.mining.racing.standings import RaceRule, Standings, Window
 from longlode.mining.scorers.pair_mean import PairMeanScorer
 from longlode.mining.select import BUCKETS, ONE_OF_ID
-from longlode.mining.standings import RaceRule, Standings, Window
-from longlode.mining.work import score_fields
-from longlode.mining.workers import Task, WorkerSpec
 
 ROUNDS_FOLDER = "rounds"
 _DOCUMENT_COLUMNS = ["id", "source", "num_bytes", "num_tokens", "num_segments"]

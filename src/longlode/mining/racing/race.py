@@ -19,14 +19,14 @@ from longlode.core.errors import ConfigError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.outputs import full_path
 from longlode.corpus import plan
-from longlode.mining.engine import Progress, ScoreSummary, check_run, conclude, make_task, prepare_folder
-from longlode.mining.race_rounds import RaceRounds, UnfinishedRoundError
+from longlode.mining.engine.run import Progress, ScoreSummary, check_run, conclude, make_task, prepare_folder
+from longlode.mining.engine.settings import ScoreSettings
+from longlode.mining.engine.workers import WorkerSpec
+from longlode.mining.racing.rounds import RaceRounds, UnfinishedRoundError
+from longlode.mining.racing.standings import RaceRule, Round, run_rounds
 from longlode.mining.reader import Reader
 from longlode.mining.scorers import Scorer
 from longlode.mining.scorers.pair_mean import PairMeanScorer
-from longlode.mining.settings import ScoreSettings
-from longlode.mining.standings import RaceRule, Round, run_rounds
-from longlode.mining.workers import WorkerSpec
 
 
 def race(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from longlode.core.errors import ModelError
-from longlode.mining import pulse
+from longlode.mining.engine import pulse
 from longlode.mining.reader import Reader
 
 _MEMORY_WORDS = ("out of memory", "allocate memory")

@@ -9,7 +9,7 @@ Each function takes real text and a `random.Random` and destroys one property wh
     repeated           one block again and again with small edits: repetition, nothing to follow
     mixed_turns        turns of conversations in random order, speakers kept: a chat that nobody had
 
-Those that need no text of their own (logs, tables, pages of a web site) are in `corpus.generated`.
+Those that need no text of their own (logs, tables, pages of a web site) are in `synthetic.generated`.
 """
 
 import builtins

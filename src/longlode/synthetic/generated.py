@@ -1,4 +1,4 @@
-"""Controls that need no text of their own: logs, tables and the pages of a web site. See `corpus.controls`."""
+"""Controls that need no text of their own: logs, tables and the pages of a web site. See `synthetic.controls`."""
 
 import json
 import random

@@ -15,16 +15,16 @@ import numpy as np
 from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.fingerprints import text_fingerprint
 from longlode.corpus import Document, Unit, Unreadable, read_unit
-from longlode.mining import pulse
 from longlode.mining.baselines import gzip_ratio, repetition
+from longlode.mining.engine import pulse
+from longlode.mining.engine.parts import SCORE_COLUMNS
+from longlode.mining.engine.reading import BatchSize, Job, Readings, read_jobs, read_windows
+from longlode.mining.engine.settings import ScoreSettings
 from longlode.mining.extras import extra_values
-from longlode.mining.parts import SCORE_COLUMNS
 from longlode.mining.reader import Reader
-from longlode.mining.reading import BatchSize, Job, Readings, read_jobs, read_windows
 from longlode.mining.sampling import document_rng, sample_foreign
 from longlode.mining.scorers import DocumentScore, PairPlan, Scorer, SegmentedDocument
 from longlode.mining.segments import split_segments
-from longlode.mining.settings import ScoreSettings
 
 STATUSES = ("ok", "too_short", "skipped", "failed")
 

@@ -1,0 +1,10 @@
+"""mining/coherence: the probability that a document is one text in its own order, without a model.
+
+May import: core, corpus, `mining.baselines`. Start with `features.py`.
+    features.py            features, factors, weights, the score
+    order.py               does a passage need the text before it
+    boundaries.py          do rare words link both sides of every cut
+    background.py          how often a word occurs in general text
+    announcements.py       the words behind the order contrast
+    uncertainty.py         the standard error of the score
+"""
