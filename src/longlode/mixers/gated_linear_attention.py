@@ -29,9 +29,16 @@ from longlode.mixers.linear_attention import additive_map, attend
 from longlode.mixers.norm import RMSNorm, at_least_float32
 from longlode.mixers.segment_map import SegmentMap
 
-_DECAY_RANK = 16
+DECAY_RANK = 16
+"""Numbers that the decay of a token is made of."""
 # The root that starts decays near one: sigmoid(0)^(1/16) = 0.96 per token.
 _DECAY_ROOT = 16
+
+
+def log_decay(logits: Tensor, num_heads: int, mask: Tensor | None) -> Tensor:
+    """Log-decays `[B, T, H, K]` of logits `[B, T, H K]`, 0 at padding: nothing fades there."""
+    g = functional.logsigmoid(at_least_float32(logits)).unflatten(-1, (num_heads, -1)) / _DECAY_ROOT
+    return g if mask is None else g * mask[..., None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +80,7 @@ class GatedLinearAttention(Mixer):
         self.k_proj = nn.Linear(dim, inner_k, bias=False)
         self.v_proj = nn.Linear(dim, inner, bias=False)
         self.g_proj = nn.Linear(dim, inner, bias=False)
-        self.gk_proj = nn.Sequential(nn.Linear(dim, _DECAY_RANK, bias=False), nn.Linear(_DECAY_RANK, inner_k))
+        self.gk_proj = nn.Sequential(nn.Linear(dim, DECAY_RANK, bias=False), nn.Linear(DECAY_RANK, inner_k))
         self.o_norm = RMSNorm(config.head_dim, config.norm_eps)
         self.o_proj = nn.Linear(inner, dim, bias=False)
 
@@ -100,10 +107,7 @@ class GatedLinearAttention(Mixer):
         """k and the log-decay g `[B, T, H, K]`, v `[B, T, H, V]`; 0 at padding: nothing is written, nothing fades."""
         shape = (*x.shape[:2], self.config.num_heads, -1)
         k, v = self.k_proj(x).view(shape), self.v_proj(x).view(shape)
-        g = functional.logsigmoid(at_least_float32(self.gk_proj(x))).view(shape) / _DECAY_ROOT
-        if context.mask is not None:
-            g = g * context.mask[..., None, None]
-        return k, v, g
+        return k, v, log_decay(self.gk_proj(x), self.config.num_heads, context.mask)
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: write and read make 4 K V per head, at any length."""

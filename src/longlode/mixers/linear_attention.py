@@ -43,6 +43,20 @@ def attend(
     Goes on from `memory`, or on several ranks from what the parts before this one make of it.
     """
     memory = context.shard.fold(lambda: additive_map(k, v, context, g=g), memory)
+    return recur(q, k, v, memory, context, g=g, scale=scale)
+
+
+def recur(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    memory: Tensor | None,
+    context: SequenceContext,
+    *,
+    g: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`attend` from `memory` as it is, which the caller has already taken over from the parts before this one."""
     if q.shape[1] == 1 and memory is not None and context.cu_seqlens is None:
         g_t = None if g is None else g[:, 0]
         o_t, memory = linear_attention_step(q[:, 0], k[:, 0], v[:, 0], g=g_t, scale=scale, state=memory)
