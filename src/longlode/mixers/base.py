@@ -116,6 +116,8 @@ class MixerTraits:
     """Gradients of gradients are right (of attention: with torch's plain kernel, `sdpa_kernel(SDPBackend.MATH)`)."""
     has_weights: bool = False
     """It can return attention weights."""
+    reads_token_ids: bool = False
+    """It needs `SequenceContext.token_ids`, so the text cannot come as embeddings."""
 
 
 class MixerOutput(NamedTuple):

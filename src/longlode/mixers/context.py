@@ -184,6 +184,7 @@ class SequenceContext:
             self._longest,
             self.device,
             mask=places < self.lengths[:, None],
+            token_ids=None if self.token_ids is None else self.unpack(self.token_ids),
             prefix_lengths=self.prefix_lengths,
             keeps_state=self.keeps_state,
             wants_weights=self.wants_weights,
