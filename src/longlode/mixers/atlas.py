@@ -1,0 +1,422 @@
+"""Atlas (arXiv 2505.23735): a deep memory that is trained on a window of recent tokens while it reads.
+
+    q, k, v = silu(conv(Linear(x)));  q, k of unit norm per head;  phi(k) = k, or (k, products of its pairs)
+    S_t = theta_t S_{t-1} + sum over the last c tokens i of gamma_i grad 1/2 |M(phi(k_i)) - v_i|^2      (Omega rule)
+    M_t = alpha_t M_{t-1} - eta_t O(S_t);   O: the identity (sgd), or Newton-Schulz orthogonalisation (muon)
+    o_t = M_t(phi(q_t));   y = Linear(RMSNorm per head (o))
+
+M is a matrix (`linear`) or a two-layer network W2^T silu(W1^T .) whose first weights are learned (`mlp`); eta, alpha,
+theta, gamma are sigmoids of Linear(x) per head. The gradients of a chunk of `chunk_size` tokens are taken at the
+memory before the chunk, as the paper does for speed; everything else is exact, token by token, so that a chunk is
+matrix products. With chunk_size = 1 gradients are taken at M_{t-1}, and a loop runs over tokens.
+
+Other settings of the same code: window = 1, optimizer = "sgd", feature_degree = 1 is Titans (arXiv 2501.00663); that
+with no momentum, no decay, memory = "linear", chunk_size = 1 is the delta rule exactly (`delta_net.py`).
+
+What differs from the paper: gamma depends on the token alone, not on its distance; the network has no residual path;
+the coefficients of the features are those of exp(q . k), fixed.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from longlode.core.errors import ConfigError
+from longlode.mixers.base import Mixer, MixerConfig, MixerOutput, MixerTraits, State, empty_state, setting
+from longlode.mixers.context import SequenceContext
+from longlode.mixers.document_rows import DocumentRows, last_entries, pick, zero_where
+from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
+from longlode.mixers.short_conv import ShortConv
+
+# Muon's quintic polynomial, and the root that starts decays near one, as in gated linear attention.
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
+_NORM_EPS = 1e-7
+_DECAY_ROOT = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtlasConfig(MixerConfig):
+    """A memory trained on a window of tokens while it reads (arXiv 2505.23735)."""
+
+    name = "atlas"
+
+    num_heads: int = setting("H, heads.", least=1, shared="num_heads")
+    head_dim: int = setting("K = V, numbers in a key.", least=1, shared="head_dim")
+    window: int = setting("c, tokens that the memory is trained on at every token.", 8, least=1)
+    chunk_size: int = setting("Tokens whose gradients are taken at the same memory.", 16, least=1)
+    memory: str = setting('"mlp" or "linear".', "mlp")
+    expansion: float = setting("F / V, width of the network's hidden layer over that of a value.", 2.0)
+    feature_degree: int = setting("1: keys as they are; 2: and the products of their pairs.", 2, least=1)
+    optimizer: str = setting('"muon" or "sgd".', "muon")
+    step_size: float = setting("Largest eta.", 0.1, least=0)
+    use_momentum: bool = setting("Carry the gradients on by theta; without it theta = 0.", True)
+    use_decay: bool = setting("Let the memory fade by alpha; without it alpha = 1.", True)
+    conv_size: int = setting("W, tokens that the short convolutions see.", 4, least=2, shared="conv_size")
+    norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
+
+    def __post_init__(self) -> None:
+        """See `MixerConfig`; choices by name are checked too."""
+        super().__post_init__()
+        for name, allowed in (("memory", ("mlp", "linear")), ("optimizer", ("muon", "sgd"))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}.")
+        if self.feature_degree > 2:
+            raise ConfigError(f"feature_degree is {self.feature_degree}; expected 1 or 2.")
+
+    @property
+    def num_features(self) -> int:
+        """P, numbers in phi(k)."""
+        K = self.head_dim
+        return K if self.feature_degree == 1 else K + K * (K + 1) // 2
+
+    @property
+    def weight_shapes(self) -> list[tuple[int, int]]:
+        """Shapes of a head's weight matrices."""
+        P, V = self.num_features, self.head_dim
+        hidden = max(1, round(self.expansion * V))
+        return [(P, V)] if self.memory == "linear" else [(P, hidden), (hidden, V)]
+
+    def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> Mixer:
+        """See `MixerConfig.build`."""
+        return Atlas(self, hidden_size)
+
+
+class _Tokens(NamedTuple):
+    """q, k, v `[N, H, T, K]`; logarithms of theta and alpha, eta, gamma `[N, H, T]`; place `[N, T]`, -1: none."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    log_theta: Tensor
+    log_alpha: Tensor
+    eta: Tensor
+    gamma: Tensor
+    place: Tensor
+
+
+class _Memory(NamedTuple):
+    """Weights, momenta (none without momentum) and the weights before the chunk, each one tensor per matrix."""
+
+    weights: list[Tensor]
+    momenta: list[Tensor]
+    anchors: list[Tensor]
+
+
+class Atlas(Mixer):
+    """The layer of this file."""
+
+    traits = MixerTraits()
+
+    def __init__(self, config: AtlasConfig, hidden_size: int) -> None:
+        """Projections and convolutions as those of DeltaNet, gates, first weights of a deep memory."""
+        super().__init__()
+        self.config = config
+        inner = config.num_heads * config.head_dim
+        self.q_proj = nn.Linear(hidden_size, inner, bias=False)
+        self.k_proj = nn.Linear(hidden_size, inner, bias=False)
+        self.v_proj = nn.Linear(hidden_size, inner, bias=False)
+        self.b_proj = nn.Linear(hidden_size, config.num_heads, bias=False)
+        self.q_conv1d = ShortConv(inner, config.conv_size)
+        self.k_conv1d = ShortConv(inner, config.conv_size)
+        self.v_conv1d = ShortConv(inner, config.conv_size)
+        if config.use_momentum:
+            self.theta_proj = nn.Linear(hidden_size, config.num_heads)
+        if config.use_decay:
+            self.alpha_proj = nn.Linear(hidden_size, config.num_heads)
+        if config.window > 1:
+            self.gamma_proj = nn.Linear(hidden_size, config.num_heads)
+        if config.memory == "mlp":
+            up, down = config.weight_shapes
+            self.first_up = nn.Parameter(torch.empty(config.num_heads, *up))
+            self.first_down = nn.Parameter(torch.empty(config.num_heads, *down))
+        self.o_norm = RMSNorm(config.head_dim, config.norm_eps)
+        self.o_proj = nn.Linear(inner, hidden_size, bias=False)
+        # A feature for every pair of entries.
+        pairs = torch.triu_indices(config.head_dim, config.head_dim)
+        self.register_buffer("_pairs", pairs, persistent=False)
+
+    def forward(
+        self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
+    ) -> MixerOutput:
+        """See `Mixer.forward`.
+
+        State: conv_q, conv_k, conv_v `[N, H K, W - 1]`; of each matrix of a head memory_i, momentum_i and anchor_i (the
+        memory before the chunk) `[N, H, ...]`; k, v `[N, c - 1, H, K]`, gamma `[N, c - 1, H]` of the window; position.
+        """
+        context, before = context or SequenceContext.of(x), state or {}
+        rows = DocumentRows(context)
+        x = rows.take(x)
+        q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), rows.context)
+        k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), rows.context)
+        v, conv_v = self.v_conv1d(self.v_proj(x), before.get("conv_v"), rows.context)
+        heads = (self.config.num_heads, -1)
+        q, k, v = (at_least_float32(u.unflatten(-1, heads)) for u in (q, k, v))
+        start = before.get("position")
+        start = torch.zeros_like(rows.lengths) if start is None else start
+        gates = self._gates(x, rows.real)
+        new = {"k": l2_norm(k), "v": v, "gamma": gates.pop("gamma")}
+        num_past = self.config.window - 1
+        window = {
+            name: torch.cat((self._window(before, name, value), value), 1) for name, value in new.items()
+        }
+        o, memory = self._scan(l2_norm(q), window, gates, start, rows, self._first(before, len(start), v))
+        y = self.o_proj(self.o_norm(o.to(x.dtype)).flatten(-2))
+        after = {"conv_q": conv_q, "conv_k": conv_k, "conv_v": conv_v, "position": start + rows.lengths}
+        after |= {
+            name: last_entries(value, num_past + rows.lengths, num_past) for name, value in window.items()
+        }
+        return MixerOutput(rows.put(y), after | self._named(memory))
+
+    def _gates(self, x: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """Logarithms of theta and alpha, eta and gamma `[N, T, H]`; padding leaves the memory alone."""
+        eta = self.config.step_size * at_least_float32(self.b_proj(x)).sigmoid()
+        zero, gamma = torch.zeros_like(eta), torch.ones_like(eta)
+        if self.config.window > 1:
+            gamma = at_least_float32(self.gamma_proj(x)).sigmoid()
+        log_theta = log_alpha = zero
+        if self.config.use_momentum:
+            log_theta = functional.logsigmoid(at_least_float32(self.theta_proj(x)))
+        if self.config.use_decay:
+            log_alpha = functional.logsigmoid(at_least_float32(self.alpha_proj(x))) / _DECAY_ROOT
+        gates = {"log_theta": log_theta, "log_alpha": log_alpha, "eta": eta, "gamma": gamma}
+        return {name: zero_where(gate, ~real) for name, gate in gates.items()}
+
+    def _window(self, before: State, name: str, new: Tensor) -> Tensor:
+        """What the state keeps of the last c - 1 tokens, zeros at the start."""
+        if name in before:
+            return before[name]
+        return new.new_zeros(new.shape[0], self.config.window - 1, *new.shape[2:])
+
+    def _first(self, before: State, num_rows: int, like: Tensor) -> _Memory:
+        """The memory before the piece."""
+        shapes, H = self.config.weight_shapes, self.config.num_heads
+        kinds: dict[str, list[Tensor]] = {"memory": [], "momentum": [], "anchor": []}
+        for i, shape in enumerate(shapes):
+            if before:
+                for kind, tensors in kinds.items():
+                    tensors.extend(before[name] for name in [f"{kind}_{i}"] if name in before)
+                continue
+            weights = like.new_zeros(num_rows, H, *shape)
+            if self.config.memory == "mlp":
+                first = self.first_down if i else self.first_up
+                weights = first.to(like.dtype).expand_as(weights)
+            kinds["memory"].append(weights)
+            kinds["anchor"].append(weights)
+            if self.config.use_momentum:
+                kinds["momentum"].append(like.new_zeros(num_rows, H, *shape))
+        return _Memory(kinds["memory"], kinds["momentum"], kinds["anchor"])
+
+    def _named(self, memory: _Memory) -> State:
+        """The memory as entries of a state."""
+        kinds = {"memory": memory.weights, "momentum": memory.momenta, "anchor": memory.anchors}
+        return {f"{kind}_{i}": one for kind, tensors in kinds.items() for i, one in enumerate(tensors)}
+
+    def _scan(
+        self,
+        q: Tensor,
+        window: State,
+        gates: dict[str, Tensor],
+        start: Tensor,
+        rows: DocumentRows,
+        memory: _Memory,
+    ) -> tuple[Tensor, _Memory]:
+        """Outputs `[N, T, H, V]` and the memory after the piece, chunk by chunk of every row's own count."""
+        C, num_past, num_tokens = self.config.chunk_size, self.config.window - 1, q.shape[1]
+        phase = start % C
+        # Rows stand at different tokens of their chunks; in front of a row as many empty places as it has behind it.
+        shift = torch.zeros_like(phase) if num_tokens == 1 else phase
+        width = num_tokens + int(shift.max())
+        index = torch.arange(width, device=q.device) - shift[:, None]
+        inside = index.clamp(0, num_tokens - 1)
+        real = (index >= 0) & (index < rows.lengths[:, None])
+        spread = {name: zero_where(pick(gate, inside), ~real) for name, gate in gates.items()}
+        queries = pick(q, inside)
+        past = torch.arange(-num_past, 0, device=q.device) + start[:, None]
+        place = torch.cat((past, torch.where(real, index + start[:, None], -1)), 1)
+        history = {
+            name: torch.cat((value[:, :num_past], pick(value[:, num_past:], inside)), 1)
+            for name, value in window.items()
+        }
+        outputs = []
+        for begin in range(0, width, C):
+            end = min(begin + C, width)
+            # Empty places may stand between a chunk and its window.
+            first = 0 if begin == 0 else max(0, begin - (width - num_tokens))
+            moves = real[:, begin:end].any(1) & ((phase == 0) if begin == 0 else True)
+            anchors = [
+                torch.where(moves[:, None, None, None], new, old)
+                for new, old in zip(memory.weights, memory.anchors, strict=True)
+            ]
+            tokens = _Tokens(
+                queries[:, begin:end].transpose(1, 2),
+                history["k"][:, first : num_past + end].transpose(1, 2),
+                history["v"][:, first : num_past + end].transpose(1, 2),
+                spread["log_theta"][:, begin:end].transpose(1, 2),
+                spread["log_alpha"][:, begin:end].transpose(1, 2),
+                spread["eta"][:, begin:end].transpose(1, 2),
+                history["gamma"][:, first : num_past + end].transpose(1, 2),
+                place[:, first : num_past + end],
+            )
+            o, memory = self._chunk(tokens, _Memory(memory.weights, memory.momenta, anchors))
+            outputs.append(o.transpose(1, 2))
+        o = torch.cat(outputs, 1)
+        back = torch.arange(num_tokens, device=q.device) + shift[:, None]
+        return pick(o, back), memory
+
+    def _chunk(self, tokens: _Tokens, memory: _Memory) -> tuple[Tensor, _Memory]:
+        """Outputs `[N, H, m, V]` of a chunk. Muon's backward computes its matrix per token again."""
+        if self.config.optimizer == "sgd" or not torch.is_grad_enabled():
+            return self._read(tokens, memory)
+        result: tuple[Tensor, _Memory] = checkpoint(self._read, tokens, memory, use_reentrant=False)
+        return result
+
+    def _read(self, tokens: _Tokens, memory: _Memory) -> tuple[Tensor, _Memory]:
+        num_new = tokens.q.shape[2]
+        features = self._features(tokens.k)
+        here, there = tokens.place[:, -num_new:, None], tokens.place[:, None]
+        near = (here >= 0) & (there >= 0) & (here >= there) & (here - there < self.config.window)
+        terms = tokens.gamma[..., None, :] * near[:, None]
+        weights, momenta, x = [], [], self._features(tokens.q)
+        for i, (left, right) in enumerate(_gradients(features, tokens.v, memory.anchors)):
+            momentum = memory.momenta[i] if memory.momenta else None
+            path = _muon if self.config.optimizer == "muon" else _sgd
+            read, last, carried = path(left, right, terms, tokens, memory.weights[i], momentum)
+            x = read(functional.silu(x) if i else x)
+            weights.append(last)
+            momenta.extend([] if carried is None else [carried])
+        return x, _Memory(weights, momenta, memory.anchors)
+
+    def _features(self, k: Tensor) -> Tensor:
+        """phi(k) `[..., P]`, for which phi(q) . phi(k) = q . k + (q . k)^2 / 2."""
+        if self.config.feature_degree == 1:
+            return k
+        i, j = self._pairs  # type: ignore[misc]
+        products = k[..., i] * k[..., j]
+        return torch.cat((k, torch.where(i == j, math.sqrt(0.5) * products, products)), dim=-1)
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """Weights of a deep memory that keep the size of what passes through them."""
+        if self.config.memory == "linear":
+            return {}
+        parameters = {"first_up": self.first_up, "first_down": self.first_down}
+        return {name: torch.randn_like(one) * one.shape[1] ** -0.5 for name, one in parameters.items()}
+
+    def mixing_flops_per_token(self, num_tokens: int) -> float:
+        """See `Mixer.mixing_flops_per_token`: products of a chunk, muon's of a matrix per token."""
+        config, total = self.config, 0.0
+        C, J = config.chunk_size, config.chunk_size + config.window - 1
+        for P, V in config.weight_shapes:
+            total += 2 * P * V * J / C + 2 * P * V
+            if config.optimizer == "sgd":
+                total += 2 * J * (P + V) + 6 * P * V / C * J
+            else:
+                small, large = sorted((P, V))
+                total += 2 * P * V * (J + C + 1)
+                total += _NEWTON_SCHULZ_STEPS * (4 * small * small * large + 2 * small**3)
+        return config.num_heads * total
+
+    def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
+        """See `Mixer.state_layout`: the same at every length; the memory is float32 at least."""
+        config, H, K = self.config, self.config.num_heads, self.config.head_dim
+        conv, past = (1, H * K, config.conv_size - 1), (1, config.window - 1, H)
+        wide = torch.promote_types(dtype, torch.float32)
+        kinds = ["memory", "anchor"] + (["momentum"] if config.use_momentum else [])
+        memory = {
+            f"{kind}_{i}": (1, H, *shape) for kind in kinds for i, shape in enumerate(config.weight_shapes)
+        }
+        return (
+            empty_state(dtype, conv_q=conv, conv_k=conv, conv_v=conv)
+            | empty_state(torch.int64, position=(1,))
+            | empty_state(wide, k=(*past, K), v=(*past, K), gamma=past, **memory)
+        )
+
+
+def _gradients(features: Tensor, v: Tensor, anchors: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Gradients of 1/2 |M(features) - v|^2 at the anchors, one pair (left, right) per matrix: left_i right_i^T."""
+    if len(anchors) == 1:
+        return [(features, features @ anchors[0] - v)]
+    up, down = anchors
+    inner = features @ up
+    gate = inner.sigmoid()
+    hidden = inner * gate
+    error = hidden @ down - v
+    slope = gate * (1 + inner * (1 - gate))
+    return [(features, (error @ down.mT) * slope), (hidden, error)]
+
+
+_Path = tuple[Callable[[Tensor], Tensor], Tensor, Tensor | None]
+"""What reads x_t^T M_t of all tokens `[N, H, m, P]`; the last M, and the last S if there is momentum."""
+
+
+def _spans(log_decay: Tensor) -> Tensor:
+    """Row t, column s: the product of the decays after s up to t, 0 above the diagonal: `[N, H, m, m]`."""
+    num = log_decay.shape[-1]
+    sums = log_decay[..., None].expand(*log_decay.shape, num).tril(-1).cumsum(-2)
+    return sums.exp().tril()
+
+
+def _coefficients(terms: Tensor, tokens: _Tokens, momentum: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """S_t = from_start_t S_0 + sum_i carried_ti grad_i, and M_t = ... - sum_s steps_ts O(S_s)."""
+    steps = _spans(tokens.log_alpha) * tokens.eta[..., None, :]
+    if momentum is None:
+        return torch.zeros_like(tokens.eta), terms, steps
+    return tokens.log_theta.cumsum(-1).exp(), _spans(tokens.log_theta) @ terms, steps
+
+
+def _sgd(
+    left: Tensor, right: Tensor, terms: Tensor, tokens: _Tokens, first: Tensor, momentum: Tensor | None
+) -> _Path:
+    """Plain steps: M_t is a sum of outer products and is never formed, but for the last."""
+    from_start, carried, steps = _coefficients(terms, tokens, momentum)
+    fade, written = tokens.log_alpha.cumsum(-1).exp(), steps @ carried
+    start = torch.zeros_like(first) if momentum is None else momentum
+    moved = (steps @ from_start[..., None])[..., 0]
+
+    def read(x: Tensor) -> Tensor:
+        old = fade[..., None] * (x @ first) - moved[..., None] * (x @ start)
+        return old - (written * (x @ left.mT)) @ right
+
+    end = [one[..., -1, None, None] for one in (fade, moved, from_start)]
+    last = end[0] * first - end[1] * start - left.mT @ (written[..., -1, :, None] * right)
+    if momentum is None:
+        return read, last, None
+    return read, last, end[2] * momentum + left.mT @ (carried[..., -1, :, None] * right)
+
+
+def _muon(
+    left: Tensor, right: Tensor, terms: Tensor, tokens: _Tokens, first: Tensor, momentum: Tensor | None
+) -> _Path:
+    """Orthogonalised steps, `[N, H, m, P, V]`: one matrix per token."""
+    from_start, carried, steps = _coefficients(terms, tokens, momentum)
+    sums = (carried[..., None, :] * left.mT[:, :, None]) @ right[:, :, None]
+    if momentum is not None:
+        sums = sums + from_start[..., None, None] * momentum[:, :, None]
+    moves = (steps @ orthogonalise(sums).flatten(-2)).view_as(sums)
+    weights = tokens.log_alpha.cumsum(-1).exp()[..., None, None] * first[:, :, None] - moves
+
+    def read(x: Tensor) -> Tensor:
+        return (x[..., None, :] @ weights)[..., 0, :]
+
+    return read, weights[:, :, -1], None if momentum is None else sums[:, :, -1]
+
+
+def orthogonalise(x: Tensor) -> Tensor:
+    """Five Newton-Schulz steps of Muon: singular values of x `[..., P, V]` go near 1, those of 0 stay.
+
+    Source: K. Jordan and others, "Muon", 2024; the quintic polynomial 3.4445 x - 4.7750 x^3 + 2.0315 x^5.
+    """
+    a, b, c = _QUINTIC
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x * torch.rsqrt(x.square().sum((-2, -1), keepdim=True) + _NORM_EPS**2)
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.mT if tall else x
