@@ -1,10 +1,10 @@
 """How well does the gate tell one text in its order from 40 families of text that is not?
 
-    python -m benchmarks.gate_quality [--weights FOLDER] [--side dev] [--lengths 4096,16384] [--default] [--save]
+    python -m benchmarks.gate_quality [--weights FOLDER] [--side dev] [--lengths 4096,16384] [--coherence] [--save]
 
 AUC of each family against all coherent texts of the side; mean and worst over the families, over all texts and within
 each language and domain; and whether the log-odds are calibrated: of the texts that it gives a probability, with
-negatives weighed to be half, how many are coherent. `--default` scores the same texts with the default score beside it.
+negatives weighed to be half, how many are coherent. `--coherence` gives the same texts the coherence score as well.
 The packaged weights are fitted on the `fit` side alone.
 """
 
@@ -35,13 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--side", choices=SIDES[1:], default="dev")
     parser.add_argument("--heldout", action="store_true", help="read the heldout side; recorded")
     parser.add_argument("--lengths", default="4096,16384")
-    parser.add_argument("--default", action="store_true", help="score with the default score as well")
+    parser.add_argument("--coherence", action="store_true", help="score with the coherence score as well")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args(arguments)
     gate = read_gate(options.weights)
     scorers: dict[str, Callable[[str], float]] = {"gate": lambda text: _log_odds(gate.judge(text))}
-    if options.default:
-        scorers["default"] = default_score()
+    if options.coherence:
+        scorers["coherence"] = coherence_score()
     result: dict[str, Any] = {}
     for length in map(int, options.lengths.split(",")):
         samples = list(gate_set(options.side, length, seed=0, per_family=3, heldout=options.heldout))
@@ -57,8 +57,8 @@ def _log_odds(verdict: Any) -> float:
     return float("nan") if verdict is None else verdict.log_odds
 
 
-def default_score() -> Callable[[str], float]:
-    """The default score of a text, with the starter's tokenizer."""
+def coherence_score() -> Callable[[str], float]:
+    """The coherence score of a text, with the starter's tokenizer."""
     from longlode.corpus import Tokenizer
     from longlode.mining.coherence.background import packaged_background
     from longlode.mining.coherence.features import Measurements, packaged_weights, read_words

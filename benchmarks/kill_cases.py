@@ -92,7 +92,7 @@ class Case:
 
 def _cases() -> tuple[Case, ...]:
     score = ("score", "docs.jsonl", "more.jsonl.gz", "notes", "-o", "out/scores", "--rows-per-unit", "4")
-    plain = (*score, "--model", "model", "--pairs", "0", "--segment", "16")
+    plain = (*score, "--scorer", "coherence", "--model", "model", "--pairs", "0", "--segment", "16")
     read = (
         *score,
         "--model",

@@ -1,6 +1,6 @@
 """Which score tells coherent documents from documents that only look long?
 
-    python -m benchmarks.mining_quality [--scorers default,gzip,... | all] [--lengths 4096,16384,32768]
+    python -m benchmarks.mining_quality [--scorers profile,gzip,... | all] [--lengths 4096,16384,32768]
         [--split test] [--documents FOLDER] [--max-documents 20] [--model starter] [--save]
 
 Builds the labelled set (`benchmarks/labelled.py`) at each length and prints, for each scorer and negative, the AUC
@@ -8,8 +8,8 @@ with a 95 % bootstrap interval over documents, also within each domain; tokens t
 documents, and seconds. Then two checks: the rank correlation with the scorer's exhaustive score (all pairs), and
 the correlation of the score with length, over coherent documents cut at five lengths. A GPU or patience is needed for
 scorers that read the model at 16,384 tokens and more; `--max-documents` and `--lengths` make it cheaper. Scorers
-whose score needs no pair (`default`) read none with `--pairs 0`. Without `--save` nothing is written; with it a dated
-table goes to benchmarks/results/, as JSON and Markdown.
+whose score needs no pair (`profile`, `coherence`) read none with `--pairs 0`. Without `--save` nothing is written; with
+it a dated table goes to benchmarks/results/, as JSON and Markdown.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.corpus import Tokenizer
 from longlode.mining import SCORERS, make_scorer
 
-DEFAULT_SCORERS = "default,paper,release,strength,overlap,gzip"
+DEFAULT_SCORERS = "profile,coherence,paper,release,strength,overlap,gzip"
 BIAS_CUTS = (16, 8, 4, 2, 1)
 """Length bias is measured at these parts of the longest length, from LEAST_BIAS_TOKENS on: 2,048 to 32,768 tokens."""
 LEAST_BIAS_TOKENS = 1024

@@ -1,4 +1,4 @@
-"""Do order contrast and default score rise with what was planted, where they claim to see it, not with repetition?
+"""Do order contrast and coherence score rise with what was planted, where they claim to see it, not with repetition?
 
     python -m benchmarks.planted [--documents 8] [--words 16000] [--save]
 
@@ -6,7 +6,7 @@ Generated documents (`longlode.synthetic.planted`) with known dependencies: name
 chosen distance and number; every other name has its occurrences at random places. A word is a token, so distances are
 exact and no model is needed. Prints three tables (mean and standard deviation over documents, with the mean of
 `score_se`), then what docs/mining.md says of them, checked; the exit status is 1 if one is not so. Score is the order
-contrast in nats a token; the default score (log-odds, of which it is a part), `overlap` and `gzip` stand beside it.
+contrast in nats a token; the coherence score (log-odds, of which it is a part), `overlap` and `gzip` stand beside it.
 """
 
 import argparse
@@ -80,13 +80,13 @@ def summary(texts: list[str]) -> dict:
         "score": float(np.mean(scores)),
         "spread": float(np.std(scores, ddof=1)),
         "score_se": float(np.mean(errors)),
-        "default": float(np.mean([default_score(*one) for one in zip(tokens, texts, strict=True)])),
+        "coherence": float(np.mean([coherence_of(*one) for one in zip(tokens, texts, strict=True)])),
         "overlap": float(np.mean(far)),
         "gzip": float(np.mean([1 - (gzip_ratio(text) or 0) for text in texts])),
     }
 
 
-def default_score(tokens: np.ndarray, text: str) -> float:
+def coherence_of(tokens: np.ndarray, text: str) -> float:
     """The log-odds, without their error."""
     measured = Measurements(tokens, read_words(text, packaged_background()))
     return packaged_weights().log_odds(measured.features())
@@ -101,13 +101,13 @@ def show(name: str, rows: list[dict]) -> None:
     """Print one table."""
     print(
         f"\n{name}\n{'distance':>8} {'planted':>8} {'uses':>5} {'repeated':>8}   score (spread; score_se)"
-        f"{'':8}default    overlap      gzip"
+        f"{'':6}coherence    overlap      gzip"
     )
     for row in rows:
         print(
             f"{row['distance']:8} {row['num_planted']:8} {row['num_uses']:5} {row['repeated_share']:8.2f}   "
             f"{row['score']:+.4f} ({row['spread']:.4f}; {row['score_se']:.4f})   "
-            f"{row['default']:+10.2f} {row['overlap']:10.4f} {row['gzip']:9.3f}"
+            f"{row['coherence']:+10.2f} {row['overlap']:10.4f} {row['gzip']:9.3f}"
         )
     print()
 
@@ -135,8 +135,8 @@ def check(rows: list[dict], near: int, span: int) -> dict[str, bool]:
         f"does not rise at distances {unseen}, in the near context or beyond the window": all(
             by_distance[d][-1]["score"] - by_distance[d][0]["score"] < noise for d in unseen
         ),
-        "so does the default score": all(
-            a["default"] < b["default"] for d in seen for a, b in itertools.pairwise(by_distance[d])
+        "so does the coherence score": all(
+            a["coherence"] < b["coherence"] for d in seen for a, b in itertools.pairwise(by_distance[d])
         ),
         "rises with the number of callbacks": all(
             uses[64, a]["score"] - uses[0, a]["score"] < uses[64, b]["score"] - uses[0, b]["score"]

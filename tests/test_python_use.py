@@ -143,7 +143,7 @@ def test_scores_that_need_no_model_read_none_unless_asked_to():
 
     reading = {name for name in SCORERS if make_scorer(name).reads_model}
     assert reading == {"paper", "release", "strength", "context_gain", "attention_mass"}
-    assert make_scorer("default", pairs=100).reads_model
+    assert make_scorer("coherence", pairs=100).reads_model
     assert make_scorer("paper").pairs == 500
 
 

@@ -1,4 +1,4 @@
-"""Recipes: the fit of the default score on rows of known make, and the starter's shuffled copies."""
+"""Recipes: the fit of the coherence score on rows of known make, and the starter's shuffled copies."""
 
 import json
 from collections import Counter
@@ -8,10 +8,10 @@ import pytest
 
 from longlode.corpus import Document, Unreadable, in_heldout
 from longlode.mining.coherence.features import read_weights
-from recipes import make_default_score
+from recipes import make_coherence
 from recipes.make_starter import PASSAGE_CHARS, with_shuffled_copies
 
-FEATURES = make_default_score.TEXT + make_default_score.ORDER + make_default_score.SEAMS
+FEATURES = make_coherence.TEXT + make_coherence.ORDER + make_coherence.SEAMS
 
 
 def made_rows(lengths, num=60):
@@ -27,12 +27,12 @@ def made_rows(lengths, num=60):
 
 
 def test_the_fit_writes_weights_that_tell_at_each_length_what_tells_there(tmp_path):
-    rows = list(made_rows(make_default_score.LENGTHS))
-    result = make_default_score.fit(rows)
+    rows = list(made_rows(make_coherence.LENGTHS))
+    result = make_coherence.fit(rows)
     (tmp_path / "weights.json").write_text(json.dumps(result))
     (tmp_path / "words.tsv").write_text("9\t-\n8\tthe\n")
     weights = read_weights(tmp_path / "weights.json", tmp_path / "words.tsv")
-    assert weights.lengths == make_default_score.LENGTHS
+    assert weights.lengths == make_coherence.LENGTHS
     right = [(weights.log_odds(row[3]) > 0) == (row[1] == "coherent") for row in rows]
     assert np.mean(right) > 0.95
     moved = [weights.log_odds(row[3] | {"length": float(np.log(row[0] ** -1 * 2**27))}) for row in rows]
@@ -43,7 +43,7 @@ def test_the_fit_writes_weights_that_tell_at_each_length_what_tells_there(tmp_pa
 def test_every_label_length_and_domain_counts_alike():
     rows = [(4096, "coherent", "book", {})] * 6 + [(4096, "coherent", "code", {})] * 2
     rows += [(4096, "glued", "book", {})] * 3 + [(4096, "lists", "list", {})]
-    counts = make_default_score.balance(rows)
+    counts = make_coherence.balance(rows)
     assert counts[:6].sum() == pytest.approx(counts[6:8].sum()) == pytest.approx(0.5)
     assert counts[8:11].sum() == pytest.approx(counts[11]) == pytest.approx(0.5)
 

@@ -152,7 +152,10 @@ def test_settings_that_make_no_sense(run, tmp_path, corpus, arguments, expected)
         (("evaluate", "{model}", "-o", "{tmp}/eval", "--device", "warp"), "cannot be used"),
         (("evaluate", "{model}", "-o", "{tmp}/eval", "--include-path", "{tmp}"), "without --lm-eval"),
         (("evaluate", "startr", "-o", "{tmp}/eval"), "Did you mean starter"),
-        (("score", "{corpus}", "-o", "{tmp}/s", "--model", "nope"), "There is no model 'nope'"),
+        (
+            ("score", "{corpus}", "-o", "{tmp}/s", "--scorer", "paper", "--model", "nope"),
+            "There is no model 'nope'",
+        ),
         (("score", "{corpus}", "-o", "{tmp}/s", "--seed", "-1"), "-1"),
         (("score", "{corpus}", "-o", "{tmp}/s", "--seed", "99999999999999999999"), "99999999999999999999"),
         (("score", "~$report.txt", "-o", "{tmp}/s", "--scorer", "gzip"), "does not exist"),

@@ -53,6 +53,9 @@ def test_a_setting_without_effect_is_said(run, corpus, tmp_path):
     assert "--pairs 7 has no effect" in run(
         "score", corpus, "-o", tmp_path / "a", "--scorer", "gzip", "--pairs", 7
     )
+    assert "--model other has no effect" in run(
+        "score", corpus, "-o", tmp_path / "c", "--scorer", "gzip", "--model", "other"
+    )
     assert "has no effect" not in run("score", corpus, "-o", tmp_path / "b", "--scorer", "gzip")
 
 
@@ -314,7 +317,7 @@ def test_a_field_of_another_name(run, tmp_path, model_folder, sources):
     assert read_record(tmp_path / "scores", "scores")["counts"] == {"ok": 1}
 
 
-@pytest.mark.parametrize("name", ["default", "release", "strength", "context_gain", "overlap"])
+@pytest.mark.parametrize("name", ["coherence", "release", "strength", "context_gain", "overlap"])
 def test_every_scorer_works_with_a_real_model(run, tmp_path, corpus, model_folder, name):
     options = ("--model", model_folder, "--scorer", name, "--segment", 32, "--pairs", 10, "--no-explain")
     run("score", corpus, "-o", tmp_path / "scores", *options)

@@ -48,9 +48,21 @@ def named(as_json, records):
 
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory, run, records, model_folder):
-    """The two documents scored with the default scorer."""
+    """The two documents scored with the coherence scorer."""
     out = tmp_path_factory.mktemp("explain-scores") / "scores"
-    run("score", records, "-o", out, "--model", model_folder, "--segment", SEGMENT, "--no-explain")
+    run(
+        "score",
+        records,
+        "-o",
+        out,
+        "--scorer",
+        "coherence",
+        "--model",
+        model_folder,
+        "--segment",
+        SEGMENT,
+        "--no-explain",
+    )
     return out
 
 
@@ -123,7 +135,7 @@ def test_on_a_terminal(run, records, model_folder):
     options = ("--model", model_folder, "--segment", SEGMENT, "--segments", 6, "--top", 3)
     shown = run("explain", records, "--id", "named", *options)
     for words in (
-        "default score",
+        "coherence score",
         "rare words link both sides",
         "Weakest seam",
         "Words announced",
@@ -139,7 +151,7 @@ def test_a_short_document_says_why_it_has_no_score(run, corpus, tmp_path, model_
     (tmp_path / "short.txt").write_text("def main(): \x1b[31m pass")
     options = ("--model", model_folder, "--segment", SEGMENT)
     shown = run("explain", tmp_path / "short.txt", *options)
-    assert "the default score and its words need 256 (8 segments)" in shown
+    assert "the coherence score and its words need 256 (8 segments)" in shown
     assert "No pair of segments" in shown
     assert "\x1b[31m" not in shown
 

@@ -26,7 +26,7 @@ def documents(tmp_path_factory, sources):
 def work_in(folder, run, documents):
     """Score, select, pack and report in `folder`; what they wrote, as plain values."""
     scores, kept, shards = folder / "scores", folder / "kept.jsonl", folder / "shards"
-    shown = run("score", documents, "-o", scores, "--pairs", 0)
+    shown = run("score", documents, "-o", scores, "--scorer", "coherence")
     run("select", scores, "-o", kept, "--top", 0.5, "--by", "source")
     run("pack", kept, "-o", shards, "--length", 64)
     run("report", folder, "-o", folder / "report.html")

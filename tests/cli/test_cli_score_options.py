@@ -7,7 +7,18 @@ from longlode.core.records import read_json, read_record
 
 @pytest.fixture
 def options(corpus, model_folder):
-    return (corpus, "--model", model_folder, "--segment", 32, "--pairs", 10, "--no-explain")
+    return (
+        corpus,
+        "--model",
+        model_folder,
+        "--scorer",
+        "coherence",
+        "--segment",
+        32,
+        "--pairs",
+        10,
+        "--no-explain",
+    )
 
 
 def test_dtype_is_part_of_the_name_and_is_shown(run, tmp_path, options):
@@ -27,7 +38,19 @@ def test_no_pairs_no_model(run, tmp_path, corpus, model_folder, options):
     for pairs in (0, 10):
         out = tmp_path / str(pairs)
         given = ("--pairs", pairs) if pairs else ()  # none is the default of a score that needs none
-        shown = run("score", corpus, "--model", model_folder, "--segment", 32, *given, "-o", out)
+        shown = run(
+            "score",
+            corpus,
+            "--scorer",
+            "coherence",
+            "--model",
+            model_folder,
+            "--segment",
+            32,
+            *given,
+            "-o",
+            out,
+        )
         both[pairs] = read_record(out, "scores")
         assert ("its tokens only; the model was not run" in shown) == (pairs == 0)
         assert ("loading the tokenizer" in shown) == (pairs == 0)
@@ -74,7 +97,7 @@ def test_races_that_cannot_be_are_refused(run, tmp_path, corpus):
         assert not (tmp_path / "scores").exists()
         return " ".join(shown.replace("\u2502", " ").split())
 
-    assert "'default' cannot be raced: its score is not made of sampled pairs" in refused("--race", 0.5)
+    assert "'profile' cannot be raced: its score is not made of sampled pairs" in refused("--race", 0.5)
     assert "a sum that grows with the pairs read" in refused("--race", 0.5, "--scorer", "paper")
     assert "a race for the top 1.5 decides nothing" in refused("--race", 1.5, "--scorer", "strength")
     few = refused("--race", 0.5, "--scorer", "strength", "--pairs", 32)

@@ -15,8 +15,8 @@ from longlode.corpus import Tokenizer
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
 
 RUNS: dict[str, tuple[str, ...]] = {
-    "default": ("--pairs", "8"),
-    "default without a model": ("--pairs", "0"),
+    "coherence": ("--pairs", "8"),
+    "coherence without a model": ("--pairs", "0"),
     "order": ("--pairs", "500"),
     "overlap": (),
     "gzip": (),

@@ -12,7 +12,7 @@ from . import models, scores, stored
 from .machine import RELATIVE, ZLIB_RELATIVE, bits_depend_on, differences, to_stored
 
 MODELS, SAVED, SCORES = stored.read("models"), stored.read("checkpoints"), stored.read("scores")
-_OF_ZLIB = ("default", "default without a model", "gzip")
+_OF_ZLIB = ("coherence", "coherence without a model", "gzip")
 
 
 def _unlike(golden):

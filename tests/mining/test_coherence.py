@@ -1,4 +1,4 @@
-"""Seams against their definition, the background table, and the default score on documents of known make."""
+"""Seams against their definition, the background table, and the coherence score on documents of known make."""
 
 import itertools
 import json

@@ -25,7 +25,7 @@ def scored(tmp_path, name, reader, **options):
     summary = score(
         tmp_path / "in.jsonl",
         tmp_path / name,
-        scorer=make_scorer("default", **options),
+        scorer=make_scorer("coherence", **options),
         make_reader=lambda: reader,
         reader_fingerprint=reader.fingerprint,
         settings=ScoreSettings(segment=8),
@@ -104,7 +104,7 @@ def pairs_of(tmp_path, name):
     score(
         tmp_path / "in.jsonl",
         tmp_path / name,
-        scorer=make_scorer("default", pairs=20),
+        scorer=make_scorer("coherence", pairs=20),
         make_reader=CacheReader,
         reader_fingerprint=CacheReader.fingerprint,
         settings=ScoreSettings(segment=8, keep_pairs=True),
@@ -112,7 +112,7 @@ def pairs_of(tmp_path, name):
     return pq.read_table(next((tmp_path / name / "parts").iterdir())).to_pylist()
 
 
-@pytest.mark.parametrize("name", ["default", "paper", "strength"])
+@pytest.mark.parametrize("name", ["coherence", "paper", "strength"])
 def test_reading_the_others_too_changes_nothing(tmp_path, name, monkeypatch):
     found = []
     for needs_unpaired in (False, True):

@@ -136,7 +136,7 @@ def run_one(tmp_path, record, **options):
     return rows(tmp_path / "one")[0]
 
 
-@pytest.mark.parametrize("name", ["release", "paper", "strength", "default"])
+@pytest.mark.parametrize("name", ["release", "paper", "strength", "coherence"])
 def test_a_score_does_not_depend_on_the_neighbours(corpus, tmp_path, name):
     scorer = make_scorer(name, pairs=40, max_segments=16)
     run(corpus, tmp_path / "out", scorer=scorer)
@@ -343,7 +343,8 @@ def test_gzip_needs_no_reader(corpus, tmp_path):
     score(corpus, tmp_path / "out", scorer=make_scorer("gzip"), settings=SETTINGS)
     for row in rows(tmp_path / "out"):
         assert row["score"] == 1 - row["gzip_ratio"]
-        assert row["num_tokens"] is row["num_pairs"] is row["repetition"] is None
+        assert row["num_segments"] is row["num_pairs"] is row["repetition"] is None
+        assert row["num_tokens"] == row["num_bytes"] // 4
     with pytest.raises(ConfigError, match="reads a model"):
         score(corpus, tmp_path / "out", scorer=make_scorer("paper"))
 

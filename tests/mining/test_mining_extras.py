@@ -134,7 +134,7 @@ def test_without_them_nothing_is_told_of_them(tmp_path):
     score(tmp_path / "in.jsonl", tmp_path / "scores", scorer=make_scorer("gzip"))
     record = read_json(tmp_path / "scores/record.json")
     assert "extras" not in record
-    assert record["scorer"] == {"name": "gzip", "version": 1, "options": {}}
+    assert record["scorer"] == {"name": "gzip", "version": 2, "options": {}}
     part = next((tmp_path / "scores/parts").iterdir())
     assert pq.read_schema(part).names == COLUMNS.names
 

@@ -241,7 +241,7 @@ from pathlib import Path
 from longlode.mining import make_scorer, score
 if __name__ == "__main__":
     workers = int(sys.argv[3])
-    summary = score(sys.argv[1], Path(sys.argv[2]), scorer=make_scorer("default", pairs=0), num_workers=workers)
+    summary = score(sys.argv[1], Path(sys.argv[2]), scorer=make_scorer("coherence", pairs=0), num_workers=workers)
     assert summary.counts == {"ok": 3}, summary
     print(*{"torch", "transformers"}.intersection(sys.modules))
 """

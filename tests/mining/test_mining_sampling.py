@@ -129,13 +129,13 @@ def test_far_overlap_equals_its_definition():
 
 def test_the_registry_knows_its_scorers_and_refuses_others():
     assert set(SCORERS) == {
-        *("default", "order", "paper", "release", "strength"),
+        *("coherence", "order", "paper", "release", "strength"),
         *("context_gain", "attention_mass", "overlap", "gzip", "profile"),
     }
     assert all(SCORERS.get(name).name == name for name in SCORERS)
     with pytest.raises(
         ConfigError,
-        match=r"no scorer 'lds'.*context_gain, default, gzip, order, overlap, paper, profile, release, strength",
+        match=r"no scorer 'lds'.*coherence, context_gain, gzip, order, overlap, paper, profile, release, strength",
     ):
         make_scorer("lds")
     with pytest.raises(ConfigError, match="pairs is 0"):

@@ -1,4 +1,4 @@
-"""The default score of a long document in bounded memory, block by block, with the same numbers."""
+"""The coherence score of a long document in bounded memory, block by block, with the same numbers."""
 
 import tracemalloc
 

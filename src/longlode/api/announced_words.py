@@ -32,7 +32,7 @@ def order_words(tokens: np.ndarray, tokenizer: Any, segment: int, top: int) -> d
     num_segments = len(tokens) // segment
     if num_segments < least:
         needed = f"{least * segment} ({least} segments)"
-        reason = f"{len(tokens)} tokens; the default score and its words need {needed}"
+        reason = f"{len(tokens)} tokens; the coherence score and its words need {needed}"
         return {"order_contrast": None, "order_contrast_se": None, "reason": reason, "announcements": []}
     near, span = spans(len(tokens))
     score, error = order_score(tokens)

@@ -81,10 +81,10 @@ def explain_document(
 
 
 def coherence_parts(text: str, tokens: np.ndarray, segment: int) -> dict[str, Any]:
-    """The default score of a text and what it is made of, JSON-able.
+    """The coherence score of a text and what it is made of, JSON-able.
 
     Args: tokens int `[n]`, those of the text; segment, tokens of a segment.
-    Returns: score and score_se (nats) as the default scorer gives them, null for a text that is too short for it;
+    Returns: score and score_se (nats) as the `coherence` scorer gives them, null for a text that is too short for it;
       factors {order, seams, names}, probabilities, absent without a score; seam {share, typical, span (words),
       character, before, after}, the place where the text holds together least, null if it cannot be cut.
     """
@@ -96,9 +96,9 @@ def coherence_parts(text: str, tokens: np.ndarray, segment: int) -> dict[str, An
         read_words,
         weakest_seam,
     )
-    from longlode.mining.scorers.default import DefaultScorer
+    from longlode.mining.scorers.coherence import CoherenceScorer
 
-    if len(tokens) < DefaultScorer.min_segments * segment:
+    if len(tokens) < CoherenceScorer.min_segments * segment:
         return {"score": None, "score_se": None, "seam": None}
     words = read_words(text, packaged_background())
     measured = Measurements(tokens, words)

@@ -1,31 +1,57 @@
 """What a scores folder says, by SQL: the rows at its ends, values by source, why rows have no score."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from longlode.core.records import read_record
 from longlode.mining.engine.part_queries import query_parts
+from longlode.mining.extras import PREFIX
 
 _NUM_REASONS = 5
 
 
-def score_rows(out: Path, *, order: str, limit: int) -> list[dict[str, Any]]:
+def score_rows(out: Path, *, order: str, limit: int, extras: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The first `limit` scored ("ok") rows of a scores folder, `order` "best" or "worst" first.
 
-    Each has id, source, file, row, score, num_tokens, num_segments and part (the path of its part).
+    Each has id, source, file, row, score, num_tokens, num_segments, part (the path of its part) and the scorer's own
+    columns that `extras` names.
     """
     parts = part_paths(out)
     if not parts:
         return []
-    columns = ("id", "source", "file", "row", "score", "num_tokens", "num_segments", "part")
+    plain = ("id", "source", "file", "row", "score", "num_tokens", "num_segments")
+    wanted = "".join(f', "{PREFIX}{name}"' for name in extras)
     direction = {"best": "DESC", "worst": "ASC"}[order]
     with query_parts(parts) as base:
         rows = base.execute(
-            "SELECT id, source, file, row, score, num_tokens, num_segments, filename FROM parts "
+            f"SELECT {', '.join(plain)}, filename{wanted} FROM parts "
             f"WHERE status = 'ok' ORDER BY score {direction}, id, file, row LIMIT ?",
             [limit],
         ).fetchall()
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    return [dict(zip((*plain, "part", *extras), row, strict=True)) for row in rows]
+
+
+def table_columns(out: Path) -> list[str]:
+    """The scorer's own columns that stand beside its best and worst scores, by the record of a scores folder."""
+    extras = read_record(out, "scores").get("extras", {})
+    return [name for name, one in extras.items() if one.get("in_table")]
+
+
+def rivals(out: Path) -> tuple[int, dict[str, int]]:
+    """What the gate of the profile refused: scored documents above 0, and those below by what they are most like.
+
+    Returns: documents with a score of at least 0; family -> documents below, commonest first.
+    """
+    with query_parts(part_paths(out)) as base:
+        (passed,) = base.execute("SELECT count(*) FROM parts WHERE status = 'ok' AND score >= 0").fetchall()[
+            0
+        ]
+        families = base.execute(
+            f"""SELECT "{PREFIX}rival", count(*) FROM parts WHERE status = 'ok' AND score < 0
+                GROUP BY 1 ORDER BY 2 DESC, 1"""
+        ).fetchall()
+    return passed, dict(families)
 
 
 def signal_by_source(out: Path, expression: str) -> dict[str, list[float]]:

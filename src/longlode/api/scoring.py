@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from longlode.api.dependency_maps import EXPLAIN_NAME, map_ends
 from longlode.api.results import Result, read_result
 from longlode.api.watch import SILENT, Watch
+from longlode.core.defaults import ROWS_PER_UNIT, SCORER
 from longlode.core.errors import ConfigError
 from longlode.core.model_names import model_source
 from longlode.core.records import write_json
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "float32", "bfloat16")
 EXPLAIN_SEGMENTS = 48
-ROWS_PER_UNIT = 64
 PathLike = str | os.PathLike[str]
 
 
@@ -35,7 +35,7 @@ def score(
     out: PathLike,
     *,
     model: str = "starter",
-    scorer: "str | Scorer" = "default",
+    scorer: "str | Scorer" = SCORER,
     scorer_options: Mapping[str, Any] | None = None,
     segment: int = 128,
     pairs: int | Literal["default"] | None = "default",
@@ -110,7 +110,7 @@ def score_texts(
     texts: Sequence[str],
     *,
     model: str = "starter",
-    scorer: "str | Scorer" = "default",
+    scorer: "str | Scorer" = SCORER,
     scorer_options: Mapping[str, Any] | None = None,
     segment: int = 128,
     pairs: int | Literal["default"] | None = "default",

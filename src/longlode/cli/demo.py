@@ -8,6 +8,7 @@ import typer
 
 from longlode.cli.console import finish, say
 from longlode.cli.options import Overwrite, Seed
+from longlode.core.defaults import SCORER
 from longlode.core.errors import ConfigError
 
 EXAMPLES = ("longlode demo", "longlode demo -o demo-out --minutes 10", "longlode demo --seed 1 -o demo-2")
@@ -20,7 +21,7 @@ def demo(
     ] = Path("demo-out"),
     minutes: Annotated[float, typer.Option(help="Time to aim at: sets how many documents and steps.")] = 4.0,
     model: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
-    scorer: Annotated[str, typer.Option(help="As for longlode score.")] = "default",
+    scorer: Annotated[str, typer.Option(help="As for longlode score.")] = SCORER,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:

@@ -37,7 +37,7 @@ def explain(
 ) -> None:
     """Show what a document's score is made of: announced words, and the pairs of passages that help most.
 
-    Words: those that add most to the default score. Each stood in the thousand tokens before its near context,
+    Words: those that add most to the coherence score. Each stood in the thousand tokens before its near context,
     more often than any other part of the document would have it; both places are shown. "expected" is the share
     of other places where it would have stood too.
 

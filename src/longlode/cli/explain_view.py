@@ -17,7 +17,7 @@ FACTORS = {
     "seams": "rare words link both sides of every cut",
     "names": "rare words come back far away",
 }
-"""What a factor of the default score asks for."""
+"""What a factor of the coherence score asks for."""
 
 
 def show_explanation(found: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ def show_explanation(found: dict[str, Any]) -> None:
     rows = [
         ("document", found["id"]),
         ("tokens", f"{found['num_tokens']:,} ({found['num_segments']:,} segments of {found['segment']})"),
-        ("default score", _score(found)),
+        ("coherence score", _score(found)),
     ]
     for name, probability in found.get("factors", {}).items():
         rows.append((f"   {name}", f"{probability:.1%}  {FACTORS[name]}"))

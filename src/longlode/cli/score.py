@@ -10,7 +10,7 @@ from rich.markup import escape
 from longlode.cli.console import ConsoleWatch, finish, note, say
 from longlode.cli.guard import EXIT_UNEXPECTED
 from longlode.cli.options import Overwrite, Seed, TextField
-from longlode.core.defaults import ROWS_PER_UNIT
+from longlode.core.defaults import ROWS_PER_UNIT, SCORER
 from longlode.core.errors import ConfigError
 from longlode.core.options import parse_options
 from longlode.core.outputs import claim_folder
@@ -29,8 +29,8 @@ EXAMPLES = (
 ScorerName = Annotated[
     str,
     typer.Option(
-        help="default; or, to compare with: order, paper, release, strength, context_gain, "
-        "attention_mass, overlap, gzip or profile (far context, beyond 1k tokens)."
+        help="profile: what context beyond 1k tokens is worth, where the text is one text in its order. To compare "
+        "with: coherence, order, paper, release, strength, context_gain, attention_mass, overlap, gzip."
     ),
 ]
 ScorerOption = Annotated[
@@ -41,7 +41,7 @@ PairNumber = Annotated[
     str | None,
     typer.Option(
         help="Pairs of segments that a model reads in a document, or: all. Default: 0, no model, for scores that need "
-        "none (default, order, overlap, gzip, profile), else 500."
+        "none (profile, coherence, order, overlap, gzip), else 500."
     ),
 ]
 Threads = Annotated[
@@ -69,8 +69,10 @@ def score(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder to write; the same command goes on there.")
     ],
-    model: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
-    scorer: ScorerName = "default",
+    model: Annotated[
+        str, typer.Option(help="For scorers that read one: starter, a folder, or a hub id.")
+    ] = "starter",
+    scorer: ScorerName = SCORER,
     scorer_option: ScorerOption = None,
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
     pairs: PairNumber = None,
@@ -97,8 +99,7 @@ def score(
 
     own = parse_options(scorer_option or [], "--scorer-option")
     chosen = make_scorer(scorer, pairs=_number_of_pairs(pairs), options=own)
-    if pairs is not None and "pairs" not in chosen.options():
-        note(f"--pairs {pairs} has no effect: the scorer {scorer!r} samples no pairs.")
+    _note_without_effect(chosen, model, pairs)
     rule = _race_rule(race, race_by)
     if rule is not None:
         check_raceable(chosen, rule)
@@ -121,6 +122,14 @@ def score(
         watch=ConsoleWatch(),
     )
     _conclude(summary, out, _how(model, chosen, precision, why))
+
+
+def _note_without_effect(scorer: "Scorer", model: str, pairs: str | None) -> None:
+    """Name the options that this scorer has no use for."""
+    if pairs is not None and "pairs" not in scorer.options():
+        note(f"--pairs {pairs} has no effect: the scorer {scorer.name!r} samples no pairs.")
+    if model != "starter" and not scorer.needs_reader:
+        note(f"--model {model} has no effect: the scorer {scorer.name!r} reads no model.")
 
 
 def _how(model: str, scorer: "Scorer", dtype: str, why: str) -> str:

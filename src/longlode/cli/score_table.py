@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from longlode.api.scores import score_rows
+from longlode.api.scores import rivals, score_rows, table_columns
 from longlode.cli.console import note, say, table
 from longlode.core.records import read_record
 
@@ -17,15 +17,32 @@ def show_scores(out: Path) -> None:
     if record["score_quantiles"]:
         levels = [f"{float(level):.0%}" for level in record["score_quantiles"]]
         table("Score: this share lies below", levels, [list(record["score_quantiles"].values())])
-    best = score_rows(out, order="best", limit=NUM_SHOWN)
-    worst = [row for row in score_rows(out, order="worst", limit=NUM_SHOWN) if row not in best]
+    extras = table_columns(out)
+    best = score_rows(out, order="best", limit=NUM_SHOWN, extras=extras)
+    worst = [row for row in score_rows(out, order="worst", limit=NUM_SHOWN, extras=extras) if row not in best]
     for title, documents in (("Best documents", best), ("Worst documents", worst)):
         if documents:
-            shown = [(d["score"], d["num_tokens"], d["id"], d["source"]) for d in documents]
-            table(title, ("score", "tokens", "id", "source"), shown)
+            names = ("score", "num_tokens", *extras, "id", "source")
+            shown = [tuple(document[name] for name in names) for document in documents]
+            headings = ["tokens" if name == "num_tokens" else name.replace("_", " ") for name in names]
+            table(title, headings, shown)
+    if "rival" in extras and best:
+        _show_gate(out)
     duplicates = record["duplicates"]["num_ids"]
     if duplicates:
         note(f"{duplicates:,} ids occur more than once; select keeps the first of each.")
+
+
+def _show_gate(out: Path) -> None:
+    """Print how many documents are one text in their order, and what the others are most like."""
+    passed, families = rivals(out)
+    total = passed + sum(families.values())
+    line = f"{passed:,} of {total:,} scored documents are one text in its order (score above 0)."
+    if families:
+        first = [f"{name} {number:,}" for name, number in list(families.items())[:NUM_SHOWN]]
+        more = ", ..." if len(families) > NUM_SHOWN else ""
+        line += f" The others are most like: {', '.join(first)}{more}."
+    say(line)
 
 
 def show_race(out: Path) -> str:

@@ -21,6 +21,7 @@ from longlode.api.scoring import run_scoring
 from longlode.api.training import train_run
 from longlode.cli.console import ConsoleWatch, note, progress, say
 from longlode.cli.train import watched
+from longlode.core.defaults import SCORER
 from longlode.core.kinds import RECORD_NAME
 from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
@@ -60,7 +61,7 @@ class DemoSettings:
     out: Path
     minutes: float
     model: str = "starter"
-    scorer: str = "default"
+    scorer: str = SCORER
     seed: int = 0
 
 

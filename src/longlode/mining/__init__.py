@@ -8,8 +8,9 @@ May import: core, corpus.
 Start reading: `dependency.py` (the formulas), then `scorers/base.py` and `engine.py`.
     reader.py, segments.py, sampling.py   what is read: the model's calls, segments, what chance decides
     scorers/                              what the readings mean, one file each
-    coherence/                            the default score: order, boundaries, words of general text
-    gate/, distance_profile/              the profile score: is this one text; what far context is worth
+    gate/, distance_profile/              the profile score, taken unless another is named: is this one text; what
+                                          far context is worth
+    coherence/                            the coherence score: order, boundaries, words of general text
     baselines.py, extras.py               signals without a model; columns of a scorer's own
     engine/                               units of work, worker processes, results on disk
     racing/                               no more pairs of a document than its decision takes

@@ -1,14 +1,22 @@
-"""Cheap signals that read no model: what every scorer must beat, and what discounts repetition."""
+"""Cheap signals that read no model: length, what every scorer must beat, and what discounts repetition."""
 
 import zlib
 
 import numpy as np
+
+BYTES_PER_TOKEN = 4
+"""Bytes of UTF-8 that count as a token where no tokenizer is read: about what common ones make of English and code."""
 
 REPETITION_TOKENS = 8
 """Length of the n-grams of `repetition`: long enough that prose rarely repeats one by chance."""
 
 _GZIP_LEVEL = 6
 _WBITS_GZIP = 31
+
+
+def estimated_tokens(text: str) -> float:
+    """Length of a text in tokens of BYTES_PER_TOKEN bytes."""
+    return len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN
 
 
 def gzip_ratio(text: str) -> float | None:

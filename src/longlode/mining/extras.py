@@ -29,7 +29,8 @@ class ExtraColumn:
 
     name: small letters, digits and "_". dtype: of its values, "float", "int" or "str". unit: "nats per token",
     "tokens", ...; "" for a name or a pure number.
-    doc: what it says, and what 0 means. in_report: whether reports list it.
+    doc: what it says, and what 0 means. in_report: whether reports list it; in_table: whether the command line shows
+    it beside the best and the worst scores.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ExtraColumn:
     unit: str
     doc: str
     in_report: bool = True
+    in_table: bool = False
 
     def __post_init__(self) -> None:
         """Raises: ConfigError for a name or a dtype that parts cannot hold."""

@@ -235,7 +235,7 @@ def _summarize(
            FROM (SELECT count(*) AS size FROM ranked WHERE rank IS NOT NULL GROUP BY bucket)""",
         [FEW_DOCUMENTS],
     ).fetchall()[0]
-    remarks = [_coarse(record, rule)]
+    remarks = [_coarse(record, rule), _refused_by_gate(base, record, rule)]
     if rule.top is not None:
         remarks.append(_off_share(rule.top, num_selected, candidates, num_groups, num_small))
     return SelectSummary(
@@ -285,6 +285,19 @@ def _coarse(record: dict[str, Any], rule: _Rule) -> str:
     return (
         f"these scores were raced for top {race['top']:g}{within}: elsewhere they are coarse, as documents were read "
         "only until they were sure to lie above or below that cut. Select that, or score without a race."
+    )
+
+
+def _refused_by_gate(base: duckdb.DuckDBPyConnection, record: dict[str, Any], rule: _Rule) -> str:
+    """What to say where the share reaches down to documents that the profile does not take for one text."""
+    if "gate" not in record.get("extras", {}) or rule.column != "score":
+        return ""
+    (number,) = base.execute("SELECT count(*) FROM ranked WHERE kind IS NULL AND value < 0").fetchall()[0]
+    if not number:
+        return ""
+    return (
+        f"{number:,} of the kept documents score below 0: they are not one text in its order. A smaller share, or "
+        "min_score 0 in its place, leaves them out."
     )
 
 

@@ -1,4 +1,4 @@
-"""Which words make the default score: the order contrast summed by token type, each with a place to look at."""
+"""Which words make the coherence score: the order contrast summed by token type, each with a place to look at."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
 """How common a word is in text at large: what two unrelated texts of any kind share by chance.
 
 A table of words and the number of windows of 1,000 words (`WINDOW`) in which each stood, over a corpus that is not
-the one being scored. The one in the package was counted by `recipes/make_default_score.py`; it holds no word that
+the one being scored. The one in the package was counted by `recipes/make_coherence.py`; it holds no word that
 fewer than `LEAST` windows hold, since rarer words are all equally rare to us.
 """
 
@@ -20,7 +20,7 @@ WINDOW = 1000
 LEAST = 4
 RAREST = 1e-3
 """The smallest share that is told apart: a word that is not in the table has this one."""
-PACKAGED = Path(__file__).parents[2] / "assets" / "default_score" / "words.tsv"
+PACKAGED = Path(__file__).parents[2] / "assets" / "coherence" / "words.tsv"
 
 
 class Background:

@@ -1,4 +1,4 @@
-"""How surely is this one document, in its own order? The features of the default score, and what is made of them.
+"""How surely is this one document, in its own order? The features of the coherence score, and what is made of them.
 
 Three questions, each a factor with a probability; a document must pass all three, so they are multiplied:
 
@@ -12,7 +12,7 @@ Three questions, each a factor with a probability; a document must pass all thre
 Every factor also sees how rich the vocabulary is, since what is to be expected depends on it. What a feature is worth
 depends on how much there is to measure it on: biases and weights are given at a few lengths, linear in the logarithm
 of the number of tokens between them and constant beyond. Clip holds every feature within what was seen when the weights
-were fitted (`recipes/make_default_score.py`), so that a strange document is not judged by extrapolation.
+were fitted (`recipes/make_coherence.py`), so that a strange document is not judged by extrapolation.
 """
 
 import json
@@ -31,7 +31,7 @@ from longlode.mining.coherence.boundaries import far_shares, link_shares
 from longlode.mining.coherence.order import Occurrences, contrast_of, weighted_contrast
 from longlode.mining.coherence.uncertainty import Stretches, jackknife_error
 
-WEIGHTS_FILE = Path(__file__).parents[2] / "assets" / "default_score" / "weights.json"
+WEIGHTS_FILE = Path(__file__).parents[2] / "assets" / "coherence" / "weights.json"
 NEAR_TOKENS = (128, 192)
 """What a model of any kind gets right from close by: types that stand there are not counted. Least and most."""
 SPAN_TOKENS = 1024
@@ -260,6 +260,6 @@ def weakest_seam(words: Words) -> Seam | None:
 
 
 def coherence_score(measured: Measurements, weights: Weights) -> tuple[float, float]:
-    """The default score of a document, nats, and its standard error: the jackknife over NUM_BLOCKS equal parts."""
+    """The coherence score of a document, nats, and its standard error: the jackknife over NUM_BLOCKS equal parts."""
     scores = weights.each_log_odds(measured.values)
     return float(scores[0]), jackknife_error(scores[1:])

@@ -2,7 +2,7 @@
 
 `profile.py` measures the document (formulas in its docstring); `control.py` says what as much foreign text would have
 given, and what to take instead where the language has no table. May import: core, corpus,
-`mining.coherence.order`. Start with `profile.py`.
+`mining.baselines`, `mining.coherence.order`. Start with `profile.py`.
 """
 
 from longlode.mining.distance_profile.control import Control, ForeignControl, ForeignText, OwnControl

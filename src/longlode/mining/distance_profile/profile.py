@@ -24,10 +24,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from longlode.core.errors import ConfigError
+from longlode.mining.baselines import estimated_tokens
 from longlode.mining.coherence.order import Occurrences
 from longlode.mining.distance_profile.control import Control
 
-BYTES_PER_TOKEN = 4
 OCTAVES = tuple(1024 << k for k in range(7))
 """Where the octaves of the columns begin, tokens: 1k-2k to 64k-128k."""
 REFERENCE = 512
@@ -108,7 +108,7 @@ class Gains:
 
 def tokens_per_word(text: str, num_words: int) -> float:
     """Tokens of 4 bytes per word of the text."""
-    return max(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN / max(1, num_words), 1e-9)
+    return max(estimated_tokens(text) / max(1, num_words), 1e-9)
 
 
 def distance_profile(kinds: np.ndarray, control: Control, *, per_word: float) -> Profile:

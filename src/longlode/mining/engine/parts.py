@@ -48,7 +48,8 @@ COLUMNS = pa.schema(
         pa.field("score_se", pa.float64()),
     ]
 )
-"""The columns of a part, in order. num_segments counts the whole segments of the document, read or not.
+"""The columns of a part, in order. num_tokens are those of the reader, or of 4 bytes each where
+none was read; num_segments counts the whole segments of the document, read or not.
 score_se is the last, so that the columns before it stay where readers of older parts expect them; the scorer's
 extra columns come after it, pairs last.
 """

@@ -15,7 +15,7 @@ import numpy as np
 from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.fingerprints import text_fingerprint
 from longlode.corpus import Document, Unit, Unreadable, read_unit
-from longlode.mining.baselines import gzip_ratio, repetition
+from longlode.mining.baselines import estimated_tokens, gzip_ratio, repetition
 from longlode.mining.engine import pulse
 from longlode.mining.engine.parts import SCORE_COLUMNS
 from longlode.mining.engine.reading import BatchSize, Job, Readings, read_jobs, read_windows
@@ -191,7 +191,9 @@ def _cut(entry: _Entry, item: Document, tokens: _Tokens, work: Work) -> None:
     segments = split_segments(all_tokens, segment)
     entry.text_hash = text_fingerprint(item.text)
     entry.row["gzip_ratio"] = gzip_ratio(item.text)
-    if work.reader is not None:
+    if work.reader is None:
+        entry.row["num_tokens"] = int(estimated_tokens(item.text))
+    else:
         entry.row["num_tokens"], entry.row["num_segments"] = len(tokens), len(segments)
     if len(segments) < least:
         _close(
@@ -255,7 +257,7 @@ def _score_group(group: Sequence[_Entry], work: Work) -> None:
     for one, readings in zip(planned, _read(planned, work), strict=True):
         one.entry.was_read, one.entry.reader_failed = readings is not None, readings is None
         if readings is not None:
-            one.entry.document_tokens = one.doc.num_tokens
+            one.entry.document_tokens = one.entry.row["num_tokens"]
             one.entry.tokens_alone = (len(readings.alone) + readings.num_reread) * work.settings.segment
             one.entry.tokens_given = len(readings.given) * work.settings.segment
             _attempt(one.entry, "score", _finish, one, readings, work)

@@ -2,7 +2,7 @@
 
 `reading.py` takes a text apart once; `returns.py`, `passages.py`, `signs.py` and `fluency.py` measure it;
 `features.py` puts the measurements together; `model.py` makes log-odds of them, `fit.py` its weights. No table of a
-language is needed. May import: core, corpus, `mining.coherence.order`. Start with `features.py`.
+language is needed. May import: core, corpus, `mining.baselines`, `mining.coherence.order`. Start with `features.py`.
 """
 
 from longlode.mining.gate.features import measure

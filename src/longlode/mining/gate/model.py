@@ -17,12 +17,12 @@ import numpy as np
 
 from longlode.core.errors import InputError
 from longlode.core.fingerprints import text_fingerprint
+from longlode.mining.baselines import estimated_tokens
 from longlode.mining.gate.features import FEWEST_WORDS, measure
 from longlode.mining.gate.reading import Reading
 from longlode.mining.gate.signs import Directions, from_json
 
 PACKAGED = Path(__file__).parents[2] / "assets" / "gate"
-BYTES_PER_TOKEN = 4
 NUM_HINGES = 3
 
 
@@ -86,8 +86,7 @@ class Gate:
         """As `judge`, of a text already read."""
         if reading.num_words < FEWEST_WORDS:
             return None
-        num_tokens = len(reading.text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN
-        return self.judge_features(measure(reading, self.known), num_tokens)
+        return self.judge_features(measure(reading, self.known), estimated_tokens(reading.text))
 
     def judge_features(self, features: dict[str, float], num_tokens: float) -> Verdict:
         """As `judge`, of what `measure` gave."""

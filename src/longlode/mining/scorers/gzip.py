@@ -14,6 +14,7 @@ class GzipScorer(Scorer):
     """
 
     name: ClassVar[str] = "gzip"
+    version: ClassVar[int] = 2
     min_segments: ClassVar[int] = 0
     needs_reader: ClassVar[bool] = False
 

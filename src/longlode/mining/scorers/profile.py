@@ -1,4 +1,4 @@
-"""`profile`: what far context is worth where a text is one text in its order; no model and no tokenizer."""
+"""`profile`, the default: what far context is worth where a text is one text in its order; no model, no tokenizer."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from longlode.core.errors import InputError
+from longlode.mining.baselines import BYTES_PER_TOKEN
 from longlode.mining.distance_profile import OCTAVES, OwnControl, Profile, distance_profile
-from longlode.mining.distance_profile.profile import tokens_per_word
+from longlode.mining.distance_profile.profile import LEAST_EXPOSURE, tokens_per_word
 from longlode.mining.distance_profile.tables import choose_control, packaged_tables, tables_fingerprint
 from longlode.mining.extras import ExtraColumn
 from longlode.mining.gate import Reading, Verdict
@@ -44,15 +45,31 @@ def _octave_columns() -> tuple[ExtraColumn, ...]:
 COLUMNS = (
     *_octave_columns(),
     ExtraColumn(
-        "dependency_tokens", "int", "tokens", "distance up to which every octave pays; 0: not even the first"
+        "dependency_tokens",
+        "int",
+        "tokens",
+        "distance up to which every octave pays; 0: not even the first",
+        in_table=True,
     ),
-    ExtraColumn("gate", "float", "nats", "log-odds that it is one text in its order; 0: as likely as not"),
+    ExtraColumn(
+        "gate",
+        "float",
+        "nats",
+        "log-odds that it is one text in its order; 0: as likely as not",
+        in_table=True,
+    ),
     ExtraColumn("control", "str", "", 'what was subtracted: "foreign:LANGUAGE", or "own" without a table'),
     ExtraColumn(
-        "rival", "str", "", "family of texts that are not one that it is most like, whatever its gate"
+        "rival",
+        "str",
+        "",
+        "family of texts that are not one that it is most like, whatever its gate",
+        in_table=True,
     ),
 )
 """The extra columns."""
+FEWEST_TOKENS = round(OCTAVES[0] * (1 + LEAST_EXPOSURE))
+"""A shorter text has no octave."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,7 @@ class ProfileScorer(Scorer):
     """
 
     name: ClassVar[str] = "profile"
+    version: ClassVar[int] = 2
     min_segments: ClassVar[int] = 0
     needs_reader: ClassVar[bool] = False
     extra_columns: ClassVar[tuple[ExtraColumn, ...]] = COLUMNS
@@ -111,7 +129,8 @@ def score_of(far: FarContext) -> DocumentScore:
     """The score; "too_short" without an octave or a verdict."""
     mean, error, extras = far.profile.mean_nats, far.profile.error_nats, extras_of(far)
     if far.verdict is None or mean is None or error is None:
-        reason = f"under {FEWEST_WORDS} words or 1,280 tokens"
+        needed = f"{FEWEST_WORDS} words" if far.verdict is None else f"{FEWEST_TOKENS:,} tokens"
+        reason = f"fewer than {needed} ({BYTES_PER_TOKEN} bytes count as a token)"
         return DocumentScore(None, status="too_short", reason=reason, extras=extras)
     odds = far.verdict.log_odds
     if odds < 0:

@@ -1,4 +1,4 @@
-"""What `default` and `order` share: a score without pairs, and a few whole rows of pairs for the other columns."""
+"""What `coherence` and `order` share: a score without pairs, and a few whole rows of pairs for the other columns."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar

@@ -1,6 +1,6 @@
-"""Make what the default score is made of: the table of common words, and the weights of its features.
+"""Make what the coherence score is made of: the table of common words, and the weights of its features.
 
-    python -m recipes.make_default_score --work WORK [--out src/longlode/assets/default_score]
+    python -m recipes.make_coherence --work WORK [--out src/longlode/assets/coherence]
 
 The words are counted over the documents that the starter model was trained on. The weights are fitted to tell coherent
 documents from the nine negatives of `benchmarks/labelled.py`, at lengths of 4,096 to 32,768 tokens, all labels, lengths
@@ -19,12 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from longlode.mining.coherence.features.background import (
-    Background,
-    as_background,
-    count_words,
-    write_background,
-)
 
 from benchmarks.labelled import (
     COHERENT,
@@ -42,8 +36,9 @@ from benchmarks.labelled import (
     side,
 )
 from longlode.corpus import Document, Tokenizer, in_heldout, read
+from longlode.mining.coherence.background import Background, as_background, count_words, write_background
 from longlode.mining.coherence.features import LIMITS, QUANTILES, SPANS, Measurements, read_words
-from longlode.mining.scorers.default import DefaultScorer
+from longlode.mining.scorers.coherence import CoherenceScorer
 from longlode.models import starter_folder
 
 LENGTHS = (4096, 8192, 16_384, 32_768)
@@ -64,7 +59,7 @@ PENALTY = 3e-4
 JOIN = 3e-4
 """Of the squared differences of weights at neighbouring lengths; 1e-4 to 1e-3 did alike."""
 CLIP = (0.01, 0.99)
-ASSETS = Path(__file__).parents[1] / "src" / "longlode" / "assets" / "default_score"
+ASSETS = Path(__file__).parents[1] / "src" / "longlode" / "assets" / "coherence"
 
 Row = tuple[int, str, str, dict[str, float]]
 
@@ -81,7 +76,7 @@ def main() -> None:
     table = as_background(counts, num_windows)
     dev = [source for source in heldout_sources(data_folder()) if side(source.id) == "dev"]
     of_dev = as_background(*count_words(source.text for source in dev))
-    version = DefaultScorer.version
+    version = CoherenceScorer.version
     rows = kept(arguments.work / f"dev-{version}.pkl", lambda: [*measured(dev_items(), table)])
     rows += kept(arguments.work / f"train-{version}.pkl", lambda: [*measured(train_items(trained), of_dev)])
     result = fit(rows)

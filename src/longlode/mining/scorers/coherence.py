@@ -1,7 +1,8 @@
-"""`default`: how surely a document is one text in its own order, with a few pairs read for the other columns.
+"""`coherence`: how surely a document is one English text in its own order; a few pairs are read for other columns.
 
-Chosen by measurement (`python -m benchmarks.mining_quality`, docs/mining.md): it separates coherent documents from nine
-kinds of text that only look long better than every score made of perplexities of pairs, and it needs no model for it.
+It looks no further than 1,024 tokens, knows the words of English and Python, and was fitted against nine kinds of text
+that only look long (`python -m benchmarks.mining_quality`, docs/mining.md). `profile` sees further, in
+more languages and more kinds of text.
 """
 
 from typing import Any, ClassVar
@@ -20,14 +21,14 @@ from longlode.mining.scorers.pairwise import MeasuredPairs
 from longlode.mining.scorers.row_pairs import RowPairsScorer
 
 
-class DefaultScorer(RowPairsScorer):
+class CoherenceScorer(RowPairsScorer):
     """Score = log-odds, in nats, that the document is one text in its own order (`mining.coherence`).
 
     0 is as likely as not; the number does not grow with length. It asks whether passages need what stands before them,
     whether rare words link both sides of every cut, and whether they come back far away. Needs 8 segments.
     """
 
-    name: ClassVar[str] = "default"
+    name: ClassVar[str] = "coherence"
     version: ClassVar[int] = 3
 
     def options(self) -> dict[str, Any]:
@@ -41,5 +42,5 @@ class DefaultScorer(RowPairsScorer):
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
         """The log-odds and their standard error; the pairs have no part in them. Raises: InputError without words."""
         if not isinstance(doc.digest, Words):
-            raise InputError("the default score needs the words of the text; the document came without.")
+            raise InputError("the coherence score needs the words of the text; the document came without.")
         return coherence_score(Measurements(doc.all_tokens, doc.digest), packaged_weights())
