@@ -26,8 +26,10 @@ def build(config: MixerConfig, seed: int = 0, kind: type[Mixer] | None = None) -
     with torch.no_grad():
         for parameter in mixer.parameters():
             parameter.normal_(0, 0.5)
-        for name, value in mixer.initial_values().items():
-            getattr(mixer, name).copy_(value)
+        for module in mixer.modules():
+            if isinstance(module, Mixer):
+                for name, value in module.initial_values().items():
+                    getattr(module, name).copy_(value)
     return with_token_ids(mixer) if mixer.traits.reads_token_ids else mixer
 
 

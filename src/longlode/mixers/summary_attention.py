@@ -58,11 +58,10 @@ class SummaryAttentionConfig(MixerConfig):
 
 
 class Summaries(NamedTuple):
-    """Keys, rotated, and values of a row's first regions `[N, regions, H, K]`, and how many there are `[N]`."""
+    """Keys, rotated, and values of every row's finished regions `[N, regions, H, K]`, 0 behind the last."""
 
     k: Tensor
     v: Tensor
-    count: Tensor
 
 
 class Tokens(NamedTuple):
@@ -136,7 +135,6 @@ class SummaryAttention(Mixer):
         return Summaries(
             append_entries(before["summary_k"], done, k, finished),
             append_entries(before["summary_v"], done, v, finished),
-            done + finished,
         )
 
     def regions(self, tokens: Tokens, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
