@@ -19,11 +19,13 @@ SOURCE = "src/longlode/ops/delta_rule/native/"
 FAILURE = "build-failure.txt"  # native.py reads it
 HEADERS = (
     "delta_rule.h",
+    "queue.h",
     "vector.h",
     "product.h",
     "solve.h",
     "chunk.h",
     "backward.h",
+    "split.h",
     "token.h",
     "kernels.h",
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ops_cases import make_inputs, results
+from ops_cases import make_inputs, relative_error, results
 
 from longlode.core.errors import BackendError
 from longlode.ops.delta_rule import available_backends, delta_rule, native
@@ -139,14 +139,62 @@ def test_one_head_on_many_threads_gives_the_bits_of_one(K, V, gated, monkeypatch
         assert all(torch.equal(again[name], first[name]) for name in first), num_threads
 
 
+@needs_native
+@pytest.mark.parametrize("gated", [False, True])
+def test_one_long_document_among_short_ones_is_shared_out_with_the_same_bits(gated, monkeypatch):
+    offsets = torch.tensor([0, 1, 40, 2300, 2301, 2400])
+    inputs = make_inputs(1, 2400, 1, 32, 128, gated=gated, N=5, dtype=torch.float32)
+
+    def on(num_threads, index):
+        """Gradients of one result alone: the other's gradient is missing in C."""
+        monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+
+        def one_result(*args, **options):
+            both = list(delta_rule(*args, **options, backend="native"))
+            both[1 - index] = both[1 - index].detach()
+            return both
+
+        return results(inputs, run=one_result, cu_seqlens=offsets)
+
+    for index in (0, 1):
+        first = on(1, index)
+        for num_threads in (2, 5, 16):
+            again = on(num_threads, index)
+            assert all(torch.equal(again[name], first[name]) for name in first), (num_threads, index)
+
+
+@needs_native
+@pytest.mark.parametrize("keys", ["random", "near", "equal"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_one_head_on_many_threads_is_as_exact_as_the_recurrence(keys, gated, monkeypatch):
+    T = 700
+    inputs = make_inputs(1, T, 1, 48, 96, gated=gated, keys=keys, dtype=torch.float32)
+    wide = {name: x if x is None else x.double() for name, x in inputs.items()}
+    exact = results(wide, backend="reference")
+    plain = results(inputs, backend="reference")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    ours = results(inputs, backend="native")
+    for name in exact:
+        factor = 3 if name.startswith("d") else 2
+        # Repeated keys: errors of one sign add up over the tokens (test_ops_delta_rule_keys.py).
+        least = (24 if keys == "random" else T / 4) * 2**-24
+        allowed = max(factor * relative_error(plain[name], exact[name]), least)
+        assert relative_error(ours[name], exact[name]) <= allowed, name
+
+
 SHIM = """
 #include <stdatomic.h>
 #include <stdlib.h>
-static atomic_int failures, calls;
-void set_failures(int count) { atomic_store(&failures, count); atomic_store(&calls, 0); }
+static atomic_int first_failure, end_of_failures, calls;
+void set_failures(int first, int count) {
+    atomic_store(&first_failure, first);
+    atomic_store(&end_of_failures, first + count);
+    atomic_store(&calls, 0);
+}
 int count_calls(void) { return atomic_load(&calls); }
 int counted_memalign(void **result, size_t alignment, size_t size) {
-    if (atomic_fetch_add(&calls, 1) < atomic_load(&failures)) return 12;
+    int call = atomic_fetch_add(&calls, 1);
+    if (call >= atomic_load(&first_failure) && call < atomic_load(&end_of_failures)) return 12;
     *result = aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
     return *result ? 0 : 12;
 }
@@ -165,16 +213,28 @@ def test_a_thread_without_memory_leaves_its_work_to_the_others(tmp_path, monkeyp
     )
     library = build(tmp_path / "build" / "shim.so", *define, "-include", str(declared), sources=[shim])
     inputs = make_inputs(1, 1500, 1, 32, 128, dtype=torch.float32)
+    k = inputs["k"].requires_grad_()
     expected = delta_rule(**inputs, backend="native")
+    (expected_gradient,) = torch.autograd.grad(expected[0].sum(), k)
     monkeypatch.setattr(native, "LIBRARY", library)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     counting = native._load(library)
     for failures in (0, 1, 2):
-        counting.set_failures(failures)
-        for got, want in zip(delta_rule(**inputs, backend="native"), expected, strict=True):
-            assert torch.equal(got, want)
+        counting.set_failures(0, failures)
+        found = delta_rule(**inputs, backend="native")
+        assert all(torch.equal(got, want) for got, want in zip(found, expected, strict=True))
         assert counting.count_calls() > 1  # one head, several threads: the columns of values were shared out
-    counting.set_failures(1000)
+    # A backward that several threads share asks for their common memory first. Without it one thread does it all.
+    for first, failures, least_calls in ((0, 0, 3), (1, 1, 3), (0, 1, 2)):
+        counting.set_failures(first, failures)
+        (gradient,) = torch.autograd.grad(found[0].sum(), k, retain_graph=True)
+        assert torch.equal(gradient, expected_gradient)
+        assert counting.count_calls() >= least_calls
+    for first in (0, 1):
+        counting.set_failures(first, 1000)
+        with pytest.raises(BackendError, match="out of memory"):
+            torch.autograd.grad(found[0].sum(), k, retain_graph=True)
+    counting.set_failures(0, 1000)
     with pytest.raises(BackendError, match="out of memory"):
         delta_rule(**inputs, backend="native")
 
@@ -208,6 +268,7 @@ SANITIZED = """
                 run(2, 3 * chunk + 5, 1, K, V, None, gated, chunk, instruction_set, 3)
                 run(1, chunk + 3, 2, K, V, (0, 1, chunk, chunk + 3), not gated, chunk, instruction_set, 2)
         run(1, 1500, 1, 32, 128, None, True, None, instruction_set, 4)
+        run(1, 1500, 1, 16, 80, (0, 3, 1400, 1500), False, None, instruction_set, 5)
     print("done")
 """
 

@@ -10,13 +10,13 @@ INLINE float dot(const float *x, const float *y, int64_t size) {
     return sum_lanes(sum);
 }
 
-/* dR, then dX and N = [dO; -U], with the gradients of v and beta. */
+/* dR, then dX and N = [dO; -U], with the gradient of v.  Columns of values do not meet here. */
 NOINLINE void gradient_of_values(Work *w, Slot *slot) {
     const Call *call = w->call;
     const int64_t num = w->num;
     gather(w, &call->o, w->V, 1, w->N, w->V_step);
     product((Product){.m = num, .n = w->V, .k = w->K, .left = w->L + num * w->K_step, .left_step = w->K_step,
-                      .right = w->dS, .right_step = w->V_step, .out = w->dR, .out_step = w->V_step});
+                      .right = slot->dS, .right_step = w->V_step, .out = w->dR, .out_step = w->V_step});
     product_of_transpose((Product){.m = num, .n = w->V, .k = num, .left = slot->P, .left_step = num, .right = w->N,
                                    .right_step = w->V_step, .add = w->dR, .add_step = w->V_step,
                                    .factor = w->gated ? slot->w : 0, .factor_step = 1, .out = w->dR,
@@ -24,11 +24,29 @@ NOINLINE void gradient_of_values(Work *w, Slot *slot) {
     const float *rows[MAX_CHUNK];
     for (int64_t i = 0; i < num; i++) rows[i] = w->dR + i * w->V_step;
     float *U = w->N + num * w->V_step;
-    solve_up(&(System){.size = num, .V = w->V, .M = slot->M, .beta = slot->beta, .rows = rows, .solution = w->dX,
+    solve_up(&(System){.size = num, .V = w->V, .M = slot->M, .beta = slot->beta, .rows = rows, .solution = slot->dX,
                        .weighted = U, .sign = -1, .step = w->V_step});
     scatter(w, &call->dv, w->V, -1, U, w->V_step);
+}
+
+/* before = e^{G_C} dS + (e^G L)^T N: the gradient of the state before the chunk, rows `step` apart; may be dS itself.
+ * Columns of values do not meet here. */
+NOINLINE void retreat(Work *w, const Slot *slot, float *before, int64_t step) {
+    const int64_t num = w->num;
+    const float *N = w->N;
+    if (w->gated) {
+        scale_rows(num, w->V, slot->e, N, w->scaled, w->V_step);
+        scale_rows(num, w->V, slot->e, N + num * w->V_step, w->scaled + num * w->V_step, w->V_step);
+        N = w->scaled;
+    }
+    product_of_transpose((Product){.m = w->K, .n = w->V, .k = 2 * num, .left = w->L, .left_step = w->K_step,
+                                   .right = N, .right_step = w->V_step, .add = slot->dS, .add_step = w->V_step,
+                                   .factor = w->gated ? slot->total : 0, .out = before, .out_step = step});
+}
+
+NOINLINE void gradient_of_beta(Work *w, const Slot *slot) {
     for (int64_t i = 0; i < w->size; i++)
-        *at(&call->dbeta, w, w->token + i) = dot(w->dX + i * w->V_step, slot->F + i * w->V_step, w->V);
+        *at(&w->call->dbeta, w, w->token + i) = dot(slot->dX + i * w->V_step, slot->F + i * w->V_step, w->V);
 }
 
 /* dscores = D * (N R^T), and with decay the terms (N R^T * [P; M]) of dg, both halves added. */
@@ -65,8 +83,8 @@ NOINLINE void gradient_of_decay(Work *w, Slot *slot, const float *reads, const f
     Floats inner = {0};
     for (int64_t i = 0; i < w->K; i++)
         for (int64_t j = 0; j < w->V; j += LANES)
-            inner += load(w->dS + i * w->V_step + j) * load(slot->S + i * w->V_step + j);
-    double state = (double)slot->total * sum_lanes(inner), later_reads = 0, earlier_writes[MAX_CHUNK], sum = 0;
+            inner += load(slot->dS + i * w->V_step + j) * load(slot->S + i * w->V_step + j);
+    double state = (double)*slot->total * sum_lanes(inner), later_reads = 0, earlier_writes[MAX_CHUNK], sum = 0;
     for (int64_t t = 0; t < num; t++) earlier_writes[t] = sum, sum += writes[t];
     float columns[MAX_CHUNK] __attribute__((aligned(64))) = {0}; /* of pairs, summed over rows i >= t */
     for (int64_t t = num - 1; t >= 0; t--) {
@@ -86,7 +104,7 @@ NOINLINE void gradient_of_decay(Work *w, Slot *slot, const float *reads, const f
 NOINLINE void gradient_of_keys(Work *w, Slot *slot) {
     const int64_t num = w->num, K = w->K, step = w->K_step;
     float reads[MAX_CHUNK] = {0}, writes[MAX_CHUNK] = {0};
-    transpose(K, w->V, w->dS, w->V_step, w->S_t, step);
+    transpose(K, w->V, slot->dS, w->V_step, w->S_t, step);
     product((Product){.m = num, .n = K, .k = w->V, .left = slot->R, .left_step = w->V_step, .right = w->S_t,
                       .right_step = step, .out = w->dK, .out_step = step});
     transpose(K, w->V, slot->S, w->V_step, w->S_t, step);
@@ -120,23 +138,11 @@ NOINLINE void gradient_of_keys(Work *w, Slot *slot) {
     }
 }
 
-/* The gradients of a chunk whose slot is complete; dS is carried from after the chunk to before it. */
-NOINLINE void chunk_backward(Work *w, Slot *slot) {
-    const int64_t num = w->num;
-    gather(w, &w->call->q, w->K, w->call->scale, w->L, w->K_step);
-    gather(w, &w->call->k, w->K, 1, w->L + num * w->K_step, w->K_step);
-    gradient_of_values(w, slot);
+/* The gradients of a chunk that sum over all values, from its slot, L and N. */
+INLINE void gradients_of_sums(Work *w, Slot *slot) {
+    gradient_of_beta(w, slot);
     gradient_of_scores(w, slot);
     gradient_of_keys(w, slot);
-    const float *N = w->N;
-    if (w->gated) {
-        scale_rows(num, w->V, slot->e, N, w->scaled, w->V_step);
-        scale_rows(num, w->V, slot->e, N + num * w->V_step, w->scaled + num * w->V_step, w->V_step);
-        N = w->scaled;
-    }
-    product_of_transpose((Product){.m = w->K, .n = w->V, .k = 2 * num, .left = w->L, .left_step = w->K_step,
-                                   .right = N, .right_step = w->V_step, .add = w->dS, .add_step = w->V_step,
-                                   .factor = w->gated ? &slot->total : 0, .out = w->dS, .out_step = w->V_step});
 }
 
 #endif

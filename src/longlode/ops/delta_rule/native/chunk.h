@@ -20,7 +20,9 @@ typedef struct {
     float *beta; /* [C] */
     float *e;    /* [C]: e^{G_i} */
     float *w;    /* [C]: e^{G_C - G_j} */
-    float total; /* e^{G_C} */
+    float *total; /* [1]: e^{G_C} */
+    float *dX;   /* [C, V]: gradient of the right side of (14), by equation (15); backward only */
+    float *dS;   /* [K, V]: gradient of the state after the chunk; backward only */
 } Slot;
 
 typedef struct {
@@ -35,9 +37,8 @@ typedef struct {
     double *wide;     /* [K, C]: K^T */
     float *reads;     /* [2C, V]: L S; then the outputs */
     float *scaled;    /* [2C, V] */
-    float *dS;        /* [K, V] */
     float *N;         /* [2C, V]: [dO; -U], U = dV = beta dX */
-    float *dR, *dX;   /* [C, V]: gradients of R, and of the right side of (14) (equation 15) */
+    float *dR;        /* [C, V]: gradient of R */
     float *R_t;       /* [V, C]: R^T */
     float *S_t;       /* [V, K]: S^T or dS^T */
     float *dscores;   /* [2C, C]: gradient of [P; M] before D */
@@ -115,7 +116,7 @@ NOINLINE void decays(const Work *w, Slot *slot) {
     for (int64_t i = 0; i <= 2 * num; i += HALF)
         store_doubles(exponents + i, exponential(load_doubles(exponents + i)));
     for (int64_t i = 0; i < num; i++) slot->e[i] = exponents[i], slot->w[i] = exponents[num + i];
-    slot->total = exponents[2 * num];
+    *slot->total = exponents[2 * num];
     for (int64_t i = 0; i < num; i++)
         for (int64_t j = 0; j <= i; j += HALF) { /* beyond the diagonal the exponent may be large: never used */
             Doubles D = exponential(G[i] - load_doubles(G + j));
@@ -124,11 +125,16 @@ NOINLINE void decays(const Work *w, Slot *slot) {
         }
 }
 
+/* L = [scale Q; K] */
+INLINE void gather_queries_and_keys(Work *w) {
+    gather(w, &w->call->q, w->K, w->call->scale, w->L, w->K_step);
+    gather(w, &w->call->k, w->K, 1, w->L + w->num * w->K_step, w->K_step);
+}
+
 /* Brings a chunk's keys and queries in and computes what needs no state: L, K^T, M, P and the decays. */
 NOINLINE void prepare(Work *w, Slot *slot) {
     const int64_t num = w->num, K = w->K;
-    gather(w, &w->call->q, K, w->call->scale, w->L, w->K_step);
-    gather(w, &w->call->k, K, 1, w->L + num * w->K_step, w->K_step);
+    gather_queries_and_keys(w);
     for (int64_t i = 0; i < num; i++) slot->beta[i] = i < w->size ? *at(&w->call->beta, w, w->token + i) : 0;
     transpose(num, K, w->L + num * w->K_step, w->K_step, w->keys, num);
     for (int64_t i = 0; i < K * num; i += HALF) store_doubles(w->wide + i, load_wide(w->keys + i));
@@ -168,7 +174,7 @@ NOINLINE void advance(Work *w, Slot *slot, float *next) {
     }
     product_of_transpose((Product){.m = w->K, .n = w->V, .k = w->num, .left = w->L + w->num * w->K_step,
                                    .left_step = w->K_step, .right = R, .right_step = w->V_step, .add = slot->S,
-                                   .add_step = w->V_step, .factor = w->gated ? &slot->total : 0, .out = next,
+                                   .add_step = w->V_step, .factor = w->gated ? slot->total : 0, .out = next,
                                    .out_step = w->V_step});
 }
 

@@ -1,22 +1,25 @@
 /* The library's entry: checks the call, chooses the instruction set, and spreads the work over threads.
  *
  * Threads live as long as a call. A pool would save some 20 microseconds a call, and would not survive a fork, which
- * data loaders do. A piece of work is a document and head, and in the forward, where there are fewer of those than
- * threads, some columns of its values. It is computed by one thread in one order, and a column in the same order however
- * many stand beside it, so that results do not depend on how many threads there are. */
+ * data loaders do. A piece of work is a document and head. Where there are fewer of those than threads, the forward cuts
+ * them into columns of values, and the backward goes through windows of chunks, by turns chunk by chunk and in columns
+ * (split.h). Every number is summed by one thread in one order, whoever that is, so that results do not depend on how
+ * many threads there are. */
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "delta_rule.h"
+#include "queue.h"
 
 #define MAX_THREADS 256
 /* Multiply-adds that are worth starting a thread for: about 50 microseconds. */
 #define WORK_PER_THREAD 5e6
 /* Below, a register tile of every instruction set has columns to spare. */
 #define FEWEST_COLUMNS 32
+/* Slots of all windows of a round. With more documents and heads, each is one piece of work. */
+#define MOST_SLOT_BYTES (16 << 20)
 
 int longlode_abi(void) { return LONGLODE_ABI; }
 
@@ -39,33 +42,72 @@ const char *longlode_instruction_sets(void) {
 typedef struct {
     const Call *call;
     const Kernels *kernels;
-    int backward;
+    Way way;
     const int64_t *order; /* documents, longest first: the last items to be handed out are short */
+    int64_t num_pairs;    /* documents times heads */
     int64_t num_columns;  /* of values in a piece of work, a multiple of 16 */
     int64_t num_pieces;   /* per document and head */
-    int64_t num_items;    /* pieces of all documents and heads */
-    atomic_llong next;
+    char *slots;          /* SPLIT_BACKWARD: of a window per document and head, and after them what windows carry */
+    Queue queue;
 } Job;
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+
+/* The window of a document and head in a round, the last chunks first; 0 where the document has no more. */
+static int find_window(const Job *job, int64_t pair, int64_t round, Window *window) {
+    const Call *call = job->call;
+    const int64_t document = job->order[pair / call->H];
+    const int64_t num_chunks = parts_of(call->documents[4 * document + 2], call->chunk);
+    const int64_t number = parts_of(num_chunks, call->span) - 1 - round;
+    const int64_t bytes = call->span * job->kernels->slot_bytes(call);
+    char *carries = job->slots + job->num_pairs * bytes;
+    *window = (Window){.document = document, .head = pair % call->H, .first = number * call->span,
+                       .end = least(num_chunks, (number + 1) * call->span), .slots = job->slots + pair * bytes,
+                       .carry = (float *)carries + pair * call->K * call->V};
+    return round >= 0 && number >= 0;
+}
+
+/* Even phases: a chunk of the last round is finished, and one of this round prepared in its slot. Odd ones: scan. */
+static void split_backward(const Job *job, int64_t phase, int64_t item, void *workspace) {
+    const int64_t round = phase / 2;
+    Window window;
+    if (phase % 2) {
+        const int64_t first_column = item % job->num_pieces * job->num_columns;
+        if (find_window(job, item / job->num_pieces, round, &window))
+            job->kernels->scan_window(job->call, &window, first_column,
+                                      least(job->num_columns, job->call->V - first_column), workspace);
+        return;
+    }
+    const int64_t pair = item / job->call->span, index = item % job->call->span;
+    if (find_window(job, pair, round - 1, &window) && window.first + index < window.end)
+        job->kernels->finish_chunk(job->call, &window, window.first + index, workspace);
+    if (find_window(job, pair, round, &window) && window.first + index < window.end)
+        job->kernels->prepare_chunk(job->call, &window, window.first + index, workspace);
+}
+
+static void do_item(const Job *job, int64_t phase, int64_t item, void *workspace) {
+    const Call *call = job->call;
+    if (job->way == SPLIT_BACKWARD) {
+        split_backward(job, phase, item, workspace);
+        return;
+    }
+    const int64_t pair = item / job->num_pieces, first_column = item % job->num_pieces * job->num_columns;
+    const int64_t document = job->order[pair / call->H], head = pair % call->H;
+    if (job->way == BACKWARD)
+        job->kernels->backward(call, document, head, workspace);
+    else
+        job->kernels->forward(call, document, head, first_column, least(job->num_columns, call->V - first_column),
+                              workspace);
+}
 
 static void *work(void *argument) {
     Job *job = argument;
-    const Call *call = job->call;
     void *workspace = 0;
     /* Without memory a thread leaves its work to the others; `run` sees whether any was left over. */
-    if (posix_memalign(&workspace, 64, (size_t)job->kernels->workspace_bytes(call, job->backward))) return 0;
-    for (;;) {
-        int64_t item = atomic_fetch_add(&job->next, 1);
-        if (item >= job->num_items) break;
-        int64_t piece = item % job->num_pieces, pair = item / job->num_pieces;
-        int64_t document = job->order[pair / call->H], head = pair % call->H;
-        if (job->backward) {
-            job->kernels->backward(call, document, head, workspace);
-        } else {
-            int64_t first = piece * job->num_columns, rest = call->V - first;
-            job->kernels->forward(call, document, head, first, rest < job->num_columns ? rest : job->num_columns,
-                                  workspace);
-        }
-    }
+    if (posix_memalign(&workspace, 64, (size_t)job->kernels->workspace_bytes(job->call, job->way))) return 0;
+    for (int64_t phase, item; take(&job->queue, &phase, &item); done(&job->queue))
+        do_item(job, phase, item, workspace);
     free(workspace);
     return 0;
 }
@@ -130,12 +172,21 @@ static int64_t useful_threads(const Call *call, int allowed) {
     return useful < (double)most ? (int64_t)useful : most;
 }
 
-/* Columns of values in a piece of the forward's work: all, unless threads would have nothing to do. */
-static int64_t columns_at_once(const Call *call, int64_t num_threads) {
-    int64_t pairs = call->num_documents * call->H, wanted = (num_threads + pairs - 1) / pairs;
-    int64_t columns = (call->V + wanted - 1) / wanted;
-    columns = (columns + FEWEST_COLUMNS - 1) / FEWEST_COLUMNS * FEWEST_COLUMNS;
-    return columns < call->V ? columns : call->V;
+/* In how many pieces a document and head should be cut, so that the longest is done as soon as all the others. */
+static int64_t wanted_pieces(const Call *call, int64_t num_threads) {
+    int64_t longest = 0, tokens = 0;
+    for (int64_t n = 0; n < call->num_documents; n++) {
+        const int64_t length = call->documents[4 * n + 2];
+        tokens += length;
+        if (length > longest) longest = length;
+    }
+    return parts_of(longest * num_threads, tokens * call->H);
+}
+
+/* Columns of values in a piece of work: all, unless threads would have nothing to do. */
+static int64_t columns_at_once(const Call *call, int64_t wanted) {
+    int64_t columns = parts_of(parts_of(call->V, wanted), FEWEST_COLUMNS) * FEWEST_COLUMNS;
+    return least(columns, call->V);
 }
 
 static int bad_sizes(int64_t K, int64_t V) {
@@ -158,19 +209,38 @@ static int bad_call(const Call *call, int backward) {
     return 0;
 }
 
-static int run(const Call *call, const char *instruction_set, int num_threads, int backward) {
-    Job job = {.call = call, .kernels = find(instruction_set), .backward = backward};
+/* Turns a backward into one in windows, if its memory is to be had. A window is a span: the chunks that the second cache
+ * holds at work. Longer ones wait for one another less often, and cost 10 to 40 % more arithmetic time. */
+static void split(Job *job) {
+    const Call *call = job->call;
+    const int64_t bytes = job->num_pairs * call->span * job->kernels->slot_bytes(call);
+    const int64_t carries = job->num_pairs * call->K * call->V * (int64_t)sizeof(float);
+    void *slots = 0;
+    if (bytes > MOST_SLOT_BYTES || posix_memalign(&slots, 64, (size_t)(bytes + carries))) return;
+    job->slots = slots;
+    job->way = SPLIT_BACKWARD;
+    const int64_t num_chunks = parts_of(call->documents[4 * job->order[0] + 2], call->chunk);
+    job->queue.num_phases = 2 * parts_of(num_chunks, call->span) + 1;
+    job->queue.num_items[0] = job->num_pairs * call->span;
+    job->queue.num_items[1] = job->num_pairs * job->num_pieces;
+}
+
+static int run(const Call *call, const char *instruction_set, int num_threads, Way way) {
+    Job job = {.call = call, .kernels = find(instruction_set), .way = way};
     if (!job.kernels) return LONGLODE_NO_INSTRUCTION_SET;
-    if (bad_call(call, backward)) return LONGLODE_BAD_CALL;
+    if (bad_call(call, way == BACKWARD)) return LONGLODE_BAD_CALL;
     int64_t *order = by_length(call);
     if (!order) return LONGLODE_NO_MEMORY;
-    int64_t useful = useful_threads(call, num_threads);
+    int64_t useful = useful_threads(call, num_threads), wanted = wanted_pieces(call, useful);
     job.order = order;
-    job.num_columns = backward ? call->V : columns_at_once(call, useful);
-    job.num_pieces = (call->V + job.num_columns - 1) / job.num_columns;
-    job.num_items = call->num_documents * call->H * job.num_pieces;
-    if (job.num_items < useful) useful = job.num_items;
-    prepare_output(call, backward);
+    job.num_pairs = call->num_documents * call->H;
+    job.num_columns = columns_at_once(call, wanted);
+    job.num_pieces = parts_of(call->V, job.num_columns);
+    open_queue(&job.queue, job.num_pairs * (way == BACKWARD ? 1 : job.num_pieces));
+    if (way == BACKWARD && wanted > 1) split(&job);
+    if (job.way == BACKWARD) job.num_pieces = 1;
+    useful = least(useful, most_items(&job.queue));
+    prepare_output(call, way == BACKWARD);
     pthread_t threads[MAX_THREADS];
     int started = 0;
     /* Where no thread can be had, those there are do the work. */
@@ -178,16 +248,17 @@ static int run(const Call *call, const char *instruction_set, int num_threads, i
     work(&job);
     while (started) pthread_join(threads[--started], 0);
     free(order);
+    free(job.slots);
     /* Whoever had memory went on until nothing was left. */
-    return atomic_load(&job.next) < job.num_items ? LONGLODE_NO_MEMORY : LONGLODE_DONE;
+    return close_queue(&job.queue) ? LONGLODE_DONE : LONGLODE_NO_MEMORY;
 }
 
 int longlode_forward(const Call *call, const char *instruction_set, int num_threads) {
-    return run(call, instruction_set, num_threads, 0);
+    return run(call, instruction_set, num_threads, FORWARD);
 }
 
 int longlode_backward(const Call *call, const char *instruction_set, int num_threads) {
-    return run(call, instruction_set, num_threads, 1);
+    return run(call, instruction_set, num_threads, BACKWARD);
 }
 
 int longlode_token(const Token *call, const char *instruction_set) {

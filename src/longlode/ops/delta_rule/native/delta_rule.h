@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* Raised whenever anything in this file changes; native.py refuses a library of another version. */
+/* Raised whenever what native.py sees of this file changes (structs, functions, limits, the meaning of a field), which
+ * refuses a library of another version. */
 #define LONGLODE_ABI 3
 
 /* Limits of a call; one that breaks them is refused with LONGLODE_BAD_CALL. K and V are multiples of 16. */
@@ -60,14 +61,32 @@ int longlode_forward(const Call *call, const char *instruction_set, int num_thre
 int longlode_backward(const Call *call, const char *instruction_set, int num_threads);
 int longlode_token(const Token *call, const char *instruction_set);
 
-/* One instruction set's kernels; `workspace` has workspace_bytes(call, backward) bytes on a cache line's boundary. */
+/* From here on nothing that native.py sees. */
+typedef enum { FORWARD, BACKWARD, SPLIT_BACKWARD } Way;
+
+/* The chunks between two kept states of one document and head, whose backward several threads share. */
+typedef struct {
+    int64_t document, head;
+    int64_t first, end; /* chunks */
+    char *slots;        /* slot_bytes(call) a chunk, on a cache line's boundary */
+    float *carry;       /* [K, V]: gradient of the state between two windows, the later one computed first */
+} Window;
+
+/* One instruction set's kernels; `workspace` has workspace_bytes(call, way) bytes on a cache line's boundary. */
 typedef struct {
     const char *name;
-    int64_t (*workspace_bytes)(const Call *call, int backward);
+    int64_t (*workspace_bytes)(const Call *call, Way way);
+    int64_t (*slot_bytes)(const Call *call);
     /* forward: columns first_column to first_column + num_columns of v, o and the states. */
     void (*forward)(const Call *call, int64_t document, int64_t head, int64_t first_column, int64_t num_columns,
                     void *workspace);
     void (*backward)(const Call *call, int64_t document, int64_t head, void *workspace);
+    /* The same backward in three parts: each chunk prepared, then the window scanned, some columns of v, dv, the
+     * states and their gradients in one go, then each chunk finished.  Chunks, and columns, are independent. */
+    void (*prepare_chunk)(const Call *call, const Window *window, int64_t chunk, void *workspace);
+    void (*scan_window)(const Call *call, const Window *window, int64_t first_column, int64_t num_columns,
+                        void *workspace);
+    void (*finish_chunk)(const Call *call, const Window *window, int64_t chunk, void *workspace);
     void (*token)(const Token *call);
 } Kernels;
 

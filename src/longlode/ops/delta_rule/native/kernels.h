@@ -10,28 +10,44 @@ static void *cut(char *base, int64_t *used, int64_t bytes) {
     return result;
 }
 
+/* A slot for V columns of values, with dX and dS where it has its own. Statement by statement: threads that share a slot
+ * must all lay it out in this order, and a list of initial values has none. */
+static Slot cut_slot(const Call *call, int64_t V, int own_gradients, char *base, int64_t *used) {
+    const int64_t C = call->chunk, matrix = call->K * (V + PAD), f = sizeof(float), values = C * (V + PAD) * f;
+    Slot slot = {0};
+    slot.S = cut(base, used, matrix * f);
+    slot.R = cut(base, used, values);
+    slot.F = cut(base, used, values);
+    slot.P = cut(base, used, C * C * f);
+    slot.D = cut(base, used, C * C * f);
+    slot.M = cut(base, used, C * C * 2 * f);
+    slot.beta = cut(base, used, C * f);
+    slot.e = cut(base, used, C * f);
+    slot.w = cut(base, used, C * f);
+    slot.total = cut(base, used, f);
+    if (own_gradients) {
+        slot.dX = cut(base, used, values);
+        slot.dS = cut(base, used, matrix * f);
+    }
+    return slot;
+}
+
 /* V: the columns of values at work, at most call->V. */
-static int64_t lay_out(const Call *call, int64_t V, int backward, char *base, Work *w) {
+static int64_t lay_out(const Call *call, int64_t V, Way way, char *base, Work *w) {
     const int64_t C = call->chunk, K = call->K, K_step = K + PAD, V_step = V + PAD, f = sizeof(float);
     int64_t used = 0;
     *w = (Work){.call = call, .K = K, .V = V, .K_step = K_step, .V_step = V_step, .gated = call->g.data != 0};
-    for (int64_t i = 0; i < (backward ? call->span : 1); i++)
-        w->slots[i] = (Slot){.S = cut(base, &used, K * V_step * f), .R = cut(base, &used, C * V_step * f),
-                             .F = cut(base, &used, C * V_step * f), .P = cut(base, &used, C * C * f),
-                             .D = cut(base, &used, C * C * f), .M = cut(base, &used, C * C * 2 * f),
-                             .beta = cut(base, &used, C * f), .e = cut(base, &used, C * f),
-                             .w = cut(base, &used, C * f)};
+    const int64_t num_slots = way == FORWARD ? 1 : way == BACKWARD ? call->span : 0;
+    for (int64_t i = 0; i < num_slots; i++) w->slots[i] = cut_slot(call, V, 0, base, &used);
     w->L = cut(base, &used, 2 * C * K_step * f);
     w->keys = cut(base, &used, K * C * f);
     w->wide = cut(base, &used, K * C * 2 * f);
     w->reads = cut(base, &used, 2 * C * V_step * f);
     w->scaled = cut(base, &used, 2 * C * V_step * f);
     w->zeros = cut(base, &used, MAX_SIZE * f);
-    if (backward) {
-        w->dS = cut(base, &used, K * V_step * f);
+    if (way != FORWARD) {
         w->N = cut(base, &used, 2 * C * V_step * f);
         w->dR = cut(base, &used, C * V_step * f);
-        w->dX = cut(base, &used, C * V_step * f);
         w->R_t = cut(base, &used, V * C * f);
         w->S_t = cut(base, &used, V * K_step * f);
         w->dscores = cut(base, &used, 2 * C * C * f);
@@ -39,13 +55,23 @@ static int64_t lay_out(const Call *call, int64_t V, int backward, char *base, Wo
         w->dL = cut(base, &used, 2 * C * K_step * f);
         w->dK = cut(base, &used, C * K_step * f);
     }
+    if (way == BACKWARD) { /* one chunk at a time: its gradients may lie where the last one's lay */
+        float *dX = cut(base, &used, C * V_step * f), *dS = cut(base, &used, K * V_step * f);
+        for (int64_t i = 0; i < num_slots; i++) w->slots[i].dX = dX, w->slots[i].dS = dS;
+    }
     if (base) memset(w->zeros, 0, MAX_SIZE * f);
     return used;
 }
 
-static int64_t workspace_bytes(const Call *call, int backward) {
+static int64_t workspace_bytes(const Call *call, Way way) {
     Work w;
-    return lay_out(call, call->V, backward, 0, &w);
+    return lay_out(call, call->V, way, 0, &w);
+}
+
+static int64_t slot_bytes(const Call *call) {
+    int64_t used = 0;
+    cut_slot(call, call->V, 1, 0, &used);
+    return used;
 }
 
 /* Moves to chunk `index` of the document and asks for the tokens of chunk `next`, none if it is below 0: q, k and,
@@ -73,7 +99,7 @@ static void forward(const Call *whole, int64_t number, int64_t head, int64_t fir
     part.o.data += first_column;
     const Call *call = &part;
     Work w;
-    lay_out(call, num_columns, 0, workspace, &w);
+    lay_out(call, num_columns, FORWARD, workspace, &w);
     w.head = head;
     Slot *slot = w.slots;
     const int64_t *document = call->documents + 4 * number, row = call->V, matrix = w.K * row;
@@ -99,11 +125,12 @@ static void forward(const Call *whole, int64_t number, int64_t head, int64_t fir
 
 static void backward(const Call *call, int64_t number, int64_t head, void *workspace) {
     Work w;
-    lay_out(call, call->V, 1, workspace, &w);
+    lay_out(call, call->V, BACKWARD, workspace, &w);
     w.head = head;
     const int64_t *document = call->documents + 4 * number, matrix = w.K * w.V, at_state = number * call->H + head;
     const int64_t num_chunks = (document[2] + call->chunk - 1) / call->chunk, span = call->span;
-    copy_matrix(w.K, w.V, call->dfinal_state ? call->dfinal_state + at_state * matrix : 0, w.V, w.dS, w.V_step);
+    copy_matrix(w.K, w.V, call->dfinal_state ? call->dfinal_state + at_state * matrix : 0, w.V, w.slots[0].dS,
+                w.V_step);
     for (int64_t first = (num_chunks - 1) / span * span; first >= 0; first -= span) {
         const int64_t end = first + span < num_chunks ? first + span : num_chunks;
         copy_matrix(w.K, w.V, call->kept + ((document[3] + first / span) * call->H + head) * matrix, w.V,
@@ -117,10 +144,18 @@ static void backward(const Call *call, int64_t number, int64_t head, void *works
         }
         for (int64_t i = end - 1; i >= first; i--) {
             go_to(&w, document, i, i > first ? i - 1 : first - span, i > first);
-            chunk_backward(&w, &w.slots[i - first]);
+            Slot *slot = &w.slots[i - first];
+            gather_queries_and_keys(&w);
+            gradient_of_values(&w, slot);
+            gradients_of_sums(&w, slot);
+            retreat(&w, slot, slot->dS, w.V_step);
         }
     }
-    if (call->dstate) copy_matrix(w.K, w.V, w.dS, w.V_step, call->dstate + at_state * matrix, w.V);
+    if (call->dstate) copy_matrix(w.K, w.V, w.slots[0].dS, w.V_step, call->dstate + at_state * matrix, w.V);
 }
 
-const Kernels KERNELS = {INSTRUCTION_SET, workspace_bytes, forward, backward, token};
+#include "split.h"
+
+const Kernels KERNELS = {
+    INSTRUCTION_SET, workspace_bytes, slot_bytes, forward, backward, prepare_chunk, scan_window, finish_chunk, token,
+};
