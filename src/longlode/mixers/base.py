@@ -100,8 +100,8 @@ def _types_of(annotation: Any) -> tuple[type, ...]:
 class MixerTraits:
     """What a mixer can do. The laws of the tests, loading, export and parallel training go by this."""
 
-    causal: Literal["always", "after the prefix"] = "always"
-    """Whether an output depends on later tokens: never, or only inside the prefix of its document."""
+    causal: Literal["always", "after the prefix", "no"] = "always"
+    """Whether an output depends on later tokens: never, only inside the prefix of its document, or anywhere."""
     constant_state: bool = True
     """The state's size does not depend on how much was read."""
     packs: bool = True
