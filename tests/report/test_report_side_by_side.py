@@ -1,5 +1,6 @@
 """Several folders on one page: scores of different scorers, lm-eval's tables, runs that mostly failed."""
 
+import json
 import re
 
 import numpy as np
@@ -54,14 +55,40 @@ def test_scorers_side_by_side(tmp_path):
     text = page_of(tmp_path, tmp_path / "report.html")
     assert faults(text) == []
     page = Page(text)
-    assert "documents read 4 in 2 scores folders" in page.text  # each once
+    assert "Corpus 4 documents" in page.text  # each once
     assert "a: 4 documents were read, 4 of them scored, none was left out." in page.text
     assert "Rank correlation of the scores over shared documents: a and b \u22121.00." in page.text
     assert "scorer gzip" in page.text
     assert "score (gzip)" in page.text
-    tables = re.findall(r'<table class="docs">.*?</table>', text, re.S)
-    assert ["mean strength" in table for table in tables] == [True, True, False, False]
-    assert ["\u00b1 0.0100" in table for table in tables] == [True, True, False, False]
+    (table,) = [json.loads(raw) for _, kind, raw in page.raw if kind == "application/json"]
+    names = [column["name"] for column in table["columns"]]
+    scores = {row[0]: dict(zip(names, row[3], strict=True)) for row in table["rows"]}
+    assert [(scores[f"d{k}"]["score a"], scores[f"d{k}"]["score b"]) for k in range(4)] == [
+        (0.1, 9.0),
+        (0.2, 8.0),
+        (0.3, 7.0),
+        (0.4, 6.0),
+    ]
+    assert [scores[f"d{k}"]["strength_mean"] for k in range(4)] == [0.5, 0.5, None, 0.5]
+    assert page.text.count("Score 0.400 \u00b1 0.0100 b: 6.00") == 1
+    assert "Distributions of scores" not in page.text  # of two scorers, which have no common axis
+
+
+def test_folders_of_one_scorer_share_a_chart(tmp_path):
+    for name, scores in (("a", [0.0, 0.1, 0.2, 1.0]), ("b", [0.0, 1.0])):
+        write_scores(tmp_path / name, scores)
+    text = page_of(tmp_path, tmp_path / "report.html")
+    assert faults(text) == []
+    assert text.count("<title") == 1 + text.count("<svg viewBox")
+    assert Page(text).words.count("Distributions of scores, default") == 2  # wide and narrow
+    outlines = re.findall(r'<path d="M([^"]+)" class="line c(\d) d\d"', text)
+    drawn = [
+        (path.split("L"), series) for path, series in outlines if path.count("L") > 1
+    ]  # not the legend's
+    by_folder = {series: [point.split() for point in points] for points, series in drawn[:2]}
+    ground = max(float(y) for points in by_folder.values() for _, y in points)
+    first = {series: ground - float(points[0][1]) for series, points in by_folder.items()}
+    assert first["1"] / first["0"] == pytest.approx(2, rel=0.02)  # half of b's documents, a quarter of a's
 
 
 def test_folders_of_one_name_are_told_apart(tmp_path):

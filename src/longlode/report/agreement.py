@@ -1,18 +1,22 @@
-"""Several scores folders side by side: which documents do they share, and do their scorers rank them alike?"""
+"""Several scores folders side by side: do they rank the documents that they share alike, and how do they spread?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import pyarrow as pa
+from markupsafe import Markup
 
 from longlode.core.ranking import spearman
-from longlode.report.scores import identities, ok_scores
+from longlode.report.charts import Series, legend, lines
+from longlode.report.scores import Corpus
+from longlode.report.selection import Identity
+from longlode.report.text import clipped
 
 MAX_FOLDERS = 8
 MIN_SHARED = 3
 """Documents below which a rank correlation says nothing."""
+_NUM_BINS = 30
 
 
 @dataclass(frozen=True)
@@ -26,31 +30,72 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class Overlay:
+    """The scores of the folders of one scorer in one chart. zero: the meaning of a score of 0, or ""."""
+
+    scorer: str
+    zero: str
+    legend: Markup
+    chart: Markup
+
+
+@dataclass(frozen=True)
 class Together:
     """num_documents: different documents over all folders, however often each was read."""
 
     num_documents: int
     pairs: list[Agreement]
+    overlays: list[Overlay]
 
 
-def together(names: Sequence[str], tables: Sequence[pa.Table]) -> Together | None:
+def together(corpora: Sequence[Corpus]) -> Together | None:
     """Compare scores folders by the documents (file, row, id) that they share; None for fewer than two."""
-    if len(tables) < 2:
+    if len(corpora) < 2:
         return None
-    known, scored = set[tuple[str, int, str]](), []
-    for table in tables:
-        keys = identities(table)
-        known.update(keys)
-        good, score = ok_scores(table)
-        scored.append({keys[place]: float(score[place]) for place in good.tolist()})
-    named = list(zip(names, scored, strict=True))[:MAX_FOLDERS]
-    pairs = [_agreement(a, b, one, other) for (a, one), (b, other) in combinations(named, 2)]
-    return Together(len(known), [pair for pair in pairs if pair.num_shared])
+    known = {identity for one in corpora for identity in one.identities}
+    scored = [
+        (one.name, {one.identities[place]: float(one.score[place]) for place in one.scored.tolist()})
+        for one in corpora[:MAX_FOLDERS]
+    ]
+    pairs = [_agreement(a, b, one, other) for (a, one), (b, other) in combinations(scored, 2)]
+    return Together(len(known), [pair for pair in pairs if pair.num_shared], _overlays(corpora[:MAX_FOLDERS]))
 
 
-def _agreement(
-    a: str, b: str, one: dict[tuple[str, int, str], float], other: dict[tuple[str, int, str], float]
-) -> Agreement:
+def _agreement(a: str, b: str, one: dict[Identity, float], other: dict[Identity, float]) -> Agreement:
     shared = [key for key in one if key in other]
     first, second = (np.array([scores[key] for key in shared]) for scores in (one, other))
     return Agreement(a, b, len(shared), spearman(first, second) if len(shared) >= MIN_SHARED else None)
+
+
+def _overlays(corpora: Sequence[Corpus]) -> list[Overlay]:
+    """One chart per scorer that made the scores of two folders or more."""
+    by_scorer: dict[str, list[Corpus]] = {}
+    for one in corpora:
+        if len(one.scored) > 1:
+            by_scorer.setdefault(one.scorer, []).append(one)
+    return [
+        _overlay(scorer, same, f"overlay-{place}")
+        for place, (scorer, same) in enumerate(by_scorer.items())
+        if len(same) > 1
+    ]
+
+
+def _overlay(scorer: str, corpora: Sequence[Corpus], key: str) -> Overlay:
+    """Outlines of histograms on one axis, as shares of each folder's documents, since folders differ in size."""
+    values = [one.score[one.scored] for one in corpora]
+    low, high = np.quantile(np.concatenate(values), [0.005, 0.995]).tolist()
+    edges = np.linspace(low, high if high > low else low + 1.0, _NUM_BINS + 1)
+    series = []
+    for one, scores in zip(corpora, values, strict=True):
+        counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)
+        steps = np.repeat(100 * counts / len(scores), 2).tolist()
+        series.append(Series(clipped(one.name, 60), np.repeat(edges, 2)[1:-1].tolist(), steps))
+    meaning = corpora[0].meaning
+    chart = lines(
+        series,
+        key=key,
+        title=f"Distributions of scores, {scorer or 'unknown scorer'}",
+        x_label=meaning.axis(scorer),
+        y_label="% of the folder's documents; the outermost bars hold all beyond",
+    )
+    return Overlay(scorer, meaning.zero, legend([one.name for one in series]), chart)

@@ -13,13 +13,17 @@ from markupsafe import Markup
 from longlode.core.outputs import claim_file
 from longlode.core.records import atomic_path
 from longlode.report.agreement import Together, together
+from longlode.report.browse import BrowseView, browse_view
 from longlode.report.charts import Bar, bars
+from longlode.report.documents import Card, cards
+from longlode.report.excerpts import excerpts
 from longlode.report.facts import facts
 from longlode.report.harness import harness_view
-from longlode.report.maps import MapView, colour_tops, map_views
-from longlode.report.read import Found, Gathered, explained, gather, labels, rows_of, score_table
-from longlode.report.results import ResultsView, results_view
-from longlode.report.scores import QUANTILES, ScoresView, scores_view
+from longlode.report.headline import headline
+from longlode.report.maps import colour_tops
+from longlode.report.read import Found, Gathered, explained, gather, labels, rows_of
+from longlode.report.results import results_view
+from longlode.report.scores import QUANTILES, Corpus, ScoresView, corpus, scores_view
 from longlode.report.summary import (
     comparison_sentences,
     evaluation_sentences,
@@ -29,10 +33,11 @@ from longlode.report.summary import (
     tiles,
     training_sentences,
 )
-from longlode.report.text import as_number, clipped, duration, shown
-from longlode.report.training import TrainingView, training_view
+from longlode.report.text import as_number, clipped, duration, shown, visible
+from longlode.report.training import training_view
 
-_HERE = Path(__file__).parent
+_PAGE = Path(__file__).parent / "page"
+_SCRIPTS = ("maps.js", "browse.js", "page.js")
 _GENERATOR = b'<meta name="generator" content="longlode report">'
 _HEAD_BYTES = 4096
 _MAKERS = {
@@ -74,40 +79,29 @@ def is_page(path: Path) -> bool:
         return _GENERATOR in stream.read(_HEAD_BYTES)
 
 
-@dataclass(frozen=True)
-class _Corpus:
-    """Scores folders with their maps; explain_missing: names of those without explain.json.
-
-    together: several folders compared, None for one.
-    """
-
-    views: list[ScoresView]
-    together: Together | None
-    maps: list[MapView]
-    tops: list[float]
-    explain_missing: list[str]
-
-
 def render(gathered: Gathered) -> str:
     """The page of what was gathered."""
     demos = [found.record for found in gathered.of("demo")]
-    runs, evaluations = gathered.of("run"), gathered.of("evaluation")
-    corpus = _corpus(gathered)
-    training = training_view([(found, rows_of(gathered, found, "metrics.jsonl")) for found in runs])
+    evaluations = gathered.of("evaluation")
+    scores = _scores(gathered)
+    training = training_view([(one, rows_of(gathered, one, "metrics.jsonl")) for one in gathered.of("run")])
     comparisons = _comparisons(demos)
     harness = harness_view(gathered.of("lm_eval"))
     results = results_view(
         [(found, rows_of(gathered, found, "examples.jsonl")) for found in evaluations], comparisons
     )
-    style, script = (Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
-    made = [
-        *score_sentences(corpus.views, corpus.together),
+    sentences = [
+        *score_sentences(scores.views, scores.together),
         *selection_sentences(gathered.of("selection")),
         *training_sentences(training),
         *comparison_sentences(comparisons),
         *evaluation_sentences(evaluations),
         *harness_sentences(harness),
     ]
+    findings, auc = _strings(demos, "findings"), _auc_chart(demos)
+    head = headline(gathered, scores.corpora, results, auc, findings, sentences)
+    style = Markup(_read("page.css") + _read("print.css") + page_header(head.title))
+    script = Markup("\n".join(_read(name) for name in _SCRIPTS))
     return (
         _environment()
         .get_template("page.html")
@@ -115,13 +109,12 @@ def render(gathered: Gathered) -> str:
             style=style,
             script=script,
             policy=content_policy(str(style), str(script)),
-            names=gathered.names,
-            findings=_strings(demos, "findings"),
-            sentences=made,
-            tiles=tiles(corpus.views, corpus.together, training, evaluations),
+            head=head,
+            sentences=sentences,
+            tiles=tiles(scores.views, scores.together, training, evaluations),
             stages=_stages(demos),
-            auc=_auc_chart(demos),
-            corpus=corpus,
+            auc=auc,
+            scores=scores,
             training=training,
             results=results,
             harness=harness,
@@ -130,14 +123,33 @@ def render(gathered: Gathered) -> str:
             provenance=_provenance(gathered.found),
             missing=_missing(gathered),
             problems=gathered.problems,
-            quantile_names=[f"{100 * q:.0f} %" for q in QUANTILES],
+            quantile_names=[_quantile_name(q) for q in QUANTILES],
         )
     )
 
 
+def _read(name: str) -> str:
+    return (_PAGE / name).read_text(encoding="utf-8")
+
+
+def page_header(title: str) -> str:
+    """The style of the head and foot of printed pages; all but ASCII letters and digits is written as code points."""
+    written = "".join(
+        one if one.isascii() and one.isalnum() else f"\\{ord(one):06x}" for one in visible(title)
+    )
+    return (
+        f'@page {{ @top-left {{ content: "{written}"; }} @top-right {{ content: "longlode report"; }} '
+        '@bottom-right { content: counter(page) " / " counter(pages); } }\n'
+    )
+
+
+def _quantile_name(q: float) -> str:
+    return {0.0: "lowest", 0.5: "median", 1.0: "highest"}.get(q, f"{100 * q:.0f} % quantile")
+
+
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
+        loader=jinja2.FileSystemLoader(_PAGE),
         autoescape=True,
         finalize=shown,
         undefined=jinja2.StrictUndefined,
@@ -160,19 +172,41 @@ def content_policy(style: str, script: str) -> Markup:
     )
 
 
-def _corpus(gathered: Gathered) -> _Corpus:
+@dataclass(frozen=True)
+class _Scores:
+    """All scores folders. together: several compared, None for one. tops: ends of the colour scales of all maps.
+
+    explain_missing: names of folders without explain.json.
+    """
+
+    corpora: list[Corpus]
+    views: list[ScoresView]
+    together: Together | None
+    cards: list[Card]
+    tops: list[float]
+    browse: BrowseView | None
+    explain_missing: list[str]
+
+
+def _scores(gathered: Gathered) -> _Scores:
     marks = labels(gathered)
-    views, documents, missing, tables = [], [], [], []
-    for index, found in enumerate(gathered.of("scores")):
-        texts = explained(gathered, found)
-        tables.append(score_table(gathered, found))
-        views.append(scores_view(found, tables[-1], marks, texts, f"scores{index}"))
-        documents.append((f"scores{index}", texts))
-        if not texts:
-            missing.append(found.name)
-    tops = colour_tops([one for _, texts in documents for one in texts])
-    maps = [view for key, texts in documents for view in map_views(texts, key, tops)]
-    return _Corpus(views, together([view.name for view in views], tables), maps, tops, missing)
+    folders = gathered.of("scores")
+    corpora = [corpus(gathered, found, marks) for found in folders]
+    texts = [explained(gathered, found) for found in folders]
+    tops = colour_tops([one for documents in texts for one in documents])
+    begun, told = excerpts(gathered, corpora, texts)
+    shown, anchors = cards(corpora, texts, begun, tops)
+    return _Scores(
+        corpora=corpora,
+        views=[scores_view(one, f"scores{index}") for index, one in enumerate(corpora)],
+        together=together(corpora),
+        cards=shown,
+        tops=tops,
+        browse=browse_view(corpora, anchors, begun, told),
+        explain_missing=[
+            found.name for found, documents in zip(folders, texts, strict=True) if not documents
+        ],
+    )
 
 
 def _missing(gathered: Gathered) -> list[tuple[str, str]]:
@@ -262,9 +296,6 @@ def _fact_tables(found: Sequence[Found]) -> list[tuple[str, list[tuple[str, str]
 
 
 def _provenance(found: Sequence[Found]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    # Extra columns are told by the headings of the tables of documents.
+    # Extra columns are explained in the section to browse.
     skip = ("kind", "summary", "curves", "task_info", "findings", "compare", "extras")
     return [(one.kind, one.name, facts(one.record, skip=skip)) for one in found]
-
-
-__all__ = ["ResultsView", "TrainingView", "build", "content_policy", "render"]

@@ -44,11 +44,13 @@ class Bar:
     series: int
 
 
-def histograms(groups: Sequence[Group], *, key: str, title: str, x_label: str) -> Markup:
+def histograms(
+    groups: Sequence[Group], *, key: str, title: str, x_label: str, reference: float | None = None
+) -> Markup:
     """One histogram per group, on one axis and one scale of counts; below each its quartiles and median.
 
     The axis ends where the values do, but at most three interquartile ranges beyond the quartiles of all values; how
-    many lie outside is written at the edge that they lie beyond, and they are in no bar.
+    many lie outside is written at the edge that they lie beyond, and they are in no bar. reference: a vertical line.
     """
     low, high = padded(*_reach(np.concatenate([group.values for group in groups])), share=0.02)
     binned = [_binned(group, low, high) for group in groups]
@@ -65,6 +67,9 @@ def histograms(groups: Sequence[Group], *, key: str, title: str, x_label: str) -
         scale = Scale(low, high, left, right)
         sheet.text(2, 14, "documents per bar", "label")
         x_axis(sheet, scale, top + row * len(groups), top, x_label)
+        if reference is not None and low < reference < high:
+            x = scale(reference)
+            sheet.add("line", x1=x, x2=x, y1=top, y2=top + row * len(groups), cls="reference")
         for index, one in enumerate(binned):
             _histogram(sheet, one, index, scale, most, top + row * index, top + row * (index + 1))
         return sheet.render()

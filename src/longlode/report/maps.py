@@ -1,5 +1,7 @@
-"""The section on dependency: segments against earlier ones with both texts, and the words of the score."""
+"""The pairwise map of a document: segments against earlier ones, with both texts."""
 
+import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +14,13 @@ from longlode.report.svg import Scale, Sheet, round_step
 from longlode.report.text import as_number, clipped, json_for_script, number, visible
 from longlode.report.words import WordsView, words_view
 
-MAX_MAPS = 12
 _SIZE, _LEFT, _TOP = 420, 44, 8
 _SEGMENT_CHARS = 4000
 COLOURS = ("strength", "gain")
 NUM_GAINED = 8
-"""Tokens of a later segment that are highlighted, as in `longlode explain`."""
+"""Words of a later segment that are highlighted, as in `longlode explain`."""
 _PIECE_CHARS = 80
+_WORD = re.compile(r"\s*(?:\w+|[^\w\s]+)|\s+")
 
 
 @dataclass(frozen=True)
@@ -41,32 +43,22 @@ class Gains:
 
 @dataclass(frozen=True)
 class MapView:
-    """What the template needs of one document.
+    """What the template needs of one document's map.
 
-    strongest: its strongest cells, the first is selected, with its `texts` and, if known, its `gains`. A
-    document without pairs has no image and no cells, only words.
+    size: segments from the beginning of the document. strongest: its strongest cells, the first is selected, with its
+    `texts` and, if known, its `gains`. marked: whether announced words are marked in it.
     """
 
-    anchor: str
+    key: str
     id: str
-    place: str
-    label: str
-    score: float | None
-    num_segments: int
+    size: int
     num_pairs: int
-    image: Markup | None
-    data: Markup | None
+    image: Markup
+    data: Markup
     strongest: list[Cell]
     texts: tuple[str, str]
     gains: Gains | None
-    words: WordsView | None
-
-
-def map_views(explained: Sequence[Mapping[str, Any]], key: str, tops: Sequence[float]) -> list[MapView]:
-    """Lay out up to MAX_MAPS documents; `tops` end the colour scales, the same for all maps of a page."""
-    documents = [(index, one, _cells(one)) for index, one in enumerate(explained[:MAX_MAPS])]
-    views = [_map_view(one, cells, f"{key}-map{index}", tops) for index, one, cells in documents]
-    return [view for view in views if view.strongest or view.words]
+    marked: bool
 
 
 def colour_tops(explained: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -94,30 +86,33 @@ def _top_value(cells: Sequence[Cell], colour: str) -> float:
     return round_step(float(np.quantile(values, 0.99))) if values else 1.0
 
 
-def _map_view(document: Mapping[str, Any], cells: list[Cell], anchor: str, tops: Sequence[float]) -> MapView:
+def map_view(document: Mapping[str, Any], key: str, tops: Sequence[float]) -> MapView | None:
+    """Lay out the map of a document in explain.json; None without pairs.
+
+    Args: key, prefix of its ids on the page. tops, the ends of the colour scales, the same for all maps of a page.
+    """
+    cells = _cells(document)
+    if not cells:
+        return None
     given = document.get("segments")
     segments = [visible(str(text))[:_SEGMENT_CHARS] for text in given] if isinstance(given, list) else []
-    size = max(len(segments), 1 + max((cell.i for cell in cells), default=0))
+    size = max(len(segments), 1 + max(cell.i for cell in cells))
     strongest = sorted(cells, key=lambda cell: -cell.strength)[:5]
-    words = words_view(document.get("order"), size if cells else 0)
+    words = words_view(document.get("order"), size)
     gains = _gains(document)
-    first = (strongest[0].j, strongest[0].i) if strongest else (0, 0)
+    first = (strongest[0].j, strongest[0].i)
     texts = tuple(segments[k] if k < len(segments) else "" for k in first)
-    row = document.get("row")
     return MapView(
-        anchor=anchor,
+        key=key,
         id=clipped(document.get("id", ""), 120),
-        place=clipped(document.get("file") or "", 160) + ("" if row is None else f", row {row}"),
-        label=clipped(document.get("label") or "", 20),
-        score=as_number(document.get("score")),
-        num_segments=len(segments),
+        size=size,
         num_pairs=len(cells),
-        image=_image(document, cells, words, size, anchor, tops) if cells else None,
-        data=json_for_script(_data(segments, size, cells, gains)) if cells else None,
+        image=_image(document, cells, words, size, key, tops),
+        data=json_for_script(_data(segments, size, cells, gains)),
         strongest=strongest,
         texts=(texts[0], texts[1]),
         gains=gains.get((first[1], first[0])),
-        words=words,
+        marked=bool(words and any(word.in_map for word in words.words)),
     )
 
 
@@ -155,20 +150,35 @@ def _is_piece(value: Any) -> bool:
 
 
 def _gained_most(tokens: Sequence[tuple[str, float | None]]) -> Gains:
-    """Mark the NUM_GAINED tokens that gained most, as long as they gained anything."""
-    order = sorted((-gain, k) for k, (_, gain) in enumerate(tokens) if gain is not None and gain > 0)
+    """Mark the NUM_GAINED words that gained most, as long as they gained anything; a word's gain is its tokens' sum."""
+    words = _words(tokens)
+    order = sorted((-gain, k) for k, (_, gain) in enumerate(words) if gain > 0)
     most = {k: -loss for loss, k in order[:NUM_GAINED]}
     names = [
-        f"{clipped(tokens[k][0].strip() or repr(tokens[k][0]), 24)} {gain:.1f}" for k, gain in most.items()
+        f"{clipped(words[k][0].strip() or repr(words[k][0]), 24)} {gain:.1f}" for k, gain in most.items()
     ]
     joined: list[tuple[str, bool]] = []
-    for k, (text, _) in enumerate(tokens):
+    for k, (text, _) in enumerate(words):
         piece = visible(text)[:_PIECE_CHARS]
         if joined and joined[-1][1] == (k in most) and k not in most:
             joined[-1] = (joined[-1][0] + piece, False)
         else:
             joined.append((piece, k in most))
     return Gains(joined, ", ".join(names))
+
+
+def _words(tokens: Sequence[tuple[str, float | None]]) -> list[tuple[str, float]]:
+    """The text of tokens cut into words, white space before each, with the gains of the tokens that begin in it."""
+    cuts = list(_WORD.finditer("".join(text for text, _ in tokens)))
+    starts = [cut.start() for cut in cuts]
+    gains, at = [0.0] * len(cuts), 0
+    for text, gain in tokens:
+        # A token begins at its first letter: the white space before may belong to the word before, as in "a \n".
+        first = at + len(text) - len(text.lstrip()) if text.strip() else at
+        if gain is not None and text:
+            gains[bisect_right(starts, first) - 1] += gain
+        at += len(text)
+    return [(cut[0], gain) for cut, gain in zip(cuts, gains, strict=True)]
 
 
 def _image(

@@ -19,6 +19,22 @@ class Description:
     headline: bool
     baseline: float | None
     at_baseline: str
+    chance: float | None = None
+
+    @property
+    def unit_words(self) -> str:
+        """The unit in words, "" for a pure number."""
+        return "" if self.unit == "ratio" else self.unit.replace("/", " per ")
+
+    @property
+    def meaning(self) -> str:
+        """How to read a value: which way is good, what chance gives, what shows no effect of the context."""
+        told = [f"{self.better} is better"] if self.better else []
+        if self.chance is not None:
+            told.append(f"chance {self.value(self.chance)}")
+        if self.baseline is not None:
+            told.append(f"{self.value(self.baseline)}: {self.at_baseline or 'no effect of the context'}")
+        return "; ".join(told)
 
     def value(self, value: float) -> str:
         """A value with its unit: shares in per cent."""
@@ -53,13 +69,15 @@ def describe(records: Sequence[Mapping[str, Any]], task: str, metric: str) -> De
                 headline=entry.get("headline") is True,
                 baseline=as_number(entry.get("baseline")),
                 at_baseline=str(entry.get("at_baseline") or ""),
+                chance=as_number(entry.get("chance")),
             )
     return Description(metric, metric, "", "", metric, metric == "hard", None, "")
 
 
-def curve_rows(record: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
-    """The first task that has a curve along the text, and its rows; ("", []) without one."""
+def curve_tasks(record: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The usable rows of each task that has a curve along the text."""
     known = record.get("curves")
+    found = {}
     for task, rows in known.items() if isinstance(known, Mapping) else ():
         usable = [
             row
@@ -68,8 +86,13 @@ def curve_rows(record: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
             and all(as_number(row.get(name)) is not None for name in ("start", "stop", "mean"))
         ]
         if usable:
-            return str(task), usable
-    return "", []
+            found[str(task)] = usable
+    return found
+
+
+def curve_rows(record: Mapping[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """The first task that has a curve along the text, and its rows; ("", []) without one."""
+    return next(iter(curve_tasks(record).items()), ("", []))
 
 
 def curve_metric(records: Sequence[Mapping[str, Any]], task: str) -> Description:

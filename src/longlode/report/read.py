@@ -21,6 +21,7 @@ _SCORE_COLUMNS = (
     "source",
     "file",
     "row",
+    "num_bytes",
     "num_tokens",
     "score",
     "score_se",
@@ -38,12 +39,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Found:
-    """One record. name: its folder as the reader named it. kind: one of KINDS. record: what it holds."""
+    """One record.
+
+    name: its folder as the reader named it. kind: one of KINDS. record: what it holds. written: when, seconds since
+    1970.
+    """
 
     name: str
     folder: Path
     kind: str
     record: dict[str, Any]
+    written: float = 0.0
 
 
 @dataclass
@@ -138,7 +144,7 @@ def _take(gathered: Gathered, top: Path, path: Path) -> None:
     name = top.resolve().name if inner == "." else inner
     if path.name != RECORD_NAME:
         name = f"{name}/{path.name.removesuffix('.' + RECORD_NAME)}"
-    gathered.found.append(Found(name, path.parent, kind, record))
+    gathered.found.append(Found(name, path.parent, kind, record, path.stat().st_mtime))
 
 
 def score_table(gathered: Gathered, scores: Found) -> pa.Table:

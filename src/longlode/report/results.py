@@ -8,18 +8,27 @@ import numpy as np
 from markupsafe import Markup
 
 from longlode.report.charts import Bar, Series, bars, legend, lines, matrix
-from longlode.report.metrics import curve_metric, curve_rows, describe
+from longlode.report.metrics import curve_metric, curve_rows, curve_tasks, describe, task_info
 from longlode.report.read import Found
-from longlode.report.text import as_number, compact
+from longlode.report.text import as_number, compact, number
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve along the text. about: what it shows and how to read it, in sentences."""
+
+    task: str
+    about: str
+    chart: Markup
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart of a task. about: what it shows, in a clause. better: "higher", "lower" or ""."""
+    """One chart of a task. about: what it shows, in a clause. meaning: how to read a value."""
 
     task: str
     about: str
-    better: str
+    meaning: str
     chart: Markup
 
 
@@ -34,19 +43,30 @@ class DepthMap:
 
 
 @dataclass(frozen=True)
+class TableRow:
+    """A metric of a task at a length. cells: for each model (value, interval, number of examples) or None."""
+
+    task: str
+    length: int
+    metric: str
+    about: str
+    meaning: str
+    headline: bool
+    cells: list[tuple[str, str, int | None] | None]
+
+
+@dataclass(frozen=True)
 class ResultsView:
-    """What the template needs of all evaluations."""
+    """What the template needs of all evaluations. rows: of all metrics, those of headlines first."""
 
     models: list[str]
     legend: Markup
-    positions: Markup | None
-    positions_about: str
-    position_length: int | None
+    curves: list[Curve]
     difference: Markup | None
     difference_about: str
     panels: list[Panel]
     depths: list[DepthMap]
-    rows: list[tuple[str, Mapping[str, Any]]]
+    rows: list[TableRow]
     comparisons: list[Mapping[str, Any]]
 
 
@@ -72,31 +92,25 @@ def results_view(
     found = [one for one, _ in evaluations]
     names = model_names(found)
     summaries = [rows_in(one.record.get("summary"), "mean", "length") for one in found]
-    positions, positions_about, length = _positions(found, names)
     difference, about = _difference(comparisons)
     return ResultsView(
         models=names,
         legend=legend(names),
-        positions=positions,
-        positions_about=positions_about,
-        position_length=length,
+        curves=_curves(found, names),
         difference=difference,
         difference_about=about,
         panels=_panels(found, names, summaries),
-        depths=[
-            view
-            for index, (name, (_, rows)) in enumerate(zip(names, evaluations, strict=True))
-            for view in _depths(name, rows, f"depth-{index}")
-        ],
-        rows=[(name, row) for name, summary in zip(names, summaries, strict=True) for row in summary],
+        depths=_depths([(name, rows) for name, (_, rows) in zip(names, evaluations, strict=True)], found),
+        rows=_table(found, summaries),
         comparisons=list(comparisons),
     )
 
 
-def curve(found: Found) -> dict[int, list[dict[str, Any]]]:
-    """Length -> the stretches of its curve along the text, in order."""
+def curve(found: Found, task: str = "") -> dict[int, list[dict[str, Any]]]:
+    """Length -> the stretches of a task's curve along the text, in order; of the first that has one by default."""
     lengths: dict[int, list[dict[str, Any]]] = {}
-    for row in curve_rows(found.record)[1]:
+    known = curve_tasks(found.record)
+    for row in known.get(task or next(iter(known), ""), []):
         lengths.setdefault(int(as_number(row.get("length")) or 0), []).append(row)
     return {length: sorted(part, key=lambda row: row["start"]) for length, part in lengths.items()}
 
@@ -122,34 +136,62 @@ def _band(name: str, part: Sequence[Mapping[str, Any]]) -> Series:
     )
 
 
-def _positions(evaluations: Sequence[Found], names: Sequence[str]) -> tuple[Markup | None, str, int | None]:
-    """The curves at the greatest length that most models have, and what they show; a model without it is left out."""
-    curves = [curve(found) for found in evaluations]
+def _curves(evaluations: Sequence[Found], names: Sequence[str]) -> list[Curve]:
+    """The curves of every task that has one, those of which more is better (what context is worth) first."""
+    records = [found.record for found in evaluations]
+    tasks = list(dict.fromkeys(task for record in records for task in curve_tasks(record)))
+    ordered = sorted(tasks, key=lambda task: curve_metric(records, task).better != "higher")
+    drawn = (_curve(task, f"curve-{place}", evaluations, names) for place, task in enumerate(ordered))
+    return [one for one in drawn if one is not None]
+
+
+def _curve(task: str, key: str, evaluations: Sequence[Found], names: Sequence[str]) -> Curve | None:
+    """A task's curves at the greatest length that most models have; a model without it is left out."""
+    curves = [curve(found, task) for found in evaluations]
     counts: dict[int, int] = {}
     for one in curves:
         for length, part in one.items():
             if len(part) > 1:
                 counts[length] = counts.get(length, 0) + 1
     if not counts:
-        return None, "", None
+        return None
     length = max(counts, key=lambda length: (counts[length], length))
     series = [_band(name, one[length]) for name, one in zip(names, curves, strict=True) if length in one]
-    records = [found.record for found in evaluations]
-    task = next(task for task, _ in map(curve_rows, records) if task)
-    drawn = curve_metric(records, task)
+    drawn = curve_metric([found.record for found in evaluations], task)
     chart = lines(
         series,
-        key="positions",
+        key=key,
         title=f"{task}: {drawn.about}",
         x_label="tokens before the predicted one",
-        y_label=_unit_words(drawn.unit),
+        y_label=drawn.unit_words or "mean",
         log_x=True,
+        reference=drawn.baseline,
     )
-    return chart, drawn.words, length
+    falls = "falls" if drawn.better == "lower" else "rises"
+    use = f" Where a curve no longer {falls}, more context no longer helps." if drawn.better else ""
+    words = f"{drawn.words[:1].upper()}{drawn.words[1:]}"
+    about = f"{words} by position, in windows of {length:,} tokens, with 95 % intervals over documents.{use}"
+    return Curve(task, about, chart)
 
 
-def _unit_words(unit: str) -> str:
-    return unit.replace("/", " per ") or "mean"
+def _table(evaluations: Sequence[Found], summaries: Sequence[Sequence[Mapping[str, Any]]]) -> list[TableRow]:
+    records = [found.record for found in evaluations]
+    places: dict[tuple[str, str, int], list[tuple[str, str, int | None] | None]] = {}
+    for place, summary in enumerate(summaries):
+        for row in summary:
+            key = (str(row.get("task")), str(row.get("metric")), int(row["length"]))
+            cells = places.setdefault(key, [None] * len(summaries))
+            low, high, count = (as_number(row.get(name)) for name in ("low", "high", "n"))
+            interval = "" if low is None or high is None else f"{number(low)} to {number(high)}"
+            cells[place] = (number(row["mean"]), interval, None if count is None else round(count))
+    rows = []
+    for (task, metric, length), cells in places.items():
+        told = describe(records, task, metric)
+        unit = told.unit_words
+        about = f"{told.about} ({unit})" if unit else told.about
+        rows.append(TableRow(task, length, metric, about, told.meaning, told.headline, cells))
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    return sorted(rows, key=lambda row: (not row.headline, tasks.index(row.task)))
 
 
 def _difference(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Markup | None, str]:
@@ -165,7 +207,7 @@ def _difference(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Markup | None
                 key="difference",
                 title=f"Difference of {drawn.words}, {about}",
                 x_label="tokens before the predicted one",
-                y_label=f"difference, {_unit_words(drawn.unit)}",
+                y_label=f"difference, {drawn.unit_words or 'mean'}",
                 log_x=True,
                 reference=0.0,
             )
@@ -197,39 +239,72 @@ def _panels(
             [(f"{length:,} tokens", block) for length, block in sorted(blocks.items())],
             key=f"task-{len(panels)}",
             title=f"{task}: {told.about}",
-            x_label=told.unit or metric,
+            x_label=told.unit_words or told.unit or metric,
             domain=(0.0, 1.0) if told.unit == "share" else None,
-            reference=told.baseline or None,
+            reference=told.chance or told.baseline or None,
         )
-        panels.append(Panel(task, told.about, told.better, chart))
+        panels.append(Panel(task, told.about, told.meaning, chart))
     return panels
 
 
-def _depths(model: str, rows: Sequence[Mapping[str, Any]], key: str) -> list[DepthMap]:
-    """Mean gain by depth and length, for tasks whose rows have a depth and a gain."""
-    cells: dict[str, dict[tuple[int, float], list[float]]] = {}
-    for row in rows:
-        depth, gain, length = (as_number(row.get(name)) for name in ("depth", "gain", "length"))
-        if depth is not None and gain is not None and length is not None:
-            cells.setdefault(str(row.get("task")), {}).setdefault((int(length), depth), []).append(gain)
+def _depths(
+    models: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], found: Sequence[Found]
+) -> list[DepthMap]:
+    """Headline metrics by depth and length, of tasks whose rows have a depth; one colour scale per metric."""
+    records = [one.record for one in found]
+    cells: dict[tuple[str, str], dict[str, dict[tuple[int, float], list[float]]]] = {}
+    for model, rows in models:
+        for row in rows:
+            depth, length, task = (
+                as_number(row.get("depth")),
+                as_number(row.get("length")),
+                str(row.get("task")),
+            )
+            if depth is None or length is None:
+                continue
+            for metric in _headlines(records, task, row):
+                known = cells.setdefault((task, metric), {}).setdefault(model, {})
+                known.setdefault((int(length), depth), []).append(float(row[metric]))
     views: list[DepthMap] = []
-    for task, means in cells.items():
-        lengths = sorted({length for length, _ in means})
-        depths = sorted({depth for _, depth in means})
-        if len(depths) < 2:
-            continue
-        values = [
-            [float(np.mean(means[at])) if (at := (n, d)) in means else None for d in depths] for n in lengths
-        ]
-        chart = matrix(
-            values,
-            [f"{length:,}" for length in lengths],
-            [compact(depth) for depth in depths],
-            key=f"{key}-{len(views)}",
-            title=f"{task} of {model}: gain by depth and length",
-            x_label="depth of the answer (0: far back, 1: just before)",
-            y_label="length",
-            top_value=max(0.1, max(value for line in values for value in line if value is not None)),
-        )
-        views.append(DepthMap(model, task, "nats per token that the line with the answer gives", chart))
+    for (task, metric), by_model in cells.items():
+        told = describe(records, task, metric)
+        means = {
+            model: {at: float(np.mean(part)) for at, part in known.items()}
+            for model, known in by_model.items()
+        }
+        top = 1.0 if told.unit == "share" else max(0.1, *(max(one.values()) for one in means.values()))
+        about = f"{told.about}, {told.unit_words}" if told.unit_words else told.about
+        for model, shown in means.items():
+            title = f"{task} of {model}: {told.about} by depth and length"
+            chart = _depth_chart(shown, f"depth-{len(views)}", title, top)
+            if chart is not None:
+                views.append(DepthMap(model, task, about, chart))
     return views
+
+
+def _headlines(records: Sequence[Mapping[str, Any]], task: str, row: Mapping[str, Any]) -> list[str]:
+    """The metrics in a row of examples that its task calls headlines."""
+    entries = task_info(records, task).get("metrics")
+    names = (
+        [str(one.get("name")) for one in entries if isinstance(one, Mapping)]
+        if isinstance(entries, list)
+        else []
+    )
+    names = [name for name in names if describe(records, task, name).headline] or ["hard"]
+    return [name for name in names if as_number(row.get(name)) is not None]
+
+
+def _depth_chart(means: Mapping[tuple[int, float], float], key: str, title: str, top: float) -> Markup | None:
+    lengths, depths = (sorted({at[k] for at in means}) for k in (0, 1))
+    if len(depths) < 2:
+        return None
+    return matrix(
+        [[means.get((int(length), depth)) for depth in depths] for length in lengths],
+        [f"{length:,.0f}" for length in lengths],
+        [compact(depth) for depth in depths],
+        key=key,
+        title=title,
+        x_label="depth of the answer (0: far back, 1: just before)",
+        y_label="length",
+        top_value=top,
+    )

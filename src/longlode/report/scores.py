@@ -1,9 +1,9 @@
-"""The section on scores: how they spread, what status every document has, and the documents at both ends."""
+"""The section on scores: how they spread, what context is worth by distance, what status every document has."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,15 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from longlode.report.charts import Group, histograms
-from longlode.report.read import Found
-from longlode.report.text import as_number, clipped
+from longlode.report.distance_charts import corpus_profile
+from longlode.report.far_context import FarContext, far_context
+from longlode.report.read import Found, Gathered, score_table
+from longlode.report.score_meaning import Meaning, meaning, scorer_name
+from longlode.report.selection import Decisions, Identity, decisions
+from longlode.report.text import clipped
 
-NUM_EXTREMES = 10
+MAX_RIVALS = 5
 _MAX_GROUPS = 6
-_EXCERPT_CHARS = 170
 _NUMBER = re.compile(r"\d+")
 SHOWN_COLUMNS = (
     (
@@ -32,99 +35,134 @@ SHOWN_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Extreme:
-    """A document at one end of the ranking. values: as the view's columns. anchor: of its map, or empty."""
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """One scores folder, read.
 
-    rank: int
-    id: str
-    place: str
-    group: str
-    score: float
-    score_se: float | None
-    num_tokens: int | None
-    values: list[float | None]
-    excerpt: str
-    anchor: str
+    table: its rows. score: of each row, NaN without one. identities: what tells each row from the others; places: the
+    row of each. decisions: the selection made from it. columns: (name, head, meaning) of those of SHOWN_COLUMNS, and of
+    the scorer's own that the record says to show, that hold anything; a scorer without a model knows no strengths.
+    """
+
+    found: Found
+    table: pa.Table
+    score: np.ndarray
+    identities: list[Identity]
+    places: dict[Identity, int]
+    far: FarContext | None
+    meaning: Meaning
+    decisions: Decisions | None
+    columns: list[tuple[str, str, str]]
+    codes: np.ndarray
+    groups: list[str]
+    grouped_by: str
+
+    @property
+    def name(self) -> str:
+        """The folder as the reader named it."""
+        return self.found.name
+
+    @property
+    def scorer(self) -> str:
+        """What made the scores, "" where the record does not say."""
+        return scorer_name(self.found)
+
+    @property
+    def scored(self) -> np.ndarray:
+        """The rows that have a score."""
+        return np.flatnonzero(np.isfinite(self.score))
+
+    def group_of(self, place: int) -> str:
+        """The label of a row, or its source."""
+        return self.groups[self.codes[place]]
 
 
 @dataclass(frozen=True)
 class ScoresView:
     """What the template needs of one scores folder.
 
-    scorer: what made the scores, "" where the record does not say. columns: those of SHOWN_COLUMNS, and of the
-    scorer's own that the record says to show, that hold anything; a scorer without a model knows no strengths.
-    has_errors: whether a score has a standard error.
+    meaning: of the score. profile: what context is worth by distance, of a scorer that measures it. rivals: kinds of
+    text that the documents stopped by the gate are most like, with their numbers.
     """
 
     name: str
     scorer: str
+    meaning: Meaning
     complete: bool
     num_documents: int
     num_scored: int
+    only_score: float | None
     statuses: list[tuple[str, int, float, list[tuple[str, int]]]]
     chart: Markup | None
     grouped_by: str
     quantiles: list[tuple[str, int, list[float]]]
-    columns: list[tuple[str, str, str]]
-    has_errors: bool
-    best: list[Extreme] = field(default_factory=list)
-    worst: list[Extreme] = field(default_factory=list)
+    profile: Markup | None
+    rivals: list[tuple[str, int]]
 
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
-def scores_view(
-    found: Found,
-    table: pa.Table,
-    labels: Mapping[str, str],
-    explained: Sequence[Mapping[str, Any]],
-    key: str,
-) -> ScoresView:
-    """Lay out one scores folder.
-
-    Args:
-      table: its rows.   labels: document id -> label, colours the histogram where it covers the rows; else
-        sources do.
-      explained: documents with texts, whose first segment serves as excerpt.
-      key: prefix of the ids on the page; document number k of `explained` has the anchor `{key}-map{k}`.
-    """
-    num = table.num_rows
+def corpus(gathered: Gathered, found: Found, labels: Mapping[str, str]) -> Corpus:
+    """Read one scores folder. labels: document id -> label, groups the rows where it covers them; else sources do."""
+    table = score_table(gathered, found)
     good, score = ok_scores(table)
+    rows = identities(table)
+    far = far_context(table)
     codes, names, grouped_by = _group_codes(table, labels)
-    groups = _groups(codes[good], names, score[good])
-    title = f"Distribution of scores, {found.name}"
-    scorer = _scorer(found)
-    label = f"score ({scorer})" if scorer else "score"
-    columns = [one for one in (*SHOWN_COLUMNS, *_extras(found)) if _holds_any(table, one[0], good)]
-    chart = histograms(groups, key=f"{key}-hist", title=title, x_label=label) if len(good) > 1 else None
-    order = good[np.argsort(-score[good], kind="stable")]
-    top = min(NUM_EXTREMES, max(1, len(order) // 2))
-    texts = {str(one.get("id")): (number, one) for number, one in enumerate(explained)}
+    kept = np.full(len(score), np.nan)
+    kept[good] = score[good]
+    return Corpus(
+        found=found,
+        table=table,
+        score=kept,
+        identities=rows,
+        places={identity: place for place, identity in enumerate(rows)},
+        far=far,
+        meaning=meaning(scorer_name(found), gated=far is not None),
+        decisions=decisions(gathered, found, rows),
+        columns=[one for one in (*SHOWN_COLUMNS, *_extras(found)) if _holds_any(table, one[0], good)],
+        codes=codes,
+        groups=names,
+        grouped_by=grouped_by,
+    )
 
-    def extremes(indices: np.ndarray, ranks: Sequence[int]) -> list[Extreme]:
-        rows = table.take(pa.array(indices)).to_pylist()
-        return [
-            _extreme(row, rank, names[codes[i]], columns, texts, key)
-            for row, rank, i in zip(rows, ranks, indices.tolist(), strict=True)
-        ]
 
+def scores_view(one: Corpus, key: str) -> ScoresView:
+    """Lay out one scores folder. key: prefix of the ids on the page."""
+    good, num = one.scored, one.table.num_rows
+    groups = _groups(one.codes[good], one.groups, one.score[good])
+    title = f"Distribution of scores, {one.name}"
+    label = one.meaning.axis(one.scorer)
+    far = one.far
+    stopped = (
+        Counter(far.rivals[place] for place in np.flatnonzero(far.gate < 0).tolist()) if far else Counter()
+    )
     return ScoresView(
-        name=found.name,
-        scorer=scorer,
-        complete=found.record.get("complete") is not False,
+        name=one.name,
+        scorer=one.scorer,
+        meaning=one.meaning,
+        complete=one.found.record.get("complete") is not False,
         num_documents=num,
         num_scored=len(good),
-        statuses=_statuses(table),
-        chart=chart,
-        grouped_by=grouped_by,
+        only_score=float(one.score[good[0]]) if len(good) == 1 else None,
+        statuses=_statuses(one.table),
+        chart=_spread(groups, one.meaning, key=f"{key}-hist", title=title, x_label=label),
+        grouped_by=one.grouped_by,
         quantiles=[(g.name, len(g.values), np.quantile(g.values, QUANTILES).tolist()) for g in groups],
-        columns=columns,
-        has_errors=_holds_any(table, "score_se", good),
-        best=extremes(order[:top], range(1, top + 1)) if len(order) else [],
-        worst=extremes(order[::-1][:top], range(len(order), len(order) - top, -1)) if len(order) > 1 else [],
+        profile=corpus_profile(far, key=f"{key}-profile") if far else None,
+        rivals=[
+            (clipped(name or "nothing known", 60), count) for name, count in stopped.most_common(MAX_RIVALS)
+        ],
     )
+
+
+def _spread(groups: Sequence[Group], told: Meaning, *, key: str, title: str, x_label: str) -> Markup | None:
+    """Histograms with a line at a zero that has a meaning; None for fewer than two scores."""
+    if sum(len(group.values) for group in groups) < 2:
+        return None
+    zero = 0.0 if told.above else None
+    return histograms(groups, key=key, title=title, x_label=x_label, reference=zero)
 
 
 def ok_scores(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -144,16 +182,6 @@ def identities(table: pa.Table) -> list[tuple[str, int, str]]:
         )
     )
     return list(zip(file, row, name, strict=True))
-
-
-def _scorer(found: Found) -> str:
-    """The name of the scorer in a record; older records have it among the settings."""
-    given = found.record.get("scorer")
-    settings = found.record.get("settings")
-    if given is None and isinstance(settings, Mapping):
-        given = settings.get("scorer")
-    name = given.get("name") if isinstance(given, Mapping) else given
-    return clipped(name, 40) if isinstance(name, str) else ""
 
 
 def _extras(found: Found) -> list[tuple[str, str, str]]:
@@ -247,31 +275,3 @@ def _alike(reasons: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         for kind in kinds.values()
     ]
     return sorted(told, key=lambda one: (-one[1], one[0]))
-
-
-def _extreme(
-    row: Mapping[str, Any],
-    rank: int,
-    group: str,
-    columns: Sequence[tuple[str, str, str]],
-    texts: Mapping[str, tuple[int, Mapping[str, Any]]],
-    key: str,
-) -> Extreme:
-    number, document = texts.get(str(row.get("id")), (None, {}))
-    segments = document.get("segments")
-    excerpt = str(segments[0]) if isinstance(segments, list) and segments else ""
-    place = str(row.get("file") or "")
-    if row.get("row") is not None:
-        place += f", row {row['row']}"
-    return Extreme(
-        rank=rank,
-        id=clipped(row.get("id", ""), 120),
-        place=clipped(place, 160),
-        group=clipped(group, 40),
-        score=float(row["score"]),
-        score_se=as_number(row.get("score_se")),
-        num_tokens=row.get("num_tokens"),
-        values=[row.get(name) for name, _, _ in columns],
-        excerpt=clipped(" ".join(excerpt.split()), _EXCERPT_CHARS) if excerpt else "",
-        anchor="" if number is None else f"{key}-map{number}",
-    )

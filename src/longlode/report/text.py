@@ -51,6 +51,11 @@ def clipped(value: Any, num_chars: int) -> str:
     return text if len(text) <= num_chars else text[: num_chars - 1].rstrip() + "\u2026"
 
 
+def one_line(text: str, num_chars: int) -> str:
+    """The beginning of a text on one line, clipped."""
+    return clipped(re.sub(r"\s+", " ", visible(text[: 4 * num_chars])).strip(), num_chars)
+
+
 def as_number(value: Any) -> float | None:
     """A finite number, or None for anything else (a record may hold anything)."""
     if isinstance(value, bool) or not isinstance(value, int | float):

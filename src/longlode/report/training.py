@@ -41,6 +41,11 @@ class TrainingView:
     eval_legend: Markup | None
     cut: float | None
 
+    @property
+    def has_held_out(self) -> bool:
+        """Whether any run measured held-out text."""
+        return any(row.eval_loss is not None for row in self.rows)
+
 
 def training_view(runs: Sequence[tuple[Found, Sequence[Mapping[str, Any]]]]) -> TrainingView:
     """Lay out runs with their metrics rows (step, tokens, loss, ...)."""

@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Word:
-    """An announced word. contribution: nats a token that it adds to the order contrast; expected: a share.
+    """An announced word. contribution: nats per token that it adds to the order contrast; expected: a share.
 
     in_map: whether the map of the document has a cell for the segments of `announced` and `used`.
     """
@@ -52,7 +52,7 @@ class Word:
 class WordsView:
     """What the template needs of a document's words.
 
-    score: the order contrast, nats a token. reason: why it has none, or empty.
+    score: the order contrast, nats per token. reason: why it has none, or empty.
     """
 
     score: float | None
@@ -90,8 +90,10 @@ def _word(one: Any, num_mapped: int) -> Word | None:
     contribution = as_number(one.get("contribution_nats"))
     if announced is None or used is None or contribution is None or announced.token >= used.token:
         return None
+    if announced.word.casefold() != used.word.casefold():
+        return None  # two words that share a piece, which says nothing to a reader
     return Word(
-        text=clipped(_one_line(one.get("word")).strip() or repr(one.get("word")), _WORD_CHARS),
+        text=used.word or repr(one.get("word"))[:_WORD_CHARS],
         contribution=contribution,
         num_uses=_count(one.get("num_uses")),
         num_announced=_count(one.get("num_announced")),

@@ -14,7 +14,6 @@ function piece([text, most]) {
 }
 
 function wire(map) {
-  if (!map.querySelector("script")) return; // words without a map
   const data = JSON.parse(map.querySelector("script").textContent);
   const canvas = map.querySelector(".canvas");
   const cursor = map.querySelector(".cursor");
@@ -75,32 +74,14 @@ function wire(map) {
     else return;
     event.preventDefault();
   });
-  for (const button of map.querySelectorAll("button[data-i]")) {
+  // The buttons of the words stand in the card around the map.
+  for (const button of map.closest(".card").querySelectorAll("button[data-i]")) {
     button.addEventListener("click", () => {
+      map.open = true;
       show(Number(button.dataset.i), Number(button.dataset.j));
       map.querySelector(".mapbody").scrollIntoView({ block: "nearest" });
     });
   }
 }
 
-function openTarget() {
-  const target = document.getElementById(location.hash.slice(1));
-  if (target instanceof HTMLDetailsElement) {
-    target.open = true;
-    target.scrollIntoView();
-  }
-}
-
-// On paper every map is open; afterwards each is as it was.
-let opened = [];
-window.addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll(".map:not([open])")];
-  for (const map of opened) map.open = true;
-});
-window.addEventListener("afterprint", () => {
-  for (const map of opened) map.open = false;
-});
-
 document.querySelectorAll(".map").forEach(wire);
-window.addEventListener("hashchange", openTarget);
-openTarget();

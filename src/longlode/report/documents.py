@@ -1,0 +1,252 @@
+"""The section on documents: of a few, what decided the score first, pairwise maps second."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from longlode.report.distance_charts import ProfileScale, profile_chart, profile_scale
+from longlode.report.far_context import probability, thousands
+from longlode.report.maps import MapView, map_view
+from longlode.report.scores import Corpus
+from longlode.report.selection import Identity
+from longlode.report.text import as_number, clipped, number, one_line, visible
+from longlode.report.words import WordsView, words_view
+
+MAX_EXPLAINED = 12
+NUM_ENDS = 3
+"""Documents shown at each end of the scores, besides those that were explained."""
+NUM_NEAR = 2
+"""Documents shown on either side of the gate."""
+_SIDE_CHARS = 400
+_BEGIN_CHARS = 320
+_FACTORS = {
+    "order": "passages need the text before them",
+    "seams": "rare words link both sides of every cut",
+    "boundaries": "rare words link both sides of every cut",
+    "names": "rare words come back far away",
+}
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The place where a document holds together least.
+
+    share, typical: of the rare words after it, by weight, those that stand before it; there and usually. span: words on
+    either side. character: where, from 0.
+    """
+
+    share: float | None
+    typical: float | None
+    span: int | None
+    character: int | None
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Something that decided a gate or a score. nats: what it adds; share: a probability; either may be None."""
+
+    name: str
+    nats: float | None
+    share: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One document.
+
+    role: why it is shown. decided: sentences. others: its scores in further folders. excerpt: its beginning.
+    """
+
+    anchor: str
+    id: str
+    place: str
+    role: str
+    score: float | None
+    score_se: float | None
+    decision: str
+    others: list[tuple[str, float]]
+    decided: list[str]
+    excerpt: str
+    signs: list[Sign]
+    profile: Markup | None
+    boundary: Boundary | None
+    words: WordsView | None
+    map: MapView | None
+
+
+def cards(
+    corpora: Sequence[Corpus],
+    explained: Sequence[Sequence[Mapping[str, Any]]],
+    texts: Mapping[Identity, str],
+    tops: Sequence[float],
+) -> tuple[list[Card], dict[Identity, str]]:
+    """Lay out some documents of all folders, each once, and give the anchor of each.
+
+    Args: explained, for each folder what its explain.json holds. texts, beginnings of documents. tops, the ends of the
+      colour scales of all maps.
+    """
+    chosen: dict[Identity, tuple[Corpus, str, Mapping[str, Any]]] = {}
+    for corpus, documents in zip(corpora, explained, strict=True):
+        for one in documents[:MAX_EXPLAINED]:
+            chosen.setdefault(identity_of(one), (corpus, str(one.get("label") or "explained"), one))
+    for corpus in corpora:
+        for row, role in _roles(corpus):
+            chosen.setdefault(corpus.identities[row], (corpus, role, {}))
+    ordered = sorted(chosen.items(), key=lambda item: _rank(item[0], item[1]))
+    profiles = [
+        (corpus.far.gains[place], corpus.far.errors[place])
+        for identity, (corpus, _, _) in ordered
+        if corpus.far and (place := corpus.places.get(identity, -1)) >= 0
+    ]
+    scale = profile_scale(profiles)
+    anchors = {identity: f"document-{number}" for number, (identity, _) in enumerate(ordered)}
+    views = [
+        _card(identity, corpus, role, one, corpora, anchors[identity], texts.get(identity, ""), scale, tops)
+        for identity, (corpus, role, one) in ordered
+    ]
+    return views, anchors
+
+
+def identity_of(one: Mapping[str, Any]) -> Identity:
+    """The document that an entry of explain.json is about."""
+    row = one.get("row")
+    return str(one.get("file") or ""), row if isinstance(row, int) else -1, str(one.get("id") or "")
+
+
+def _rank(identity: Identity, given: tuple[Corpus, str, Mapping[str, Any]]) -> float:
+    """Falling scores, as the order of the page."""
+    corpus, _, one = given
+    place = corpus.places.get(identity)
+    score = as_number(one.get("score")) if place is None else float(corpus.score[place])
+    return math.inf if score is None or not math.isfinite(score) else -score
+
+
+def _roles(corpus: Corpus) -> Iterable[tuple[int, str]]:
+    """The rows at both ends of the scores, and those next to the gate on either side."""
+    order = corpus.scored[np.argsort(-corpus.score[corpus.scored], kind="stable")]
+    num = min(NUM_ENDS, (len(order) + 1) // 2)
+    yield from ((int(place), "best") for place in order[:num])
+    yield from ((int(place), "worst") for place in order[len(order) - num :])
+    if corpus.far:
+        gate = corpus.far.gate[order]
+        for chosen in (gate >= 0, gate < 0):
+            near = order[chosen][np.argsort(np.abs(gate[chosen]), kind="stable")[:NUM_NEAR]]
+            yield from ((int(place), "near the gate") for place in near)
+
+
+def _card(
+    identity: Identity,
+    corpus: Corpus,
+    role: str,
+    one: Mapping[str, Any],
+    corpora: Sequence[Corpus],
+    anchor: str,
+    text: str,
+    scale: ProfileScale,
+    tops: Sequence[float],
+) -> Card:
+    file, row, name = identity
+    place = corpus.places.get(identity)
+    shown = map_view(one, f"{anchor}-map", tops) if one else None
+    decision, why = corpus.decisions.of(identity) if corpus.decisions else ("", "")
+    others = [
+        (other.name, float(other.score[there]))
+        for other in corpora
+        if other is not corpus
+        and (there := other.places.get(identity)) is not None
+        and np.isfinite(other.score[there])
+    ]
+    return Card(
+        anchor=anchor,
+        id=clipped(name, 120),
+        place=clipped(file, 160) + ("" if row < 0 else f", row {row}"),
+        role=clipped(role, 20),
+        score=as_number(one.get("score")) if place is None else as_number(float(corpus.score[place])),
+        score_se=_cell(corpus, "score_se", place),
+        decision=clipped(f"{decision}: {why}" if why else decision, 120),
+        others=others,
+        decided=_decided(corpus, place),
+        excerpt=one_line(text, _BEGIN_CHARS),
+        signs=_signs(one),
+        profile=None if place is None else _profile(corpus, place, anchor, name, scale),
+        boundary=_boundary(one),
+        words=words_view(one.get("order"), shown.size if shown else 0),
+        map=shown,
+    )
+
+
+def _cell(corpus: Corpus, name: str, place: int | None) -> float | None:
+    if place is None or name not in corpus.table.column_names:
+        return None
+    return as_number(corpus.table.column(name)[place].as_py())
+
+
+def _decided(corpus: Corpus, place: int | None) -> list[str]:
+    """Sentences on what made the score, of a scorer with a gate."""
+    far = corpus.far
+    if far is None or place is None or not np.isfinite(far.gate[place]):
+        return []
+    gate, rival = float(far.gate[place]), clipped(far.rivals[place], 60)
+    verb = "Passes the gate" if gate >= 0 else "Stopped by the gate"
+    told = f"{verb}: log-odds {number(gate)} nats, {probability(gate)} likely one text in its own order"
+    sentences = [f"{told}; of texts that are not, most like {rival}." if rival else f"{told}."]
+    reach, gain = far.reach[place], _cell(corpus, "gain_nats", place)
+    if np.isfinite(reach):
+        start = thousands(far.starts[0])
+        sentences.append(
+            f"Context helps up to {thousands(reach)} tokens back."
+            if reach
+            else f"Context beyond {start} tokens back does not help."
+        )
+    if gain is not None:
+        sentences.append(f"Mean gain over the distances measured: {number(gain)} nats per token.")
+    if gate < 0:
+        sentences.append("The gate alone made the score; the profile had no part in it.")
+    return sentences
+
+
+def _profile(corpus: Corpus, place: int, anchor: str, name: str, scale: ProfileScale) -> Markup | None:
+    far = corpus.far
+    if far is None or not np.isfinite(far.gains[place]).any():
+        return None
+    return profile_chart(
+        far.starts, far.gains[place], far.errors[place], far.reach[place], scale,
+        key=f"{anchor}-profile", name=clipped(name, 80),
+    )  # fmt: skip
+
+
+def _signs(one: Mapping[str, Any]) -> list[Sign]:
+    """The factors of a coherence score in an explanation."""
+    found = []
+    factors = one.get("factors")
+    for name, value in factors.items() if isinstance(factors, Mapping) else ():
+        share = as_number(value)
+        if share is not None:
+            found.append(Sign(clipped(name, 40), None, f"{100 * share:.1f} %", _FACTORS.get(str(name), "")))
+    return found
+
+
+def _boundary(one: Mapping[str, Any]) -> Boundary | None:
+    given = one.get("boundary", one.get("seam"))
+    if not isinstance(given, Mapping):
+        return None
+    span, character = as_number(given.get("span")), as_number(given.get("character"))
+    before, after = (re.sub(r"\s+", " ", visible(str(given.get(side) or ""))) for side in ("before", "after"))
+    if not before and not after:
+        return None
+    return Boundary(
+        share=as_number(given.get("share")),
+        typical=as_number(given.get("typical")),
+        span=None if span is None else round(span),
+        character=None if character is None else round(character),
+        before=before[-_SIDE_CHARS:],
+        after=clipped(after, _SIDE_CHARS),
+    )
