@@ -266,7 +266,8 @@ def state_size(mixer: Mixer) -> None:
 def cost_slope(mixer: Mixer) -> None:
     """Matrix products of a long and of a longer text differ by what is claimed.
 
-    Attention counts with its plain kernel, which also multiplies what a query may not see: up to twice the claim.
+    Attention counts with its plain kernel, which also multiplies what a query may not see: up to twice the claim. The
+    slack is for blocks that the shorter text does not fill.
     """
     counted, claimed = [], []
     for tokens in (512, 2048):
@@ -275,7 +276,7 @@ def cost_slope(mixer: Mixer) -> None:
             mixer(inputs(1, tokens))
         counted.append(counter.get_total_flops() / tokens)
         claimed.append(mixer.flops_per_token(tokens))
-    slope, slack = claimed[1] - claimed[0], 0.1 * counted[0]
+    slope, slack = claimed[1] - claimed[0], 0.15 * counted[0]
     assert slope - slack <= counted[1] - counted[0] <= 2.1 * slope + slack
     dense = sum(2 * m.weight.numel() for m in mixer.modules() if isinstance(m, torch.nn.Linear))
     assert claimed[0] > dense
