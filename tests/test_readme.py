@@ -18,7 +18,9 @@ PAGES = (
     "CHANGELOG.md",
     *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 )
-COMMANDS = typer.main.get_command(app).commands
+GROUP = typer.main.get_command(app)
+COMMANDS = GROUP.commands
+OWN_OPTIONS = {"--help", *(option for parameter in GROUP.params for option in parameter.opts)}
 
 
 def mentioned_commands(text: str) -> list[list[str]]:
@@ -34,7 +36,7 @@ def mentioned_commands(text: str) -> list[list[str]]:
 def faults(words: list[str]) -> list[str]:
     """What is wrong with a mentioned command: no such command, or no such option of it."""
     if words[1].startswith("-"):
-        return [] if words[1] in ("--help", "--version") else [f"no option {words[1]}"]
+        return [] if words[1] in OWN_OPTIONS else [f"no option {words[1]}"]
     if words[1] == "COMMAND":
         return []
     if words[1] not in COMMANDS:
@@ -67,11 +69,14 @@ def test_the_readme_mentions_every_command():
 
 def test_the_commands_page_lists_every_option():
     page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    alike = page.split("## What every command does alike\n")[1].split("\n## ")[0]
+    of_all = {"--help", "--quiet", "--json"}
+    assert all(f"`{option}`" in alike for option in of_all)
     for name, command in COMMANDS.items():
         section = page.split(f"## longlode {name}\n")[1].split("\n## ")[0]
         for parameter in command.params:
             options = {*parameter.opts, *parameter.secondary_opts}
-            if parameter.param_type_name == "option" and "--help" not in options:
+            if parameter.param_type_name == "option" and not of_all & options:
                 assert any(option in section for option in options), f"{name}: {options}"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers  # noqa: F401 - its logger keeps the stderr of its first import, which must not be a test's own
 from typer.testing import CliRunner
 
 from longlode.cli import app

@@ -30,11 +30,15 @@ from longlode.cli import (
 )
 from longlode.cli.console import PlainFormatter
 from longlode.cli.guard import guarded
+from longlode.cli.habits import with_habits
 
 _PANELS = {
     "The order of work": (score, select, pack, train, evaluate, compare, generate, convert),
     "Look and check": (explain, report, demo, doctor),
 }
+
+_SHOWING = (compare, generate, explain, doctor)
+"""Commands whose output is all that they give: --quiet leaves it on standard output."""
 
 app = typer.Typer(
     name="longlode",
@@ -43,8 +47,8 @@ app = typer.Typer(
     "[bold]train[/] -> [bold]evaluate[/] -> [bold]report[/]. New here? Run [bold]longlode demo[/]. Every "
     "command explains itself: longlode score --help",
     rich_markup_mode="rich",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -57,11 +61,14 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options of `longlode` itself; the help text stands in `app`."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def _help(doc: str, examples: Sequence[str]) -> str:
@@ -92,7 +99,8 @@ class _Command(TyperCommand):
 for _panel, _modules in _PANELS.items():
     for _module in _modules:
         _command = getattr(_module, _module.__name__.rsplit(".", 1)[1])
-        _guarded = guarded(_command, _module.interrupted)
+        _habitual = with_habits(_command, shows=_module in _SHOWING)
+        _guarded = guarded(_habitual, _module.interrupted)
         app.command(cls=_Command, help=_help(_command.__doc__, _module.EXAMPLES), rich_help_panel=_panel)(
             _guarded
         )

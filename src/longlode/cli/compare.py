@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from longlode.cli.console import echo_json, finish, table
+from longlode.cli.console import finish, table
 
 EXAMPLES = (
     "longlode compare eval-random eval-selected",
@@ -17,8 +17,7 @@ EXAMPLES = (
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="A folder written by longlode evaluate.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another one, of the same examples.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead, all of it.")] = False,
-) -> None:
+) -> dict[str, Any]:
     """Compare two evaluated models on the examples that both answered.
 
     Differences are B minus A, taken per example before they are averaged, with 95 % intervals; what makes an
@@ -28,9 +27,6 @@ def compare(
     from longlode.evaluate import compare as run_comparison
 
     found = run_comparison(first, second)
-    if as_json:
-        echo_json(found)
-        return
     names = {"a": found["a"], "b": found["b"], "": "-"}
     columns = ("task", "length", "metric", "a", "b", "difference", "low", "high", "n")
     rows = [[*(row[column] for column in columns), names[row["favours"]]] for row in found["rows"]]
@@ -38,6 +34,7 @@ def compare(
     finish(
         f"{len(rows)} differences, {sum(bool(row['favours']) for row in found['rows'])} of them beyond chance."
     )
+    return found
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

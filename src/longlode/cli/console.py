@@ -13,6 +13,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -34,6 +35,28 @@ from longlode.api.watch import Update, Watch
 
 _WIDTH_WITHOUT_TERMINAL = 110
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What reaches a person. results: text on standard output; remarks: notes and progress on standard error."""
+
+    results: bool = True
+    remarks: bool = True
+
+
+_shown = _Shown()
+
+
+@contextmanager
+def showing(*, results: bool, remarks: bool) -> Iterator[None]:
+    """Within it, `say`, `table` and `finish` print only with `results`, `note` and `progress` only with `remarks`."""
+    global _shown
+    before, _shown = _shown, _Shown(results, remarks)
+    try:
+        yield
+    finally:
+        _shown = before
 
 
 def plain(text: str) -> str:
@@ -107,7 +130,8 @@ def echo(text: str, *, end: str = "\n") -> bool:
 def echo_json(value: Any) -> None:
     """Print JSON on standard output; what could steer a terminal, or has no place in its encoding, is escaped."""
     whole = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
+    text = orjson.dumps(value, option=options, default=str).decode()  # paths are what is no JSON
     echo("".join(one if one == "\n" or _shows(one, whole) else json.dumps(one)[1:-1] for one in text))
 
 
@@ -127,16 +151,25 @@ def stderr() -> Console:
 
 def say(text: str) -> None:
     """Print one line of result; rich markup in `text` counts, so escape what came from outside."""
-    stdout().print(text, soft_wrap=True)
+    if _shown.results:
+        stdout().print(text, soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Print one line for the person watching (stderr); no markup."""
+    if _shown.remarks:
+        complain(text)
+
+
+def complain(text: str) -> None:
+    """Print one line about what went wrong (stderr), also where notes are not wanted; no markup."""
     stderr().print(plain(text), soft_wrap=True, markup=False, style="dim")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table of results: figures flush right, the rest flush left."""
+    if not _shown.results:
+        return
     grid = Table(
         title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD
     )
@@ -160,6 +193,8 @@ def _cell(value: object) -> str:
 
 def finish(where: str, *, then: Sequence[str] = ()) -> None:
     """Say where the results lie and what to run next."""
+    if not (_shown.results and _shown.remarks):
+        return
     say(f"[bold green]Done.[/] {escape(where)}")
     for number, command in enumerate(then):
         say(f"{'Next:' if number == 0 else '     '} {escape(command)}")
@@ -169,6 +204,9 @@ def finish(where: str, *, then: Sequence[str] = ()) -> None:
 def progress(label: str) -> Iterator[Callable[[int, int | None, str], None]]:
     """Yield `update(done, total, remark)`. A bar on a terminal; else a line about every ten seconds."""
     console = stderr()
+    if not _shown.remarks:
+        yield _ignore
+        return
     if not console.is_terminal:
         yield _line_printer(label)
         return
@@ -187,6 +225,15 @@ def progress(label: str) -> Iterator[Callable[[int, int | None, str], None]]:
             bar.update(task, completed=done, total=total, remark=plain(remark))
 
         yield update
+
+
+def results_shown() -> bool:
+    """Whether results go to standard output as text; not with --json."""
+    return _shown.results
+
+
+def _ignore(done: int, total: int | None, remark: str = "") -> None:
+    """Nobody asked."""
 
 
 def _line_printer(label: str) -> Callable[[int, int | None, str], None]:

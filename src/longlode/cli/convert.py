@@ -22,7 +22,7 @@ def convert(
     source: Annotated[str, typer.Argument(help="A run folder, a model folder, a hub id, or: starter.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
     to: Annotated[str, typer.Option(help="fla or longlode.")],
-) -> None:
+) -> dict[str, Any]:
     """Write a DeltaNet or Gated DeltaNet checkpoint in the layout of fla, or of longlode.
 
     The weights pass as they are, in the dtype they have; the tokenizer goes along. Evaluating, scoring and
@@ -61,6 +61,11 @@ def convert(
             f"{folder} cannot be written: {error}. Make room or name another folder; nothing was left there."
         ) from None
     finish(f"{model.config.num_params / 1e6:,.1f}M parameters in {model.dtype}: {out}")
+    return {
+        "out": folder,
+        "num_parameters": model.config.num_params,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

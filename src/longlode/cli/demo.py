@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import finish, say
+from longlode.cli.habits import shell
 from longlode.cli.options import Overwrite, Seed
 from longlode.core.defaults import SCORER
 from longlode.core.errors import ConfigError
@@ -24,7 +25,7 @@ def demo(
     scorer: Annotated[str, typer.Option(help="As for longlode score.")] = SCORER,
     seed: Seed = 0,
     overwrite: Overwrite = False,
-) -> None:
+) -> dict[str, Any]:
     """Score, select, pack, train, evaluate and report on the sources of Python's own library.
 
     Half of the documents are source files as they are, half are spliced of pieces of other files, so that you
@@ -47,10 +48,11 @@ def demo(
         f"The report: {out}/report.html (open it in a browser). Everything else: {out}",
         then=[
             "longlode score YOUR_TEXT -o scores",
-            f"longlode generate {out}/runs/selected --prompt 'import '",
+            shell("longlode", "generate", f"{out}/runs/selected", "--prompt", "import "),
             "longlode --help",
         ],
     )
+    return {"out": out, "report": out / "report.html", "findings": found}
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

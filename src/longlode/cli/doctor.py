@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from longlode.cli.console import finish, say, table
 from longlode.cli.guard import EXIT_UNEXPECTED
+from longlode.cli.habits import Ended
 
 if TYPE_CHECKING:
     from longlode.ops.delta_rule.accuracy import OpCheck
@@ -22,7 +23,7 @@ def doctor(
     ops: Annotated[
         bool, typer.Option("--ops", help="Also test every delta-rule backend for right results.")
     ] = False,
-) -> None:
+) -> dict[str, Any]:
     """Show what longlode finds on this machine: torch, device, threads, speed of bfloat16, backends, disk.
 
     Paste the output into bug reports. With --ops every backend is compared with the plain recurrence, forward
@@ -44,15 +45,17 @@ def doctor(
     ]
     table("Room", ("where", "free", "writable"), room)
     if ops:
-        _show_checks(found["checks"])
+        _show_checks(found)
     else:
         finish(
             "Nothing above needs more than reading.",
             then=["longlode doctor --ops   (are the kernels right here?)"],
         )
+    return found
 
 
-def _show_checks(checks: "list[OpCheck]") -> None:
+def _show_checks(found: dict[str, Any]) -> None:
+    checks: list[OpCheck] = found["checks"]
     table(
         "Against the float64 recurrence (relative error)",
         ("backend", "device", "dtype", "keys", "forward", "gradients", "verdict"),
@@ -73,7 +76,7 @@ def _show_checks(checks: "list[OpCheck]") -> None:
     if failed:
         say(f"[bold red]Do not use {', '.join(failed)}[/]: its results are wrong on this machine.")
         say("Pass another backend to delta_rule ('reference' is always right), and report the output above.")
-        raise typer.Exit(EXIT_UNEXPECTED)
+        raise Ended(EXIT_UNEXPECTED, found)
     finish(f"All {len(checks)} checks passed.", then=["longlode demo"])
 
 

@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from longlode.cli.console import finish, note, progress, table
+from longlode.cli.habits import shell
 from longlode.cli.options import Device, Model, Overwrite, Seed, TextField
 from longlode.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 
 EXAMPLES = (
     "longlode evaluate runs/small -o eval-small",
@@ -51,7 +49,7 @@ def evaluate(
     include_path: Annotated[
         Path | None, typer.Option(help="With --lm-eval: a folder of YAML tasks of your own.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Ask a model questions whose answers lie far back, and measure its loss by position.
 
     Every example is one row of OUT/examples.jsonl with a hard score and a smooth one; OUT/record.json holds
@@ -72,7 +70,7 @@ def evaluate(
         fields = by_name.evaluate_harness(model, out, tasks=_names(lm_eval), **options)
         _show(f"lm-eval of {model}", ("task", "metric", "filter", "value", "stderr", "n"), fields)
         finish(f"Results: {out}")
-        return
+        return {"out": out, **fields}
     chosen = None if tasks == "all" else _names(tasks)
     if chosen is None and not texts:
         _tell_left_out()
@@ -82,7 +80,8 @@ def evaluate(
             model, out, tasks=chosen, lengths=sizes, texts=texts or (), progress=update, **options
         )
     _show(f"Evaluation of {model}", ("task", "length", "metric", "mean", "low", "high", "n", "unit"), fields)
-    finish(f"Results: {out}", then=[f"longlode report {out} -o report.html"])
+    finish(f"Results: {out}", then=[shell("longlode", "report", out, "-o", "report.html")])
+    return {"out": out, **fields}
 
 
 def _show(title: str, columns: Sequence[str], fields: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from longlode.cli.console import ConsoleWatch, echo_json, finish
+from longlode.cli.console import ConsoleWatch, finish
+from longlode.cli.habits import shell
 from longlode.cli.options import TextField
 
 EXAMPLES = (
@@ -33,8 +34,7 @@ def explain(
         int, typer.Option(min=2, help="Segments to read from there, each after every earlier one.")
     ] = 48,
     text_field: TextField = "text",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead, all of it.")] = False,
-) -> None:
+) -> dict[str, Any]:
     """Show what a document's score is made of: announced words, and the pairs of passages that help most.
 
     Words: those that add most to the coherence score. Each stood in the thousand tokens before its near context,
@@ -59,14 +59,20 @@ def explain(
         text_field=text_field,
         watch=ConsoleWatch(),
     )
-    if as_json:
-        echo_json(found)
-        return
     show_explanation(found)
     finish(
         f"{found['id']} explained.",
-        then=[f"longlode score {document} -o scores", f"longlode explain {document} --json"],
+        then=[
+            shell("longlode", "score", document, "-o", "scores"),
+            shell("longlode", "explain", document, *_which(row, document_id), "--json"),
+        ],
     )
+    return found
+
+
+def _which(row: int | None, document_id: str | None) -> list[object]:
+    """The options that name one document of several."""
+    return [*(["--row", row] if row is not None else []), *(["--id", document_id] if document_id else [])]
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from longlode.cli.console import ConsoleWatch, echo, note
+from longlode.cli.console import ConsoleWatch, echo, note, results_shown
 from longlode.cli.options import Device, Model, Overwrite, Seed
 from longlode.core.errors import ConfigError, InputError
 
@@ -39,7 +39,7 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.0,
     seed: Seed = 0,
     device: Device = "auto",
-) -> None:
+) -> dict[str, Any]:
     """Continue a text with a model and print it as it is written.
 
     The continuation goes to standard output, the speed to standard error. A DeltaNet keeps a state of
@@ -68,6 +68,7 @@ def generate(
         speed = f"{done.num_new / done.seconds_new:.1f} tokens/s"
         told += f"; {done.num_new} tokens after them in {done.seconds_new:.1f} s ({speed})"
     note(told)
+    return {**vars(done), "save_state": save_state}
 
 
 def _read(path: Path) -> str:
@@ -83,7 +84,7 @@ def _streamer(tokenizer: Any) -> Any:
 
     class _Printer(TextStreamer):
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            if not echo(text, end="\n" if stream_end else ""):
+            if results_shown() and not echo(text, end="\n" if stream_end else ""):
                 raise typer.Exit  # nobody reads what would still be written
 
     return _Printer(tokenizer, skip_prompt=True, skip_special_tokens=True)

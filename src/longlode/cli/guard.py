@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from longlode.cli import EXIT_INTERRUPTED
-from longlode.cli.console import note, plain, stderr
+from longlode.cli.console import complain, plain, stderr
 from longlode.core.errors import LonglodeError
 
 P = ParamSpec("P")
@@ -43,7 +43,7 @@ _OUTPUTS = ("out", "save_state")
 
 
 def guarded(
-    command: Callable[P, None], interrupted: Callable[[Mapping[str, Any]], str] = lambda options: ""
+    command: Callable[P, Any], interrupted: Callable[[Mapping[str, Any]], str] = lambda options: ""
 ) -> Callable[P, None]:
     """Wrap a command: our errors are a panel and exit 2, Ctrl-C exit 130, anything else exit 1 and a log.
 
@@ -60,7 +60,7 @@ def guarded(
             _show(str(error))
             raise typer.Exit(EXIT_REFUSED) from None
         except KeyboardInterrupt:
-            note(f"Interrupted. {interrupted(kwargs)}".rstrip())
+            complain(f"Interrupted. {interrupted(kwargs)}".rstrip())
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except Exception as error:
             refusal = _refusal(error, kwargs)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import finish, progress, table
+from longlode.cli.habits import shell
 from longlode.cli.options import Overwrite, TextField
 
 EXAMPLES = (
@@ -24,7 +25,7 @@ def pack(
     length: Annotated[int, typer.Option(min=2, help="Tokens of a training sequence.")] = 4096,
     overwrite: Overwrite = False,
     text_field: TextField = "text",
-) -> None:
+) -> dict[str, Any]:
     """Tokenize documents into memory-mapped shards.
 
     OUT keeps the tokens of every document, its edges, its hash, and the tokenizer. The order in which
@@ -45,7 +46,9 @@ def pack(
         )
     rows = [(name, value) for name, value in summary.items() if isinstance(value, int)]
     table("Shards", ("what", "number"), rows)
-    finish(f"Shards: {out}", then=[f"longlode train RECIPE.toml -o runs/first --set data.shards={out}"])
+    train = shell("longlode", "train", "RECIPE.toml", "-o", "runs/first", "--set", f"data.shards={out}")
+    finish(f"Shards: {out}", then=[train])
+    return {"out": out, **summary}
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import finish
+from longlode.cli.habits import shell
 from longlode.cli.options import Overwrite
 
 EXAMPLES = (
@@ -21,7 +22,7 @@ def report(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
     overwrite: Overwrite = False,
-) -> None:
+) -> dict[str, Any]:
     """Write one self-contained page: scores, best and worst documents, dependency maps, training, evaluation.
 
     The page loads nothing from elsewhere and needs no server: open it in a browser or send it by mail.
@@ -30,7 +31,9 @@ def report(
     from longlode.report import build
 
     page = build(folders, out, overwrite=overwrite)
-    finish(f"The report: {out} ({page.stat().st_size / 1024:,.0f} kB)", then=[f"open {out} in a browser"])
+    size = page.stat().st_size
+    finish(f"The report: {out} ({size / 1024:,.0f} kB)", then=[f"open {shell(out)} in a browser"])
+    return {"out": page, "num_bytes": size}
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from longlode.cli.console import ConsoleWatch, finish, note, say
+from longlode.cli.console import ConsoleWatch, complain, finish, note, say
 from longlode.cli.guard import EXIT_UNEXPECTED
+from longlode.cli.habits import Ended, shell
 from longlode.cli.options import Overwrite, Seed, TextField
 from longlode.core.defaults import ROWS_PER_UNIT, SCORER
 from longlode.core.errors import ConfigError
@@ -87,7 +88,7 @@ def score(
     rows_per_unit: RowsPerUnit = ROWS_PER_UNIT,
     overwrite: Overwrite = False,
     explain: Explain = True,
-) -> None:
+) -> dict[str, Any]:
     """Score every document for long-range dependency: does far text make later text less surprising?
 
     Reads .txt, .md, source files, .jsonl (also .gz, .zst), .parquet, .arrow. Writes OUT/parts/*.parquet with one
@@ -121,7 +122,7 @@ def score(
         overwrite=overwrite,
         watch=ConsoleWatch(),
     )
-    _conclude(summary, out, _how(model, chosen, precision, why))
+    return _conclude(summary, out, _how(model, chosen, precision, why))
 
 
 def _note_without_effect(scorer: "Scorer", model: str, pairs: str | None) -> None:
@@ -141,38 +142,50 @@ def _how(model: str, scorer: "Scorer", dtype: str, why: str) -> str:
     return f"Model: {model}, {dtype}" + (f" (--dtype auto: {why})" if why else "")
 
 
-def _conclude(summary: "ScoreSummary", out: Path, how: str) -> None:
-    """Show what was found, how it was read, and what to run next; exit with 1 when there is something wrong."""
+def _conclude(summary: "ScoreSummary", out: Path, how: str) -> dict[str, Any]:
+    """Show what was found, how it was read, and what to run next; exit with 1 when there is something wrong.
+
+    Returns: what --json prints.
+    """
     from longlode.cli.score_table import show_race, show_scores
+    from longlode.core.records import read_record
 
     show_scores(out)
     share = show_race(out)
     say(escape(how))
-    _stop_if_incomplete(summary, out)
+    told = {**vars(summary), "score_quantiles": read_record(out, "scores")["score_quantiles"], "how": how}
+    _stop_if_incomplete(summary, out, told)
     finish(
         f"Scores: {out}/parts/*.parquet, summary: {out}/record.json",
-        then=[f"longlode select {out} -o kept.jsonl {share}", f"longlode report {out} -o report.html"],
+        then=[
+            shell("longlode", "select", out, "-o", "kept.jsonl", *share.split()),
+            shell("longlode", "report", out, "-o", "report.html"),
+        ],
     )
+    return told
 
 
-def _stop_if_incomplete(summary: "ScoreSummary", out: Path) -> None:
+def _stop_if_incomplete(summary: "ScoreSummary", out: Path, told: dict[str, Any]) -> None:
     """Exit with 1 when work failed as a whole, or when there is no score at all; say why."""
     from longlode.api.scores import first_reasons
 
     for unit in summary.failed_units:
-        note(f"A piece of work failed as a whole: {unit['error']} ({unit['unit']['files'][0]['name']} ...)")
+        complain(
+            f"A piece of work failed as a whole: {unit['error']} ({unit['unit']['files'][0]['name']} ...)"
+        )
     if summary.failed_units:
-        note("Run the same command again: it tries only what failed.")
-        raise typer.Exit(EXIT_UNEXPECTED)
+        complain("Run the same command again: it tries only what failed.")
+        raise Ended(EXIT_UNEXPECTED, told)
     reasons = first_reasons(out)
     scored = summary.counts.get("ok", 0)
     if reasons:
+        tell = note if scored else complain
         what = "Some rows have no score" if scored else "No document could be scored"
-        note(f"{what}. The commonest reasons (all: column 'reason' of {out}/parts/*.parquet):")
+        tell(f"{what}. The commonest reasons (all: column 'reason' of {out}/parts/*.parquet):")
         for reason in reasons:
-            note(f"  {reason}")
+            tell(f"  {reason}")
     if not scored:
-        raise typer.Exit(EXIT_UNEXPECTED)
+        raise Ended(EXIT_UNEXPECTED, told)
 
 
 def _race_rule(top: float | None, by: str) -> "RaceRule | None":

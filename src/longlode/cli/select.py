@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import finish, note, table
+from longlode.cli.habits import shell
 from longlode.cli.options import Overwrite
 from longlode.core.errors import ConfigError
 
@@ -36,7 +37,7 @@ def select(
         ),
     ] = "score",
     overwrite: Overwrite = False,
-) -> None:
+) -> dict[str, Any]:
     """Write the documents that score best, and beside them what was dropped and why.
 
     Give --top or --min-score. With --by length the fraction is taken among documents of like length (the power of
@@ -73,8 +74,9 @@ def select(
         note(f"Warning: {summary.remark}")
     finish(
         f"Kept documents: {out}. Dropped, with why: {summary.dropped_path}",
-        then=[f"longlode pack {out} -o shards --tokenizer starter --length 4096"],
+        then=[shell("longlode", "pack", out, "-o", "shards", "--tokenizer", "starter", "--length", 4096)],
     )
+    return vars(summary)
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longlode.cli.console import finish, note, progress, table
+from longlode.cli.habits import shell
+from longlode.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from longlode.api.training import RunStart
@@ -21,14 +23,29 @@ EXAMPLES = (
 )
 
 
-def _print_keys(wanted: bool) -> None:
-    if not wanted:
-        return
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", help="The run's folder: new, or its own with --resume. Always needed to train."
+    ),
+]
+Verify = Annotated[
+    bool | None,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Compare the shards with their checksums, or never. Without either: before the first step of a run.",
+        show_default=False,
+    ),
+]
+
+
+def _show_keys() -> dict[str, Any]:
     from longlode.train.recipe import list_keys
 
-    rows = [(key.name, key.type, key.default, key.description) for key in list_keys()]
+    keys = list_keys()
+    rows = [(key.name, key.type, key.default, key.description) for key in keys]
     table("Keys of a recipe", ("key", "type", "default", "what it is"), rows)
-    raise typer.Exit
+    return {"keys": keys}
 
 
 @contextmanager
@@ -73,32 +90,26 @@ def train(
         ),
     ] = None,
     *,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The run's folder: new, or its own with --resume.")
-    ],
+    out: RunFolder = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key: section.key=value.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest sound checkpoint.")] = False,
-    verify: Annotated[
-        bool | None,
-        typer.Option(
-            "--verify/--no-verify",
-            help="Compare the shards with their checksums, or never. Without either: before the first step of a run.",
-            show_default=False,
-        ),
-    ] = None,
+    verify: Verify = None,
     list_keys: Annotated[
-        bool,
-        typer.Option("--list-keys", callback=_print_keys, is_eager=True, help="Print all keys of a recipe."),
+        bool, typer.Option("--list-keys", help="Print all keys of a recipe, and train nothing.")
     ] = False,
-) -> None:
+) -> dict[str, Any]:
     """Train a model on packed shards, with checkpoints that survive a kill.
 
     OUT/metrics.jsonl has a row a step, OUT/checkpoints what a resume needs, OUT/model the finished model as a
     Hugging Face folder. Ctrl-C and SIGTERM finish the step and save; --resume goes on bit for bit. Next:
     longlode evaluate OUT.
     """
+    if list_keys:
+        return _show_keys()
+    if out is None:
+        raise ConfigError("train got no folder for the run; expected -o RUN, for example -o runs/first.")
     from longlode.api.training import train_run
 
     with watched("training") as (started, tell):
@@ -116,12 +127,16 @@ def train(
         note(f"Resumed from step {summary.resumed_from:,}.")
     _show(summary)
     if summary.model_folder is None:
-        note(f"Stopped and saved. Go on with: longlode train -o {out} --resume")
-        return
+        note(f"Stopped and saved. Go on with: {shell('longlode', 'train', '-o', out, '--resume')}")
+        return {"out": out, **vars(summary)}
     finish(
         f"Model: {summary.model_folder}. Metrics: {out}/metrics.jsonl",
-        then=[f"longlode evaluate {out} -o eval", f'longlode generate {out} --prompt "Once"'],
+        then=[
+            shell("longlode", "evaluate", out, "-o", "eval"),
+            shell("longlode", "generate", out, "--prompt", "Once"),
+        ],
     )
+    return {"out": out, **vars(summary)}
 
 
 def _show(summary: "TrainSummary") -> None:
