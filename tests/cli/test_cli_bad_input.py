@@ -139,8 +139,9 @@ def test_settings_that_make_no_sense(run, tmp_path, corpus, arguments, expected)
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("select", "{tmp}", "-o", "{tmp}/kept.jsonl"), "give either --top"),
-        (("select", "{tmp}", "-o", "{tmp}/kept.jsonl", "--top", "0.5", "--min-score", "1"), "got two"),
+        (("select", "{tmp}", "-o", "{tmp}/kept.jsonl"), "give --top FRACTION"),
+        (("select", "{tmp}", "-o", "{tmp}/kept.jsonl", "--top", "0.5", "--tokens", "1"), "got both"),
+        (("select", "{tmp}", "-o", "{tmp}/kept.jsonl", "--tokens", "ten"), "'ten'"),
         (("select", "{tmp}", "-o", "{tmp}/kept.jsonl", "--top", "0.5"), "no record.json"),
         (("pack", "{tmp}/nowhere", "-o", "{tmp}/shards", "--tokenizer", "{model}"), "does not exist"),
         (("pack", "{corpus}", "-o", "{tmp}/shards", "--tokenizer", "{tmp}"), "no tokenizer"),

@@ -83,6 +83,20 @@ def test_json_is_one_object_and_nothing_else(scored, tmp_path):
     }
 
 
+def test_select_says_what_each_group_keeps(scored, tmp_path):
+    out, done = scored
+    told = invoke("select", out, "-o", tmp_path / "k.jsonl", "--top", "0.5", "--by", "source", "--dry-run")
+    (group,) = json.loads(
+        invoke(
+            "select", out, "-o", tmp_path / "k.jsonl", "--top", "0.5", "--by", "source", "--dry-run", "--json"
+        ).stdout
+    )["groups"]
+    assert group["documents"] == json.loads(done.stdout)["num_documents"]
+    assert "Groups, the largest first" in told.stdout
+    assert f"{group['cut']:.4g}" in told.stdout
+    assert not (tmp_path / "k.jsonl").exists()
+
+
 def test_json_comes_with_a_bad_exit_status_too(tmp_path):
     (tmp_path / "broken.jsonl").write_text("{\n")
     found = json.loads(

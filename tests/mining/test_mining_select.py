@@ -205,12 +205,16 @@ def test_nothing_selected_says_why(scored, tmp_path):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({}, "either top"),
-        ({"top": 0.5, "min_score": 1}, "either top"),
+        ({}, "what to keep"),
+        ({"top": 0.5, "tokens": 9}, "either top"),
+        ({"min_score": 1, "max_score": 0}, "above max_score"),
+        ({"tokens": "many"}, "'many'"),
+        ({"where": "scored > 1"}, "'scored > 1'.*num_tokens"),
+        ({"where": "score > AND"}, "cannot be used"),
         ({"top": 0}, "top is 0"),
         ({"top": 50}, "top is 50"),
         ({"top": 0.5, "by": ("file",)}, "cannot group by 'file'"),
-        ({"min_score": 1, "by": ("length",)}, "goes with top"),
+        ({"min_score": 1, "by": ("length",)}, "go with top"),
         ({"top": 0.5, "column": "score_se"}, "how sure a score is, not how good.*'score_low'"),
         ({"top": 0.5, "column": "score; DROP TABLE rows"}, "no column 'score; DROP"),
     ],
@@ -404,3 +408,93 @@ def test_a_full_disk_is_said(scored, tmp_path, monkeypatch):
     monkeypatch.setattr(select_module, "_write_dropped", full)
     with pytest.raises(InputError, match="No space left"):
         select(scored / "scores", tmp_path / "best.jsonl", top=0.5)
+
+
+def by_value(rows, column="score"):
+    return sorted(rows, key=lambda row: (-row[column], row["id"]))
+
+
+def ids(path):
+    return {row["id"] for row in read_jsonl(path)}
+
+
+@pytest.mark.parametrize("budget", [150, "400", "0.7k", 10**9])
+def test_a_budget_of_tokens_is_filled_from_the_best(scored, tmp_path, budget):
+    summary = select(scored / "scores", tmp_path / "best.jsonl", tokens=budget)
+    limit = {"400": 400, "0.7k": 700}.get(budget, budget)
+    kept, spent = [], 0
+    for row in by_value(candidates(scored)):
+        if spent + row["num_tokens"] > limit:
+            break
+        kept.append(row["id"])
+        spent += row["num_tokens"]
+    assert ids(tmp_path / "best.jsonl") == set(kept)
+    assert summary.kept_tokens == spent <= limit
+    assert ("asked for" in summary.remark) == (spent < 0.75 * limit)
+    assert read_selection(tmp_path / "best.jsonl")["rule"]["tokens"] == limit
+
+
+def test_a_budget_cuts_every_group_at_the_same_depth(scored, tmp_path):
+    rows = candidates(scored)
+    summary = select(scored / "scores", tmp_path / "best.jsonl", tokens=800, by=("source",))
+    kept = ids(tmp_path / "best.jsonl")
+    total = sum(row["num_tokens"] for row in rows)
+    assert 800 - max(row["num_tokens"] for row in rows) < summary.kept_tokens <= 800
+    assert len(summary.groups) == 2
+    for group in summary.groups:
+        inside = by_value([row for row in rows if [row["source"]] == group["group"]])
+        chosen = [row for row in inside if row["id"] in kept]
+        assert chosen == inside[: len(chosen)]  # from the best
+        assert (group["documents"], group["kept"]) == (len(inside), len(chosen))
+        assert group["cut"] == chosen[-1]["score"]
+        share = sum(row["num_tokens"] for row in inside) / total
+        longest = max(row["num_tokens"] for row in inside)
+        assert abs(group["kept_tokens"] - 800 * share) <= longest
+
+
+def test_a_budget_that_holds_no_document_is_refused(scored, tmp_path):
+    with pytest.raises(InputError, match=r"tokens is 2, and the best document has"):
+        select(scored / "scores", tmp_path / "best.jsonl", tokens=2)
+
+
+def test_a_budget_needs_numbers_of_tokens(tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": random_text("a", 40)}])
+    score(tmp_path / "in.jsonl", tmp_path / "scores", scorer=make_scorer("gzip"), settings=SETTINGS)
+    with pytest.raises(ConfigError, match="no number of tokens"):
+        select(tmp_path / "scores", tmp_path / "best.jsonl", tokens=100)
+
+
+def test_a_band_leaves_out_both_ends(scored, tmp_path):
+    values = sorted(row["score"] for row in candidates(scored))
+    low, high = values[4], values[-4]
+    summary = select(scored / "scores", tmp_path / "band.jsonl", min_score=low, max_score=high)
+    assert ids(tmp_path / "band.jsonl") == {
+        row["id"] for row in candidates(scored) if low <= row["score"] <= high
+    }
+    assert (summary.dropped["below the cut"], summary.dropped["above the band"]) == (4, 3)
+    half = select(scored / "scores", tmp_path / "half.jsonl", max_score=high, top=0.5)
+    inside = [row for row in candidates(scored) if row["score"] <= high]
+    assert ids(tmp_path / "half.jsonl") == best(inside, 0.5)
+    assert half.remark == ""
+
+
+def test_where_is_a_condition_on_any_column(scored, tmp_path):
+    where = "num_tokens >= 100 AND source = 'even' -- odd ones out"
+    summary = select(scored / "scores", tmp_path / "w.jsonl", where=where, top=0.5, by=("length",))
+    wanted = [row for row in candidates(scored) if row["num_tokens"] >= 100 and row["source"] == "even"]
+    groups = {}
+    for row in wanted:
+        groups.setdefault(int(math.log2(row["num_tokens"])), []).append(row)
+    assert ids(tmp_path / "w.jsonl") == set().union(*(best(group, 0.5) for group in groups.values()))
+    assert summary.dropped["not where"] == 18 - len(wanted)
+    assert [group["group"] for group in summary.groups] == [["128"]]
+    alone = select(scored / "scores", tmp_path / "alone.jsonl", where="score_low > -1")
+    assert alone.num_selected == sum(
+        row["score"] - 2 * row["score_se"] > -1 for row in candidates(scored) if row["score_se"] is not None
+    )
+
+
+def test_a_dry_run_writes_nothing_and_says_the_same(scored, tmp_path):
+    tried = select(scored / "scores", tmp_path / "best.jsonl", top=0.5, dry_run=True)
+    assert list(tmp_path.iterdir()) == []
+    assert tried == select(scored / "scores", tmp_path / "best.jsonl", top=0.5)

@@ -2,20 +2,45 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longlode.cli.console import finish, note, table
+from longlode.cli.console import finish, note, say, table
 from longlode.cli.habits import shell
 from longlode.cli.options import Overwrite
 from longlode.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from longlode.mining import SelectSummary
+
 EXAMPLES = (
     "longlode select scores -o kept.jsonl.zst --top 0.5",
-    "longlode select scores -o kept.parquet --top 0.1 --by length,source",
-    "longlode select scores -o kept.jsonl --min-score 0.2 --column gain_nats",
+    "longlode select scores -o kept.parquet --tokens 10B --by length,source",
+    "longlode select scores -o kept.jsonl --min 0.2 --max 4 --column gain_nats",
+    "longlode select scores -o kept.jsonl --top 0.1 --where \"num_tokens >= 4096 AND source <> 'web'\" --dry-run",
 )
+_GROUPS_SHOWN = 12
+
+Top = Annotated[float | None, typer.Option(help="Keep this fraction of the documents, 0 to 1.")]
+Tokens = Annotated[str | None, typer.Option(help="Keep as many tokens as this: 10B, 500M, 64k, 4096.")]
+MinScore = Annotated[
+    float | None, typer.Option("--min", "--min-score", help="Keep only documents of at least this.")
+]
+MaxScore = Annotated[
+    float | None, typer.Option("--max", "--max-score", help="Keep only documents of at most this.")
+]
+Where = Annotated[
+    str, typer.Option(help="Keep only documents of which this holds: SQL over the columns of the scores.")
+]
+By = Annotated[
+    str,
+    typer.Option(help="Take the fraction or the tokens within each of: length, source (comma-separated)."),
+]
+Column = Annotated[
+    str,
+    typer.Option(help="The column of the scores to go by, also extras.NAME; score_low: score - 2 score_se."),
+]
 
 
 def select(
@@ -23,60 +48,95 @@ def select(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="File to write: .jsonl, .jsonl.gz, .jsonl.zst or .parquet.")
     ],
-    top: Annotated[
-        float | None, typer.Option(help="Keep this fraction of the scored documents, 0 to 1.")
-    ] = None,
-    min_score: Annotated[float | None, typer.Option(help="Keep documents that score at least this.")] = None,
-    by: Annotated[
-        str, typer.Option(help="Take the fraction within each of: length, source (comma-separated).")
-    ] = "",
-    column: Annotated[
-        str,
-        typer.Option(
-            help="The column of the scores to go by, also extras.NAME; score_low: score - 2 score_se."
-        ),
-    ] = "score",
+    top: Top = None,
+    tokens: Tokens = None,
+    min_score: MinScore = None,
+    max_score: MaxScore = None,
+    where: Where = "",
+    by: By = "",
+    column: Column = "score",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be kept; write nothing.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Write the documents that score best, and beside them what was dropped and why.
 
-    Give --top or --min-score. With --by length the fraction is taken among documents of like length (the power of
-    two at or below their tokens), so that long ones do not win by being long; with --by source among those of one
-    source: the record's `source`, else its file; of whole files their folder. Of a group of n documents max(1, top * n
-    rounded) are kept, so groups of one or two keep more than the fraction; the summary says how many are small.
+    Give --top, --tokens, --min, --max or --where. The last three say which documents may be kept; --top or --tokens
+    then take the best of them. With --by length they are taken among documents of like length (the power of two at or
+    below their tokens), so that long ones do not win by being long; with --by source among those of one source: the
+    record's `source`, else its file; of whole files their folder. Of a group of n documents --top keeps max(1, top * n
+    rounded), so groups of one or two keep more than the fraction; the summary says so. --tokens cuts every group at the
+    same depth.
 
     OUT holds the documents. __selection__/NAME beside it holds the record and dropped.parquet, every other row with
     its reason. Next: longlode pack OUT.
     """
-    if (top is None) == (min_score is None):
+    if all(one is None for one in (top, tokens, min_score, max_score)) and not where:
         raise ConfigError(
-            f"select needs one rule, got {'none' if top is None else 'two'}: give either --top FRACTION "
-            "(for example --top 0.5) or --min-score X."
+            "select needs to know what to keep: give --top FRACTION (for example --top 0.5), --tokens N (for example "
+            "--tokens 10B), --min X, --max X or --where CONDITION."
         )
     from longlode.mining.select import select as run_selection
 
     groups = tuple(name.strip() for name in by.split(",") if name.strip())
     summary = run_selection(
-        scores, out, top=top, min_score=min_score, by=groups, column=column, overwrite=overwrite
+        scores,
+        out,
+        top=top,
+        tokens=tokens,
+        min_score=min_score,
+        max_score=max_score,
+        where=where,
+        by=groups,
+        column=column,
+        dry_run=dry_run,
+        overwrite=overwrite,
     )
+    _show(summary, groups, column)
+    if dry_run:
+        finish("Nothing was written: the same command without --dry-run writes it.")
+    else:
+        pack = shell("longlode", "pack", out, "-o", "shards", "--tokenizer", "starter", "--length", 4096)
+        finish(f"Kept documents: {out}. Dropped, with why: {summary.dropped_path}", then=[pack])
+    return {**vars(summary), "written": not dry_run}
+
+
+def _show(summary: "SelectSummary", groups: tuple[str, ...], column: str) -> None:
+    """Say what is kept: of the whole, and of each group."""
+    cut = summary.dropped.items()
     rows = [
         ("kept", summary.num_selected, summary.kept_tokens),
-        *(
-            (f"dropped: {kind}", number, summary.cut_tokens if kind == "below the cut" else None)
-            for kind, number in summary.dropped.items()
-        ),
+        *((f"dropped: {kind}", number, None) for kind, number in cut),
         ("all input documents", summary.num_documents, None),
     ]
     table("Selection", ("what", "documents", "tokens"), rows)
+    share = summary.num_selected / max(1, summary.num_candidates)
+    of_tokens = summary.kept_tokens / max(1, summary.kept_tokens + summary.cut_tokens)
+    say(
+        f"Kept {share:.1%} of the documents that can be compared and {of_tokens:.1%} of their tokens; the lowest kept "
+        f"{column} is {summary.lowest_selected:.4g}."
+    )
     if groups:
-        note(f"{summary.num_groups:,} groups, {summary.num_small_groups:,} of fewer than 10 documents.")
+        shown = summary.groups[:_GROUPS_SHOWN]
+        rows = [
+            (
+                *one["group"],
+                one["documents"],
+                one["kept"],
+                one["kept"] / one["documents"],
+                one["kept_tokens"],
+                one["cut"],
+            )
+            for one in shown
+        ]
+        names = [f"{name} from" if name == "length" else name for name in groups]
+        table("Groups, the largest first", (*names, "documents", "kept", "share", "kept tokens", "cut"), rows)
+        left = summary.num_groups - len(shown)
+        more = f" ({left:,} more are not shown)" if left else ""
+        note(f"{summary.num_groups:,} groups{more}, {summary.num_small_groups:,} of fewer than 10 documents.")
     if summary.remark:
         note(f"Warning: {summary.remark}")
-    finish(
-        f"Kept documents: {out}. Dropped, with why: {summary.dropped_path}",
-        then=[shell("longlode", "pack", out, "-o", "shards", "--tokenizer", "starter", "--length", 4096)],
-    )
-    return vars(summary)
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

@@ -10,36 +10,20 @@ from typing import Any
 
 import duckdb
 
+from longlode.core.amounts import parse_amount
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_file, full_path
 from longlode.core.records import atomic_path, read_record, remove_leftovers
 from longlode.corpus import Document, Unit, Unreadable, check_output_path, read_unit, write_documents
 from longlode.mining.engine.part_queries import query_parts
-from longlode.mining.engine.parts import PARTS_FOLDER, SCORE_COLUMNS, read_info
-from longlode.mining.extras import PREFIX
+from longlode.mining.engine.parts import PARTS_FOLDER, read_info
 from longlode.mining.selection_files import dropped_path, read_selection, selection_folder, write_selection
-
-BY = ("length", "source")
-"""What documents can be grouped by: `length` is the power of two at or below num_tokens (num_bytes without
-it).
-"""
-
-SURE = "score_low"
-"""A column of select's own: what the score is at least, two standard errors below it."""
-_NUMERIC = (*SCORE_COLUMNS, "num_bytes", "num_tokens", "num_segments", "num_pairs", SURE)
-_EXPRESSIONS = {SURE: "score - 2 * score_se"}
-BUCKETS = {
-    "length": "floor(log2(greatest(coalesce(num_tokens, num_bytes), 1)))::VARCHAR",
-    "source": "source",
-}
-"""SQL for the group that a row falls into, by each of BY."""
-ONE_OF_ID = "(PARTITION BY id ORDER BY value IS NULL, part, place)"
-"""SQL window: of the rows of one id the first is the candidate, one that has a value before others."""
-
+from longlode.mining.selection_rule import Rule, rank
 
 FEW_DOCUMENTS = 10
 """A group of fewer documents cannot be cut at a share with any precision."""
+_GROUPS_LISTED = 50
 _SHARE_TOLERANCE = 0.25
 """How far the kept share may be from the one asked for, as a part of it, before select says so."""
 
@@ -49,9 +33,10 @@ class SelectSummary:
     """What was kept.
 
     dropped: first words of the reason -> rows; num_selected and the dropped add up to num_documents. num_candidates:
-    documents that have a value and were compared. num_groups: groups that they fell into, num_small_groups: those of
-    fewer than 10. kept_tokens, cut_tokens: of the kept documents, and of the candidates that were not. remark: what
-    the reader should know of the selection, "" if nothing.
+    documents that have a value, of which `where` holds. num_groups: groups that those in the band fell into,
+    num_small_groups: those of fewer than 10. groups: the 50 largest, {group (names), documents, kept, tokens,
+    kept_tokens, cut (the lowest kept value, null if none is kept)}, by size. kept_tokens, cut_tokens: of the kept
+    documents, and of the candidates that were not. remark: what the reader should know of the selection, "" if nothing.
     """
 
     out: Path
@@ -65,65 +50,8 @@ class SelectSummary:
     cut_tokens: int
     dropped: dict[str, int]
     lowest_selected: float
+    groups: tuple[dict[str, Any], ...] = ()
     remark: str = ""
-
-
-def check_groups(by: Sequence[str]) -> None:
-    """Raises: ConfigError for what documents cannot be grouped by."""
-    unknown = [name for name in by if name not in BY]
-    if unknown:
-        raise ConfigError(f"cannot group by {unknown[0]!r}; expected {' or '.join(BY)}.")
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """What is kept: the best `top` share of each group, or all of at least `min_score`, by `column`."""
-
-    top: float | None
-    min_score: float | None
-    by: tuple[str, ...]
-    column: str
-
-    def __post_init__(self) -> None:
-        if (self.top is None) == (self.min_score is None):
-            raise ConfigError("give either top (a share, such as 0.5) or min_score; got both or neither.")
-        if self.top is not None and not 0 < self.top <= 1:
-            raise ConfigError(
-                f"top is {self.top}; expected a share above 0 and up to 1, such as 0.5 for the best half."
-            )
-        check_groups(self.by)
-        if self.by and self.top is None:
-            raise ConfigError(
-                "grouping by length or source goes with top; min_score is one threshold for all."
-            )
-        if self.column == "score_se":
-            raise ConfigError(
-                "score_se says how sure a score is, not how good: the best by it would be the most uncertain. Select "
-                f"by {SURE!r}, score - 2 score_se, to keep what surely scores high."
-            )
-
-    def check_column(self, record: dict[str, Any]) -> None:
-        """Raises: ConfigError for a column that scores with this record do not have, or that holds no numbers."""
-        extras = record.get("extras", {})
-        known = [*_NUMERIC, *(PREFIX + name for name, extra in extras.items() if extra["dtype"] != "str")]
-        if self.column in known:
-            return
-        if extras.get(self.column.removeprefix(PREFIX), {}).get("dtype") == "str":
-            raise ConfigError(
-                f"the column {self.column!r} holds names, so there is no best by it; choose one of {', '.join(known)}."
-            )
-        raise ConfigError(
-            f"there is no column {self.column!r} to select by; choose one of {', '.join(known)}."
-        )
-
-    def value_sql(self) -> str:
-        """What a row is ranked by, as SQL."""
-        quoted = self.column.replace('"', '""')  # a dot in a bare name would ask for a field of a struct
-        return _EXPRESSIONS.get(self.column, f'"{quoted}"')
-
-    def to_json(self) -> dict[str, Any]:
-        """The rule as the record has it."""
-        return {"top": self.top, "min_score": self.min_score, "by": list(self.by), "column": self.column}
 
 
 def select(
@@ -131,35 +59,52 @@ def select(
     out: str | Path,
     *,
     top: float | None = None,
+    tokens: int | str | None = None,
     min_score: float | None = None,
+    max_score: float | None = None,
+    where: str = "",
     by: Sequence[str] = (),
     column: str = "score",
+    dry_run: bool = False,
     overwrite: bool = False,
 ) -> SelectSummary:
     """Write the best documents of a finished scoring run to `out`.
 
-    In each group (all documents, or one for each length bucket and source as `by` says) the best
-    max(1, floor(top * n + 0.5)) of its n scored documents are kept, higher `column` first and ties by id. So a group
-    of one keeps its document, and many small groups keep more than the share: the summary says so. Of rows with one
-    id only the first is a candidate: scored ones before others, then in input order.
+    Documents of which `where` holds and whose value in `column` lies from min_score to max_score are kept: all of them,
+    or the best of each group (all documents, or one for each length bucket and source as `by` says), higher values
+    first and ties by id. With `top` these are max(1, floor(top * n + 0.5)) of its n documents. So a group of one keeps
+    its document, and many small groups keep more than the share: the summary says so. With `tokens` they are as many as
+    the budget holds, every group cut at the same depth in tokens. Of rows with one id only the first is a candidate:
+    scored ones before others, then in input order.
 
     Writes: `out` (.jsonl, .jsonl.gz, .jsonl.zst, .parquet): the records in input order with all their fields
       and `score`; what lies beside it, every row left out with its reason among it, is said in `selection_files`.
-    Args: scores, the output folder of `score`; out; top or min_score; by, of "length", "source"; column, a
-      numeric column of the parts, extras.NAME among them, or "score_low", score - 2 score_se; overwrite, replace a
-      file that is there, unless it is this selection made before, which may always be made again.
+    Args: scores, the output folder of `score`; out; top, a share, or tokens, a budget (10B, 500M, a number);
+      min_score, max_score; where, SQL over the columns of the parts, such as "num_tokens > 4096 AND source <> 'web'";
+      by, of "length", "source" and extra columns that are no floats; column, a numeric column of the parts,
+      extras.NAME among them, or "score_low", score - 2 score_se; dry_run, write nothing; overwrite, replace a file that
+      is there, unless it is this selection made before, which may always be made again.
     Raises: InputError when the run is not finished, nothing is selected, an input has changed since, `out` is there
       already, or it lies over or inside what it comes from; ConfigError for a rule that makes no sense.
     """
-    rule = _Rule(top, min_score, tuple(by), column)
-    scores, out = full_path(scores), full_path(out)
+    budget = None if tokens is None else parse_amount(tokens, "tokens")
+    cuts = {"top": top, "tokens": budget, "min_score": min_score, "max_score": max_score}
+    rule = Rule(**cuts, where=where, by=tuple(by), column=column)  # type: ignore[arg-type]
+    return _select(full_path(scores), full_path(out), rule, dry_run, overwrite)
+
+
+def _select(scores: Path, out: Path, rule: Rule, dry_run: bool, overwrite: bool) -> SelectSummary:
+    """What `select` does, by a rule."""
     record = read_record(scores, "scores")
-    rule.check_column(record)
+    rule.check_columns(record)
     check_output_path(out)
     _check_sound(record, scores)
     _check_finished(record, scores)
     _check_place(record, scores, out)
-    claim_file(out, "a selection", replaceable=lambda path: _is_this(path, scores, rule), overwrite=overwrite)
+    if not dry_run:
+        claim_file(
+            out, "a selection", replaceable=lambda path: _is_this(path, scores, rule), overwrite=overwrite
+        )
     parts = [scores / PARTS_FOLDER / part["part"] for part in record["parts"]]
     facts = {
         "scores": str(scores),
@@ -169,8 +114,11 @@ def select(
         "reader": record["reader"],
     }
     with query_parts(parts) as base:
-        _rank(base, parts, rule)
+        rank(base, parts, rule)
+        _check_tokens(base, rule)
         _check_any(base, rule)
+        if dry_run:
+            return _summarize(base, out, record, rule)
         with _sole_writer(out):
             # A killed run may be repeated from here on; its record says that it is not complete.
             write_selection(out, complete=False, **facts)
@@ -198,7 +146,18 @@ def _sole_writer(out: Path) -> Iterator[None]:
         ) from None
 
 
-def _check_any(base: duckdb.DuckDBPyConnection, rule: _Rule) -> None:
+def _check_tokens(base: duckdb.DuckDBPyConnection, rule: Rule) -> None:
+    """Raises: ConfigError for a budget of tokens where documents have no token counts."""
+    query = "SELECT count(*) FROM ranked WHERE rank IS NOT NULL AND num_tokens IS NULL"
+    missing = base.execute(query).fetchall()[0][0]
+    if rule.tokens is not None and missing:
+        raise ConfigError(
+            f"tokens is a budget, but {missing:,} scored documents have no number of tokens: their scorer reads none. "
+            "Select by top, or score with a scorer that reads tokens, such as the default one."
+        )
+
+
+def _check_any(base: duckdb.DuckDBPyConnection, rule: Rule) -> None:
     counts = _count_kinds(base)
     if not counts.pop("", 0):
         raise InputError(_nothing(base, rule, counts))
@@ -221,14 +180,15 @@ def _write_documents(base: duckdb.DuckDBPyConnection, out: Path, record: dict[st
 
 
 def _summarize(
-    base: duckdb.DuckDBPyConnection, out: Path, record: dict[str, Any], rule: _Rule
+    base: duckdb.DuckDBPyConnection, out: Path, record: dict[str, Any], rule: Rule
 ) -> SelectSummary:
     counts = _count_kinds(base)
     num_selected = counts.pop("", 0)
-    lowest, candidates, kept_tokens, cut_tokens = base.execute(
-        """SELECT min(value) FILTER (kind IS NULL), count(rank),
+    lowest, candidates, in_band, kept_tokens, cut_tokens, band_tokens = base.execute(
+        """SELECT min(value) FILTER (kind IS NULL), count(*) FILTER (candidate), count(rank),
                   coalesce(sum(num_tokens) FILTER (kind IS NULL), 0)::BIGINT,
-                  coalesce(sum(num_tokens) FILTER (kind = 'below the cut'), 0)::BIGINT FROM ranked"""
+                  coalesce(sum(num_tokens) FILTER (candidate AND kind IS NOT NULL), 0)::BIGINT,
+                  coalesce(sum(num_tokens) FILTER (rank IS NOT NULL), 0)::BIGINT FROM ranked"""
     ).fetchall()[0]
     num_groups, num_small = base.execute(
         """SELECT count(*), count(*) FILTER (size < ?)
@@ -237,7 +197,9 @@ def _summarize(
     ).fetchall()[0]
     remarks = [_coarse(record, rule), _refused_by_gate(base, record, rule)]
     if rule.top is not None:
-        remarks.append(_off_share(rule.top, num_selected, candidates, num_groups, num_small))
+        remarks.append(_off_share(rule.top, num_selected, in_band, num_groups, num_small))
+    if rule.tokens is not None:
+        remarks.append(_off_budget(rule.tokens, kept_tokens, band_tokens))
     return SelectSummary(
         out=out,
         dropped_path=dropped_path(out),
@@ -250,8 +212,21 @@ def _summarize(
         cut_tokens=cut_tokens,
         dropped=counts,
         lowest_selected=lowest,
+        groups=_groups(base),
         remark=" ".join(remark for remark in remarks if remark),
     )
+
+
+def _groups(base: duckdb.DuckDBPyConnection) -> tuple[dict[str, Any], ...]:
+    """The largest groups, as in `SelectSummary`."""
+    names = ("group", "documents", "kept", "tokens", "kept_tokens", "cut")
+    rows = base.execute(
+        """SELECT bucket, count(*), count(*) FILTER (kind IS NULL), sum(num_tokens)::BIGINT,
+                  coalesce(sum(num_tokens) FILTER (kind IS NULL), 0)::BIGINT, min(value) FILTER (kind IS NULL)
+           FROM ranked WHERE rank IS NOT NULL GROUP BY bucket ORDER BY count(*) DESC, bucket LIMIT ?""",
+        [_GROUPS_LISTED],
+    ).fetchall()
+    return tuple(dict(zip(names, row, strict=True)) for row in rows)
 
 
 def _counts(summary: SelectSummary) -> dict[str, Any]:
@@ -276,10 +251,22 @@ def _off_share(top: float, kept: int, candidates: int, num_groups: int, num_smal
     )
 
 
-def _coarse(record: dict[str, Any], rule: _Rule) -> str:
+def _off_budget(budget: int, kept: int, available: int) -> str:
+    """What to say when the kept tokens are far from the budget."""
+    if abs(kept - budget) <= _SHARE_TOLERANCE * budget:
+        return ""
+    why = (
+        f"there are only {available:,} in the documents that may be kept"
+        if available <= budget
+        else "the next document is longer than what is left"
+    )
+    return f"kept {kept:,} tokens, asked for {budget:,}: {why}."
+
+
+def _coarse(record: dict[str, Any], rule: Rule) -> str:
     """What to say of scores that were raced for another cut than this one."""
     race = record.get("race")
-    if race is None or (rule.top, {*rule.by}, rule.column) == (race["top"], {*race["by"]}, "score"):
+    if race is None or (rule == Rule(top=race["top"], by=rule.by) and {*rule.by} == {*race["by"]}):
         return ""
     within = f" by {', '.join(race['by'])}" if race["by"] else ""
     return (
@@ -351,60 +338,10 @@ def _check_place(record: dict[str, Any], scores: Path, out: Path) -> None:
         raise InputError(f"{out} is one of the inputs that were scored; choose another name.")
 
 
-def _is_this(path: Path, scores: Path, rule: _Rule) -> bool:
+def _is_this(path: Path, scores: Path, rule: Rule) -> bool:
     """Whether the file was selected from these scores by this rule."""
     record = read_selection(path)
     return record is not None and (record.get("scores"), record.get("rule")) == (str(scores), rule.to_json())
-
-
-def _rank(base: duckdb.DuckDBPyConnection, parts: Sequence[Path], rule: _Rule) -> None:
-    """Make the table `ranked`: every row once, `kind` and `why` null where it is selected."""
-    groups = ", ".join(BUCKETS[name] for name in rule.by)
-    value = rule.value_sql()
-    base.execute(
-        "CREATE TABLE part_numbers AS SELECT unnest(?) AS name, unnest(range(?)) AS part",
-        [[str(path) for path in parts], len(parts)],
-    )
-    base.execute(
-        f"""
-        CREATE TABLE rows AS
-        SELECT part, file_row_number AS place, id, source, file, row, num_bytes, num_tokens, score, status, reason,
-               CASE WHEN status = 'ok' AND isfinite({value}) THEN {value} END AS value,
-               [{groups}]::VARCHAR[] AS bucket
-        FROM parts JOIN part_numbers ON name = filename
-        """
-    )
-    keep = "rank <= greatest(1, floor(? * size + 0.5))" if rule.top is not None else "value >= ?"
-    limit = rule.top if rule.top is not None else rule.min_score
-    base.execute(
-        f"""
-        CREATE TABLE ranked AS
-        WITH named AS (
-          SELECT *, row_number() OVER once AS nth, first_value(file || '#' || row) OVER once AS first_place
-          FROM rows WINDOW once AS {ONE_OF_ID}
-        ), candidates AS (
-          SELECT *, nth = 1 AND value IS NOT NULL AS candidate FROM named
-        ), placed AS (
-          SELECT *, row_number() OVER (PARTITION BY bucket, candidate ORDER BY value DESC, id) AS rank,
-                 count(*) OVER (PARTITION BY bucket, candidate) AS size
-          FROM candidates
-        ), judged AS (
-          SELECT *, CASE WHEN nth > 1 THEN 'duplicate id'
-                         WHEN status <> 'ok' THEN status
-                         WHEN value IS NULL THEN 'no value'
-                         WHEN NOT {keep} THEN 'below the cut' END AS kind
-          FROM placed
-        )
-        SELECT part, place, id, source, file, row, num_bytes, num_tokens, score, value, status, bucket, kind,
-               CASE WHEN candidate THEN rank END AS rank,
-               CASE kind WHEN 'duplicate id' THEN 'duplicate id of ' || first_place
-                         WHEN 'no value' THEN 'no value in the column selected by'
-                         WHEN 'below the cut' THEN format('rank {{}} of {{}} in its group', rank, size)
-                         ELSE reason END AS why
-        FROM judged
-        """,
-        [limit],
-    )
 
 
 def _count_kinds(base: duckdb.DuckDBPyConnection) -> dict[str, int]:
@@ -413,13 +350,22 @@ def _count_kinds(base: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return dict(base.execute(query).fetchall())
 
 
-def _nothing(base: duckdb.DuckDBPyConnection, rule: _Rule, dropped: dict[str, int]) -> str:
+def _nothing(base: duckdb.DuckDBPyConnection, rule: Rule, dropped: dict[str, int]) -> str:
     """Why nothing is selected, with what would be."""
     counted = ", ".join(f"{count} {kind}" for kind, count in dropped.items()) or "there are no rows"
     best = base.execute("SELECT max(value) FROM ranked").fetchall()[0][0]
     if best is None:
         return f"nothing is selected: no document has a value in column {rule.column!r} ({counted})."
-    return f"nothing is selected: min_score is {rule.min_score}, the best document has {best:g} ({counted})."
+    if rule.min_score is not None and best < rule.min_score:
+        return (
+            f"nothing is selected: min_score is {rule.min_score}, the best document has {best:g} ({counted})."
+        )
+    if rule.tokens is not None and base.execute("SELECT count(rank) FROM ranked").fetchall()[0][0]:
+        least = base.execute("SELECT num_tokens FROM ranked WHERE rank = 1 ORDER BY num_tokens").fetchall()[
+            0
+        ][0]
+        return f"nothing is selected: tokens is {rule.tokens:,}, and the best document has {least:,} ({counted})."
+    return f"nothing is selected: no document fits {rule.to_json()} ({counted})."
 
 
 def _selected_rows(base: duckdb.DuckDBPyConnection, record: dict[str, Any]) -> Iterator[dict[str, Any]]:

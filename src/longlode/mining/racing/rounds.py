@@ -27,7 +27,7 @@ from longlode.mining.engine.work import score_fields
 from longlode.mining.engine.workers import Task, WorkerSpec
 from longlode.mining.racing.standings import RaceRule, Standings, Window
 from longlode.mining.scorers.pair_mean import PairMeanScorer
-from longlode.mining.select import BUCKETS, ONE_OF_ID
+from longlode.mining.selection_rule import BUCKETS, ONE_OF_ID
 
 ROUNDS_FOLDER = "rounds"
 _DOCUMENT_COLUMNS = ["id", "source", "num_bytes", "num_tokens", "num_segments"]

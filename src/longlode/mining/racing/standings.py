@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from longlode.core.errors import ConfigError
-from longlode.mining.select import check_groups
+from longlode.mining.selection_rule import check_groups
 
 FIRST_PAIRS = 32
 CONFIDENCE = 1.5
