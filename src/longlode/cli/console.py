@@ -141,7 +141,9 @@ def _shows(character: str, whole: bool) -> bool:
 
 def stdout() -> Console:
     """The console for results. Made anew each time, so that redirected streams are respected."""
-    return PlainConsole(stderr=False)
+    console = PlainConsole(stderr=False)
+    console.quiet = not _shown.results
+    return console
 
 
 def stderr() -> Console:
@@ -151,8 +153,7 @@ def stderr() -> Console:
 
 def say(text: str) -> None:
     """Print one line of result; rich markup in `text` counts, so escape what came from outside."""
-    if _shown.results:
-        stdout().print(text, soft_wrap=True)
+    stdout().print(text, soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -168,8 +169,6 @@ def complain(text: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table of results: figures flush right, the rest flush left."""
-    if not _shown.results:
-        return
     grid = Table(
         title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD
     )
