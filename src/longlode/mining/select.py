@@ -275,7 +275,7 @@ def _coarse(record: dict[str, Any], rule: Rule) -> str:
     )
 
 
-def _refused_by_gate(base: duckdb.DuckDBPyConnection, record: dict[str, Any], rule: _Rule) -> str:
+def _refused_by_gate(base: duckdb.DuckDBPyConnection, record: dict[str, Any], rule: Rule) -> str:
     """What to say where the share reaches down to documents that the profile does not take for one text."""
     if "gate" not in record.get("extras", {}) or rule.column != "score":
         return ""
