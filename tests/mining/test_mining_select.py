@@ -14,6 +14,7 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.core.records import read_json, read_jsonl, write_jsonl
 from longlode.corpus import Document, read
 from longlode.mining import ScoreSettings, make_scorer, score, select
+from longlode.mining.engine.parts import read_info, write_part
 from longlode.mining.selection_files import check_selection, dropped_path, read_selection
 
 select_module = sys.modules[select.__module__]
@@ -460,6 +461,9 @@ def test_a_budget_that_holds_no_document_is_refused(scored, tmp_path):
 def test_a_budget_needs_numbers_of_tokens(tmp_path):
     write_jsonl(tmp_path / "in.jsonl", [{"id": "a", "text": random_text("a", 40)}])
     score(tmp_path / "in.jsonl", tmp_path / "scores", scorer=make_scorer("gzip"), settings=SETTINGS)
+    (part,) = (tmp_path / "scores/parts").iterdir()
+    rows = [row | {"num_tokens": None} for row in pq.read_table(part).to_pylist()]
+    write_part(part, rows, read_info(part), keep_pairs=False)  # as parts of scorers without tokens were
     with pytest.raises(ConfigError, match="no number of tokens"):
         select(tmp_path / "scores", tmp_path / "best.jsonl", tokens=100)
 
