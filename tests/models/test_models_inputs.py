@@ -1,10 +1,13 @@
 """Padding anywhere, conversations in padded batches, positions, packed rows: each exact, or refused."""
 
+import itertools
+
 import pytest
 import torch
 from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
 
 from longlode.core.errors import ConfigError
+from longlode.mixers import MIXERS
 from longlode.models import LonglodeCache, LonglodeConfig, LonglodeForCausalLM
 
 STACKS = ["DD", "GD", "DS", "DA", "SA", "LC", "MD"]
@@ -181,7 +184,6 @@ def test_positions_that_are_neither_are_refused():
         ("has shape", x, {"position_ids": torch.arange(5)}),
         ("cu_seqlens says", x[:1], {"position_ids": anew, "cu_seqlens": torch.tensor([0, 2, 6])}),
         ("cu_seqlens says", x[:1], {"position_ids": torch.arange(6), "cu_seqlens": torch.tensor([0, 2, 6])}),
-        ("do not go together", x[:1], {"position_ids": anew, "use_cache": True}),
     ):
         with pytest.raises(ConfigError, match=said):
             model(text, **given)
@@ -203,3 +205,72 @@ def test_trainer_on_packed_batches(flash, tmp_path):
     assert loss == pytest.approx(total / sum(x.shape[1] - 1 for x in texts), rel=1e-5)
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < loss
+
+
+def of_mixer(name):
+    """A model of two layers of one mixer; None where it cannot pack."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "hidden_size": 24, "num_heads": 4, "num_kv_heads": 2, "window": 5}
+    config = LonglodeConfig(**sizes, layers=[name, name], intermediate_size=48, initializer_range=0.3)
+    model = LonglodeForCausalLM(config).double().eval()
+    return model if all(block.attn.traits.packs for block in model.model.layers) else None
+
+
+def read_alone(model, pieces):
+    """Logits of a document's pieces, read one after the other with a cache of its own."""
+    cache = LonglodeCache(2)
+    return [model(piece, past_key_values=cache).logits for piece in pieces]
+
+
+@pytest.mark.parametrize("name", MIXERS.names())
+def test_packed_documents_go_on_from_a_cache_of_a_row_each(name):
+    model = of_mixer(name)
+    if model is None:
+        pytest.skip(f"{name} does not pack")
+    # Three documents, of which each piece adds some tokens; one is shorter than any window, one ends with a block.
+    lengths = [[4, 1, 8], [1, 6, 2], [3, 2, 1]]
+    texts = [[tokens(1, n, seed=10 * i + d) for d, n in enumerate(row)] for i, row in enumerate(lengths)]
+    alone = [read_alone(model, [text[d] for text in texts] + [tokens(1, 2, seed=99)]) for d in range(3)]
+    cache = None
+    for i, (row, text) in enumerate(zip(lengths, texts, strict=True)):
+        offsets = torch.tensor([0, *itertools.accumulate(row)], dtype=torch.int32)
+        out = model(torch.cat(text, 1), cu_seqlens=offsets, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        for d, part in enumerate(out.logits.split(row, dim=1)):
+            torch.testing.assert_close(part, alone[d][i], **EXACT)
+    assert (~cache.mask).sum(1).tolist() == [cache.num_positions - sum(x) for x in zip(*lengths, strict=True)]
+    # From here on one document per row.
+    then = model(tokens(1, 2, seed=99).expand(3, -1), past_key_values=cache).logits
+    torch.testing.assert_close(then, torch.cat([logits[-1] for logits in alone]), **EXACT)
+
+
+def test_packed_documents_go_on_after_rows_and_the_other_way_round():
+    model, x = tiny("DA"), tokens(2, 6)
+    rows = model(x, attention_mask=torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]]), use_cache=True)
+    more, offsets = tokens(1, 5, seed=8), torch.tensor([0, 3, 5])
+    packed = model(more, cu_seqlens=offsets, past_key_values=rows.past_key_values).logits
+    for d, text in enumerate((x[:1], x[1:, 2:])):
+        piece = more[:, offsets[d] : offsets[d + 1]]
+        want = model(torch.cat((text, piece), 1)).logits[:, text.shape[1] :]
+        torch.testing.assert_close(packed[:, offsets[d] : offsets[d + 1]], want, **EXACT)
+    numbers = torch.tensor([[0, 0, 0, 1, 1]])
+    by_numbers = model(x, attention_mask=torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]]), use_cache=True)
+    by_numbers = model(more, seq_idx=numbers, past_key_values=by_numbers.past_key_values).logits
+    assert torch.equal(by_numbers, packed)
+
+
+def test_a_cache_that_does_not_fit_packed_documents_is_refused():
+    model, x = tiny("DD"), tokens(1, 6)
+    cache = model(x, use_cache=True).past_key_values
+    offsets = torch.tensor([0, 2, 6])
+    with pytest.raises(ConfigError, match=r"1 rows and the input 2"):
+        model(x, cu_seqlens=offsets, past_key_values=cache)
+    with pytest.raises(ConfigError, match="position_ids"):
+        model(x, position_ids=torch.tensor([[0, 1, 0, 1, 2, 3]]), past_key_values=cache)
+    recording = LonglodeCache(2)
+    recording.activate_past_recording()
+    with pytest.raises(ConfigError, match="records"):
+        model(x, cu_seqlens=offsets, past_key_values=recording)
+    model.train().gradient_checkpointing_enable()
+    with pytest.raises(ConfigError, match="gradient checkpointing"):
+        model(x, cu_seqlens=offsets, past_key_values=LonglodeCache(2))

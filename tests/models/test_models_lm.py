@@ -238,7 +238,12 @@ def test_contradictory_inputs_are_refused():
     for said, inputs in {
         "exactly one": {},
         "batch of 2 rows": {"input_ids": x, "cu_seqlens": offsets},
-        "do not go together": {"input_ids": x[:1], "cu_seqlens": offsets, "use_cache": True},
+        "output_attentions": {
+            "input_ids": x[:1],
+            "cu_seqlens": offsets,
+            "use_cache": True,
+            "output_attentions": True,
+        },
         "attention_mask has shape": {"input_ids": x, "attention_mask": torch.ones(2, 5)},
         "has 3 layers and the model 2": {"input_ids": x, "past_key_values": LonglodeCache(3)},
     }.items():

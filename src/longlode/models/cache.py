@@ -90,6 +90,15 @@ class LonglodeCache(Cache):
             self.mask = torch.cat((before, mask), dim=1)
         self.num_positions += num_tokens
 
+    def count_documents(self, cu_seqlens: Tensor) -> None:
+        """Note that the documents of a packed row have been read, `[N + 1]` offsets; row n goes on with document n.
+
+        They count as rows that are padded at the right to the longest of them.
+        """
+        lengths = cu_seqlens.long().diff()
+        mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+        self.count(mask.shape[1], None if mask.all() else mask)
+
     def num_padding(self, num_rows: int) -> Tensor:
         """Positions of each row that were padding, `[num_rows]` int64."""
         return torch.zeros(num_rows, dtype=torch.int64) if self.mask is None else (~self.mask).sum(1)
@@ -219,3 +228,28 @@ class LonglodeCache(Cache):
             self.layers = [LayerMemory(state) for state in self.rewind.go_back(self.num_positions)]
             self.mask = None if self.mask is None else self.mask[:, : self.num_positions]
         self.rewind.forget()
+
+
+def checked_cache(cache: Any, num_layers: int) -> LonglodeCache | None:
+    """The cache that a caller gave to a model of `num_layers`. Raises ConfigError unless it fits, or is None."""
+    if cache is None:
+        return None
+    if not isinstance(cache, LonglodeCache):
+        raise ConfigError(
+            f"past_key_values is a {type(cache).__name__}; a longlode model needs a LonglodeCache "
+            "(longlode.models.LonglodeCache(config.num_hidden_layers), or leave it out)."
+        )
+    if len(cache.layers) != num_layers:
+        raise ConfigError(
+            f"The cache has {len(cache.layers)} layers and the model {num_layers}; use one of this model."
+        )
+    return cache
+
+
+def check_rows(cache: LonglodeCache | None, num_states: int) -> None:
+    """Raises: ConfigError unless the cache has a row for each row of the input, or each document of a packed one."""
+    if cache is not None and cache.batch_size not in (-1, num_states):
+        raise ConfigError(
+            f"The cache has {cache.batch_size} rows and the input {num_states} (documents, if packed); choose or "
+            "repeat rows with cache.select or cache.batch_repeat_interleave."
+        )

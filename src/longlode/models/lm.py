@@ -32,7 +32,7 @@ from longlode.core.errors import ConfigError
 from longlode.mixers import Mixer, RMSNorm, SequenceContext
 from longlode.mixers.short_conv import ShortConv
 from longlode.models.block import LonglodeBlock, SideOutputs
-from longlode.models.cache import LonglodeCache
+from longlode.models.cache import LonglodeCache, check_rows, checked_cache
 from longlode.models.card import write_card
 from longlode.models.config import LonglodeConfig
 from longlode.models.inputs import (
@@ -86,6 +86,20 @@ class _Reading:
     prefix_lengths: Tensor | None = None
     keeps_streams: bool = False
     wants_weights: bool = False
+
+    def check(self) -> None:
+        """Refuse what packed documents with a cache cannot do. Raises ConfigError."""
+        if self.cache is None or self.cu_seqlens is None:
+            return
+        if self.wants_weights:
+            raise ConfigError(
+                "output_attentions was asked of packed documents with a cache; leave out one of the three."
+            )
+        if self.cache.rewind.recording:
+            raise ConfigError(
+                "The cache records, to be cut back, and was given packed documents; read them with another cache, or "
+                "one per row."
+            )
 
 
 class LonglodePreTrainedModel(PreTrainedModel):
@@ -160,8 +174,9 @@ class LonglodeModel(LonglodePreTrainedModel):
           input_ids: int64 `[B, T]`; or else inputs_embeds `[B, T, D]`.
           attention_mask: `[B, T]`, or `[B, past + T]` as `generate` passes it; 0 at padding, which may stand
             anywhere in a row.
-          past_key_values: a LonglodeCache, renewed in place; `cache`, its name since transformers 5.24, will do.
-          use_cache: make a cache and return it (default: the config's use_cache, never while training).
+          past_key_values: a LonglodeCache, renewed in place; `cache`, its name since transformers 5.24, will do. Packed
+            documents have a row of it each.
+          use_cache: make a cache and return it (default: the config's use_cache, never while training or packed).
           output_hidden_states: also return the residual stream before each block and the final hidden states.
           cu_seqlens: `[N + 1]` offsets of documents packed in one row (B = 1); nothing passes between them.
           position_ids: `[B, T]`; the model counts itself, these may only agree, or start anew in one row,
@@ -178,12 +193,8 @@ class LonglodeModel(LonglodePreTrainedModel):
         hidden_states = self._embedded(input_ids, inputs_embeds)
         shape = hidden_states.shape[:2]
         self._refuse_symbolic_length(shape[1])
-        cache = self._cache(given_cache(past_key_values, options), shape[0])
-        mask = piece_mask(attention_mask, shape, cache)
-        given = read.get("cu_seq_lens_q") if cu_seqlens is None else cu_seqlens
-        cu_seqlens = packed_documents(
-            read.get("position_ids"), given, mask, shape, cache, read.get("seq_idx")
-        )
+        cache = self._cache(given_cache(past_key_values, options))
+        mask, cu_seqlens = _mask_and_documents(shape, attention_mask, cu_seqlens, read, cache)
         reading = _Reading(
             sides=SideOutputs(),
             cu_seqlens=cu_seqlens,
@@ -192,6 +203,7 @@ class LonglodeModel(LonglodePreTrainedModel):
             keeps_streams=self._asks("output_hidden_states", output_hidden_states),
             wants_weights=self._asks("output_attentions", read.get("output_attentions")),
         )
+        reading.check()
         streams = self._read(Part(hidden_states, mask, input_ids), reading)
         sides = reading.sides
         return LonglodeOutput(
@@ -220,7 +232,10 @@ class LonglodeModel(LonglodePreTrainedModel):
         for part in [piece] if whole else cache.parts(piece):
             cache.note(part)
             pieces.append(self._run_blocks(part, reading))
-            cache.count(part.inputs.shape[1], part.mask)
+            if reading.cu_seqlens is None:
+                cache.count(part.inputs.shape[1], part.mask)
+            else:
+                cache.count_documents(reading.cu_seqlens)
         return pieces[0] if len(pieces) == 1 else [torch.cat(s, dim=1) for s in zip(*pieces, strict=True)]
 
     def _run_blocks(self, part: Part, reading: "_Reading") -> list[Tensor]:
@@ -259,26 +274,20 @@ class LonglodeModel(LonglodePreTrainedModel):
     def _asks(self, name: str, given: bool | None) -> bool:
         return bool(getattr(self.config, name) if given is None else given)
 
-    def _cache(self, cache: Any, num_rows: int) -> LonglodeCache | None:
+    def _cache(self, cache: Any) -> LonglodeCache | None:
         """The given cache, checked."""
         if cache is not None and self._checkpoints:
             raise ConfigError(
                 "A cache was given while gradient checkpointing is on, which reads twice; leave it out."
             )
-        return _checked_cache(cache, len(self.layers), num_rows)
+        return checked_cache(cache, len(self.layers))
 
     def _cache_to_fill(
         self, cache: LonglodeCache | None, use_cache: bool | None, cu_seqlens: Tensor | None
     ) -> LonglodeCache | None:
-        """The given cache, or a new one where one is asked for."""
-        if cu_seqlens is not None:
-            if use_cache or cache is not None:
-                raise ConfigError(
-                    "A cache and cu_seqlens do not go together; read packed documents with use_cache=False."
-                )
-            return None
+        """The given cache, or a new one where one is asked for (of packed documents never by default)."""
         if use_cache is None:
-            use_cache = self.config.use_cache and not self.training
+            use_cache = self.config.use_cache and not self.training and cu_seqlens is None
         return (
             LonglodeCache(len(self.layers))
             if cache is None and use_cache and not self._checkpoints
@@ -429,6 +438,24 @@ def _shift(labels: Tensor, cu_seqlens: Tensor | None) -> Tensor:
     return shifted
 
 
+def _mask_and_documents(
+    shape: torch.Size,
+    attention_mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    read: dict[str, Any],
+    cache: LonglodeCache | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Padding mask `[B, T]` and offsets `[N + 1]` of a piece, each None where there is none, checked with the cache."""
+    given, numbers = read.get("cu_seq_lens_q") if cu_seqlens is None else cu_seqlens, read.get("seq_idx")
+    if given is None and numbers is None:
+        # Else a row may turn out to be packed, and the number of states is known only below.
+        check_rows(cache, shape[0])
+    mask = piece_mask(attention_mask, shape, cache)
+    found = packed_documents(read.get("position_ids"), given, mask, shape, cache, numbers)
+    check_rows(cache, shape[0] if found is None else len(found) - 1)
+    return mask, found
+
+
 def _left_of_prefix(prefix_lengths: Tensor | None, cache: LonglodeCache | None) -> Tensor | None:
     """How much of each row's prefix is still to be read; None when nothing is."""
     if prefix_lengths is None or cache is None or not cache.num_positions:
@@ -440,26 +467,6 @@ def _left_of_prefix(prefix_lengths: Tensor | None, cache: LonglodeCache | None) 
             "must be read in one piece. Read it anew, or leave prefix_lengths out."
         )
     return None
-
-
-def _checked_cache(cache: Any, num_layers: int, num_rows: int) -> LonglodeCache | None:
-    if cache is None:
-        return None
-    if not isinstance(cache, LonglodeCache):
-        raise ConfigError(
-            f"past_key_values is a {type(cache).__name__}; a longlode model needs a LonglodeCache "
-            "(longlode.models.LonglodeCache(config.num_hidden_layers), or leave it out)."
-        )
-    if len(cache.layers) != num_layers:
-        raise ConfigError(
-            f"The cache has {len(cache.layers)} layers and the model {num_layers}; use one of this model."
-        )
-    if cache.batch_size not in (-1, num_rows):
-        raise ConfigError(
-            f"The cache has {cache.batch_size} rows and the input {num_rows}; choose or repeat rows with "
-            "cache.select or cache.batch_repeat_interleave."
-        )
-    return cache
 
 
 def register() -> None:
