@@ -16,17 +16,17 @@ _SELF = -5e4
 
 
 class Buckets(NamedTuple):
-    """The newest keys and values of each bucket `[N, H, buckets, w - 1, K]`, newest last, and how many they are."""
+    """The newest keys and values of each bucket `[N, H, buckets, kept, K]`, newest last, and how many they are."""
 
     k: Tensor
     v: Tensor
     size: Tensor
 
     @classmethod
-    def empty(cls, k: Tensor, num_buckets: int, capacity: int) -> "Buckets":
-        """Buckets for keys like k `[N, T, H, K]`, of which a query sees `capacity`."""
+    def empty(cls, k: Tensor, num_buckets: int, kept: int) -> "Buckets":
+        """Buckets for keys like k `[N, T, H, K]`, with room for `kept` in each."""
         N, _, H, K = k.shape
-        room = k.new_zeros(N, H, num_buckets, capacity - 1, K)
+        room = k.new_zeros(N, H, num_buckets, kept, K)
         return cls(room, room, torch.zeros(N, H, num_buckets, dtype=torch.int64, device=k.device))
 
 
@@ -44,8 +44,8 @@ def bucket_attention(
     """o_t = sum_j softmax_j(q_t . k_j / sqrt(K)) v_j over the last w keys in the bucket of q_t, up to t itself.
 
     Args: q, k, v `[N, T, H, K]`; q_bucket, k_bucket int64 `[N, T, H]`; real bool `[N, T]`, False at padding, which
-      stands last; before: what earlier pieces left, whose size says w. shared: queries are keys, and a token reads
-      itself only if its bucket has nothing else.
+      stands last; before: what earlier pieces left, with room for w keys. shared: queries are keys, so that a token's
+      own is always in its bucket; room for w - 1 is enough, and a token reads itself only if there is nothing else.
     Returns: o `[N, T, H, K]`, 0 where a bucket is empty, and the buckets after the piece. Cost: O(T w K) time.
     """
     N, T, H, K = q.shape
@@ -66,12 +66,13 @@ def bucket_attention(
     time = torch.arange(J - T, J, device=q.device)
     asked = q_bucket.transpose(1, 2)
     last = torch.searchsorted(rank, asked.contiguous() * J + time, right=True)
-    index = last[..., None] - torch.arange(kept + 1, 0, -1, device=q.device)
+    width = kept + shared
+    index = last[..., None] - torch.arange(width, 0, -1, device=q.device)
     inside = index.clamp(min=0)
     seen = (index >= 0) & (bucket.gather(2, inside.flatten(2)).view_as(index) == asked[..., None])
     near_k, near_v = (
         u.gather(2, inside.flatten(2)[..., None].expand(N, H, inside[0, 0].numel(), K)).view(
-            N, H, T, kept + 1, K
+            N, H, T, width, K
         )
         for u in (keys, values)
     )

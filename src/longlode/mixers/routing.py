@@ -128,7 +128,7 @@ class Routing(Mixer):
         if before:
             kept = Buckets(before["cluster_k"], before["cluster_v"], before["cluster_size"])
         else:
-            kept = Buckets.empty(k, self.config.num_clusters, self.config.capacity)
+            kept = Buckets.empty(k, self.config.num_clusters, self.config.capacity - 1)
         o, kept = bucket_attention(turned, turned, v, cluster, cluster, rows.real, kept, shared=True)
         after = {"cluster_k": kept.k, "cluster_v": kept.v, "cluster_size": kept.size}
         return o, {**after, "position": start + rows.lengths}
