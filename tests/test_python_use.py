@@ -106,8 +106,8 @@ def test_results_read_back_as_tables(texts, tmp_path):
 def test_generate_and_explain_from_python(texts, tmp_path):
     document = tmp_path / "one.txt"
     document.write_text(texts[0], encoding="utf-8")
-    found = longlode.explain(str(document), segments=4)
-    assert found["score"] is not None
+    found = longlode.explain(str(document), model="starter", segments=4)
+    assert found["explanation"]["score"] is not None
     assert len(found["pairs"]) == 5
     written = longlode.generate("starter", "import ", max_new_tokens=4, save_state=str(tmp_path / "a.state"))
     assert written.num_new <= 4

@@ -10,6 +10,7 @@ from longlode.api.announced_words import token_texts
 from longlode.api.dependency_maps import NUM_SHOWN, map_ends
 from longlode.api.scoring import load_reader
 from longlode.cli import app
+from longlode.core.records import read_json
 from longlode.corpus import write_documents
 
 SEGMENT = 32
@@ -33,7 +34,17 @@ def as_json(model_folder):
     """Run `longlode explain ARGS --json`; gives what it printed, which must be JSON and nothing else."""
 
     def _run(*arguments):
-        options = ("--model", model_folder, "--segment", SEGMENT, "--segments", 6, "--json")
+        options = (
+            "--scorer",
+            "coherence",
+            "--model",
+            model_folder,
+            "--segment",
+            SEGMENT,
+            "--segments",
+            6,
+            "--json",
+        )
         result = CliRunner().invoke(app, ["explain", *map(str, (*arguments, *options))])
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
@@ -133,7 +144,7 @@ def test_start_moves_the_pairs(as_json, records):
 
 def test_on_a_terminal(run, records, model_folder):
     options = ("--model", model_folder, "--segment", SEGMENT, "--segments", 6, "--top", 3)
-    shown = run("explain", records, "--id", "named", *options)
+    shown = run("explain", records, "--id", "named", "--scorer", "coherence", *options)
     for words in (
         "coherence score",
         "rare words link both sides",
@@ -149,7 +160,7 @@ def test_on_a_terminal(run, records, model_folder):
 
 def test_a_short_document_says_why_it_has_no_score(run, corpus, tmp_path, model_folder):
     (tmp_path / "short.txt").write_text("def main(): \x1b[31m pass")
-    options = ("--model", model_folder, "--segment", SEGMENT)
+    options = ("--scorer", "coherence", "--model", model_folder, "--segment", SEGMENT)
     shown = run("explain", tmp_path / "short.txt", *options)
     assert "the coherence score and its words need 256 (8 segments)" in shown
     assert "No pair of segments" in shown
@@ -181,6 +192,60 @@ def test_what_cannot_be_explained_is_refused(run, records, tmp_path, model_folde
     if "--model" not in given:
         given += ["--model", str(model_folder)]
     assert expected in run("explain", *given, status=2)
+
+
+def test_the_profile_is_what_is_explained_unless_told_otherwise(run, records):
+    shown = run("explain", records, "--id", "named", "--top", 20)
+    for words in (
+        "profile score",
+        "one text in its order",
+        "most likely else",
+        "beside usual text",
+        "Weakest boundary",
+        "What context adds, nats per token",
+        "4k to 8k",
+        "What carries the far gain",
+        "again at",
+    ):
+        assert words in shown
+    assert "Strongest pairs" not in shown
+
+
+def test_a_model_adds_pairs_to_the_profile(run, records, model_folder):
+    result = CliRunner().invoke(
+        app,
+        [
+            *("explain", str(records), "--id", "named", "--model", str(model_folder)),
+            *("--segment", str(SEGMENT), "--segments", "4", "--json"),
+        ],
+    )
+    found = json.loads(result.stdout)
+    assert found["explanation"]["kind"] == "profile"
+    assert len(found["pairs"]) == 5
+    assert found["segments_read"] == [0, 4]
+
+
+def test_the_explanation_of_a_run_is_that_of_the_command(run, records, tmp_path):
+    run("score", records, "-o", tmp_path / "scores")
+    result = CliRunner().invoke(app, ["explain", str(records), "--row", "1", "--json"])
+    (entry,) = (one for one in read_json(tmp_path / "scores" / "explain.json") if one["id"] == "named")
+    assert entry["label"] in ("best", "worst")
+    assert entry["explanation"] == json.loads(result.stdout)["explanation"]
+    assert entry["score"] == entry["explanation"]["score"]
+    run("score", records, "-o", tmp_path / "none", "--no-explain")
+    assert not (tmp_path / "none" / "explain.json").exists()
+
+
+def test_a_short_document_has_no_profile_and_says_so(run, tmp_path):
+    (tmp_path / "short.txt").write_text("def main(): \x1b[31m pass")
+    shown = run("explain", tmp_path / "short.txt")
+    assert "none: fewer than 500 words" in shown
+    assert "\x1b[31m" not in shown
+
+
+def test_a_scorer_that_cannot_be_explained_is_refused(run, records):
+    shown = run("explain", records, "--row", 0, "--scorer", "gzip", status=2)
+    assert "'gzip' does not explain its score" in shown
 
 
 def test_a_folder_and_an_id(as_json, corpus):

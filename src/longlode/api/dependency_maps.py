@@ -1,5 +1,6 @@
 """The dependency map of a few documents: which segment makes which later segment less surprising?"""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from longlode.core.errors import InputError
 from longlode.core.records import read_record
 
 if TYPE_CHECKING:
-    from longlode.mining import ScoreSettings
+    from longlode.mining import Scorer, ScoreSettings
     from longlode.readers.lm import LMReader
     from longlode.readers.tokens import TokenReader
 
@@ -55,6 +56,30 @@ def map_ends(
       of the order contrast, as `order_words`; whatever scorer made `score`, over the whole document. pairs and
       strongest are empty without a model.
     """
+    return [
+        _map(row, label, text, tokens, model, settings.segment, max_segments)
+        for row, label, text in _ends(out, settings.text_field)
+    ]
+
+
+def explain_ends(out: Path, scorer: "Scorer", text_field: str) -> list[dict[str, Any]]:
+    """What made the scores of the best and the worst documents of a scores folder, by a scorer that needs no reader.
+
+    Returns: [{id, file, row, score, label, explanation}], explanation as of `Scorer.explain`; [] for a scorer that
+      has none.
+    """
+    found = []
+    for row, label, text in _ends(out, text_field):
+        told = scorer.explain(text, NUM_SHOWN)
+        if told is None:
+            return []
+        place = {name: row[name] for name in ("id", "file", "row", "score")}
+        found.append({**place, "label": label, "explanation": told})
+    return found
+
+
+def _ends(out: Path, text_field: str) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """The best and the worst documents: row of the scores, "best" or "worst", text."""
     best = score_rows(out, order="best", limit=NUM_EXPLAINED)
     taken = {(row["file"], row["row"]) for row in best}
     worst = [
@@ -64,11 +89,8 @@ def map_ends(
     ][:NUM_EXPLAINED]
     units = {entry["part"]: entry["unit"] for entry in read_record(out, "scores")["parts"]}
     labelled = [*((row, "best") for row in best), *((row, "worst") for row in worst)]
-    maps = []
     for row, label in labelled:
-        text = _text(row, units[Path(row["part"]).name], settings.text_field)
-        maps.append(_map(row, label, text, tokens, model, settings.segment, max_segments))
-    return maps
+        yield row, label, _text(row, units[Path(row["part"]).name], text_field)
 
 
 def _map(

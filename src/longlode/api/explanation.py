@@ -1,4 +1,4 @@
-"""Why a document scores as it does, as plain data: factors, the weakest seam, announced words, strongest pairs."""
+"""Why a document scores as it does, as plain data: what the scorer tells of it, and the strongest pairs of segments."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,12 @@ from longlode.api.dependency_maps import read_pairs, strongest_pairs
 from longlode.api.pick_document import pick_document
 from longlode.api.scoring import load_reader
 from longlode.api.watch import SILENT, Watch
+from longlode.core.defaults import SCORER
 from longlode.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from longlode.corpus import Document
+    from longlode.mining import Scorer
     from longlode.mining.coherence.features import Seam
     from longlode.readers.lm import LMReader
 
@@ -28,7 +30,8 @@ def explain(
     row: int | None = None,
     document_id: str | None = None,
     top: int = 5,
-    model: str = "starter",
+    scorer: "str | Scorer" = SCORER,
+    model: str | None = None,
     segment: int = 128,
     start: int = 0,
     segments: int = NUM_SEGMENTS,
@@ -38,43 +41,78 @@ def explain(
     """Explain the score of one document, as `longlode explain` does.
 
     Args: document, a file, or an input of several documents of which `row` (from 0) or `document_id` names one; top,
-      words and pairs to give; model, reads the pairs; segment, tokens per segment; start, segments, those read in
-      pairs; text_field, of records; watch, hears of notes.
-    Returns: as `explain_document`.
-    Raises: ConfigError for a row and an id; InputError when there is no such document.
+      words and pairs to give; scorer, "profile", "coherence" or one that explains itself; model, reads pairs of
+      segments, None for none (the starter, for "coherence"); segment, tokens per segment; start, segments, those read
+      in pairs; text_field, of records; watch, hears of notes.
+    Returns: id, source, file, row; of "coherence" as `explain_document`, else `explanation`, what the scorer tells
+      (`mining.profile_explanation` has its keys), and with a model what `explain_pairs` gives.
+    Raises: ConfigError for a row and an id, and for a scorer that tells nothing; InputError when there is no such
+      document.
     """
     if row is not None and document_id is not None:
         raise ConfigError("explain got --row and --id; expected one of them.")
     picked = pick_document(os.fspath(document), row=row, document_id=document_id, text_field=text_field)
-    reader, _ = load_reader(model, segment, watch=watch)
+    from longlode.mining import make_scorer
+
+    chosen = make_scorer(scorer) if isinstance(scorer, str) else scorer
+    by_coherence = chosen.name == "coherence"
+    told = None if by_coherence else chosen.explain(picked.text, top)
+    if told is None and not by_coherence:
+        raise ConfigError(
+            f"the scorer {chosen.name!r} does not explain its score; expected profile or coherence, or --model beside "
+            "either, which reads pairs of segments."
+        )
+    found = _place(picked) | ({} if told is None else {"explanation": told})
+    if model is None and not by_coherence:
+        return found
+    reader, _ = load_reader(model or "starter", segment, watch=watch)
     watch.note(f"reading up to {segments * (segments - 1) // 2:,} pairs of segments")
-    return explain_document(picked, reader, start=start, num_segments=segments, top=top)
+    if by_coherence:
+        return explain_document(picked, reader, start=start, num_segments=segments, top=top)
+    return found | explain_pairs(picked.text, reader, start=start, num_segments=segments, top=top)
+
+
+def _place(document: "Document") -> dict[str, Any]:
+    return {name: getattr(document, name) for name in ("id", "source", "file", "row")}
 
 
 def explain_document(
     document: "Document", reader: "LMReader", *, start: int, num_segments: int, top: int
 ) -> dict[str, Any]:
-    """Everything that `longlode explain` shows, JSON-able.
+    """What `longlode explain --scorer coherence` shows, JSON-able.
 
     Args: start, the first segment to read in pairs; num_segments, how many from there; top, how many words and
       how many pairs to give.
-    Returns: id, source, file, row, num_tokens, num_segments, segment (tokens), reader; what `coherence_parts` and
-      `order_words` give; `pairs`, strongest first; segments_read [first, stop) of the pairs.
+    Returns: id, source, file, row; what `coherence_parts`, `order_words` and `explain_pairs` give.
+    """
+    tokens = np.asarray(reader.encode([document.text])[0], dtype=np.int64)
+    return {
+        **_place(document),
+        **coherence_parts(document.text, tokens, reader.segment),
+        **order_words(tokens, reader.tokenizer, reader.segment, top),
+        **explain_pairs(document.text, reader, start=start, num_segments=num_segments, top=top),
+    }
+
+
+def explain_pairs(
+    text: str, reader: "LMReader", *, start: int, num_segments: int, top: int
+) -> dict[str, Any]:
+    """The pairs of segments of a text that help most, JSON-able.
+
+    Args: as of `explain_document`.
+    Returns: num_tokens, num_segments, segment (tokens), reader; `pairs`, strongest first; segments_read [first, stop).
     """
     from longlode.mining.segments import split_segments
 
-    tokens = np.asarray(reader.encode([document.text])[0], dtype=np.int64)
+    tokens = np.asarray(reader.encode([text])[0], dtype=np.int64)
     segments = split_segments(tokens, reader.segment)
     start = min(start, max(0, len(segments) - 2))
     chosen = segments[start : start + num_segments]
-    place = {name: getattr(document, name) for name in ("id", "source", "file", "row")}
-    sizes = {"num_tokens": len(tokens), "num_segments": len(segments), "segment": reader.segment}
     return {
-        **place,
-        **sizes,
+        "num_tokens": len(tokens),
+        "num_segments": len(segments),
+        "segment": reader.segment,
         "reader": reader.fingerprint,
-        **coherence_parts(document.text, tokens, reader.segment),
-        **order_words(tokens, reader.tokenizer, reader.segment, top),
         "segments_read": [start, start + len(chosen)],
         "pairs": strongest_pairs(chosen, start, read_pairs(chosen, reader), reader.tokenizer, top),
     }

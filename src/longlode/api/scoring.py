@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from longlode.api.dependency_maps import EXPLAIN_NAME, map_ends
+from longlode.api.dependency_maps import EXPLAIN_NAME, explain_ends, map_ends
 from longlode.api.results import Result, read_result
 from longlode.api.watch import SILENT, Watch
 from longlode.core.defaults import ROWS_PER_UNIT, SCORER
@@ -171,7 +171,8 @@ def run_scoring(
 ) -> "ScoreSummary":
     """Score `inputs` into `out` and write explain.json for the best and worst documents.
 
-    A model that the scorer does not run is not loaded; then explain.json has the words behind the scores and no map.
+    A model that the scorer does not run is not loaded; then explain.json has what the scorer says of the scores, or
+    the words behind them, and no map.
     Args: model, as for `model_source`; dtype, its own; explain_segments, segments of a document to map, 0 for
       no map; rule, to race for instead of reading all documents alike; overwrite, as of `mining.score`;
       watch, hears of notes and progress.
@@ -211,14 +212,14 @@ def run_scoring(
             num_workers=workers,
             overwrite=overwrite,
         )
-    if not summary.counts.get("ok"):
-        explain_segments = 0
-    _explain(out, reader or tokens, reader, settings, explain_segments, watch)
+    shown = explain_segments if summary.counts.get("ok") else 0
+    _explain(out, scorer, reader or tokens, reader, settings, shown, watch)
     return summary
 
 
 def _explain(
     out: Path,
+    scorer: "Scorer",
     tokens: "TokenReader | LMReader | None",
     reader: "LMReader | None",
     settings: "ScoreSettings",
@@ -228,9 +229,13 @@ def _explain(
     """Write explain.json of the best and the worst documents, or remove that of an earlier run."""
     path = out / EXPLAIN_NAME
     path.unlink(missing_ok=True)  # of an earlier run, perhaps of other documents
-    if tokens and max_segments:
+    if not max_segments:
+        return
+    if tokens:
         watch.note("explaining the best and the worst documents")
         write_json(path, map_ends(out, tokens, settings, model=reader, max_segments=max_segments))
+    elif found := explain_ends(out, scorer, settings.text_field):
+        write_json(path, found)
 
 
 def load_reader(

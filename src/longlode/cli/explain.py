@@ -8,13 +8,24 @@ import typer
 from longlode.cli.console import ConsoleWatch, finish
 from longlode.cli.habits import shell
 from longlode.cli.options import TextField
+from longlode.core.defaults import SCORER
 
 EXAMPLES = (
     "longlode explain book.txt",
     "longlode explain papers.jsonl.zst --row 17 --top 10",
     "longlode explain corpus/ --id chapter1.md --model facebook/opt-350m --segments 16",
+    "longlode explain book.txt --scorer coherence",
     "longlode explain notes.txt --json",
 )
+
+
+PairModel = Annotated[
+    str | None,
+    typer.Option(
+        help="Also read pairs of segments by it: starter, a model or run folder, or a hub id. coherence reads the "
+        "starter unless told otherwise."
+    ),
+]
 
 
 def explain(
@@ -27,7 +38,8 @@ def explain(
     ] = None,
     document_id: Annotated[str | None, typer.Option("--id", help="The id of the document.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Pairs and words to show.")] = 5,
-    model: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
+    scorer: Annotated[str, typer.Option(help="profile or coherence.")] = SCORER,
+    model: PairModel = None,
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
     start: Annotated[int, typer.Option(min=0, help="The first segment to read in pairs.")] = 0,
     segments: Annotated[
@@ -35,14 +47,18 @@ def explain(
     ] = 48,
     text_field: TextField = "text",
 ) -> dict[str, Any]:
-    """Show what a document's score is made of: announced words, and the pairs of passages that help most.
+    """Show what a document's score is made of.
 
-    Words: those that add most to the coherence score. Each stood in the thousand tokens before its near context,
+    Of the profile: how likely it is one text in its order, what speaks for it and against it beside usual text, and
+    what else it could be; the weakest boundary along the document; what context at each octave of distance adds; and
+    the words and pairs of words that carry this, where they stood before and again. No model is read.
+
+    Of coherence: the words that add most to it. Each stood in the thousand tokens before its near context,
     more often than any other part of the document would have it; both places are shown. "expected" is the share
     of other places where it would have stood too.
 
-    Pairs: the later segment is read alone and after the earlier one; highlighted are the tokens that gained most.
-    A pair may help by its format only; the words tell what depends on the order. Next: longlode score.
+    With a model, pairs: the later segment is read alone and after the earlier one; highlighted are the tokens that
+    gained most. A pair may help by its format only; the words tell what depends on the order. Next: longlode score.
     """
     from longlode.api.explanation import explain as run_explanation
     from longlode.cli.explain_view import show_explanation
@@ -52,6 +68,7 @@ def explain(
         row=row,
         document_id=document_id,
         top=top,
+        scorer=scorer,
         model=model,
         segment=segment,
         start=start,

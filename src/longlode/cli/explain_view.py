@@ -8,6 +8,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from longlode.cli.console import plain, say, stdout, table
+from longlode.cli.explain_profile import show_profile
 
 HIGHLIGHT = "bold yellow"
 NUM_HIGHLIGHTED = 8
@@ -21,7 +22,16 @@ FACTORS = {
 
 
 def show_explanation(found: dict[str, Any]) -> None:
-    """Print what `explain_document` gave."""
+    """Print what `api.explanation.explain` gave."""
+    if found.get("explanation", {}).get("kind") == "profile":
+        show_profile(found)
+    else:
+        _show_coherence(found)
+    if "pairs" in found:
+        _show_pairs(found)
+
+
+def _show_coherence(found: dict[str, Any]) -> None:
     rows = [
         ("document", found["id"]),
         ("tokens", f"{found['num_tokens']:,} ({found['num_segments']:,} segments of {found['segment']})"),
@@ -34,6 +44,9 @@ def show_explanation(found: dict[str, Any]) -> None:
         _show_seam(found["seam"])
     if found["order_contrast"] is not None:
         _show_words(found)
+
+
+def _show_pairs(found: dict[str, Any]) -> None:
     first, stop = found["segments_read"]
     if not found["pairs"]:
         say(f"No pair of segments: the document has {found['num_segments']} of {found['segment']} tokens.")

@@ -96,13 +96,14 @@ class Profile:
 class Gains:
     """Contributions to one octave.
 
-    first_tokens: where it begins. place: int `[m]`, numbers of words; value: float64 `[m]`, nats; exposure: float64
-    `[n]`, of each word of the document, [0, 1].
+    first_tokens: where it begins. place: int `[m]`, numbers of words; value: float64 `[m]`, nats; is_pair: bool `[m]`,
+    whether it is of the pair that ends there; exposure: float64 `[n]`, of each word of the document, [0, 1].
     """
 
     first_tokens: int
     place: np.ndarray
     value: np.ndarray
+    is_pair: np.ndarray
     exposure: np.ndarray
 
 
@@ -145,7 +146,8 @@ def octave_gains(
         exposure = np.clip((back - first) / first, 0.0, 1.0)
         parts = [item.gains(first, exposure, per_word) for item in items]
         place = np.concatenate([place for place, _ in parts])
-        yield Gains(first, place, np.concatenate([value for _, value in parts]), exposure)
+        is_pair = np.repeat([item.pairs for item in items], [len(place) for place, _ in parts])
+        yield Gains(first, place, np.concatenate([value for _, value in parts]), is_pair, exposure)
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,6 +90,11 @@ class Gate:
 
     def judge_features(self, features: dict[str, float], num_tokens: float) -> Verdict:
         """As `judge`, of what `measure` gave."""
+        odds, rivals = self.against(features, num_tokens)
+        return Verdict(odds, self.families[int(np.argmax(rivals))])
+
+    def against(self, features: dict[str, float], num_tokens: float) -> tuple[float, np.ndarray]:
+        """Log-odds that a text is one document, and of each family against that, `[K]`, nats."""
         values = np.array([[features[name] for name in self.names]])
         lengths = sorted(self.by_length)
         place = np.interp(np.log(num_tokens), np.log(lengths), np.arange(len(lengths)))
@@ -101,7 +106,7 @@ class Gate:
             other = self.by_length[lengths[low + 1]].against(values)[0]
             odds = (1 - part) * odds - part * _log_sum(other)
             rivals = (1 - part) * rivals + part * other
-        return Verdict(odds, self.families[int(np.argmax(rivals))])
+        return float(odds), rivals
 
 
 def _log_sum(values: np.ndarray) -> float:

@@ -28,7 +28,7 @@ _SMALL = 2e-3
 def passages(reading: Reading) -> dict[str, float]:
     """Features of blocks and paragraphs; NaN where there are too few."""
     n = reading.num_words
-    size = max(LEAST_BLOCK_WORDS, n // NUM_BLOCKS)
+    size = block_words(n)
     number = max(1, n // size)
     block = np.minimum(np.arange(n) // size, number)
     alike = _similarity(reading, block, number)
@@ -40,6 +40,11 @@ def passages(reading: Reading) -> dict[str, float]:
         | _style(reading, block, number)
         | _paragraphs(reading)
     )
+
+
+def block_words(num_words: int) -> int:
+    """Words of a block."""
+    return max(LEAST_BLOCK_WORDS, num_words // NUM_BLOCKS)
 
 
 def _holdings(reading: Reading, place: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -252,3 +257,30 @@ def _paragraph_style(
         return {}
     apart = {k: 1 - float((table[k:] * table[:-k]).sum(1).mean()) for k in (1, 2, 3)}
     return {f"paragraph_style_1{k}": log_ratio(apart[1], apart[k], 1e-3) for k in (2, 3)}
+
+
+def boundary_strengths(reading: Reading) -> dict[int, np.ndarray]:
+    """How much the passages on both sides of every cut share, beside passages as far apart elsewhere in the text.
+
+    Returns: words of a passage -> ratios, float64 `[m]`, of cuts a block of words apart: 1 is usual, 0 nothing shared.
+      A cut with number k (from 0) lies behind the word `span + k * block`, block as of `block_words`. Empty for a text
+      of too few words.
+    """
+    size = block_words(reading.num_words)
+    number = reading.num_words // size
+    if number < 8:
+        return {}
+    place = np.minimum(np.arange(reading.num_words) // size, number)
+    alike = _similarity(reading, place, number)
+    sums = [_integral(alike), _integral(_expected(alike))]
+    found = {}
+    for width in sorted({4, 8, number // 8, number // 4} - {0, 1, 2, 3}):
+        cuts = np.arange(width, number - width + 1)
+        if len(cuts) < 4:
+            continue
+        across, usual = (
+            s[cuts, cuts + width] - s[cuts - width, cuts + width] - s[cuts, cuts] + s[cuts - width, cuts]
+            for s in sums
+        )
+        found[width * size] = (across + 0.02 * width) / (usual + 0.02 * width)
+    return found

@@ -226,6 +226,13 @@ class Scorer(ABC):
         """What `finish` will need of the text itself, as `SegmentedDocument.digest`: the text is let go before."""
         return None
 
+    def explain(self, text: str, top: int) -> dict[str, Any] | None:
+        """What made the score of a text, as JSON with its own "kind"; None for scorers that need a reader to tell.
+
+        Args: top, words or the like to name.
+        """
+        return None
+
     def options(self) -> dict[str, Any]:
         """What shapes the numbers besides name, version and its own options, as JSON; part of every result's name."""
         return {"pairs": self.pairs, "max_segments": self.max_segments}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from longlode.core.errors import InputError
-from longlode.mining.baselines import BYTES_PER_TOKEN
+from longlode.mining.baselines import BYTES_PER_TOKEN, estimated_tokens
 from longlode.mining.distance_profile import OCTAVES, OwnControl, Profile, distance_profile
 from longlode.mining.distance_profile.profile import LEAST_EXPOSURE, tokens_per_word
 from longlode.mining.distance_profile.tables import choose_control, packaged_tables, tables_fingerprint
@@ -14,6 +14,7 @@ from longlode.mining.extras import ExtraColumn
 from longlode.mining.gate import Reading, Verdict
 from longlode.mining.gate.features import FEWEST_WORDS
 from longlode.mining.gate.model import packaged_gate
+from longlode.mining.profile_explanation import explain_boundary, explain_gate, explain_profile
 from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
 
 UNIT_NATS = 0.01
@@ -110,6 +111,30 @@ class ProfileScorer(Scorer):
         per_word = tokens_per_word(text, reading.num_words)
         profile = distance_profile(reading.kinds, control, per_word=per_word)
         return FarContext(packaged_gate().judge_reading(reading), profile)
+
+    def explain(self, text: str, top: int) -> dict[str, Any]:
+        """Why the text scores as it does (`mining.profile_explanation` has the keys). Args: top, words and pairs."""
+        reading = Reading.of(text)
+        far = self.digest(text)
+        found = score_of(far)
+        told: dict[str, Any] = {
+            "kind": self.name,
+            "score": found.score,
+            "score_se": found.score_se,
+            "status": found.status,
+            "reason": found.reason,
+            "num_words": reading.num_words,
+            "num_tokens": int(estimated_tokens(text)),
+            **dict.fromkeys(("gate", "boundary", "profile")),
+        }
+        if far.verdict is None:
+            return told
+        control = choose_control(reading.kinds, reading.words, packaged_tables())
+        return told | {
+            "gate": explain_gate(reading, packaged_gate()),
+            "boundary": explain_boundary(reading),
+            "profile": explain_profile(reading, far.profile, control, packaged_tables(), top=top),
+        }
 
     def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
         """No pair."""

@@ -1,0 +1,175 @@
+"""Why the profile scores a document as it does, as plain data: what `longlode explain` prints and the report draws.
+
+    {"kind": "profile",
+     "score", "score_se", "status", "reason",      as in the scores; score null where there is none
+     "num_words", "num_tokens",                    tokens of 4 bytes; so are all distances and places below
+     "gate": {"log_odds", "probability",           nats; that it is one text in its order
+              "rivals": [{"family", "about", "share"}],   most likely first; shares of what is not one text, at most 3
+              "signs": [{"name", "about", "nats", "feature", "value"}]},   strongest first; nats > 0: for one text
+     "boundary": {"share", "typical", "span_tokens",      null where the text is too short to be cut
+                  "character", "token", "before", "after",
+                  "curve": [[token, share], ...]},
+     "profile": {"control", "known_share",
+                 "gain_nats", "gain_se", "reference_nats", "dependency_tokens",
+                 "octaves": [{"first_tokens", "last_tokens", "gain_nats", "error_nats", "exposure_tokens", "certain"}],
+                 "carriers": [{"text", "is_pair", "gain_nats", "num_returns",
+                               "returns": [{"distance_tokens", "before": PLACE, "again": PLACE}]}]}}
+
+    PLACE = {"token", "character", "before", "text", "after"}
+
+gate, boundary and profile are null for a text that is too short for the gate.
+gate.signs: how far the log-odds differ from those that usual text in its order would have in this kind of measurement.
+boundary: where the passages on both sides share least, beside how much passages as far apart share elsewhere in the
+text (1 is usual), with the curve of that figure along the text.
+profile.carriers: the words and pairs that add most to gain_nats; before and again, two uses with no other between.
+profile.reference_nats: gain of the octave before the first.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from longlode.corpus.words import word_bounds
+from longlode.mining.baselines import estimated_tokens
+from longlode.mining.distance_profile import Control, ForeignText, Profile
+from longlode.mining.distance_profile.carriers import Carrier, carriers
+from longlode.mining.distance_profile.profile import tokens_per_word
+from longlode.mining.gate import Gate, Reading, measure
+from longlode.mining.gate.evidence import about_family, signs
+from longlode.mining.gate.passages import block_words, boundary_strengths
+
+NUM_RIVALS = 3
+SIDE_CHARACTERS = 160
+"""Of text shown on either side of a boundary."""
+PLACE_CHARACTERS = 60
+"""Of text shown on either side of a word."""
+
+
+def explain_gate(reading: Reading, gate: Gate) -> dict[str, Any]:
+    """`gate` of the module's docstring."""
+    num_tokens = estimated_tokens(reading.text)
+    features = measure(reading, gate.known)
+    odds, rivals = gate.against(features, num_tokens)
+    shares = np.exp(rivals - np.logaddexp.reduce(rivals))
+    first = np.argsort(-shares, kind="stable")[:NUM_RIVALS]
+    return {
+        "log_odds": odds,
+        "probability": float(1 / (1 + np.exp(-odds))),
+        "rivals": [
+            {
+                "family": gate.families[k],
+                "about": about_family(gate.families[k]),
+                "share": float(shares[k]),
+            }
+            for k in first
+        ],
+        "signs": [
+            {
+                "name": sign.name,
+                "about": sign.about,
+                "nats": sign.nats,
+                "feature": sign.feature,
+                "value": sign.value,
+            }
+            for sign in signs(gate, features, num_tokens)
+        ],
+    }
+
+
+def explain_boundary(reading: Reading) -> dict[str, Any] | None:
+    """`boundary` of the module's docstring: the weakest of all widths, in deviations of its width."""
+    found = boundary_strengths(reading)
+    if not found:
+        return None
+    depth = {
+        span: (float(np.log(ratio + 1e-2).min()) - float(np.median(np.log(ratio + 1e-2))))
+        / (float(np.log(ratio + 1e-2).std()) + 0.1)
+        for span, ratio in found.items()
+    }
+    span = min(depth, key=lambda name: depth[name])
+    ratio, size = found[span], block_words(reading.num_words)
+    weakest = int(np.argmin(ratio))
+    per_word = tokens_per_word(reading.text, reading.num_words)
+    at = _near_paragraph(reading, span + weakest * size, size)
+    curve = [
+        [round((span + k * size) * per_word), round(float(value), 4)]
+        for k, value in enumerate(ratio.tolist())
+    ]
+    return {
+        "share": float(ratio[weakest]),
+        "typical": float(np.median(ratio)),
+        "span_tokens": round(span * per_word),
+        "character": at,
+        "token": round((span + weakest * size) * per_word),
+        "before": reading.text[max(0, at - SIDE_CHARACTERS) : at],
+        "after": reading.text[at : at + SIDE_CHARACTERS],
+        "curve": curve,
+    }
+
+
+def _near_paragraph(reading: Reading, word: int, reach: int) -> int:
+    """Character where the paragraph begins that is nearest to a word, or the word itself if none is within reach."""
+    starts = reading.starts
+    low, high = int(starts[max(0, word - reach)]), int(starts[min(len(starts) - 1, word + reach)])
+    here = int(starts[min(len(starts) - 1, word)])
+    near = reading.paragraph_starts[(reading.paragraph_starts >= low) & (reading.paragraph_starts <= high)]
+    return int(near[np.argmin(np.abs(near - here))]) if len(near) else here
+
+
+def explain_profile(
+    reading: Reading, profile: Profile, control: Control, tables: Sequence[ForeignText], *, top: int
+) -> dict[str, Any]:
+    """`profile` of the module's docstring. Args: top, how many carriers."""
+    per_word = tokens_per_word(reading.text, reading.num_words)
+    found = carriers(reading.kinds, control, per_word=per_word, top=top)
+    ends = word_bounds(reading.codes)[1]
+    return {
+        "control": profile.control,
+        "known_share": max(
+            (table.known_share(reading.kinds, reading.words) for table in tables), default=0.0
+        ),
+        "gain_nats": profile.mean_nats,
+        "gain_se": profile.error_nats,
+        "reference_nats": profile.reference_nats,
+        "dependency_tokens": profile.dependency_tokens if profile.octaves else None,
+        "octaves": [
+            {
+                "first_tokens": octave.first_tokens,
+                "last_tokens": 2 * octave.first_tokens,
+                "gain_nats": octave.gain_nats,
+                "error_nats": octave.error_nats,
+                "exposure_tokens": octave.exposure_tokens,
+                "certain": octave.certain,
+            }
+            for octave in profile.octaves
+        ],
+        "carriers": [_carrier(reading, one, ends, per_word) for one in found],
+    }
+
+
+def _carrier(reading: Reading, one: Carrier, ends: np.ndarray, per_word: float) -> dict[str, Any]:
+    def place(word: int) -> dict[str, Any]:
+        start, stop = int(reading.starts[word]), int(ends[word + len(one.kinds) - 1])
+        return {
+            "token": round(word * per_word),
+            "character": start,
+            "before": reading.text[max(0, start - PLACE_CHARACTERS) : start],
+            "text": reading.text[start:stop],
+            "after": reading.text[stop : stop + PLACE_CHARACTERS],
+        }
+
+    return {
+        "text": " ".join(reading.words[kind] for kind in one.kinds),
+        "is_pair": len(one.kinds) == 2,
+        "gain_nats": one.gain_nats,
+        "num_returns": one.num_returns,
+        "returns": [
+            {
+                "distance_tokens": back.distance_tokens,
+                "before": place(back.before),
+                "again": place(back.again),
+            }
+            for back in one.returns
+        ],
+    }
