@@ -14,7 +14,7 @@ from longlode.core.outputs import claim_file
 from longlode.core.records import atomic_path
 from longlode.report.agreement import Together, together
 from longlode.report.browse import BrowseView, browse_view
-from longlode.report.charts import Bar, bars
+from longlode.report.charts import Bar, bars, legend
 from longlode.report.documents import Card, cards
 from longlode.report.excerpts import excerpts
 from longlode.report.facts import facts
@@ -265,30 +265,37 @@ def _auc_chart(demos: Sequence[Mapping[str, Any]]) -> Markup | None:
 
     The demo's `auc_intervals` {score: {value, low, high}}, else its `auc` {score: AUC or {control: AUC}}.
     """
-    rows = [row for demo in demos for row in _auc_rows(demo)]
-    if not rows:
+    bars_of: dict[str, list[Bar]] = {}
+    names: list[str] = []
+    for control, name, value, low, high in (entry for demo in demos for entry in _auc_entries(demo)):
+        auc = as_number(value)
+        if auc is not None:
+            names += [name] * (name not in names)
+            bar = Bar(name, auc, as_number(low), as_number(high), names.index(name) if control else 0)
+            bars_of.setdefault(control or name, []).append(bar)
+    if not bars_of:
         return None
-    return bars(rows, key="auc", title="AUC of each score", x_label="AUC", domain=(0.0, 1.0), reference=0.5)
+    rows = list(bars_of.items())
+    chart = bars(rows, key="auc", title="AUC of each score", x_label="AUC", domain=(0.0, 1.0), reference=0.5)
+    several = any(len(block) > 1 for _, block in rows)
+    return Markup("{}{}").format(legend(names, line=False), chart) if several else chart
 
 
-def _auc_rows(demo: Mapping[str, Any]) -> list[tuple[str, list[Bar]]]:
+def _auc_entries(demo: Mapping[str, Any]) -> list[tuple[str, str, Any, Any, Any]]:
+    """(control or "", score, AUC, low, high): scores of one control are drawn together."""
     intervals, plain = demo.get("auc_intervals"), demo.get("auc")
-    entries: list[tuple[str, Any, Any, Any]] = []
+    entries: list[tuple[str, str, Any, Any, Any]] = []
     if isinstance(intervals, Mapping):
         for name, one in intervals.items():
             if isinstance(one, Mapping):
-                entries.append((str(name), one.get("value"), one.get("low"), one.get("high")))
+                entries.append(("", str(name), one.get("value"), one.get("low"), one.get("high")))
     elif isinstance(plain, Mapping):
         for name, inner in plain.items():
             if isinstance(inner, Mapping):
-                entries += [(f"{name}, {control}", value, None, None) for control, value in inner.items()]
+                entries += [(str(control), str(name), value, None, None) for control, value in inner.items()]
             else:
-                entries.append((str(name), inner, None, None))
-    return [
-        (name, [Bar(name, auc, as_number(low), as_number(high), 0)])
-        for name, value, low, high in entries
-        if (auc := as_number(value)) is not None
-    ]
+                entries.append(("", str(name), inner, None, None))
+    return entries
 
 
 def _fact_tables(found: Sequence[Found]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -43,16 +43,24 @@ class DepthMap:
 
 
 @dataclass(frozen=True)
+class TableLine:
+    """A metric at a length. cells: for each model (value, interval) or None. num_examples: of the model with most."""
+
+    length: int
+    cells: list[tuple[str, str] | None]
+    num_examples: int | None
+
+
+@dataclass(frozen=True)
 class TableRow:
-    """A metric of a task at a length. cells: for each model (value, interval, number of examples) or None."""
+    """A metric of a task at all its lengths. about: what it measures; meaning: how to read a value."""
 
     task: str
-    length: int
     metric: str
     about: str
     meaning: str
     headline: bool
-    cells: list[tuple[str, str, int | None] | None]
+    lines: list[TableLine]
 
 
 @dataclass(frozen=True)
@@ -176,22 +184,29 @@ def _curve(task: str, key: str, evaluations: Sequence[Found], names: Sequence[st
 
 def _table(evaluations: Sequence[Found], summaries: Sequence[Sequence[Mapping[str, Any]]]) -> list[TableRow]:
     records = [found.record for found in evaluations]
-    places: dict[tuple[str, str, int], list[tuple[str, str, int | None] | None]] = {}
+    found: dict[tuple[str, str], dict[int, list[Mapping[str, Any] | None]]] = {}
     for place, summary in enumerate(summaries):
         for row in summary:
-            key = (str(row.get("task")), str(row.get("metric")), int(row["length"]))
-            cells = places.setdefault(key, [None] * len(summaries))
-            low, high, count = (as_number(row.get(name)) for name in ("low", "high", "n"))
-            interval = "" if low is None or high is None else f"{number(low)} to {number(high)}"
-            cells[place] = (number(row["mean"]), interval, None if count is None else round(count))
+            lengths = found.setdefault((str(row.get("task")), str(row.get("metric"))), {})
+            lengths.setdefault(int(row["length"]), [None] * len(summaries))[place] = row
     rows = []
-    for (task, metric, length), cells in places.items():
+    for (task, metric), lengths in found.items():
         told = describe(records, task, metric)
-        unit = told.unit_words
-        about = f"{told.about} ({unit})" if unit else told.about
-        rows.append(TableRow(task, length, metric, about, told.meaning, told.headline, cells))
+        about = f"{told.about} ({told.unit_words})" if told.unit_words else told.about
+        lines = [_table_line(length, cells) for length, cells in sorted(lengths.items())]
+        rows.append(TableRow(task, metric, about, told.meaning, told.headline, lines))
     tasks = list(dict.fromkeys(row.task for row in rows))
     return sorted(rows, key=lambda row: (not row.headline, tasks.index(row.task)))
+
+
+def _table_line(length: int, rows: Sequence[Mapping[str, Any] | None]) -> TableLine:
+    cells: list[tuple[str, str] | None] = []
+    for row in rows:
+        low, high = (as_number(row.get(name)) if row else None for name in ("low", "high"))
+        interval = "" if low is None or high is None else f"{number(low)} to {number(high)}"
+        cells.append((number(row["mean"]), interval) if row else None)
+    counts = [count for row in rows if row and (count := as_number(row.get("n"))) is not None]
+    return TableLine(length, cells, round(max(counts)) if counts else None)
 
 
 def _difference(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Markup | None, str]:

@@ -223,10 +223,6 @@ def tiles(
     if tokens:
         runs = len(training.rows)
         found.append(Tile(compact(sum(tokens), 3), "tokens trained on", f"{runs} run{'s' * (runs > 1)}"))
-    losses = [(row.loss, row.name) for row in training.rows if row.loss is not None]
-    if losses:
-        loss, name = min(losses)
-        found.append(Tile(number(loss), "lowest training loss", clipped(name, 40)))
     answers = sum(
         int(row["n"])
         for one in evaluations
@@ -235,8 +231,6 @@ def tiles(
     )
     if answers:
         found.append(
-            Tile(
-                f"{answers:,}", "examples answered", f"{len(evaluations)} model{'s' * (len(evaluations) > 1)}"
-            )
+            Tile(f"{answers:,}", "examples asked", f"{len(evaluations)} model{'s' * (len(evaluations) > 1)}")
         )
     return found
