@@ -11,7 +11,7 @@ from report_records import make_records
 from test_report_page import Page, faults, page_of
 
 from longlode.core.ranking import spearman
-from longlode.core.records import write_record
+from longlode.core.records import write_jsonl, write_record
 
 
 def write_scores(folder, scores, *, scorer="default", status="ok", reasons=(), **columns):
@@ -156,3 +156,71 @@ def test_a_strange_lm_eval_record_does_not_stop_the_page(tmp_path):
     text = page_of(tmp_path, tmp_path / "report.html")
     assert faults(text) == []
     assert "gave no figure" in text
+
+
+def test_tasks_say_what_chance_gives_and_their_heat_maps_share_a_scale(tmp_path):
+    info = {"recall": {"metrics": [
+        {"name": "hard", "about": "keys right", "unit": "share", "better": "higher", "headline": True, "chance": 0.125},
+        {"name": "gain", "about": "gain of the line", "unit": "nats/token", "better": "higher", "headline": True},
+    ]}}  # fmt: skip
+    for name, gain in (("low", 0.2), ("high", 2.0)):
+        examples = [
+            {"task": "recall", "length": 512, "depth": depth, "hard": 0.5, "gain": gain * depth}
+            for depth in (0.0, 0.5, 1.0)
+        ]
+        summary = [
+            {
+                "task": "recall",
+                "length": 512,
+                "metric": metric,
+                "mean": mean,
+                "low": mean - 0.1,
+                "high": mean + 0.1,
+                "n": 3,
+            }
+            for metric, mean in (("hard", 0.5), ("gain", gain / 2))
+        ]
+        write_record(tmp_path / name, "evaluation", model=name, task_info=info, summary=summary)
+        write_jsonl(tmp_path / name / "examples.jsonl", examples)
+    text = page_of(tmp_path, tmp_path / "report.html")
+    assert faults(text) == []
+    assert "higher is better; chance 12 %" in Page(text).text
+    gains = re.findall(r"<svg[^>]*><title[^>]*>recall of (\w+): gain of the line.*?</svg>", text, re.S)
+    assert gains == ["high", "low"]
+    levels = {
+        name: re.findall(r'class="cell (h\w)"', image)
+        for name, image in re.findall(r"<title[^>]*>recall of (\w+): gain of the line(.*?)</svg>", text, re.S)
+    }
+    assert levels == {"high": ["h0", "h4", "h7"], "low": ["h0", "h0", "h0"]}
+    row = re.search(r"<tbody>\s*<tr><th scope=\"rowgroup\".*?</tbody>", text, re.S)[0]
+    assert "0.400 to 0.600" in row
+
+
+def test_a_curve_that_rises_comes_first(tmp_path):
+    curve = [
+        {"length": 64, "start": a, "stop": 2 * a, "mean": 1.0, "low": 0.9, "high": 1.1, "n": 2}
+        for a in (8, 16, 32)
+    ]
+    info = {
+        "loss": {
+            "curve": {"metric": "nats"},
+            "metrics": [{"name": "nats", "about": "loss", "better": "lower"}],
+        },
+        "worth": {
+            "curve": {"metric": "gain"},
+            "metrics": [{"name": "gain", "about": "worth", "better": "higher"}],
+        },
+    }
+    write_record(
+        tmp_path / "e",
+        "evaluation",
+        model="m",
+        task_info=info,
+        curves={"loss": curve, "worth": curve},
+        summary=[],
+    )
+    write_jsonl(tmp_path / "e" / "examples.jsonl", [])
+    text = page_of(tmp_path, tmp_path / "report.html")
+    assert text.index("worth: worth</title>") < text.index("loss: loss</title>")
+    assert "Evaluation of m" in Page(text).text
+    assert text.count("worth: worth</title>") == 2  # in the summary, and not again

@@ -1,7 +1,6 @@
 """The section on documents: of a few, what decided the score first, pairwise maps second."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,12 @@ import numpy as np
 from markupsafe import Markup
 
 from longlode.report.distance_charts import ProfileScale, profile_chart, profile_scale
+from longlode.report.explanation import Explanation, explanation
 from longlode.report.far_context import probability, thousands
 from longlode.report.maps import MapView, map_view
 from longlode.report.scores import Corpus
 from longlode.report.selection import Identity
-from longlode.report.text import as_number, clipped, number, one_line, visible
+from longlode.report.text import as_number, clipped, number, one_line
 from longlode.report.words import WordsView, words_view
 
 MAX_EXPLAINED = 12
@@ -22,40 +22,7 @@ NUM_ENDS = 3
 """Documents shown at each end of the scores, besides those that were explained."""
 NUM_NEAR = 2
 """Documents shown on either side of the gate."""
-_SIDE_CHARS = 400
 _BEGIN_CHARS = 320
-_FACTORS = {
-    "order": "passages need the text before them",
-    "seams": "rare words link both sides of every cut",
-    "boundaries": "rare words link both sides of every cut",
-    "names": "rare words come back far away",
-}
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """The place where a document holds together least.
-
-    share, typical: of the rare words after it, by weight, those that stand before it; there and usually. span: words on
-    either side. character: where, from 0.
-    """
-
-    share: float | None
-    typical: float | None
-    span: int | None
-    character: int | None
-    before: str
-    after: str
-
-
-@dataclass(frozen=True)
-class Sign:
-    """Something that decided a gate or a score. nats: what it adds; share: a probability; either may be None."""
-
-    name: str
-    nats: float | None
-    share: str
-    about: str
 
 
 @dataclass(frozen=True)
@@ -75,9 +42,8 @@ class Card:
     others: list[tuple[str, float]]
     decided: list[str]
     excerpt: str
-    signs: list[Sign]
+    explained: Explanation
     profile: Markup | None
-    boundary: Boundary | None
     words: WordsView | None
     map: MapView | None
 
@@ -156,6 +122,7 @@ def _card(
     file, row, name = identity
     place = corpus.places.get(identity)
     shown = map_view(one, f"{anchor}-map", tops) if one else None
+    told = explanation(one, anchor, name)
     decision, why = corpus.decisions.of(identity) if corpus.decisions else ("", "")
     others = [
         (other.name, float(other.score[there]))
@@ -173,11 +140,10 @@ def _card(
         score_se=_cell(corpus, "score_se", place),
         decision=clipped(f"{decision}: {why}" if why else decision, 120),
         others=others,
-        decided=_decided(corpus, place),
+        decided=_decided(corpus, place, told.rivals),
         excerpt=one_line(text, _BEGIN_CHARS),
-        signs=_signs(one),
+        explained=told,
         profile=None if place is None else _profile(corpus, place, anchor, name, scale),
-        boundary=_boundary(one),
         words=words_view(one.get("order"), shown.size if shown else 0),
         map=shown,
     )
@@ -189,15 +155,18 @@ def _cell(corpus: Corpus, name: str, place: int | None) -> float | None:
     return as_number(corpus.table.column(name)[place].as_py())
 
 
-def _decided(corpus: Corpus, place: int | None) -> list[str]:
-    """Sentences on what made the score, of a scorer with a gate."""
+def _decided(corpus: Corpus, place: int | None, rivals: str) -> list[str]:
+    """Sentences on what made the score, of a scorer with a gate. rivals: other kinds of text that it could be."""
     far = corpus.far
     if far is None or place is None or not np.isfinite(far.gate[place]):
         return []
-    gate, rival = float(far.gate[place]), clipped(far.rivals[place], 60)
+    gate = float(far.gate[place])
     verb = "Passes the gate" if gate >= 0 else "Stopped by the gate"
-    told = f"{verb}: log-odds {number(gate)} nats, {probability(gate)} likely one text in its own order"
-    sentences = [f"{told}; of texts that are not, most like {rival}." if rival else f"{told}."]
+    other = rivals or clipped(far.rivals[place], 60)
+    sentences = [
+        f"{verb}: log-odds {number(gate)} nats, {probability(gate)} likely one text in its own order."
+    ]
+    sentences += [f"If it is not, it is most like: {other}."] if other else []
     reach, gain = far.reach[place], _cell(corpus, "gain_nats", place)
     if np.isfinite(reach):
         start = thousands(far.starts[0])
@@ -221,32 +190,3 @@ def _profile(corpus: Corpus, place: int, anchor: str, name: str, scale: ProfileS
         far.starts, far.gains[place], far.errors[place], far.reach[place], scale,
         key=f"{anchor}-profile", name=clipped(name, 80),
     )  # fmt: skip
-
-
-def _signs(one: Mapping[str, Any]) -> list[Sign]:
-    """The factors of a coherence score in an explanation."""
-    found = []
-    factors = one.get("factors")
-    for name, value in factors.items() if isinstance(factors, Mapping) else ():
-        share = as_number(value)
-        if share is not None:
-            found.append(Sign(clipped(name, 40), None, f"{100 * share:.1f} %", _FACTORS.get(str(name), "")))
-    return found
-
-
-def _boundary(one: Mapping[str, Any]) -> Boundary | None:
-    given = one.get("boundary", one.get("seam"))
-    if not isinstance(given, Mapping):
-        return None
-    span, character = as_number(given.get("span")), as_number(given.get("character"))
-    before, after = (re.sub(r"\s+", " ", visible(str(given.get(side) or ""))) for side in ("before", "after"))
-    if not before and not after:
-        return None
-    return Boundary(
-        share=as_number(given.get("share")),
-        typical=as_number(given.get("typical")),
-        span=None if span is None else round(span),
-        character=None if character is None else round(character),
-        before=before[-_SIDE_CHARS:],
-        after=clipped(after, _SIDE_CHARS),
-    )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from longlode.report.text import as_number, clipped, visible
@@ -14,16 +14,16 @@ _WORD_CHARS = 60
 
 @dataclass(frozen=True)
 class Place:
-    """A word where it stands: its position in tokens, its segment, and the text around it on one line.
+    """A word where it stands: its position in tokens, the text around it on one line, its segment or -1.
 
     token is that of the scored piece of the word; `word` is whole, so a reader sees no halves.
     """
 
     token: int
-    segment: int
     before: str
     word: str
     after: str
+    segment: int = -1
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,16 @@ def _place(value: Any) -> Place | None:
     token, segment = _count(value.get("token")), _count(value.get("segment"))
     if token is None or segment is None:
         return None
-    before, word, after = _whole_word(*(_one_line(value.get(name)) for name in ("before", "text", "after")))
+    return replace(
+        snippet(token, value.get("before"), value.get("text"), value.get("after")), segment=segment
+    )
+
+
+def snippet(token: int, before: Any, text: Any, after: Any) -> Place:
+    """A place from the text of records, cut to a line, with its whole word."""
+    before, word, after = _whole_word(*(_one_line(part) for part in (before, text, after)))
     return Place(
         token=token,
-        segment=segment,
         before=before.lstrip() if len(before) <= _SNIPPET_CHARS else "\u2026" + before[-_SNIPPET_CHARS:],
         word=clipped(word, _WORD_CHARS),
         after=clipped(after, _SNIPPET_CHARS).rstrip(),
