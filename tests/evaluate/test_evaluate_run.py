@@ -20,7 +20,7 @@ from transformers import (
 from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.records import read_jsonl, read_record
 from longlode.evaluate import TASKS, compare, evaluate
-from longlode.evaluate.scoring import Reader
+from longlode.evaluate.surprisal import SurprisalMeter
 
 TEXTS = [
     f"Page {page}. " + " ".join(f"line {page} {line} goes on." for line in range(60)) for page in range(6)
@@ -175,7 +175,7 @@ def test_greedy_exact_is_what_generate_writes(tok):
     start = torch.tensor([tok("the old road is long. On we")["input_ids"]])
     whole = model.generate(start, max_new_tokens=6, do_sample=False, pad_token_id=0)[0].tolist()
     asked = np.arange(start.shape[1], len(whole))
-    (_, hits), (_, wrong) = Reader(model).read(
+    (_, hits), (_, wrong) = SurprisalMeter(model).read(
         [whole, [*whole[:-1], (whole[-1] + 1) % len(tok)]], [asked, asked]
     )
     assert hits.all()
@@ -190,9 +190,9 @@ def test_batching_and_the_short_way_to_the_head_change_nothing(tok):
         vocab_size=len(tok), head_dim=16, final_logit_softcapping=2.0, initializer_range=0.5, **SMALL
     )
     for model, short in ((llama(tok), True), (Gemma2ForCausalLM(config).eval(), False)):
-        reader = Reader(model, batch_tokens=60)
-        assert (reader._body is not None) is short
-        for row, (nats, _) in zip(rows, reader.read(rows, asked), strict=True):
+        meter = SurprisalMeter(model, batch_tokens=60)
+        assert (meter._body is not None) is short
+        for row, (nats, _) in zip(rows, meter.read(rows, asked), strict=True):
             logits = model(input_ids=torch.tensor([row])).logits[0, :-1].detach()
             expected = torch.nn.functional.cross_entropy(logits, torch.tensor(row[1:]), reduction="none")
             np.testing.assert_allclose(nats, expected.numpy(), rtol=1e-4, atol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 from evaluate_stand_ins import tokenizer
 
 from longlode.core.errors import ConfigError
-from longlode.evaluate.scoring import make_encode
+from longlode.evaluate.surprisal import make_encode
 from longlode.evaluate.tasks import MAIN, TASKS, SpanScore
 from longlode.evaluate.tasks.base import largest_count
 from longlode.evaluate.tasks.loss_by_position import bucket_edges

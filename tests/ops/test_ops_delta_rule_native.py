@@ -314,7 +314,7 @@ def test_auto_leaves_native_when_the_self_check_fails(monkeypatch, caplog):
 def test_the_self_check_and_a_call_do_not_depend_on_what_stands_around(surroundings):
     inputs = make_inputs(1, 40, 2, 16, 16, dtype=torch.float32)
     expected = run_native(**inputs)[0]
-    native.make_plan.cache_clear()
+    native.make_document_table.cache_clear()
     with surroundings():
         assert backends.native_fault.run(CPU) == ""
         assert torch.equal(run_native(**inputs)[0], expected)

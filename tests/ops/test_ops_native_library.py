@@ -56,13 +56,13 @@ def test_the_sources_compile_without_a_warning(tmp_path):
 def call_of(T=40, H=2, K=16, V=32, g=False):
     """A right call of the forward, as the binding would make it, and the tensors that it points into."""
     x = make_inputs(1, T, H, K, V, gated=g, dtype=torch.float32)
-    plan = native.make_plan(None, 1, T, 32, 4)
+    table = native.make_document_table(None, 1, T, 32, 4)
     o, final = torch.empty(1, T, H, V), torch.empty(1, H, K, V)
     tensors = {name: x[name] for name in ("q", "k", "v", "beta", "g")} | {"o": o}
     call = native._Call(
         **{name: native._described(y) for name, y in tensors.items()},
         final_state=final.data_ptr(),
-        documents=plan.documents.data_ptr(),
+        documents=table.documents.data_ptr(),
         num_documents=1,
         H=H,
         K=K,
@@ -71,7 +71,7 @@ def call_of(T=40, H=2, K=16, V=32, g=False):
         span=4,
         scale=1.0,
     )
-    return call, (x, plan, o, final)
+    return call, (x, table, o, final)
 
 
 def status(function, call):

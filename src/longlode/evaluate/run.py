@@ -14,8 +14,8 @@ from longlode.core.errors import ConfigError
 from longlode.core.fingerprints import fingerprint, text_fingerprint
 from longlode.core.outputs import claim_folder
 from longlode.core.records import write_jsonl, write_record
-from longlode.evaluate.scoring import Reader, context_limit, make_encode
 from longlode.evaluate.statistics import bootstrap_mean, wilson
+from longlode.evaluate.surprisal import SurprisalMeter, context_limit, make_encode
 from longlode.evaluate.tasks import TASKS
 from longlode.evaluate.tasks.base import Example, Metric, SpanScore, Task, TaskInfo, Tokens
 from longlode.models.fingerprint import model_fingerprint
@@ -72,7 +72,9 @@ def evaluate(
     asked: dict[str, Any] = {**_model_identity(model, name), **what}
     folder = claim_folder(out, "evaluation", identity=asked, overwrite=overwrite)
     plan = _plan([task.bound_to(make_encode(tokenizer), texts) for task in chosen], lengths, num_examples)
-    rows, examples_fingerprint = _ask_all(Reader(model, batch_tokens=batch_tokens), plan, seed, progress)
+    rows, examples_fingerprint = _ask_all(
+        SurprisalMeter(model, batch_tokens=batch_tokens), plan, seed, progress
+    )
     write_jsonl(folder / EXAMPLES_NAME, rows)
     fields = {
         **asked,
@@ -115,7 +117,7 @@ def _blocks(plan: Sequence[_Part], seed: int) -> Iterator[tuple[_Part, int, list
 
 
 def _ask_all(
-    reader: Reader, plan: Sequence[_Part], seed: int, progress: Progress | None
+    meter: SurprisalMeter, plan: Sequence[_Part], seed: int, progress: Progress | None
 ) -> tuple[list[dict[str, Any]], str]:
     """The rows of all examples, and a name for exactly these examples."""
     rows: list[dict[str, Any]] = []
@@ -123,7 +125,7 @@ def _ask_all(
     done = 0
     for part, start, block in _blocks(plan, seed):
         names += [text_fingerprint(side.text) for example in block for side in example.conditions().values()]
-        rows += _ask(reader, part.task, block, part.length, start)
+        rows += _ask(meter, part.task, block, part.length, start)
         done += len(block)
         if progress is not None:
             progress(done, sum(part.num for part in plan), part.task.name)
@@ -159,7 +161,7 @@ def _check(lengths: Sequence[int], num_examples: int, limit: int | None) -> None
 
 
 def _ask(
-    reader: Reader, task: Task, block: Sequence[Example], length: int, start: int
+    meter: SurprisalMeter, task: Task, block: Sequence[Example], length: int, start: int
 ) -> list[dict[str, Any]]:
     """Read all conditions of some examples and make their rows."""
     sides = [
@@ -176,7 +178,7 @@ def _ask(
             "there is nothing to score. Use a longer length, or a tokenizer that covers plain English text "
             "and digits."
         )
-    results = reader.read([tokens.ids for tokens in read], [np.concatenate(parts) for parts in spans])
+    results = meter.read([tokens.ids for tokens in read], [np.concatenate(parts) for parts in spans])
     scores: list[dict[str, list[SpanScore]]] = [{} for _ in block]
     for (k, name, _), parts, (nats, hits) in zip(sides, spans, results, strict=True):
         edges = np.cumsum([0, *map(len, parts)])

@@ -65,7 +65,7 @@ class _Token(ctypes.Structure):
 
 
 @dataclass(frozen=True)
-class Plan:
+class DocumentTable:
     """Where documents lie, and where their kept states go.
 
     documents: int64 `[N, 4]`, of each its batch row, first token, number of tokens, first kept state.
@@ -79,8 +79,10 @@ class Plan:
 
 
 @lru_cache(maxsize=64)
-def make_plan(offsets: tuple[int, ...] | None, num_rows: int, num_tokens: int, chunk: int, span: int) -> Plan:
-    """Plan `num_rows` documents of `num_tokens` each, or those that `offsets` cut one row into."""
+def make_document_table(
+    offsets: tuple[int, ...] | None, num_rows: int, num_tokens: int, chunk: int, span: int
+) -> DocumentTable:
+    """List `num_rows` documents of `num_tokens` each, or those that `offsets` cut one row into."""
     if offsets is None:
         places = [(row, 0, num_tokens) for row in range(num_rows)]
     else:
@@ -89,7 +91,7 @@ def make_plan(offsets: tuple[int, ...] | None, num_rows: int, num_tokens: int, c
     for row, start, length in places:
         rows.append((row, start, length, num_spans))
         num_spans += -(-length // (chunk * span))
-    return Plan(torch.tensor(rows, dtype=torch.int64, device="cpu"), chunk, span, num_spans)
+    return DocumentTable(torch.tensor(rows, dtype=torch.int64, device="cpu"), chunk, span, num_spans)
 
 
 def span_chunks(K: int, V: int, chunk: int) -> int:
@@ -120,11 +122,11 @@ def delta_rule_native(
     if why_not:
         raise BackendError(f"delta_rule backend 'native' cannot run this call: {why_not}.")
     C = chunk or _CHUNK
-    plan = make_plan(offsets, q.shape[0], q.shape[1], C, span_chunks(K, V, C))
+    table = make_document_table(offsets, q.shape[0], q.shape[1], C, span_chunks(K, V, C))
     inputs = (q, k, v, beta, g, state)
     differentiate = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     o, final_state = _NativeDeltaRule.apply(
-        *inputs, float(scale), plan, instruction_set or instruction_sets()[0], differentiate
+        *inputs, float(scale), table, instruction_set or instruction_sets()[0], differentiate
     )
     return o, final_state
 
@@ -243,7 +245,7 @@ def _run(
     tensors: dict[str, torch.Tensor | None],
     states: dict[str, torch.Tensor | None],
     scale: float,
-    plan: Plan,
+    table: DocumentTable,
     instruction_set: str,
 ) -> None:
     """Call the library; `tensors` and `states` are those of the C struct, by name, and must outlive the call."""
@@ -253,13 +255,13 @@ def _run(
     call = _Call(
         **{name: _described(x) for name, x in tensors.items()},
         **{name: _pointer(x) for name, x in states.items()},
-        documents=plan.documents.data_ptr(),
-        num_documents=len(plan.documents),
+        documents=table.documents.data_ptr(),
+        num_documents=len(table.documents),
         H=q.shape[2],
         K=q.shape[3],
         V=v.shape[3],
-        chunk=plan.chunk,
-        span=plan.span,
+        chunk=table.chunk,
+        span=table.span,
         scale=scale,
     )
     run = getattr(_load(LIBRARY), function)
@@ -291,23 +293,25 @@ class _NativeDeltaRule(torch.autograd.Function):
         g: torch.Tensor | None,
         state: torch.Tensor | None,
         scale: float,
-        plan: Plan,
+        table: DocumentTable,
         instruction_set: str,
         differentiate: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         H, K, V = q.shape[2], q.shape[3], v.shape[3]
         o = torch.empty(v.shape, dtype=torch.float32, device="cpu")
-        final_state = torch.empty(len(plan.documents), H, K, V, dtype=torch.float32, device="cpu")
+        final_state = torch.empty(len(table.documents), H, K, V, dtype=torch.float32, device="cpu")
         kept = (
-            torch.empty(plan.num_spans, H, K, V, dtype=torch.float32, device="cpu") if differentiate else None
+            torch.empty(table.num_spans, H, K, V, dtype=torch.float32, device="cpu")
+            if differentiate
+            else None
         )
         initial = None if state is None else state.float().contiguous()
         states = {"state": initial, "final_state": final_state, "kept": kept}
         tensors = {**_inputs(q, k, v, beta, g), "o": o}
-        _run("longlode_forward", tensors, states, scale, plan, instruction_set)
+        _run("longlode_forward", tensors, states, scale, table, instruction_set)
         if differentiate:
             ctx.save_for_backward(q, k, v, beta, g, kept)
-            ctx.call = (scale, plan, instruction_set)
+            ctx.call = (scale, table, instruction_set)
             ctx.state_dtype = None if state is None else state.dtype
             ctx.set_materialize_grads(False)
         return o.to(q.dtype), final_state
@@ -327,18 +331,18 @@ class _NativeDeltaRule(torch.autograd.Function):
         ctx: Any, do: torch.Tensor | None, dfinal: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         *originals, kept = ctx.saved_tensors
-        scale, plan, instruction_set = ctx.call
+        scale, table, instruction_set = ctx.call
         inputs = _inputs(*originals)
         grads = {
             f"d{name}": None if x is None else torch.empty(x.shape, dtype=torch.float32, device="cpu")
             for name, x in inputs.items()
         }
-        shape = (len(plan.documents), *kept.shape[1:])
+        shape = (len(table.documents), *kept.shape[1:])
         dstate = None if ctx.state_dtype is None else torch.empty(shape, dtype=torch.float32, device="cpu")
         dfinal = None if dfinal is None else dfinal.float().contiguous()
         states = {"dfinal_state": dfinal, "dstate": dstate, "kept": kept}
         tensors = {**inputs, **grads, "o": None if do is None else _wide(do)}
-        _run("longlode_backward", tensors, states, scale, plan, instruction_set)
+        _run("longlode_backward", tensors, states, scale, table, instruction_set)
         found = [
             None if grad is None else grad.to(x.dtype)
             for grad, x in zip(grads.values(), originals, strict=True)

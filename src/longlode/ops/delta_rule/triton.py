@@ -60,7 +60,7 @@ def launch_config(K: int, V: int, dtype: torch.dtype) -> Config:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChunkTables:
     """Where documents, chunks and segments (of _SPAN chunks) of a call lie: integer tensors on the device.
 
     documents: int64 `[N + 1, 3]`, each document's first token, chunk and segment; the last row is the ends.
@@ -73,7 +73,7 @@ class Plan:
 
 
 @lru_cache(maxsize=16)
-def make_plan(offsets: tuple[int, ...], C: int, device: torch.device) -> Plan:
+def make_chunk_tables(offsets: tuple[int, ...], C: int, device: torch.device) -> ChunkTables:
     """Cut documents `offsets[n]` to `offsets[n + 1]` into chunks of C tokens; none spans two documents."""
     starts = torch.tensor(offsets, dtype=torch.int64)
     num_chunks = (starts.diff() + C - 1) // C
@@ -81,7 +81,7 @@ def make_plan(offsets: tuple[int, ...], C: int, device: torch.device) -> Plan:
     firsts = [torch.nn.functional.pad(counts.cumsum(0), (1, 0)) for counts in (num_chunks, num_segments)]
     document = torch.arange(len(offsets) - 1, dtype=torch.int32)
     owners = [torch.repeat_interleave(document, counts) for counts in (num_chunks, num_segments)]
-    return Plan(*(table.to(device) for table in (torch.stack((starts, *firsts), dim=1), *owners)))
+    return ChunkTables(*(table.to(device) for table in (torch.stack((starts, *firsts), dim=1), *owners)))
 
 
 def delta_rule_triton(
@@ -108,11 +108,11 @@ def delta_rule_triton(
     B, T = q.shape[:2]
     if offsets is None:
         offsets = tuple(range(0, B * T + 1, T))
-    plan = make_plan(offsets, chunk or config.chunk, q.device)
+    tables = make_chunk_tables(offsets, chunk or config.chunk, q.device)
     inputs = (q, k, v, beta, g, state)
     differentiate = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     o, final_state = _TritonDeltaRule.apply(
-        *inputs, float(scale), plan, config, chunk or config.chunk, differentiate
+        *inputs, float(scale), tables, config, chunk or config.chunk, differentiate
     )
     return o, final_state
 
@@ -132,7 +132,12 @@ class _Launch:
     """What the launches of one forward or backward call share."""
 
     def __init__(
-        self, tensors: tuple[torch.Tensor | None, ...], scale: float, plan: Plan, config: Config, chunk: int
+        self,
+        tensors: tuple[torch.Tensor | None, ...],
+        scale: float,
+        tables: ChunkTables,
+        config: Config,
+        chunk: int,
     ) -> None:
         q, k, v, beta, g = tensors
         assert q is not None
@@ -142,9 +147,9 @@ class _Launch:
         self.q, self.k, self.v, self.beta = q, k, v, beta
         # A pointer must be given; without a gate no kernel reads it.
         self.g = beta if g is None else g
-        self.scale, self.plan, self.config, self.C = scale, plan, config, chunk
+        self.scale, self.tables, self.config, self.C = scale, tables, config, chunk
         self.H, self.K, self.V = q.shape[2], q.shape[3], v.shape[3]
-        self.N, self.num_chunks = len(plan.documents) - 1, len(plan.chunk_owners)
+        self.N, self.num_chunks = len(tables.documents) - 1, len(tables.chunk_owners)
         self.gated = g is not None
         # tf32x3: float32's accuracy on the tensor cores. bfloat16 products are exact before they are added.
         self.options = {
@@ -169,11 +174,11 @@ class _Launch:
         return {"V": self.V, "BV": self.config.block_v}
 
     def inverses(self) -> torch.Tensor:
-        plan, C = self.plan, self.C
+        tables, C = self.tables, self.C
         parts = 2 if self.q.dtype == torch.bfloat16 else 1
         inverses = torch.empty(self.num_chunks, self.H, parts, C, C, dtype=self.q.dtype, device=self.q.device)
         inverses_kernel[self.chunk_grid](
-            *(self.k, self.beta, self.g, inverses, plan.documents, plan.chunk_owners, self.H),
+            *(self.k, self.beta, self.g, inverses, tables.documents, tables.chunk_owners, self.H),
             **self.options,
             **self.warps("inverses"),
         )
@@ -183,14 +188,14 @@ class _Launch:
         self, inverses: torch.Tensor, state: torch.Tensor | None, save: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Outputs, final state, and the states kept for the backward (empty without `save`)."""
-        plan = self.plan
+        tables = self.tables
         o, final_state = torch.empty_like(self.v), self.states(self.N, torch.float32)
         initial = torch.zeros_like(final_state) if state is None else state.float().contiguous()
-        checkpoints = self.states(len(plan.segment_owners) if save else 0, torch.float32)
+        checkpoints = self.states(len(tables.segment_owners) if save else 0, torch.float32)
         forward_kernel[self.scan_grid](
             *(self.q, self.k, self.v, self.beta, self.g, inverses, initial, o, final_state),
             checkpoints if save else final_state,
-            *(plan.documents, self.scale, self.H),
+            *(tables.documents, self.scale, self.H),
             **{**self.options, **self.values(), "SPAN": _SPAN, "SAVE": save},
             **self.warps("scan"),
         )
@@ -200,11 +205,11 @@ class _Launch:
         self, inverses: torch.Tensor, checkpoints: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The state before each chunk, in the inputs' dtype, and R."""
-        plan = self.plan
+        tables = self.tables
         states, corrections = self.states(self.num_chunks, self.q.dtype), torch.empty_like(self.v)
-        states_kernel[(self.scan_grid[0], len(plan.segment_owners), self.H)](
+        states_kernel[(self.scan_grid[0], len(tables.segment_owners), self.H)](
             *(self.k, self.v, self.beta, self.g, inverses, checkpoints, states, corrections),
-            *(plan.documents, plan.segment_owners, self.H),
+            *(tables.documents, tables.segment_owners, self.H),
             **{**self.options, **self.values(), "SPAN": _SPAN},
             **self.warps("scan"),
         )
@@ -214,12 +219,12 @@ class _Launch:
         self, inverses: torch.Tensor, do: torch.Tensor, dfinal_state: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """dX, the gradient of the state after each chunk, and that of the incoming state."""
-        plan = self.plan
+        tables = self.tables
         dX, dstates = torch.empty_like(self.v), self.states(self.num_chunks, self.q.dtype)
         dstate = self.states(self.N, torch.float32)
         backward_kernel[self.scan_grid](
             *(self.q, self.k, self.beta, self.g, inverses, do, dfinal_state, dX, dstates, dstate),
-            *(plan.documents, self.scale, self.H),
+            *(tables.documents, self.scale, self.H),
             **{**self.options, **self.values()},
             **self.warps("scan"),
         )
@@ -234,11 +239,11 @@ class _Launch:
         dstates: torch.Tensor,
     ) -> list[torch.Tensor]:
         """Gradients of q, k, v, beta and (meaningless without a gate) g."""
-        plan = self.plan
+        tables = self.tables
         grads = [torch.empty_like(x) for x in (self.q, self.k, self.v, self.beta, self.g)]
         gradients_kernel[self.chunk_grid](
             *(self.q, self.k, self.v, self.beta, self.g, do, dX, corrections, states, dstates, *grads),
-            *(plan.documents, plan.chunk_owners, self.scale, self.H),
+            *(tables.documents, tables.chunk_owners, self.scale, self.H),
             **{**self.options, "V": self.V, "BV": self.config.gradient_block_v},
             **self.warps("gradients"),
         )
@@ -258,18 +263,18 @@ class _TritonDeltaRule(torch.autograd.Function):
         g: torch.Tensor | None,
         state: torch.Tensor | None,
         scale: float,
-        plan: Plan,
+        tables: ChunkTables,
         config: Config,
         chunk: int,
         differentiate: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = tuple(x if x is None else x.contiguous() for x in (q, k, v, beta, g))
-        launch = _Launch(inputs, scale, plan, config, chunk)
+        launch = _Launch(inputs, scale, tables, config, chunk)
         inverses = launch.inverses()
         o, final_state, checkpoints = launch.forward(inverses, state, differentiate)
         if differentiate:
             ctx.save_for_backward(*inputs, inverses, checkpoints)
-            ctx.call = (scale, plan, config, chunk)
+            ctx.call = (scale, tables, config, chunk)
             ctx.state_dtype = None if state is None else state.dtype
         return o, final_state
 

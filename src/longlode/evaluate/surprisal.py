@@ -19,8 +19,8 @@ from longlode.models.load import check_token_ids
 _LOGIT_NUMBERS = 1 << 25  # logits made at a time: 128 MiB in fp32
 
 
-class Reader:
-    """Reads token rows with a model and tells what the asked tokens cost."""
+class SurprisalMeter:
+    """Surprisal of asked tokens of token rows, by a model."""
 
     def __init__(self, model: Any, *, batch_tokens: int = 16384) -> None:
         """Prepare a model.
