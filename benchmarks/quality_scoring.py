@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.labelled import Labelled
+from longlode.core.errors import ModelError
 from longlode.corpus import write_documents
-from longlode.mining import DocumentScore, PairPlan, ScoreSettings, SegmentedDocument, make_scorer, score
+from longlode.mining import DocumentScore, ScoreSettings, SegmentedDocument, make_scorer, score
+from longlode.mining.requests import check_reader
 from longlode.mining.scorers.paper import PaperScorer
 
 SAME_PAIRS = ("paper", "release", "strength")
@@ -57,18 +59,14 @@ class SharedPairs(PaperScorer):
         self.others = {name: make_scorer(name, pairs=pairs) for name in names}
         self.found: dict[str, dict[str, float]] = {name: {} for name in names}
 
-    def finish(
-        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
-    ) -> DocumentScore:
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
         """As the paper's; a scorer that would have read no pair (release of few segments) is shown none."""
         for name, other in self.others.items():
-            own = other.plan(doc, np.random.default_rng(0))
-            count = len(plan.targets) if len(own.targets) else 0
-            shown = PairPlan(plan.targets[:count], plan.sources[:count])
-            found = other.finish(doc, shown, alone, given[:count]).score
+            own = other.requests(doc, np.random.default_rng(0))
+            found = other.finish(doc, readings if own else []).score
             if found is not None:
                 self.found[name][doc.document.id] = found
-        return super().finish(doc, plan, alone, given)
+        return super().finish(doc, readings)
 
 
 def run_all(names: Sequence[str], documents: Sequence[Labelled], setup: Setup) -> dict[str, Scored]:
@@ -96,6 +94,10 @@ def _run_shared(names: Sequence[str], documents: Sequence[Labelled], setup: Setu
 
 
 def _run(scorer: Any, documents: Sequence[Labelled], setup: Setup, title: str = "") -> Scored:
+    try:
+        check_reader(scorer.name, scorer.asks, setup.reader)
+    except ModelError as error:
+        return Scored(np.full(len(documents), np.nan), None, 0.0, str(error))
     source = setup.folder / "documents.jsonl"
     out = setup.folder / f"run-{len(list(setup.folder.glob('run-*')))}"
     # Mixed, so that a unit holds all labels and domains.
@@ -124,13 +126,12 @@ def _run(scorer: Any, documents: Sequence[Labelled], setup: Setup, title: str = 
         )
     record = json.loads((out / "record.json").read_text())
     values = np.full(len(documents), np.nan)
-    reasons = [unit["error"] for unit in summary.failed_units]  # a reader that the scorer cannot use
+    reasons = [unit["error"] for unit in summary.failed_units]
     for part in sorted((out / "parts").glob("*.parquet")):
         for row in pq.read_table(part, columns=["row", "score", "reason"], partitioning=None).to_pylist():
             if row["score"] is None:
                 reasons.append(row["reason"])
             else:
                 values[order[row["row"]]] = row["score"]
-    reads = scorer.needs_reader and scorer.reads_model
-    cost = record["cost"]["tokens_read_per_token"] if reads else None
+    cost = record["cost"]["tokens_read_per_token"] if scorer.reads_model else None
     return Scored(values, cost, record["seconds"], reasons[0] if reasons else "")

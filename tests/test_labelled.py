@@ -182,5 +182,5 @@ def test_an_scorer_that_the_reader_cannot_serve_has_no_scores_and_a_reason(built
     done = quality_scoring.run_all(["paper", "strength", "gzip"], built.items[:3], setup)
     assert np.isnan(done["paper"].scores).all()
     assert np.isnan(done["strength"].scores).all()
-    assert "without its model" in done["paper"].reason
+    assert "TokenReader cannot: it has no `alone` and no `given`" in done["paper"].reason
     assert np.isfinite(done["gzip"].scores).all()

@@ -81,7 +81,8 @@ class ConcatAgain(ConcatPacker):
 LONGEST = """
 from dataclasses import dataclass
 
-from longlode.mining import DocumentScore, ExtraColumn, PairPlan, Scorer
+from longlode.mining import DocumentScore, ExtraColumn, Scorer
+from longlode.mining.requests import Words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,22 +92,24 @@ class LongestOptions:
 
 class LongestWord(Scorer):
     name = "longest_word"
-    needs_reader = False
+    asks = (Words,)
     min_segments = 0
     options_type = LongestOptions
     extra_columns = (
         ExtraColumn("long_words", "int", "words", "words of at least `least` letters; 0: none"),
     )
 
-    def digest(self, text):
-        return [len(word) for word in text.split()]
+    def text_requests(self, text):
+        return [Words(text, keep=word_lengths)]
 
-    def plan(self, doc, rng):
-        return PairPlan.empty()
+    def finish(self, doc, readings):
+        (lengths,) = (words.kept for words in doc.of_text)
+        long = sum(length >= self.own.least for length in lengths)
+        return DocumentScore(float(max(lengths)), extras={"long_words": long})
 
-    def finish(self, doc, plan, alone, given):
-        long = sum(length >= self.own.least for length in doc.digest)
-        return DocumentScore(float(max(doc.digest)), extras={"long_words": long})
+
+def word_lengths(text):
+    return [len(word) for word in text.split()]
 """
 RECIPE = """
 [model]

@@ -74,7 +74,7 @@ def test_release_equals_the_formulas_on_opt(reader_folder, tmp_path):
     score(
         source,
         tmp_path / "scores",
-        scorer=make_scorer("release", pairs=None, max_segments=MAX_SEGMENTS),
+        scorer=make_scorer("release", pairs=None, options={"max_segments": MAX_SEGMENTS}),
         make_reader=spec,
         reader_fingerprint=spec().fingerprint,
         settings=ScoreSettings(segment=SEGMENT),

@@ -16,7 +16,8 @@ from benchmarks import quirk_scoring, release_quirks, saved
 from benchmarks.quirk_scoring import PAPER, SEGMENT, Readings, Rule, measure, read_document, rules, total
 from longlode.core.errors import ConfigError
 from longlode.corpus import Document
-from longlode.mining import PairPlan, SegmentedDocument, make_scorer
+from longlode.mining import SegmentedDocument, make_scorer
+from longlode.mining.requests import PairReading
 from longlode.mining.sampling import sample_pairs
 from longlode.synthetic.planted import planted_document
 
@@ -76,7 +77,7 @@ def as_scorer(name: str, segments: np.ndarray, pairs: quirk_scoring.Pairs) -> fl
     alone, states = reader.alone(segments)
     given = reader.given(states, pairs[1], segments[pairs[0]])
     scorer = make_scorer(name, pairs=len(pairs[0]))
-    return scorer.finish(whole, PairPlan(*pairs), alone, given).score
+    return scorer.finish(whole, [PairReading(*pairs, alone, given, np.arange(NUM_SEGMENTS))]).score
 
 
 def test_base_is_the_paper_and_all_of_it_is_the_release(doc, segments, pairs):

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from longlode.mining.requests import PairReading
 from longlode.mining.sampling import document_rng
 
 VOCAB = 64
@@ -110,6 +111,11 @@ class BrokenReader(CacheReader):
 
     def alone(self, segments):
         raise RuntimeError("device lost")
+
+
+def pair_reading(pairs, alone, given):
+    """What a reader would have given for pairs (targets, sources)."""
+    return PairReading(*pairs, alone, given, np.arange(len(alone)))
 
 
 def make_reader():

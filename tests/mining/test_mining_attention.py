@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from mining_fakes import CacheReader, records
 
+from longlode.core.errors import ModelError
 from longlode.core.records import write_jsonl
 from longlode.mining import ScoreSettings, make_scorer, score
 from longlode.mining.scorers.attention_mass import FAR, SINK, WINDOW
@@ -70,19 +71,15 @@ def test_short_and_very_long_documents(tmp_path):
     summary, _ = scored(tmp_path, reader, 8 * 7, "short")
     assert summary.counts == {"too_short": 2}
     reader.read = 0
-    summary, _ = scored(tmp_path, reader, 8 * 100, "long", max_segments=32)
+    summary, _ = scored(tmp_path, reader, 8 * 100, "long", options={"max_segments": 32})
     assert summary.counts == {"ok": 2}
     assert reader.read == 2 * 32 * 8
 
 
-def test_a_reader_without_attention_is_told_so(tmp_path):
-    write_jsonl(tmp_path / "in.jsonl", records(2, num_tokens=160))
-    summary = score(
-        tmp_path / "in.jsonl",
-        tmp_path / "out",
-        scorer=make_scorer("attention_mass"),
-        make_reader=CacheReader,
-        reader_fingerprint=CacheReader.fingerprint,
-        settings=ScoreSettings(segment=8),
-    )
-    assert "the reader CacheReader has no `attention`" in summary.failed_units[0]["error"]
+def test_a_reader_without_attention_is_refused_before_the_first_document(tmp_path):
+    reader = CacheReader()
+    with pytest.raises(
+        ModelError, match=r"'attention_mass'.*CacheReader cannot: it has no `attention`.*opt-350m"
+    ):
+        scored(tmp_path, reader, 160)
+    assert list((tmp_path / "out" / "parts").iterdir()) == reader.alone_sizes == []

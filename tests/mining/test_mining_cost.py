@@ -1,5 +1,7 @@
 """What a score costs and how sure it is: no pairs, no model; the error of a score made of pairs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -9,6 +11,7 @@ from longlode.core.errors import ConfigError
 from longlode.core.records import write_jsonl
 from longlode.mining import ScoreSettings, make_scorer, score
 from longlode.mining.coherence.uncertainty import mean_error, sum_error
+from longlode.mining.scorers.pairwise import PairwiseScorer
 
 
 class Silent(CacheReader):
@@ -115,11 +118,17 @@ def pairs_of(tmp_path, name):
 @pytest.mark.parametrize("name", ["coherence", "paper", "strength"])
 def test_reading_the_others_too_changes_nothing(tmp_path, name, monkeypatch):
     found = []
-    for needs_unpaired in (False, True):
-        kind = type(make_scorer(name))
-        monkeypatch.setattr(kind, "needs_unpaired", needs_unpaired)
+    asked = PairwiseScorer.requests
+    for unpaired in (False, True):
+        monkeypatch.setattr(
+            PairwiseScorer,
+            "requests",
+            lambda self, doc, rng, unpaired=unpaired: [
+                replace(one, unpaired=unpaired) for one in asked(self, doc, rng)
+            ],
+        )
         write_jsonl(tmp_path / "in.jsonl", records(3, num_tokens=400))
-        out = tmp_path / f"{needs_unpaired}"
+        out = tmp_path / f"{unpaired}"
         summary = score(
             tmp_path / "in.jsonl",
             out,

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from mining_fakes import pair_reading
 
 from longlode.corpus import Document
 from longlode.mining import dependency, make_scorer
-from longlode.mining.scorers import PairPlan, SegmentedDocument
+from longlode.mining.scorers import SegmentedDocument
 
 SEGMENT = 9
 
@@ -28,23 +29,29 @@ def document(num_segments, *, num_total=None, positions=None):
     )
 
 
-def readings(num_segments, plan, *, seed=0, scale=1.0):
+def readings(num_segments, pairs, *, seed=0, scale=1.0):
     rng = np.random.default_rng(seed)
     alone = rng.gamma(3.0, scale, (num_segments, SEGMENT - 1)).astype(np.float32)
-    help_ = rng.uniform(0.5, 1.1, (len(plan.targets), 1))
-    given = (alone[plan.targets] * help_).astype(np.float32)
+    help_ = rng.uniform(0.5, 1.1, (len(pairs[0]), 1))
+    given = (alone[pairs[0]] * help_).astype(np.float32)
     return alone, given
+
+
+def drawn(scorer, doc, seed=0):
+    """Targets and sources of the pairs that a scorer asks for."""
+    (pairs,) = scorer.requests(doc, np.random.default_rng(seed))
+    return pairs.targets, pairs.sources
 
 
 def naive_perplexity(values):
     return math.exp(sum(float(value) for value in values) / len(values))
 
 
-def naive_release(num_segments, plan, alone, given, window_segments, threshold=0.1):
+def naive_release(num_segments, pairs, alone, given, window_segments, threshold=0.1):
     """The released program's arithmetic: a table of pair perplexities with inf where nothing was read."""
     single = [naive_perplexity(row) for row in alone]
     pair = [[math.inf] * num_segments for _ in range(num_segments)]
-    for p, (i, j) in enumerate(zip(plan.targets, plan.sources, strict=True)):
+    for p, (i, j) in enumerate(zip(*pairs, strict=True)):
         pair[i][j] = naive_perplexity(given[p])
     specificity = [0.0] * num_segments
     for i in range(num_segments):
@@ -75,17 +82,17 @@ def naive_release(num_segments, plan, alone, given, window_segments, threshold=0
     [(12, None, 0.4), (40, 500, 0.4), (40, 60, 1.0), (40, 300, 2.5), (2, None, 1.0)],
 )
 def test_release_equals_the_naive_arithmetic(num_segments, pairs, scale):
-    scorer = make_scorer("release", pairs=pairs, max_segments=64)
+    scorer = make_scorer("release", pairs=pairs, options={"max_segments": 64})
     doc = document(num_segments)
-    plan = scorer.plan(doc, np.random.default_rng(1))
-    alone, given = readings(num_segments, plan, scale=scale)
-    result = scorer.finish(doc, plan, alone, given)
-    expected = naive_release(num_segments, plan, alone, given, 64)
+    read = drawn(scorer, doc, 1)
+    alone, given = readings(num_segments, read, scale=scale)
+    result = scorer.finish(doc, [pair_reading(read, alone, given)])
+    expected = naive_release(num_segments, read, alone, given, 64)
     assert result.score == pytest.approx(expected, rel=1e-12)
     assert expected > 0
     # The broken twin: a scale of the document's own length, as in the paper, is told apart.
     assert result.score != pytest.approx(
-        naive_release(num_segments, plan, alone, given, num_segments + 1), rel=1e-6
+        naive_release(num_segments, read, alone, given, num_segments + 1), rel=1e-6
     )
 
 
@@ -99,15 +106,15 @@ def test_the_release_floor_is_reached_by_the_test_above():
 
 
 def test_paper_equals_the_naive_arithmetic_with_places_of_the_whole_document():
-    scorer = make_scorer("paper", pairs=30, max_segments=16)
+    scorer = make_scorer("paper", pairs=30, options={"max_segments": 16})
     positions = np.sort(np.random.default_rng(3).choice(100, 16, replace=False))
     doc = document(16, num_total=100, positions=positions)
-    plan = scorer.plan(doc, np.random.default_rng(1))
-    alone, given = readings(16, plan)
-    result = scorer.finish(doc, plan, alone, given)
+    pairs = drawn(scorer, doc, 1)
+    alone, given = readings(16, pairs)
+    result = scorer.finish(doc, [pair_reading(pairs, alone, given)])
     single = [naive_perplexity(row) for row in alone]
     rows = {}
-    for p, (i, j) in enumerate(zip(plan.targets, plan.sources, strict=True)):
+    for p, (i, j) in enumerate(zip(*pairs, strict=True)):
         rows.setdefault(i, []).append((j, naive_perplexity(given[p])))
     total, strengths, best, specificities = 0.0, [], [], []
     for i, row in rows.items():
@@ -125,39 +132,36 @@ def test_paper_equals_the_naive_arithmetic_with_places_of_the_whole_document():
     assert result.strength_mean == pytest.approx(np.mean(strengths), rel=1e-12)
     assert result.strength_max_mean == pytest.approx(np.mean(best), rel=1e-12)
     assert result.specificity_mean == pytest.approx(np.mean(specificities), rel=1e-12)
-    gains = [alone[i].mean(dtype=float) - given[p].mean(dtype=float) for p, i in enumerate(plan.targets)]
+    gains = [alone[i].mean(dtype=float) - given[p].mean(dtype=float) for p, i in enumerate(pairs[0])]
     assert result.gain_nats == pytest.approx(np.mean(gains), rel=1e-9)
 
 
 def test_release_counts_drawn_segments_where_paper_counts_places():
     positions = [0, 50, 99]
     doc = document(3, num_total=100, positions=positions)
-    plan = PairPlan(np.array([2], dtype=np.int32), np.array([0], dtype=np.int32))
     alone, given = np.full((3, 8), 2.0, np.float32), np.full((1, 8), 1.0, np.float32)
+    read = [pair_reading((np.array([2]), np.array([0])), alone, given)]
     strength = 1 - math.exp(-1)
-    release = make_scorer("release", pairs=1, max_segments=3).finish(doc, plan, alone, given)
-    paper = make_scorer("paper", pairs=1, max_segments=3).finish(doc, plan, alone, given)
+    release = make_scorer("release", pairs=1, options={"max_segments": 3}).finish(doc, read)
+    paper = make_scorer("paper", pairs=1, options={"max_segments": 3}).finish(doc, read)
     assert release.score == pytest.approx(strength + 2 / 2)
     assert paper.score == pytest.approx(strength + 99 / 99)
-    assert make_scorer("release", pairs=1, max_segments=256).finish(
-        doc, plan, alone, given
+    assert make_scorer("release", pairs=1, options={"max_segments": 256}).finish(
+        doc, read
     ).score == pytest.approx(strength + 2 / 255)
 
 
 def test_release_scores_zero_and_says_so_when_there_are_fewer_pairs_than_asked_for():
     scorer = make_scorer("release", pairs=500)
     few, enough = document(32), document(33)  # 496 and 528 pairs
-    rng = np.random.default_rng(0)
-    plan = scorer.plan(few, rng)
-    assert len(plan.targets) == 0
-    nothing = np.zeros((0, SEGMENT - 1), dtype=np.float32)
-    result = scorer.finish(few, plan, np.ones((32, SEGMENT - 1), np.float32), nothing)
+    assert list(scorer.requests(few, np.random.default_rng(0))) == []
+    result = scorer.finish(few, [])
     assert (result.score, result.status, result.num_pairs) == (0.0, "ok", 0)
     assert "fewer pairs (496) than the sample size (500): the release scores 0" in result.reason
-    assert len(scorer.plan(enough, rng).targets) == 500
-    assert len(make_scorer("release", pairs=496).plan(few, rng).targets) == 496
-    assert len(make_scorer("release", pairs=None).plan(few, rng).targets) == 496
-    assert len(make_scorer("paper", pairs=500).plan(few, rng).targets) == 496
+    assert len(drawn(scorer, enough)[0]) == 500
+    assert len(drawn(make_scorer("release", pairs=496), few)[0]) == 496
+    assert len(drawn(make_scorer("release", pairs=None), few)[0]) == 496
+    assert len(drawn(make_scorer("paper", pairs=500), few)[0]) == 496
 
 
 def test_specificity_at_its_edges():

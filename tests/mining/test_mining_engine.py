@@ -26,7 +26,8 @@ from mining_fakes import (
 from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.processes import machine_tag
 from longlode.core.records import read_record, write_jsonl
-from longlode.mining import DocumentScore, PairPlan, ScoreSettings, make_scorer, score
+from longlode.mining import DocumentScore, ScoreSettings, make_scorer, score
+from longlode.mining.requests import Pairs, Segments
 from longlode.mining.scorers.strength import StrengthScorer
 
 SETTINGS = ScoreSettings(segment=8, rows_per_unit=4, batch_segments=16, batch_pairs=32)
@@ -57,7 +58,7 @@ def run(inputs, out, *, reader=None, scorer=None, settings=SETTINGS, **options):
     return score(
         inputs,
         out,
-        scorer=scorer or make_scorer("paper", pairs=40, max_segments=16),
+        scorer=scorer or make_scorer("paper", pairs=40, options={"max_segments": 16}),
         make_reader=reader if callable(reader) else lambda: reader,
         reader_fingerprint="cache-model",
         settings=settings,
@@ -138,7 +139,7 @@ def run_one(tmp_path, record, **options):
 
 @pytest.mark.parametrize("name", ["release", "paper", "strength", "coherence"])
 def test_a_score_does_not_depend_on_the_neighbours(corpus, tmp_path, name):
-    scorer = make_scorer(name, pairs=40, max_segments=16)
+    scorer = make_scorer(name, pairs=40, options={"max_segments": 16})
     run(corpus, tmp_path / "out", scorer=scorer)
     together = rows(tmp_path / "out")[7]
     alone = run_one(tmp_path, records(10)[7], scorer=scorer)
@@ -216,8 +217,8 @@ def test_what_shapes_a_result_changes_its_name_and_what_does_not_does_not(corpus
     assert names("b", settings=replace(SETTINGS, batch_segments=3, batch_pairs=5)) == base
     assert not names("c", settings=replace(SETTINGS, seed=1)) & base
     assert not names("d", settings=replace(SETTINGS, keep_pairs=True)) & base
-    assert not names("e", scorer=make_scorer("paper", pairs=41, max_segments=16)) & base
-    assert not names("f", scorer=make_scorer("release", pairs=40, max_segments=16)) & base
+    assert not names("e", scorer=make_scorer("paper", pairs=41, options={"max_segments": 16})) & base
+    assert not names("f", scorer=make_scorer("release", pairs=40, options={"max_segments": 16})) & base
     # Other settings in a folder that is used already: refused; overwritten, both sets stay, the record names its own.
     with pytest.raises(InputError, match=r"settings\.seed"):
         run(corpus, tmp_path / "a", settings=replace(SETTINGS, seed=1))
@@ -245,7 +246,7 @@ def test_a_poison_document_fails_alone(tmp_path, fault, reason):
     path = poisoned(tmp_path)
     settings = replace(SETTINGS, rows_per_unit=6)
     # All segments are read, so that the poison at the end is among them.
-    all_read = make_scorer("paper", pairs=40, max_segments=64)
+    all_read = make_scorer("paper", pairs=40, options={"max_segments": 64})
     run(path, tmp_path / "good", settings=settings, scorer=all_read)
     summary = run(path, tmp_path / "bad", reader=FaultyReader(fault), settings=settings, scorer=all_read)
     good, bad = rows(tmp_path / "good"), rows(tmp_path / "bad")
@@ -283,7 +284,7 @@ def test_a_reader_that_fails_on_everything_fails_the_units_and_a_rerun_does_them
 def test_a_worker_that_dies_takes_only_its_unit_along(tmp_path):
     path = poisoned(tmp_path)
     settings = replace(SETTINGS, rows_per_unit=1)
-    all_read = make_scorer("paper", pairs=40, max_segments=64)
+    all_read = make_scorer("paper", pairs=40, options={"max_segments": 64})
     summary = run(
         path,
         tmp_path / "out",
@@ -355,13 +356,15 @@ class ForeignScorer(StrengthScorer):
     name = "foreign-test"
     num_foreign = 5
 
-    def plan(self, doc, rng):
+    def requests(self, doc, rng):
         count = len(doc.foreign)
         assert doc.document.text == ""
         targets = np.full(count, doc.num_segments - 1, dtype=np.int32)
-        return PairPlan(targets, np.arange(doc.num_segments, doc.num_segments + count, dtype=np.int32))
+        sources = np.arange(doc.num_segments, doc.num_segments + count, dtype=np.int32)
+        return [Pairs(doc.segments, targets, sources)]
 
-    def finish(self, doc, plan, alone, given):
+    def finish(self, doc, readings):
+        ((alone, given),) = ((read.alone, read.given) for read in readings)
         assert len(alone) == doc.num_segments + len(doc.foreign)
         assert len(given) == len(doc.foreign)
         own = set(map(bytes, doc.tokens))
@@ -373,7 +376,7 @@ def test_foreign_segments_come_from_other_texts_of_the_unit_and_are_the_document
     docs = records(5)
     docs[4] = docs[3] | {"id": "copy of doc 3"}
     write_jsonl(tmp_path / "in.jsonl", docs)
-    scorer = ForeignScorer(max_segments=64)
+    scorer = ForeignScorer(options={"max_segments": 64})
     settings = replace(SETTINGS, keep_pairs=True, rows_per_unit=5)
     run(tmp_path / "in.jsonl", tmp_path / "out", scorer=scorer, settings=settings)
     got = rows(tmp_path / "out")
@@ -390,25 +393,38 @@ class SillyScorer(StrengthScorer):
 
     name = "silly"
 
-    def finish(self, doc, plan, alone, given):
+    def finish(self, doc, readings):
         return DocumentScore(score=float("nan"))
 
 
 class LostScorer(StrengthScorer):
-    """Plans a pair that is not there."""
+    """Asks for a pair that is not there."""
 
     name = "lost"
 
-    def plan(self, doc, rng):
-        return PairPlan(np.array([doc.num_segments]), np.array([0]))
+    def requests(self, doc, rng):
+        return [Pairs(doc.tokens, np.array([doc.num_segments]), np.array([0]))]
+
+
+class SecretiveScorer(StrengthScorer):
+    """Asks for what it has not announced."""
+
+    name = "secretive"
+
+    def requests(self, doc, rng):
+        return [Segments(doc.tokens)]
 
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [(SillyScorer, "gave score nan"), (LostScorer, "plan: ConfigError: a pair plan names target")],
+    [
+        (SillyScorer, "gave score nan"),
+        (LostScorer, "requests: ConfigError: pairs name segments"),
+        (SecretiveScorer, "type Segments; expected one of those in its `asks`: Pairs"),
+    ],
 )
 def test_a_wrong_scorer_gives_reasons_and_no_scores(corpus, tmp_path, kind, reason):
-    run(corpus, tmp_path / "out", scorer=kind(max_segments=16))
+    run(corpus, tmp_path / "out", scorer=kind(options={"max_segments": 16}))
     assert all(row["status"] == "failed" and reason in row["reason"] for row in rows(tmp_path / "out"))
 
 

@@ -21,6 +21,7 @@ from longlode.mining import (
     select,
 )
 from longlode.mining.engine.parts import COLUMNS, PAIRS_FIELD
+from longlode.mining.requests import Words
 from longlode.mining.scorers.gzip import GzipScorer
 from longlode.mining.scorers.strength import StrengthScorer
 from longlode.report import build
@@ -40,11 +41,14 @@ class WordsScorer(GzipScorer):
     extra_columns = EXTRAS
     given: dict = {}  # noqa: RUF012 - replaced as a whole by tests
 
-    def digest(self, text):
-        return len(text.split())
+    asks = (Words,)
 
-    def finish(self, doc, plan, alone, given):
-        extras = {"gate": np.float32(doc.digest / 4), "words": np.int64(doc.digest), "kind": "a\ud800"}
+    def text_requests(self, text):
+        return [Words(text)]
+
+    def finish(self, doc, readings):
+        count = len(doc.of_text[0].kept)
+        extras = {"gate": np.float32(count / 4), "words": np.int64(count), "kind": "a\ud800"}
         return DocumentScore(1.0, extras=extras | self.given)
 
 
@@ -159,8 +163,8 @@ class RacedScorer(StrengthScorer):
     name = "raced"
     extra_columns = (ExtraColumn("pairs_read", "int", "pairs", "pairs that were read"),)
 
-    def finish(self, doc, plan, alone, given):
-        return _counted(super().finish(doc, plan, alone, given))
+    def finish(self, doc, readings):
+        return _counted(super().finish(doc, readings))
 
     def finish_pairs(self, *pairs):
         return _counted(super().finish_pairs(*pairs))

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from mining_fakes import VOCAB, CacheReader, ReadingOnReader, SmallMemoryReader, random_text, records
 
-from longlode.core.errors import ConfigError
+from longlode.core.errors import ConfigError, ModelError
 from longlode.core.records import read_record, write_jsonl
-from longlode.mining import PairPlan, ScoreSettings, make_scorer, score
+from longlode.mining import ScoreSettings, make_scorer, score
 from longlode.mining.baselines import far_overlap
-from longlode.mining.engine.reading import BatchSize, Job, read_jobs
+from longlode.mining.requests import BatchSize, Chains, Pairs, Segments, Windows
 from longlode.mining.scorers.context_gain import STRIDE, WINDOW
 
 LENGTH = 8
@@ -77,10 +77,8 @@ def test_context_gain_says_what_it_read(corpus, tmp_path):
         n - STRIDE + sum(size - 1 for size in sizes) for n, sizes in zip(counts, windows, strict=True)
     )
     for row in rows:  # only what was read after one segment alone can be told as a pair
-        assert {(pair["i"], pair["j"]) for pair in row["pairs"]} == {
-            *((i, i - 1) for i in range(STRIDE, row["num_segments"])),
-            *((s + 1, s) for s in range(0, row["num_segments"] - STRIDE, STRIDE)),
-        }
+        found = [(pair["i"], pair["j"]) for pair in row["pairs"]]
+        assert found == [(i, i - 1) for i in range(STRIDE, row["num_segments"])]
 
 
 def test_batches_and_a_small_memory_change_nothing(corpus, tmp_path):
@@ -108,9 +106,9 @@ def test_chains_hold_no_more_than_a_block_of_segments(corpus, tmp_path):
 
 def test_a_long_document_gives_one_contiguous_stretch(tmp_path):
     write_jsonl(tmp_path / "in.jsonl", [{"id": "long", "text": random_text("long", 100 * LENGTH)}])
-    (row,) = run(tmp_path / "in.jsonl", tmp_path / "out", "context_gain", max_segments=20)
+    (row,) = run(tmp_path / "in.jsonl", tmp_path / "out", "context_gain", options={"max_segments": 20})
     places = sorted({pair["i"] for pair in row["pairs"]} | {pair["j"] for pair in row["pairs"]})
-    assert places[-1] - places[0] == 19
+    assert places == list(range(places[0], places[0] + 20 - STRIDE + 1))
     assert places[0] > 0
 
 
@@ -123,38 +121,69 @@ def test_text_that_keeps_its_words_gains_from_a_long_context(tmp_path):
     assert min(row["score"] for row in rows[:3]) > 0.005 > rows[3]["score"]
 
 
-def test_a_reader_that_cannot_read_on_is_named(corpus, tmp_path):
-    run(corpus, tmp_path / "out", "context_gain", reader=CacheReader())
-    record = read_record(tmp_path / "out", "scores")
-    assert not record["complete"]
-    assert "CacheReader has no `continued`" in record["failed_units"][0]["error"]
+def test_a_reader_that_cannot_read_on_is_refused_before_the_first_document(corpus, tmp_path):
+    reader = CacheReader()
+    with pytest.raises(ModelError, match=r"'context_gain'.*CacheReader cannot: it has no `continued`"):
+        run(corpus, tmp_path / "out", "context_gain", reader=reader)
+    assert reader.alone_sizes == []
 
 
-def test_a_chain_that_does_not_hang_together_is_refused():
-    targets, sources = np.array([1, 2, 3]), np.array([0, 1, 2])
-    broken = PairPlan(targets, np.array([0, 0, 2]), np.array([False, True, True]))
-    doc = type("Document", (), {"tokens": np.zeros((4, 8)), "foreign": np.zeros((0, 8))})()
-    PairPlan(targets, sources, np.array([False, True, True])).check(doc)
-    for plan in (broken, PairPlan(targets, sources, np.array([True, True, True]))):
-        with pytest.raises(ConfigError, match="continues a pair from something else"):
-            plan.check(doc)
-    with pytest.raises(ConfigError, match="vectors of one length"):
-        PairPlan(targets, sources, np.array([False, True]))
+def test_requests_of_segments_that_are_not_there_are_refused():
+    segments, pair = np.zeros((4, LENGTH), dtype=int), (np.array([1]), np.array([0]))
+    Pairs(segments, *pair)
+    Chains(segments, (np.array([0, 3]),))
+    Windows(segments, np.array([[0, 4]]))
+    for wrong in (
+        lambda: Pairs(segments, np.array([4]), np.array([0])),
+        lambda: Pairs(segments, np.array([1]), np.array([-1])),
+        lambda: Pairs(segments, np.array([1, 2]), np.array([0])),
+        lambda: Chains(segments, (np.array([0, 4]),)),
+        lambda: Chains(segments, (np.array([2]),)),
+        lambda: Windows(segments, np.array([[0, 5]])),
+        lambda: Windows(segments, np.array([[2, 2]])),
+    ):
+        with pytest.raises(ConfigError, match="expected"):
+            wrong()
 
 
-def test_chains_and_pairs_in_one_job():
+@pytest.mark.parametrize("size", [(4, 2), (1, 1), (256, 1024)])
+def test_chains_pairs_and_segments_of_several_documents_together(size):
     rng = np.random.default_rng(1)
-    segments = rng.integers(0, VOCAB, (6, LENGTH))
-    targets, sources = np.array([1, 2, 5, 3, 4, 5]), np.array([0, 1, 0, 2, 3, 4])
-    job = Job(segments, targets, sources, np.array([False, True, False, False, True, True]))
-    assert [chain.tolist() for chain in job.chains()] == [[0, 1], [3, 4, 5]]
+    documents = [rng.integers(0, VOCAB, (number, LENGTH)) for number in (6, 2, 5)]
+    chains = [([0, 1, 2], [2, 3, 4, 5]), (), ([4, 0],)]
+    pairs = [([5, 3], [0, 3]), ([1], [0]), ([], [])]
     reader = ReadingOnReader()
-    (readings,) = read_jobs(reader, [job], BatchSize(4, 2))
-    for pair, before in enumerate(([0], [0, 1], [0], [2], [2, 3], [2, 3, 4])):
-        tokens = np.concatenate([*segments[before], segments[targets[pair]]])
-        expected = nll_after(tokens, 0, len(before) * LENGTH, len(tokens))
-        np.testing.assert_allclose(readings.given[pair], expected, rtol=1e-5)
-    assert readings.num_reread == 2
+
+    def expected(segments, rows, number):
+        tokens = np.concatenate([segments[row] for row in rows[: number + 1]])
+        return nll_after(tokens, 0, number * LENGTH, len(tokens))
+
+    asked = [Chains(d, tuple(map(np.array, c))) for d, c in zip(documents, chains, strict=True)]
+    for request, read in zip(asked, Chains.read(reader, asked, BatchSize(*size)), strict=True):
+        for rows, given in zip(request.chains, read.given, strict=True):
+            for number in range(1, len(rows)):
+                np.testing.assert_allclose(
+                    given[number - 1], expected(request.segments, rows, number), rtol=1e-5
+                )
+        assert read.tokens_alone == LENGTH * len(request.chains)
+        assert read.tokens_given == LENGTH * sum(len(rows) - 1 for rows in request.chains)
+
+    asked = [
+        Pairs(d, *(np.array(p, dtype=int) for p in pair)) for d, pair in zip(documents, pairs, strict=True)
+    ]
+    for request, read in zip(asked, Pairs.read(reader, asked, BatchSize(*size)), strict=True):
+        for pair, rows in enumerate(zip(request.sources, request.targets, strict=True)):
+            np.testing.assert_allclose(read.given[pair], expected(request.segments, rows, 1), rtol=1e-5)
+        in_pair = sorted({*request.targets.tolist(), *request.sources.tolist()})
+        assert np.flatnonzero(~np.isnan(read.alone).all(axis=1)).tolist() == in_pair
+        for row in in_pair:
+            np.testing.assert_allclose(read.alone[row], expected(request.segments, [row], 0), rtol=1e-5)
+
+    asked = [Segments(d) for d in documents]
+    for request, read in zip(asked, Segments.read(reader, asked, BatchSize(*size)), strict=True):
+        assert read.tokens_alone == request.segments.size
+        for row in range(len(request.segments)):
+            np.testing.assert_allclose(read.alone[row], expected(request.segments, [row], 0), rtol=1e-5)
 
 
 def test_overlap_equals_its_definition_and_runs_no_model(corpus, tmp_path):

@@ -141,26 +141,24 @@ def test_the_registry_knows_its_scorers_and_refuses_others():
     with pytest.raises(ConfigError, match="pairs is 0"):
         make_scorer("paper", pairs=0)
     with pytest.raises(ConfigError, match="max_segments is 1"):
-        make_scorer("paper", max_segments=1)
+        make_scorer("paper", options={"max_segments": 1})
 
 
 OUTSIDE = """
-from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer
+from longlode.mining import DocumentScore, Scorer
+from longlode.mining.requests import Words
 
 
 class Longest(Scorer):
     name = "longest"
-    needs_reader = False
     min_segments = 0
+    asks = (Words,)
 
-    def digest(self, text):
-        return max(map(len, text.split()))
+    def text_requests(self, text):
+        return [Words(text)]
 
-    def plan(self, doc, rng):
-        return PairPlan.empty()
-
-    def finish(self, doc, plan, alone, given):
-        return DocumentScore(score=float(doc.digest))
+    def finish(self, doc, readings):
+        return DocumentScore(score=float(max(map(len, doc.of_text[0].kept))))
 """
 
 

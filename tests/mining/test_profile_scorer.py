@@ -11,7 +11,7 @@ from longlode.api.results import read_result
 from longlode.mining import make_scorer, score
 from longlode.mining.distance_profile import Octave, Profile
 from longlode.mining.gate import Verdict
-from longlode.mining.scorers.profile import COLUMNS, FarContext, score_of
+from longlode.mining.scorers.profile import COLUMNS, FarContext, measure_text, score_of
 
 
 def far(log_odds: float, *gains: float) -> FarContext:
@@ -66,9 +66,8 @@ def test_every_octave_has_a_column_and_its_error() -> None:
 
 
 def test_short_texts_are_too_short() -> None:
-    scorer = make_scorer("profile")
     for text in ("", "a few words", "one two three " * 170):  # over 500 words, but no octave
-        found = score_of(scorer.digest(text))
+        found = score_of(measure_text(text))
         assert found.status == "too_short"
         assert "dependency_tokens" not in found.extras
     assert "gate" in found.extras  # of the last text, which has a verdict and no octave

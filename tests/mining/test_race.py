@@ -23,10 +23,10 @@ from longlode.core.records import read_record, write_jsonl
 from longlode.corpus import plan
 from longlode.mining import RaceRule, ScoreSettings, make_scorer, score, select
 from longlode.mining.engine.parts import read_pairs
-from longlode.mining.engine.reading import BatchSize
 from longlode.mining.engine.work import Work, score_unit
 from longlode.mining.racing.race import race
 from longlode.mining.racing.standings import is_clear
+from longlode.mining.requests import BatchSize
 from longlode.mining.sampling import document_rng, nested_pairs, sample_pairs
 from longlode.mining.scorers import SCORERS
 from longlode.mining.selection_files import dropped_path, read_selection
@@ -55,7 +55,7 @@ def corpus(tmp_path):
 
 
 def strength(most=64):
-    return make_scorer("strength", pairs=most, max_segments=30)
+    return make_scorer("strength", pairs=most, options={"max_segments": 30})
 
 
 def run(inputs, out, *, rule=RULE, reader=None, most=64, settings=SETTINGS, **options):

@@ -8,7 +8,7 @@ import pytest
 from longlode.mining.coherence import features as coherence
 from longlode.mining.coherence import order
 from longlode.mining.coherence.announcements import announcements
-from longlode.mining.coherence.features import Measurements, Words
+from longlode.mining.coherence.features import CountedWords, Measurements
 from longlode.mining.scorers.order import order_score
 
 
@@ -18,7 +18,7 @@ def long_document(num_tokens, num_words):
     tokens = np.minimum(rng.zipf(1.3, num_tokens), 30_000).astype(np.int32)
     kinds = np.unique(np.minimum(rng.zipf(1.2, num_words), 40_000), return_inverse=True)[1].astype(np.int32)
     shares = np.maximum(np.exp(-np.arange(kinds.max() + 1) / 200.0), 1e-3)
-    return tokens, Words(kinds, shares)
+    return tokens, CountedWords(kinds, shares)
 
 
 def peak_bytes(tokens, words):
@@ -38,7 +38,7 @@ def test_a_long_document_takes_few_bytes_per_token():
 
 def test_a_document_of_one_type_takes_few_bytes_per_token():
     tokens = np.zeros(4_000_000, dtype=np.int32)
-    assert peak_bytes(tokens, Words(np.zeros(1, dtype=np.int32), np.full(1, 1e-3))) < 40 * len(tokens)
+    assert peak_bytes(tokens, CountedWords(np.zeros(1, dtype=np.int32), np.full(1, 1e-3))) < 40 * len(tokens)
 
 
 @pytest.mark.parametrize("block", [1, 97, 4096])

@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from longlode.core.errors import ConfigError, ModelError
 from longlode.corpus import encoding
+from longlode.mining.reader import CONTINUES, READS_PAIRS, READS_WHOLE_TEXTS, SHOWS_ATTENTION
 from longlode.readers import lm as reader_module
 from longlode.readers.lm import LMReader
 
@@ -321,3 +322,35 @@ def test_every_call_reads_in_the_readers_own_threads(tokenizer, pairs, monkeypat
         torch.set_num_threads(before)
     with pytest.raises(ConfigError, match="at least 1"):
         reader.use_threads(0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_whole_text_in_pieces_equals_one_pass(name, tokenizer):
+    model = build(name, torch.float64)
+    text = np.random.default_rng(5).integers(0, VOCABULARY, 53)
+    expected = read_afresh(model, text[None], 1)[0]
+    for piece in (7, 52, 500):
+        reader = LMReader(model, tokenizer, segment=LENGTH, batch_tokens=piece)
+        np.testing.assert_allclose(reader.whole(text), expected, atol=1e-10)
+    assert reader.whole(text[:1]).shape == (0,)
+
+
+def test_a_whole_text_beyond_the_context_is_refused(tokenizer):
+    reader = LMReader(build("opt"), tokenizer, segment=LENGTH)
+    with pytest.raises(ModelError, match="at most 64 tokens; the text has 65"):
+        reader.whole(np.zeros(65, dtype=np.int64))
+    with pytest.raises(ConfigError, match="holds tokens"):
+        reader.whole(np.full(5, VOCABULARY))
+
+
+def test_a_reader_knows_whether_its_model_shows_attention(tokenizer):
+    for name, can in (("opt", True), ("llama", True), ("DA", True), ("D", False)):
+        reader = LMReader(build(name), tokenizer, segment=LENGTH)
+        why = SHOWS_ATTENTION.why_not(reader)
+        assert ("no layer of full attention" in why) is not can
+        assert (
+            READS_PAIRS.why_not(reader)
+            == CONTINUES.why_not(reader)
+            == READS_WHOLE_TEXTS.why_not(reader)
+            == ""
+        )

@@ -9,6 +9,7 @@ from reader_stand_ins import LENGTH, build, make_tokenizer
 from safetensors.torch import load_file, save_file
 
 from longlode.core.errors import BackendError, ConfigError, ModelError
+from longlode.mining.reader import READS_SEGMENTS
 from longlode.readers import dtype as reader_dtype
 from longlode.readers.dtype import fastest_dtype, products_per_second
 from longlode.readers.lm import LMReader, ReaderSpec
@@ -132,8 +133,8 @@ def test_tokens_without_the_model(folder):
     for ours, theirs in zip(tokens.encode(texts), whole.encode(texts), strict=True):
         assert ours.tolist() == theirs.tolist()
     assert tokens.fingerprint == spec().fingerprint != whole.fingerprint
-    with pytest.raises(ModelError, match="without its model"):
-        tokens.alone(torch.zeros(1, LENGTH, dtype=torch.int64).numpy())
+    assert READS_SEGMENTS.why_not(tokens) == "it has no `alone`"
+    assert READS_SEGMENTS.why_not(whole) == ""
     with pytest.raises(ModelError, match="does not exist"):
         TokenReaderSpec(str(folder / "absent"))()
 

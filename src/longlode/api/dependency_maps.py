@@ -68,9 +68,11 @@ def explain_ends(out: Path, scorer: "Scorer", text_field: str) -> list[dict[str,
     Returns: [{id, file, row, score, label, explanation}], explanation as of `Scorer.explain`; [] for a scorer that
       has none.
     """
-    found = []
+    from longlode.mining.engine.fit import fitted_scorer
+
+    found, fitted = [], fitted_scorer(out, scorer)
     for row, label, text in _ends(out, text_field):
-        told = scorer.explain(text, NUM_SHOWN)
+        told = fitted.explain(text, NUM_SHOWN)
         if told is None:
             return []
         place = {name: row[name] for name in ("id", "file", "row", "score")}

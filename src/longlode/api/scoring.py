@@ -186,9 +186,9 @@ def run_scoring(
     tokens: TokenReader | None = None
     source: tuple[str, Callable[[], Reader] | None] = ("", None)
     if scorer.reads_model:
-        reader, make_lm = load_reader(model, settings.segment, workers, dtype, watch=watch)
+        reader, make_lm = _load_able(scorer, model, settings.segment, workers, dtype, watch)
         source = (reader.fingerprint, make_lm)
-    elif scorer.needs_reader:
+    elif scorer.reads_tokens:
         tokens, make_tokens = _load_tokens(model, workers, watch)
         source = (tokens.fingerprint, make_tokens)
     with watch.progress("scoring") as update:
@@ -236,6 +236,17 @@ def _explain(
         write_json(path, map_ends(out, tokens, settings, model=reader, max_segments=max_segments))
     elif found := explain_ends(out, scorer, settings.text_field):
         write_json(path, found)
+
+
+def _load_able(
+    scorer: "Scorer", model: str, segment: int, workers: int, dtype: str, watch: Watch
+) -> "tuple[LMReader, Callable[[], LMReader]]":
+    """As `load_reader`. Raises: ModelError for a model that cannot do what the scorer asks for."""
+    from longlode.mining.requests import check_reader
+
+    reader, make = load_reader(model, segment, workers, dtype, watch=watch)
+    check_reader(scorer.name, scorer.asks, reader)
+    return reader, make
 
 
 def load_reader(

@@ -129,13 +129,13 @@ def _note_without_effect(scorer: "Scorer", model: str, pairs: str | None) -> Non
     """Name the options that this scorer has no use for."""
     if pairs is not None and "pairs" not in scorer.options():
         note(f"--pairs {pairs} has no effect: the scorer {scorer.name!r} samples no pairs.")
-    if model != "starter" and not scorer.needs_reader:
+    if model != "starter" and not scorer.reads_tokens:
         note(f"--model {model} has no effect: the scorer {scorer.name!r} reads no model.")
 
 
 def _how(model: str, scorer: "Scorer", dtype: str, why: str) -> str:
     """How the model was used, in a line."""
-    if not scorer.needs_reader:
+    if not scorer.reads_tokens:
         return "Model: none"
     if not scorer.reads_model:
         return f"Model: {model}, its tokens only; the model was not run"

@@ -19,7 +19,7 @@ KINDS = {
     "model": "a model",
 }
 LEFTOVERS = {
-    "scores": ("parts", "rounds"),
+    "scores": ("parts", "rounds", "fit"),
     "run": ("checkpoints",),
     "evaluation": ("examples.jsonl",),
     "lm_eval": ("lm_eval.json",),
@@ -28,7 +28,7 @@ LEFTOVERS = {
 SELECTION_FOLDER = "__selection__"
 """Folder beside selected documents: what is in it is no data. Readers of data sets leave out names with `__`."""
 _DEPTH = 2
-_SKIPPED = {"parts", "rounds", "checkpoints"}
+_SKIPPED = {"parts", "rounds", "fit", "checkpoints"}
 
 
 def kind_name(kind: Any) -> str:

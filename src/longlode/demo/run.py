@@ -168,7 +168,7 @@ def _score(settings: DemoSettings, inputs: list[str], out: Path, explain_segment
         inputs,
         out,
         model=settings.model,
-        scorer=make_scorer(settings.scorer, pairs=_PAIRS, max_segments=_MAX_SEGMENTS),
+        scorer=make_scorer(settings.scorer, pairs=_PAIRS, options={"max_segments": _MAX_SEGMENTS}),
         settings=ScoreSettings(seed=settings.seed, rows_per_unit=_ROWS_PER_UNIT),
         explain_segments=explain_segments,
         watch=ConsoleWatch(),

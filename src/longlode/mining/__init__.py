@@ -1,12 +1,13 @@
 """mining: find the documents of a corpus that hold long-range dependency. Loads no torch.
 
-A reader (any language model behind `Reader`) reads segments of a document alone and after one another; a
+A scorer asks for what is to be read of a document, a reader (any language model behind `Reader`) reads it, and the
 scorer turns the readings into a score; the engine does it for a corpus, in units that survive a kill;
 select keeps the best.
 
 May import: core, corpus.
 Start reading: `dependency.py` (the formulas), then `scorers/base.py` and `engine.py`.
-    reader.py, segments.py, sampling.py   what is read: the model's calls, segments, what chance decides
+    reader.py, requests/                  what a reader can do; what a scorer can ask for
+    segments.py, sampling.py              what is read: segments, and what chance decides
     scorers/                              what the readings mean, one file each
     gate/, distance_profile/              the profile score, taken unless another is named: is this one text; what
                                           far context is worth
@@ -21,12 +22,11 @@ from longlode.mining.engine.run import ScoreSummary, score
 from longlode.mining.engine.settings import ScoreSettings
 from longlode.mining.racing.race import check_raceable, race
 from longlode.mining.racing.standings import RaceRule
-from longlode.mining.reader import AttendingReader, ContinuingReader, Reader
+from longlode.mining.reader import Reader
 from longlode.mining.scorers import (
     SCORERS,
     DocumentScore,
     ExtraColumn,
-    PairPlan,
     Scorer,
     SegmentedDocument,
     make_scorer,
@@ -35,11 +35,8 @@ from longlode.mining.select import SelectSummary, select
 
 __all__ = [
     "SCORERS",
-    "AttendingReader",
-    "ContinuingReader",
     "DocumentScore",
     "ExtraColumn",
-    "PairPlan",
     "RaceRule",
     "Reader",
     "ScoreSettings",

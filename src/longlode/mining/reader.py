@@ -1,17 +1,20 @@
-"""Readers: a language model as mining uses it, and all that mining knows of one."""
+"""Readers: a language model as mining uses it, and what one can be able to do.
+
+Every reader encodes texts; what else it can do is a capability, a protocol of its own. numpy at the boundary, so that
+mining needs no torch. A reader may split a call into batches of its own; it must not change what a row means, and a row
+of a result depends on that row's arguments alone (up to rounding).
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 
+@runtime_checkable
 class Reader(Protocol):
-    """A language model behind three calls; numpy at the boundary, so that mining needs no torch.
-
-    A reader may split a call into batches of its own; it must not change what a row means, and a row of a
-    result depends on that row's arguments alone (up to rounding).
-    """
+    """What every reader does: it encodes texts."""
 
     @property
     def fingerprint(self) -> str:
@@ -24,14 +27,24 @@ class Reader(Protocol):
         """Token ids of each text, without special tokens."""
         ...
 
+
+@runtime_checkable
+class SegmentReader(Reader, Protocol):
+    """A reader that reads segments alone."""
+
     def alone(self, segments: np.ndarray) -> tuple[np.ndarray, Any]:
         """Read every segment with nothing before it.
 
         Args: segments int64 `[n, L]`.
         Returns: nll float32 `[n, L - 1]`, nats of tokens 1..L-1 (the first is never scored); and the states
-          after each segment, opaque, good only for `given`.
+          after each segment, opaque, good only for `given` and `continued`.
         """
         ...
+
+
+@runtime_checkable
+class PairReader(SegmentReader, Protocol):
+    """A reader that reads a segment after another one."""
 
     def given(self, states: Any, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Read every target after the source segment whose state is at hand: no source is read a second time.
@@ -42,21 +55,9 @@ class Reader(Protocol):
         ...
 
 
-class AttendingReader(Reader, Protocol):
-    """A reader that also tells where its attention goes; only scorers with `needs_windows` ask for it."""
-
-    def attention(self, texts: np.ndarray) -> np.ndarray:
-        """Read every text in one pass.
-
-        Args: texts int64 `[n, S L]`, S segments of L tokens each.
-        Returns: float32 `[n, S, S]`: `[:, i, j]` is the share of the attention in segment i that goes to segment j,
-          mean over layers, heads and tokens; 0 for j > i, rows sum to 1.
-        """
-        ...
-
-
-class ContinuingReader(Reader, Protocol):
-    """A reader that also reads on, segment after segment; only plans with `continues` ask for it."""
+@runtime_checkable
+class ContinuingReader(SegmentReader, Protocol):
+    """A reader that reads on from a state, segment after segment."""
 
     def continued(self, states: Any, sources: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, Any]:
         """Read every segment after all that its state has read.
@@ -68,9 +69,80 @@ class ContinuingReader(Reader, Protocol):
 
 
 @runtime_checkable
+class AttendingReader(Reader, Protocol):
+    """A reader that shows its attention over a text."""
+
+    def attention(self, texts: np.ndarray) -> np.ndarray:
+        """Read every text in one pass.
+
+        Args: texts int64 `[n, S L]`, S segments of L tokens each.
+        Returns: float32 `[n, S, S]`: `[:, i, j]` is the share of the attention in segment i that goes to segment j,
+          mean over layers, heads and tokens; 0 for j > i, rows sum to 1.
+        """
+        ...
+
+
+@runtime_checkable
+class WholeTextReader(Reader, Protocol):
+    """A reader that reads a text of any length from its beginning to its end."""
+
+    def whole(self, tokens: np.ndarray) -> np.ndarray:
+        """Read a text, every token after all that stand before it.
+
+        Args: tokens int64 `[n]`, n >= 1.
+        Returns: nll float32 `[n - 1]`, nats of tokens 1..n-1.
+        """
+        ...
+
+
+@runtime_checkable
 class ThreadedReader(Protocol):
     """A reader that computes in threads. Sums of another number of threads round otherwise, so it is told how many."""
 
     def use_threads(self, count: int) -> None:
         """Read in `count` threads from now on, whatever this process is set to."""
         ...
+
+
+@runtime_checkable
+class SelectiveReader(Protocol):
+    """A reader that has the calls for something which its model may still be unable to do."""
+
+    def lacks(self, protocol: type) -> str:
+        """Reason why it cannot do what the protocol of a capability asks for; "" if it can."""
+        ...
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Something that a reader can do or not.
+
+    protocol: the calls that it takes, runtime-checkable. what: in words, after "can": "read pairs of segments". who:
+    the readers that can, for the message to those who chose one that cannot.
+    """
+
+    protocol: type
+    what: str
+    who: str
+
+    def why_not(self, reader: Any) -> str:
+        """Reason why the reader cannot do it; "" if it can."""
+        if not isinstance(reader, self.protocol):
+            calls = (name for name in dir(self.protocol) if not name.startswith("_"))
+            missing = [f"`{name}`" for name in calls if not hasattr(reader, name)]
+            return f"it has no {' and no '.join(missing) or self.protocol.__name__}"
+        return reader.lacks(self.protocol) if isinstance(reader, SelectiveReader) else ""
+
+
+_MODELS = "any causal language model (`LMReader`)"
+ENCODES = Capability(Reader, "encode texts", "every reader")
+READS_SEGMENTS = Capability(SegmentReader, "read segments alone", _MODELS)
+READS_PAIRS = Capability(PairReader, "read pairs of segments", _MODELS)
+CONTINUES = Capability(ContinuingReader, "read on from a state", _MODELS)
+SHOWS_ATTENTION = Capability(
+    AttendingReader,
+    "show its attention",
+    "models with a layer of full attention, such as facebook/opt-350m, Llama, or a longlode model with the letter A "
+    "among its mixers",
+)
+READS_WHOLE_TEXTS = Capability(WholeTextReader, "read whole texts", _MODELS)

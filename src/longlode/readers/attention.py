@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from longlode.core.errors import ModelError
 from longlode.mixers import FullAttention
+from longlode.readers.source import context_tokens
 
 _WEIGHT_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
 
@@ -71,8 +72,7 @@ def attention_shares(model: Any, reader: Any, tokens: Tensor, segment: int) -> T
       attention to all keys in s_j; 0 for j > i, and every row sums to 1.
     Raises: ModelError when the model has no full-attention layer that tells its weights.
     """
-    config = model.config.get_text_config()
-    context = getattr(config, "max_position_embeddings", None)
+    config, context = model.config.get_text_config(), context_tokens(model)
     if context is not None and tokens.shape[1] > context:
         raise ModelError(
             f"The model reads at most {context} tokens; a window of attention has {tokens.shape[1]}. Use shorter "
@@ -89,9 +89,8 @@ def attention_shares(model: Any, reader: Any, tokens: Tensor, segment: int) -> T
         mean = total.mean()
         if mean is None:
             raise ModelError(
-                f"{type(model).__name__} has no layer of full attention that tells its weights, which the scorer "
-                "needs. Use a model that has, such as facebook/opt-350m, Llama, or a longlode model with the letter "
-                "A among its mixers; or another scorer."
+                f"{type(model).__name__} has no layer of full attention that tells its weights; expected one that has, "
+                "such as facebook/opt-350m or Llama."
             )
         shares.append(mean)
     return torch.cat(shares)

@@ -25,10 +25,11 @@ import torch
 
 from longlode.core.errors import ConfigError, ModelError
 from longlode.corpus.encoding import TextEncoder
+from longlode.mining.reader import AttendingReader
 from longlode.models.keywords import CACHE_KEYWORD
 from longlode.readers.attention import attention_shares
 from longlode.readers.prefix import SegmentStates, cache_bytes, select
-from longlode.readers.source import load_parts, reader_fingerprint
+from longlode.readers.source import check_fit, context_tokens, load_parts, reader_fingerprint
 from longlode.readers.tokens import backend_of
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class LMReader:
                 raise ConfigError(f"The reader's {name} is {getattr(self, name)}; expected at least {least}.")
         self._encoder = TextEncoder(backend_of(tokenizer))
         head = model.get_output_embeddings()
-        _check_fit(model, head, self._encoder, segment)
+        check_fit(model, head, self._encoder, segment)
         self._num_tokens: int = head.weight.shape[0]
         self._score_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         self._slice_rows = max(64, _LOGIT_BYTES[kind] // (self._num_tokens * self._score_dtype.itemsize))
@@ -331,6 +332,40 @@ class LMReader:
         tokens = self._as_tokens("texts", array.reshape(-1, self.segment)).view(array.shape)
         return attention_shares(self.model, self._reader, tokens, self.segment).cpu().numpy()
 
+    @_reading
+    def whole(self, tokens: np.ndarray) -> np.ndarray:
+        """Read a text of any length that the model takes, `batch_tokens` at a time, going on from its own cache.
+
+        Args: tokens int64 `[n]`, n >= 1.
+        Returns: nll `[n - 1]` nats of tokens 1 to n - 1, each after all before it; dtype as from `alone`.
+        Raises: ConfigError on a shape or token out of range; ModelError for more than the model can read.
+        """
+        text = self._in_vocabulary("tokens", np.ascontiguousarray(tokens, dtype=np.int64).reshape(1, -1))
+        context = context_tokens(self.model)
+        if context is not None and text.shape[1] > context:
+            raise ModelError(
+                f"The model reads at most {context} tokens; the text has {text.shape[1]}. Use a model with a longer "
+                "context."
+            )
+        nll, cache = [np.empty(0, str(self._score_dtype).removeprefix("torch."))], None
+        for start in range(0, text.shape[1] - 1, self.batch_tokens):
+            stop = min(start + self.batch_tokens, text.shape[1] - 1)
+            output, cache = self._forward(text[:, start:stop], cache)
+            nll.append(self._nll(output, text[:, start + 1 : stop + 1])[0].cpu().numpy())
+        return np.concatenate(nll)
+
+    @_reading
+    def lacks(self, protocol: type) -> str:
+        """Reason why this model cannot do what a capability asks for; "" if it can, as of `SelectiveReader`."""
+        if protocol is not AttendingReader:
+            return ""
+        text = torch.zeros(1, 2 * self.segment, dtype=torch.int64, device=self.device)
+        try:
+            attention_shares(self.model, self._reader, text, self.segment)
+        except ModelError as error:
+            return str(error)
+        return ""
+
     def _next_rows(self, left: int, length: int) -> int:
         """Rows of the next batch: as few batches within `batch_tokens` as possible, evenly filled."""
         num_batches = -(-left // max(1, self.batch_tokens // length))
@@ -344,6 +379,10 @@ class LMReader:
                 f"{name} has shape {list(array.shape)}; expected [n, L] with L from 2 to {self.segment}, the "
                 "segment length this reader was made for."
             )
+        return self._in_vocabulary(name, array)
+
+    def _in_vocabulary(self, name: str, array: np.ndarray) -> torch.Tensor:
+        """Check that the model knows all tokens and put them on the device."""
         if array.size and not 0 <= array.min() <= array.max() < self._num_tokens:
             raise ConfigError(
                 f"{name} holds tokens from {array.min()} to {array.max()}; the model knows 0 to "
@@ -361,7 +400,7 @@ class LMReader:
                 f"0 to {most}, a row of the call that made the states."
             )
         num_tokens = states.tokens.shape[1] + tokens.shape[1]
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        context = context_tokens(self.model)
         if context is not None and num_tokens > context:
             raise ModelError(
                 f"The model reads at most {context} tokens; {states.tokens.shape[1]} were read and "
@@ -450,21 +489,3 @@ def _close(hidden: torch.Tensor, other: torch.Tensor | None) -> bool:
 
 def _state_budget(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0]) // 2 if device.type == "cuda" else _CPU_STATE_BYTES
-
-
-def _check_fit(model: Any, head: Any, encoder: TextEncoder, segment: int) -> None:
-    """Refuse a model without LM head, with too short a context, or with another model's tokenizer."""
-    config = model.config.get_text_config()
-    if head is None or getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{type(model).__name__} has no causal LM head. Use a decoder-only language model.")
-    context = getattr(config, "max_position_embeddings", None)
-    if context is not None and context < 2 * segment:
-        raise ModelError(
-            f"The model reads at most {context} tokens; two segments of {segment} need {2 * segment}. Use "
-            f"segments of at most {context // 2} tokens or a model with a longer context."
-        )
-    if encoder.vocab_size > head.weight.shape[0]:
-        raise ModelError(
-            f"The tokenizer has {encoder.vocab_size} tokens, the model {head.weight.shape[0]}: they "
-            "do not belong together."
-        )

@@ -45,6 +45,29 @@ def reader_fingerprint(model: Any, encoder: TextEncoder) -> str:
     return fingerprint({**model_identity(model), "tokenizer": encoder.to_str()})
 
 
+def context_tokens(model: Any) -> int | None:
+    """Tokens that a model can read at most; None for one without a limit."""
+    context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return context
+
+
+def check_fit(model: Any, head: Any, encoder: TextEncoder, segment: int) -> None:
+    """Refuse a model without LM head, with too short a context, or with another model's tokenizer."""
+    if head is None or getattr(model.config.get_text_config(), "is_encoder_decoder", False):
+        raise ModelError(f"{type(model).__name__} has no causal LM head. Use a decoder-only language model.")
+    context = context_tokens(model)
+    if context is not None and context < 2 * segment:
+        raise ModelError(
+            f"The model reads at most {context} tokens; two segments of {segment} need {2 * segment}. Use "
+            f"segments of at most {context // 2} tokens or a model with a longer context."
+        )
+    if encoder.vocab_size > head.weight.shape[0]:
+        raise ModelError(
+            f"The tokenizer has {encoder.vocab_size} tokens, the model {head.weight.shape[0]}: they "
+            "do not belong together."
+        )
+
+
 def _check_weights(folder: Path) -> None:
     """A folder with a config has weights in safetensors, not in a pickle, which can run code when opened."""
     names = sorted(entry.name for entry in folder.iterdir())

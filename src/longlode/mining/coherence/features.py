@@ -53,7 +53,7 @@ _BLOCK_WORDS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Words:
+class CountedWords:
     """What is kept of a text: kinds int32 `[n]`, the type of each word; shares float64 `[num_types]`, that of the
     windows of text at large that hold the type."""
 
@@ -61,10 +61,10 @@ class Words:
     shares: np.ndarray
 
 
-def read_words(text: str, background: Background) -> Words:
+def read_words(text: str, background: Background) -> CountedWords:
     """The words of a text."""
     kinds, words = shared_vocabulary().read(text)
-    return Words(kinds, background.share(words))
+    return CountedWords(kinds, background.share(words))
 
 
 def spans(num_tokens: int) -> tuple[int, int]:
@@ -84,7 +84,7 @@ class Measurements:
     values: name -> float64 `[1 + NUM_BLOCKS]`, of the whole document first.
     """
 
-    def __init__(self, tokens: np.ndarray, words: Words) -> None:
+    def __init__(self, tokens: np.ndarray, words: CountedWords) -> None:
         """Args: tokens int `[n]`, the whole document; words, the same text's."""
         whole = float(np.log(max(len(tokens), 1)))
         self.values: dict[str, np.ndarray] = {"length": np.full(1 + NUM_BLOCKS, whole)}
@@ -102,7 +102,7 @@ class Measurements:
             self._put(name, parts.ratios(result.contrast, result.counted))
             del result  # before that of the next size is made
 
-    def _measure_words(self, words: Words) -> None:
+    def _measure_words(self, words: CountedWords) -> None:
         kinds, n = words.kinds, len(words.kinds)
         parts, nats = Stretches(n, NUM_BLOCKS), -np.log(words.shares)
         self._put("information", parts.means(nats[kinds]))
@@ -136,7 +136,7 @@ class Measurements:
 
 
 def _measure_span(
-    seen: Occurrences, words: Words, nats: np.ndarray, span: int, parts: Stretches
+    seen: Occurrences, words: CountedWords, nats: np.ndarray, span: int, parts: Stretches
 ) -> dict[str, np.ndarray]:
     """Quantiles of the link shares, and the far share, of each class of words; as `Measurements.values`, but linear."""
     found: dict[str, np.ndarray] = {}
@@ -246,7 +246,7 @@ class Seam:
     span: int
 
 
-def weakest_seam(words: Words) -> Seam | None:
+def weakest_seam(words: CountedWords) -> Seam | None:
     """The cut with the smallest link share of rare words; None for a text too short to be cut."""
     n = len(words.kinds)
     span = max(1, min(SPANS[-1], n // 4))

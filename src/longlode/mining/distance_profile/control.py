@@ -192,13 +192,13 @@ def fit_foreign(
                 j for j in own if documents[j][0] != documents[i][0] and documents[j][1] == documents[i][1]
             ]
             for j in rng.permutation(others)[:4]:
-                _compare(split[i], split[int(j)], table, hits, tried, rng)
+                compare(split[i], split[int(j)], table, hits, tried, rng)
     shares = np.maximum.accumulate((hits + 0.01) / (tried + 1), axis=2)
     kept = {word: count for word, count in counts.items() if count >= least}
     return ForeignText(language, kept, num_windows, shares[0], shares[1])
 
 
-def _compare(
+def compare(
     own: list[str],
     other: list[str],
     table: tuple[Counter[str], int],

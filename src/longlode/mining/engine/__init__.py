@@ -2,6 +2,7 @@
 
 May import: core, corpus, the rest of mining. Start with `run.py` (`score`), then `work.py` (one unit).
     settings.py, run.py                  what a run needs; `score`
+    fit.py                               the pass over the corpus of scorers that make one
     work.py, reading.py, token_reader.py one unit: batches across documents, one row per document
     workers.py, pool.py, pulse.py        worker processes: start, watch, replace
     parts.py, part_queries.py            results on disk, and reading them with SQL

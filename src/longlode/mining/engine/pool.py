@@ -17,7 +17,6 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from longlode.core.errors import BackendError, ConfigError
-from longlode.mining.engine.parts import part_path, read_info
 from longlode.mining.engine.pulse import BEAT_SECONDS, Watch, beat_into, busy
 from longlode.mining.engine.workers import Outcome, Task, Worker, WorkerSpec
 
@@ -48,7 +47,7 @@ def run_tasks(tasks: Sequence[Task], spec: WorkerSpec, num_workers: int) -> Iter
     while waiting:  # again when a death has broken the pool
         yield from _run_pool(waiting, suspects, spec, min(num_workers, len(waiting)))
     for task in suspects:  # each was in hand when a worker died: alone, the guilty ones show
-        info = read_info(part_path(spec.out, task.fingerprint))
+        info = task.info(spec.out)
         if info is not None:
             yield Outcome(task, info)
             continue

@@ -11,7 +11,7 @@ another; `select` keeps the first.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,16 @@ from longlode.core.names import printable
 from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import remove_leftovers, write_record
 from longlode.corpus import Unit, plan
-from longlode.mining.engine.parts import PARTS_FOLDER, PartInfo, part_path, read_info
+from longlode.mining.engine.fit import fit_state, fit_tasks, kept_state
+from longlode.mining.engine.parts import PARTS_FOLDER, PartInfo, part_path
 from longlode.mining.engine.pool import run_tasks
-from longlode.mining.engine.reading import BatchSize
 from longlode.mining.engine.settings import ScoreSettings
 from longlode.mining.engine.summary import summarize_parts
 from longlode.mining.engine.token_reader import packaged_tokens
 from longlode.mining.engine.workers import Outcome, Task, WorkerSpec
 from longlode.mining.extras import describe_extras, extra_fields
 from longlode.mining.reader import Reader
+from longlode.mining.requests import BatchSize
 from longlode.mining.scorers import Scorer
 
 Progress = Callable[[int, int, int, int], None]
@@ -131,9 +132,33 @@ def score(
     spec = WorkerSpec(full_path(out), scorer, settings, make_reader, reader_fingerprint)
     prepare_folder(spec, listed, overwrite=overwrite)
     units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out)
+    if scorer.fits:
+        fitted = fit_corpus(units, spec, num_workers, progress)
+        if isinstance(fitted, Tally):
+            return conclude(listed, [make_task(unit, spec) for unit in units], spec, fitted, started)
+        spec = fitted
     tasks = [make_task(unit, spec) for unit in units]
     tally = do_tasks(tasks, spec, num_workers, progress)
     return conclude(listed, tasks, spec, tally, started)
+
+
+def fit_corpus(
+    units: Sequence[Unit], spec: WorkerSpec, num_workers: int, progress: Progress | None = None
+) -> WorkerSpec | Tally:
+    """Make the scorer's pass over the corpus, as far as no earlier run has made it.
+
+    Returns: the spec with the scorer as it is fitted; or, when units failed, a tally that says which and holds nothing
+      else: a re-run tries those again.
+    Raises: as `run_tasks`; what the scorer raises when it cannot be fitted.
+    """
+    tasks = fit_tasks(units, spec)
+    state = kept_state(tasks, spec)
+    if state is None:
+        tally = do_tasks(tasks, spec, num_workers, progress)
+        if tally.failed:
+            return Tally(total=len(tasks), failed=tally.failed)
+        state = fit_state(tasks, spec)
+    return replace(spec, scorer=spec.scorer.fitted(state), fit=fingerprint(state))
 
 
 def do_tasks(
@@ -154,7 +179,8 @@ def do_tasks(
             tally.add(outcome.info)
         tally.saw(outcome.size, spec.settings.batch_segments)
         tally.report(progress)
-    remove_leftovers(spec.out / PARTS_FOLDER)
+    for folder in {task.path(spec.out).parent for task in tasks}:
+        remove_leftovers(folder)
     return tally
 
 
@@ -162,7 +188,7 @@ def with_tokens(
     scorer: Scorer, make_reader: Callable[[], Reader] | None, reader_fingerprint: str
 ) -> tuple[Callable[[], Reader] | None, str]:
     """The reader's maker and fingerprint; where none is given and tokens are enough, those of the starter."""
-    if make_reader is None and scorer.needs_reader and not scorer.reads_model:
+    if make_reader is None and scorer.reads_tokens and not scorer.reads_model:
         return packaged_tokens, packaged_tokens().fingerprint
     return make_reader, reader_fingerprint
 
@@ -174,7 +200,7 @@ def check_run(
     extra_fields(scorer.extra_columns)
     if num_workers < 1:
         raise ConfigError(f"num_workers is {num_workers}; expected at least 1.")
-    if scorer.needs_reader and (make_reader is None or not reader_fingerprint):
+    if scorer.reads_tokens and (make_reader is None or not reader_fingerprint):
         raise ConfigError(
             f"scorer {scorer.name!r} reads a model: pass make_reader and reader_fingerprint, or choose "
             "one that reads none, such as 'gzip'."
@@ -245,12 +271,11 @@ def make_task(
 def _take_done(tasks: Sequence[Task], out: Path, tally: Tally) -> Iterator[Task]:
     """Put the units whose part verifies into the tally, and yield the others; torn parts are removed."""
     for task in tasks:
-        path = part_path(out, task.fingerprint)
-        info = read_info(path)
+        info = task.info(out)
         if info is not None:
             tally.add(info)
             continue
-        path.unlink(missing_ok=True)
+        task.path(out).unlink(missing_ok=True)
         yield task
 
 

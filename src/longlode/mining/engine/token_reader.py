@@ -3,21 +3,17 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
 
-from longlode.core.errors import ModelError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.model_names import starter_folder
 from longlode.corpus import Tokenizer
 from longlode.corpus.encoding import TextEncoder
 
-_NO_MODEL = "this reader was loaded without its model, to give tokens only. Load an LMReader to read with it."
-
 
 class TokenReader:
-    """A reader that encodes texts, and reads nothing.
+    """A reader that encodes texts, and can do nothing else.
 
     The fingerprint names the tokenizer alone: models that share one give the same results here.
     """
@@ -35,14 +31,6 @@ class TokenReader:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """See `TextEncoder.encode`; the tokens are those of `LMReader` with the same tokenizer."""
         return self._encoder.encode(texts)
-
-    def alone(self, segments: np.ndarray) -> NoReturn:
-        """Raises: ModelError, as there is no model."""
-        raise ModelError(_NO_MODEL)
-
-    def given(self, states: Any, sources: np.ndarray, targets: np.ndarray) -> NoReturn:
-        """Raises: ModelError, as there is no model."""
-        raise ModelError(_NO_MODEL)
 
 
 def packaged_tokens() -> TokenReader:

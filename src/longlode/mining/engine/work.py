@@ -1,11 +1,10 @@
 """One unit of work: its documents in, one row per document out.
 
-Read, encode, keep tokens (not texts), draw foreign segments and pairs, read groups of
-documents together, finish. Every input document gives exactly one row; what goes wrong with one stays with
+Read, ask for what is wanted of the text, keep that (not the text), draw foreign segments, read what the scorer asks for
+of groups of documents together, finish. Every input document gives exactly one row; what goes wrong with one stays with
 that one.
 """
 
-import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
@@ -18,12 +17,13 @@ from longlode.corpus import Document, Unit, Unreadable, read_unit
 from longlode.mining.baselines import estimated_tokens, gzip_ratio, repetition
 from longlode.mining.engine import pulse
 from longlode.mining.engine.parts import SCORE_COLUMNS
-from longlode.mining.engine.reading import BatchSize, Job, Readings, read_jobs, read_windows
+from longlode.mining.engine.reading import read_requests
 from longlode.mining.engine.settings import ScoreSettings
 from longlode.mining.extras import extra_values
 from longlode.mining.reader import Reader
+from longlode.mining.requests import BatchSize, Reading, Request, Tokens
 from longlode.mining.sampling import document_rng, sample_foreign
-from longlode.mining.scorers import DocumentScore, PairPlan, Scorer, SegmentedDocument
+from longlode.mining.scorers import DocumentScore, Scorer, SegmentedDocument
 from longlode.mining.segments import split_segments
 
 STATUSES = ("ok", "too_short", "skipped", "failed")
@@ -35,8 +35,6 @@ _GROUP_BLOCKS = 4
 of it.
 """
 _REASON_CHARACTERS = 500
-
-_Tokens = Sequence[int] | np.ndarray
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -85,12 +83,12 @@ class _Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class _Planned:
-    """A document that is about to be read."""
+class _Asked:
+    """A document that is about to be read, and what the scorer asks for."""
 
     entry: _Entry
     doc: SegmentedDocument
-    plan: PairPlan
+    requests: Sequence[Request]
 
 
 def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> UnitResult:
@@ -102,7 +100,7 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
       when the reader fails on every one of several documents, which is the reader's fault (a lost device) and not
       theirs. Either way there is no result, so that a later run tries again.
     """
-    items = _check_source(unit, read_unit(unit, text_field=work.settings.text_field))
+    items = check_source(unit, read_unit(unit, text_field=work.settings.text_field))
     wanted = None if rows is None else frozenset(rows)
     entries = list(_load((item for n, item in enumerate(items) if wanted is None or n in wanted), work))
     assert wanted is None or len(entries) == len(wanted), "rows are places in the unit"
@@ -118,7 +116,7 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
     )
 
 
-def _check_source(unit: Unit, items: Iterable[Document | Unreadable]) -> Iterator[Document | Unreadable]:
+def check_source(unit: Unit, items: Iterable[Document | Unreadable]) -> Iterator[Document | Unreadable]:
     """Pass items on. Raises: InputError at one that is no result of the content that was planned."""
     for item in items:
         if isinstance(item, Unreadable) and item.transient:
@@ -158,37 +156,49 @@ def _enter(batch: Sequence[Document | Unreadable], work: Work) -> list[_Entry]:
             readable.append((entry, item))
         elif isinstance(item, Document):
             _close(entry, "too_short", "the text is empty")
-    for (entry, item), tokens in zip(readable, _encode(readable, work.reader), strict=True):
-        if tokens is not None:
+    wanted = [(Tokens(item.text),) if work.reader is not None else () for _, item in readable]
+    for (entry, item), found in zip(
+        readable, _read([entry for entry, _ in readable], wanted, work), strict=True
+    ):
+        if found is not None:
+            tokens = found[0].tokens if found else np.zeros(0, dtype=np.int32)
             _attempt(entry, "segments", _cut, entry, item, tokens, work)
+    _read_texts([(entry, item.text) for entry, item in readable if entry.doc is not None], work)
     return entries
 
 
-def _encode(readable: Sequence[tuple[_Entry, Document]], reader: Reader | None) -> list[_Tokens | None]:
-    """Tokens of each text, None where the entry failed; one text at a time when they cannot be done
-    together.
-    """
-    if reader is None or not readable:
-        return [[] for _ in readable]
-    try:
-        return list(_encode_texts(reader, [item.text for _, item in readable]))
-    except Exception:  # whose fault it is shows when each goes alone
-        alone = (_attempt(entry, "tokens", _encode_texts, reader, [item.text]) for entry, item in readable)
-        return [None if tokens is None else tokens[0] for tokens in alone]
+def _read_texts(texts: Sequence[tuple[_Entry, str]], work: Work) -> None:
+    """Read what the scorer asks for of the texts."""
+    asked = []
+    for entry, text in texts:
+        requests = _attempt(entry, "requests", _ask_of_text, text, work.scorer)
+        if requests is None:
+            entry.doc = None
+        else:
+            asked.append((entry, requests))
+    entries = [entry for entry, _ in asked]
+    for entry, found in zip(entries, _read(entries, [requests for _, requests in asked], work), strict=True):
+        assert entry.doc is not None, "only documents that can be scored are read"
+        entry.doc = None if found is None else replace(entry.doc, of_text=tuple(found))
 
 
-def _encode_texts(reader: Reader, texts: list[str]) -> Sequence[_Tokens]:
-    tokens = reader.encode(texts)
-    if len(tokens) != len(texts):
-        raise ModelError(f"the reader's `encode` gave {len(tokens)} token lists for {len(texts)} texts.")
-    return tokens
+def _read(
+    entries: Sequence[_Entry], asked: Sequence[Sequence[Request]], work: Work
+) -> list[list[Any] | None]:
+    """Readings of each document, None where it failed."""
+
+    def attempt(number: int, stage: str, step: Callable[[], list[Reading]]) -> list[Reading] | None:
+        found = _attempt(entries[number], stage, step)
+        entries[number].reader_failed |= found is None and stage == Request.stage
+        return found
+
+    return read_requests(work.reader, asked, work.size, attempt)
 
 
-def _cut(entry: _Entry, item: Document, tokens: _Tokens, work: Work) -> None:
-    """Cut into segments and choose those to read; after this the text is gone."""
+def _cut(entry: _Entry, item: Document, tokens: np.ndarray, work: Work) -> None:
+    """Cut into segments and choose those to read."""
     segment, least = work.settings.segment, work.scorer.least_segments
-    all_tokens = np.asarray(tokens, dtype=np.int32)
-    segments = split_segments(all_tokens, segment)
+    segments = split_segments(tokens, segment)
     entry.text_hash = text_fingerprint(item.text)
     entry.row["gzip_ratio"] = gzip_ratio(item.text)
     if work.reader is None:
@@ -211,11 +221,10 @@ def _cut(entry: _Entry, item: Document, tokens: _Tokens, work: Work) -> None:
         tokens=kept,
         positions=positions,
         num_total_segments=len(segments),
-        all_tokens=all_tokens,
+        all_tokens=tokens,
         foreign=kept[:0],
         repetition=entry.row["repetition"],
         gzip_ratio=entry.row["gzip_ratio"],
-        digest=work.scorer.digest(item.text),
     )
 
 
@@ -252,93 +261,60 @@ def _groups(entries: Sequence[_Entry], num_segments: int) -> Iterator[list[_Entr
 
 def _score_group(group: Sequence[_Entry], work: Work) -> None:
     pulse.step()
-    attempts = [_attempt(entry, "plan", _plan, entry, work) for entry in group]
-    planned = [one for one in attempts if one is not None]
-    for one, readings in zip(planned, _read(planned, work), strict=True):
-        one.entry.was_read, one.entry.reader_failed = readings is not None, readings is None
-        if readings is not None:
+    attempts = [_attempt(entry, "requests", _ask, entry, work) for entry in group]
+    asked = [one for one in attempts if one is not None]
+    readings = _read([one.entry for one in asked], [one.requests for one in asked], work)
+    for one, found in zip(asked, readings, strict=True):
+        if found is not None:
+            one.entry.was_read = True
             one.entry.document_tokens = one.entry.row["num_tokens"]
-            one.entry.tokens_alone = (len(readings.alone) + readings.num_reread) * work.settings.segment
-            one.entry.tokens_given = len(readings.given) * work.settings.segment
-            _attempt(one.entry, "score", _finish, one, readings, work)
+            one.entry.tokens_alone = sum(reading.tokens_alone for reading in (*found, *one.doc.of_text))
+            one.entry.tokens_given = sum(reading.tokens_given for reading in (*found, *one.doc.of_text))
+            _attempt(one.entry, "score", _finish, one, found, work)
             pulse.step()
     for entry in group:
         entry.doc = None  # its segments are not needed again
 
 
-def _plan(entry: _Entry, work: Work) -> _Planned:
-    assert entry.doc is not None, "only documents that can be scored are planned"
+def _ask(entry: _Entry, work: Work) -> _Asked:
+    assert entry.doc is not None, "only documents that can be scored are read"
     doc = replace(
         entry.doc, tokens=entry.doc.tokens.astype(np.int64), foreign=entry.doc.foreign.astype(np.int64)
     )
-    plan = PairPlan.empty()
-    if work.scorer.reads_model:
-        rng = document_rng(work.settings.seed, doc.document.id, entry.text_hash, "pairs")
-        plan = work.scorer.plan(doc, rng)
-    plan.check(doc)
-    return _Planned(entry, doc, plan)
+    rng = document_rng(work.settings.seed, doc.document.id, entry.text_hash, "pairs")
+    return _Asked(entry, doc, _checked(work.scorer.requests(doc, rng), work.scorer))
 
 
-def _read(planned: Sequence[_Planned], work: Work) -> list[Readings | None]:
-    """Readings of each document, None where it failed; one document at a time when they cannot be read
-    together.
-    """
-    if work.reader is None or not work.scorer.reads_model:
-        nothing = np.zeros((0, work.settings.segment - 1), dtype=np.float32)
-        return [Readings(nothing, nothing) for _ in planned]
-    if work.scorer.needs_windows:
-        return [
-            _attempt(one.entry, "reader", read_windows, work.reader, one.doc.tokens, _windows(one.plan))
-            for one in planned
-        ]
-    jobs = [_job(one, work.scorer.needs_unpaired) for one in planned]
-    if len(jobs) > 1:
-        with contextlib.suppress(Exception):  # a poison document: found by reading each alone
-            return list(read_jobs(work.reader, jobs, work.size))
-    alone = [
-        _attempt(one.entry, "reader", read_jobs, work.reader, [job], work.size)
-        for one, job in zip(planned, jobs, strict=True)
-    ]
-    return [None if readings is None else readings[0] for readings in alone]
+def _ask_of_text(text: str, scorer: Scorer) -> Sequence[Request]:
+    return _checked(scorer.text_requests(text), scorer)
 
 
-def _job(one: _Planned, needs_unpaired: bool) -> Job:
-    """What to read for one document: all of its segments, or those of the plan's pairs."""
-    segments, plan = np.concatenate([one.doc.tokens, one.doc.foreign]), one.plan
-    if needs_unpaired:
-        return Job(segments, plan.targets, plan.sources, plan.continues)
-    rows = _paired(plan)
-    targets, sources = np.searchsorted(rows, plan.targets), np.searchsorted(rows, plan.sources)
-    return Job(segments[rows], targets, sources, plan.continues)
+def _checked(requests: Sequence[Request], scorer: Scorer) -> Sequence[Request]:
+    """The requests. Raises: ConfigError for one of a type that the scorer did not announce."""
+    for request in requests:
+        if type(request) not in scorer.asks:
+            raise ConfigError(
+                f"scorer {scorer.name!r} makes a request of type {type(request).__name__}; expected one of those in "
+                f"its `asks`: {', '.join(kind.__name__ for kind in scorer.asks) or 'none'}."
+            )
+    return requests
 
 
-def _paired(plan: PairPlan) -> np.ndarray:
-    """Rows of the segments that are in a pair, ascending."""
-    return np.unique(np.concatenate([plan.targets, plan.sources]))
-
-
-def _windows(plan: PairPlan) -> np.ndarray:
-    return np.zeros((0, 2), dtype=np.int32) if plan.windows is None else plan.windows
-
-
-def _finish(one: _Planned, readings: Readings, work: Work) -> None:
-    read = (readings.alone, readings.given, *readings.attention)
+def _finish(one: _Asked, readings: Sequence[Reading], work: Work) -> None:
+    read = [values for reading in (*one.doc.of_text, *readings) for values in reading.numbers()]
     bad = sum(int((~np.isfinite(values)).sum()) for values in read)
     if bad:
         total = sum(values.size for values in read)
         _close(one.entry, "failed", f"reader: {bad} of {total} values are not finite (NaN or infinite)")
         return
-    if work.scorer.reads_model and not work.scorer.needs_unpaired:
-        shape = (one.doc.num_segments + len(one.doc.foreign), work.settings.segment - 1)
-        alone = np.full(shape, np.nan, dtype=np.float32)
-        alone[_paired(one.plan)] = readings.alone
-        readings = replace(readings, alone=alone)
-    doc = replace(one.doc, attention=readings.attention)
-    result = work.scorer.finish(doc, one.plan, readings.alone, readings.given)
+    result = work.scorer.finish(one.doc, readings)
     _check_result(result, work.scorer)
     row = score_fields(result, work.scorer)
-    if work.settings.keep_pairs and not work.scorer.needs_windows:
-        row["pairs"] = _pair_rows(one, readings)
+    if work.settings.keep_pairs:
+        asked = zip(one.requests, readings, strict=True)
+        row["pairs"] = [
+            pair for request, reading in asked for pair in request.shown_pairs(reading, one.doc.positions)
+        ]
     one.entry.row |= row
     _close(one.entry, result.status, result.reason)
 
@@ -363,24 +339,6 @@ def _check_result(result: DocumentScore, scorer: Scorer) -> None:
         )
     if result.status == "ok" and (result.score is None or not np.isfinite(result.score)):
         raise ConfigError(f"scorer {scorer.name!r} gave score {result.score}; expected a finite number.")
-
-
-def _pair_rows(one: _Planned, readings: Readings) -> list[dict[str, Any]]:
-    """The pairs inside the document; pairs with a foreign source, or with more than one, have no place j to show."""
-    alone = readings.alone.mean(axis=1, dtype=np.float64)
-    given = readings.given.mean(axis=1, dtype=np.float64)
-    places = one.doc.positions
-    continues = one.plan.continues
-    return [
-        {
-            "i": int(places[target]),
-            "j": int(places[source]),
-            "nll_alone": float(alone[target]),
-            "nll_given": float(given[pair]),
-        }
-        for pair, (target, source) in enumerate(zip(one.plan.targets, one.plan.sources, strict=True))
-        if target < len(places) and source < len(places) and (continues is None or not continues[pair])
-    ]
 
 
 def _blank_row(item: Document | Unreadable) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any
 from longlode.core.errors import LonglodeError, ModelError
 from longlode.corpus import Unit
 from longlode.mining.dependency import FORMULAS_VERSION
-from longlode.mining.engine.parts import PART_FORMAT, PartInfo, part_path, write_part
-from longlode.mining.engine.reading import BatchSize
+from longlode.mining.engine.parts import PART_FORMAT, PartInfo, part_path, read_info, write_part
 from longlode.mining.engine.settings import ScoreSettings
 from longlode.mining.engine.work import Work, score_unit
 from longlode.mining.reader import Reader, ThreadedReader
+from longlode.mining.requests import BatchSize, check_reader
 from longlode.mining.scorers import Scorer
 
 
@@ -27,6 +27,40 @@ class Task:
     fingerprint: str
     rows: tuple[int, ...] | None = None
     scorer: Scorer | None = None
+
+    def path(self, out: Path) -> Path:
+        """Where its result lies in the output folder."""
+        return part_path(out, self.fingerprint)
+
+    def info(self, out: Path) -> PartInfo | None:
+        """What its result says of itself; None when it is missing, torn or changed."""
+        return read_info(self.path(out))
+
+    def prepare(self, worker: "Worker") -> None:
+        """Have what it needs besides its input. Raises: ModelError when there is no usable reader."""
+        worker.make_work()
+
+    def do(self, worker: "Worker") -> PartInfo:
+        """Score the unit and write its part."""
+        work, spec = worker.make_work(), worker.spec
+        result = score_unit(
+            self.unit, work if self.scorer is None else replace(work, scorer=self.scorer), self.rows
+        )
+        info = PartInfo(
+            fingerprint=self.fingerprint,
+            num_rows=len(result.rows),
+            document_tokens=result.document_tokens,
+            tokens_alone=result.tokens_alone,
+            tokens_given=result.tokens_given,
+        )
+        write_part(
+            self.path(spec.out),
+            result.rows,
+            info,
+            keep_pairs=spec.settings.keep_pairs,
+            extras=spec.scorer.extra_columns,
+        )
+        return info
 
 
 @dataclass(frozen=True)
@@ -43,13 +77,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """All that a worker needs besides its tasks; picklable when make_reader is."""
+    """All that a worker needs besides its tasks; picklable when make_reader is.
+
+    fit: fingerprint of what the scorer has learnt from the corpus; "" for one that makes no pass over it.
+    """
 
     out: Path
     scorer: Scorer
     settings: ScoreSettings
     make_reader: Callable[[], Reader] | None
     reader_fingerprint: str
+    fit: str = ""
 
     def identity(self, scorer: Scorer | None = None) -> dict[str, Any]:
         """Everything but the unit that shapes a part, as JSON. Args: scorer, of a task that has its own."""
@@ -57,54 +95,42 @@ class WorkerSpec:
         return {
             "settings": self.settings.identity(),
             "scorer": scorer.identity(),
-            "reader": self.reader_fingerprint if scorer.needs_reader else None,
+            "reader": self.reader_fingerprint if scorer.reads_tokens else None,
             "threads": self.settings.threads if scorer.reads_model else None,
             "formulas_version": FORMULAS_VERSION,
             "part_format": PART_FORMAT,
+            **({"fit": self.fit} if self.fit else {}),
         }
 
 
 class Worker:
-    """Makes its reader at the first task and keeps it."""
+    """Does tasks, and keeps what they need from one to the next."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         """Load nothing yet."""
-        self._spec = spec
+        self.spec = spec
         self._work: Work | None = None
 
-    def run(self, task: Task) -> Outcome:
-        """Do one unit and write its part. Raises: ModelError when there is no usable reader; nothing
-        else.
-        """
+    def make_work(self) -> Work:
+        """Scorer, reader and batch sizes, made at the first call. Raises: ModelError without a usable reader."""
         if self._work is None:
-            settings = self._spec.settings
+            settings = self.spec.settings
             size = BatchSize(settings.batch_segments, settings.batch_pairs)
-            self._work = Work(self._spec.scorer, settings, self._make_reader(), size)
+            self._work = Work(self.spec.scorer, settings, self._make_reader(), size)
+        return self._work
+
+    def run(self, task: Task) -> Outcome:
+        """Do one task. Raises: ModelError when there is no usable reader; nothing else."""
+        task.prepare(self)
+        size = None if self._work is None else self._work.size
         try:
-            work = self._work if task.scorer is None else replace(self._work, scorer=task.scorer)
-            result = score_unit(task.unit, work, task.rows)
-            info = PartInfo(
-                fingerprint=task.fingerprint,
-                num_rows=len(result.rows),
-                document_tokens=result.document_tokens,
-                tokens_alone=result.tokens_alone,
-                tokens_given=result.tokens_given,
-            )
-            path = part_path(self._spec.out, task.fingerprint)
-            write_part(
-                path,
-                result.rows,
-                info,
-                keep_pairs=self._spec.settings.keep_pairs,
-                extras=self._spec.scorer.extra_columns,
-            )
+            return Outcome(task, task.do(self), "", size)
         except Exception as error:  # this unit failed; the others go on, and a re-run tries it again
-            return Outcome(task, None, f"{type(error).__name__}: {error}", self._work.size)
-        return Outcome(task, info, "", self._work.size)
+            return Outcome(task, None, f"{type(error).__name__}: {error}", size)
 
     def _make_reader(self) -> Reader | None:
-        spec = self._spec
-        if not spec.scorer.needs_reader or spec.make_reader is None:
+        spec = self.spec
+        if not spec.scorer.reads_tokens or spec.make_reader is None:
             return None
         try:
             reader = spec.make_reader()
@@ -117,6 +143,7 @@ class Worker:
                 f"make_reader gave the reader {reader.fingerprint!r}; expected {spec.reader_fingerprint!r}, "
                 "by which results are named. Pass the fingerprint of the reader that make_reader makes."
             )
+        check_reader(spec.scorer.name, spec.scorer.asks, reader)
         if isinstance(reader, ThreadedReader):
             reader.use_threads(spec.settings.threads)
         return reader

@@ -78,6 +78,10 @@ def race(
 
 def check_raceable(scorer: Scorer, rule: RaceRule | None = None) -> PairMeanScorer:
     """The scorer. Raises: ConfigError that says why when its score cannot be raced, or not by this rule."""
+    if scorer.fits:
+        raise ConfigError(
+            f"the scorer {scorer.name!r} cannot be raced: it makes a pass over the corpus first. Score without a race."
+        )
     if isinstance(scorer, PairMeanScorer):
         if rule is not None and scorer.pairs is not None and scorer.pairs <= rule.first_pairs:
             raise ConfigError(
@@ -86,7 +90,7 @@ def check_raceable(scorer: Scorer, rule: RaceRule | None = None) -> PairMeanScor
             )
         return scorer
     why = "its score is not made of sampled pairs, so there are none to save"
-    if scorer.needs_pairs:
+    if scorer.least_pairs:
         why = (
             "its score is a sum that grows with the pairs read, and what a pair adds depends on the others "
             "(specificity), so a few pairs do not say, even roughly, what many will"

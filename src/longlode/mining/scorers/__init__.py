@@ -1,6 +1,6 @@
 """scorers: one file each, found by itself; a new one subclasses `base.Scorer` and says its `name`.
 
-May import: core, corpus, the files of mining that know no engine. Start reading: `base.py`, then
+May import: core, corpus, `mining.requests`, the files of mining that know no engine. Start reading: `base.py`, then
 `pairwise.py`.
 """
 
@@ -12,9 +12,10 @@ from longlode.mining.extras import ExtraColumn
 from longlode.mining.scorers.base import (
     MAX_SEGMENTS,
     DocumentScore,
-    PairPlan,
+    NoOptions,
     Scorer,
     SegmentedDocument,
+    SegmentOptions,
 )
 
 SCORERS: Registry[Scorer] = Registry(
@@ -30,7 +31,6 @@ def make_scorer(
     name: str,
     *,
     pairs: int | Literal["default"] | None = "default",
-    max_segments: int = MAX_SEGMENTS,
     options: Mapping[str, Any] | None = None,
 ) -> Scorer:
     """A scorer by name or address, as of `SCORERS`.
@@ -39,7 +39,7 @@ def make_scorer(
     Raises: ConfigError that lists the names for an unknown one, or its options with types and defaults; BackendError
       when its package does not load.
     """
-    return SCORERS.get(name)(pairs=pairs, max_segments=max_segments, options=options)
+    return SCORERS.get(name)(pairs=pairs, options=options)
 
 
 __all__ = [
@@ -47,8 +47,9 @@ __all__ = [
     "SCORERS",
     "DocumentScore",
     "ExtraColumn",
-    "PairPlan",
+    "NoOptions",
     "Scorer",
+    "SegmentOptions",
     "SegmentedDocument",
     "make_scorer",
 ]

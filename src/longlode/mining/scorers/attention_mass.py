@@ -13,6 +13,7 @@ LongAttn's second term, the variance, added: that needs z-scores over the corpus
 when the far attention is spread evenly (what LongAttn wants), 1 when one segment has it all.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -21,7 +22,8 @@ from pydantic import Field
 
 from longlode.core.errors import ConfigError
 from longlode.mining.coherence.uncertainty import mean_error
-from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
+from longlode.mining.requests import Request, Windows
+from longlode.mining.scorers.base import DocumentScore, Scorer, SegmentedDocument, SegmentOptions
 
 WINDOW = 16
 """Segments of a window: 2,048 tokens at 128 a segment, which OPT can just read."""
@@ -32,9 +34,9 @@ SINK = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionMassOptions:
-    """window: segments read in one pass. far: segments back from which attention counts. sink: first segments of a
-    window that do not count.
+class AttentionMassOptions(SegmentOptions):
+    """As `SegmentOptions`. window: segments read in one pass. far: segments back from which attention counts. sink:
+    first segments of a window that do not count.
     """
 
     window: Annotated[int, Field(ge=2)] = WINDOW
@@ -59,8 +61,8 @@ class AttentionMassScorer(Scorer):
 
     name: ClassVar[str] = "attention_mass"
     min_segments: ClassVar[int] = 8
-    needs_windows: ClassVar[bool] = True
     options_type: ClassVar[type] = AttentionMassOptions
+    asks = (Windows,)
     own: AttentionMassOptions
 
     @property
@@ -69,30 +71,28 @@ class AttentionMassScorer(Scorer):
         return max(self.min_segments, self.own.far + self.own.sink + 1)
 
     def options(self) -> dict[str, Any]:
-        """How much is read of a long document."""
-        return {"max_segments": self.max_segments}
+        """Nothing besides its own: no pair is read."""
+        return {}
 
     def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
         """All, or a stretch of `max_segments` at a random place: what is read through must be contiguous."""
         count = max(self.least_segments, min(num_total, self.max_segments))
         return rng.integers(num_total - count + 1) + np.arange(count)
 
-    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
+    def requests(self, doc: SegmentedDocument, rng: np.random.Generator) -> Sequence[Request]:
         """Windows side by side; the last one ends with the document, and may overlap the one before."""
         size = min(self.own.window, doc.num_segments)
         starts = np.arange(0, doc.num_segments - size + 1, size)
         if starts[-1] + size < doc.num_segments:
             starts = np.append(starts, doc.num_segments - size)
-        nothing = PairPlan.empty()
-        return PairPlan(nothing.targets, nothing.sources, windows=np.stack([starts, starts + size], axis=1))
+        return (Windows(doc.tokens, np.stack([starts, starts + size], axis=1)),)
 
-    def finish(
-        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
-    ) -> DocumentScore:
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
         """The mean over all rows that have a far segment; its error by leaving out one window at a time."""
+        (windows,) = readings
         shares, specificities, window = [], [], []
         sink, far_back = self.own.sink, self.own.far
-        for number, attention in enumerate(doc.attention):
+        for number, attention in enumerate(windows.attention):
             for row in range(sink + far_back, len(attention)):
                 far = attention[row, sink : row - far_back + 1].astype(np.float64)
                 shares.append(far.sum() / max(1.0 - attention[row, :sink].sum(dtype=np.float64), 1e-9))

@@ -1,21 +1,25 @@
-"""What a scorer is: which segments and pairs to read, and what the readings say about the document.
+"""What a scorer is: what to read of a document, and what the readings say about it.
 
-A scorer never sees the reader. The engine asks it to `choose` segments and `plan` pairs for each
-document, reads the pairs of many documents together, and hands the readings back to `finish`.
+A scorer never sees the reader. For each document the engine asks it for `text_requests` while the text is at hand,
+then to `choose` segments, then for `requests`; it reads those of many documents together, and hands the readings to
+`finish`.
 """
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import orjson
+from pydantic import Field
 
 from longlode.core.errors import ConfigError
 from longlode.core.options import build
 from longlode.corpus import Document
 from longlode.mining.extras import ExtraColumn
+from longlode.mining.requests import Request, reads_model, reads_tokens
 from longlode.mining.sampling import sample_segments
 
 MAX_SEGMENTS = 256
@@ -35,9 +39,7 @@ class SegmentedDocument:
     foreign: int64 `[F, L]`, segments of other documents of the unit, F <= the scorer's num_foreign. F is 0
       when the unit holds no other document, so a scorer must cope with any F from 0.
     repetition, gzip_ratio: the signals of `mining.baselines`; gzip_ratio is of the whole text.
-    digest: what the scorer's `digest` kept of the text.
-    attention: for `finish` of a scorer that needs windows, the shares of each, float32 `[S_w, S_w]` as of
-      `AttendingReader.attention`; else empty.
+    of_text: the readings of the scorer's `text_requests`, in their order.
     """
 
     document: Document
@@ -48,8 +50,12 @@ class SegmentedDocument:
     foreign: np.ndarray
     repetition: float | None
     gzip_ratio: float | None
-    digest: Any = None
-    attention: tuple[np.ndarray, ...] = ()
+    of_text: tuple[Any, ...] = ()
+
+    @property
+    def segments(self) -> np.ndarray:
+        """The chosen segments, then the foreign ones, int64 `[S + F, L]`."""
+        return np.concatenate([self.tokens, self.foreign])
 
     @property
     def num_segments(self) -> int:
@@ -60,68 +66,6 @@ class SegmentedDocument:
     def num_tokens(self) -> int:
         """Tokens of the whole document."""
         return len(self.all_tokens)
-
-
-@dataclass(frozen=True, eq=False)
-class PairPlan:
-    """The pairs to read: `targets[p]` is read after `sources[p]`. Both int32 `[P]`, row numbers of the
-    tokens.
-
-    A source of S or more means foreign segment `source - S`.
-
-    continues: bool `[P]`, or None for nowhere. Where it is True the target is read after all that the pair before
-    it in the plan has read, that pair's target included, not after its source alone. So pairs (1|0), (2|1), (3|2)
-    of which the last two continue give s_3 after s_0 s_1 s_2. The source is then the target of the pair before.
-
-    windows: int `[W, 2]`, for scorers with `needs_windows`: rows first to stop - 1 are read in one pass for its
-    attention. They must be neighbours in the document.
-    """
-
-    targets: np.ndarray
-    sources: np.ndarray
-    continues: np.ndarray | None = None
-    windows: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        """Raises: ConfigError when they differ in length or are not vectors."""
-        shapes = {self.sources.shape, *([] if self.continues is None else [self.continues.shape])}
-        if self.targets.ndim != 1 or shapes != {self.targets.shape}:
-            raise ConfigError(
-                f"a pair plan has targets of shape {self.targets.shape}, and sources and continues of "
-                f"{sorted(shapes)}; expected vectors of one length."
-            )
-
-    @classmethod
-    def empty(cls) -> "PairPlan":
-        """A plan that reads no pair."""
-        return cls(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int32))
-
-    def check(self, doc: SegmentedDocument) -> None:
-        """Raises: ConfigError when a pair names a segment that the document does not have."""
-        limits = (
-            ("target", self.targets, len(doc.tokens)),
-            ("source", self.sources, len(doc.tokens) + len(doc.foreign)),
-        )
-        for name, values, limit in limits:
-            if values.size and (values.min() < 0 or values.max() >= limit):
-                raise ConfigError(
-                    f"a pair plan names {name} {values.min()}..{values.max()}; expected 0..{limit - 1}."
-                )
-        if self.windows is not None and self.windows.size:
-            first, stop = self.windows.T
-            if first.min() < 0 or stop.max() > len(doc.tokens) or (stop - first).min() < 1:
-                raise ConfigError(
-                    f"a plan names windows within {first.min()}..{stop.max()}; expected 0..{len(doc.tokens)}, none "
-                    "of them empty."
-                )
-        if self.continues is None:
-            return
-        later = np.flatnonzero(self.continues)
-        if (later == 0).any() or (self.sources[later] != self.targets[later - 1]).any():
-            raise ConfigError(
-                "a pair plan continues a pair from something else than the one before; expected its source to be "
-                "the target of that one."
-            )
 
 
 @dataclass(frozen=True)
@@ -155,6 +99,13 @@ class NoOptions:
     """Of a scorer that has none of its own."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmentOptions:
+    """max_segments: read of one document at most."""
+
+    max_segments: Annotated[int, Field(ge=2)] = MAX_SEGMENTS
+
+
 class Scorer(ABC):
     """Turns readings of a reader into a document's score; pure numpy, picklable, without state between
     documents.
@@ -162,69 +113,72 @@ class Scorer(ABC):
     name, version: part of every result's name; raise `version` when the numbers change.
     num_foreign: foreign segments wanted with each document.
     min_segments: a document with fewer whole segments is "too_short" and never reaches the scorer.
-    needs_reader: False for scorers that read no tokens; their documents have S = 0.
-    needs_readings: False for those that want the reader's tokens but no pass of its model.
-    needs_unpaired: False for those that want nothing of a segment that is in no pair: it is not read.
-    needs_windows: True for those that read the attention over the plan's windows, and no segment or pair.
-    needs_pairs: True for those whose score is made of the `pairs` they sample: they refuse to read none.
-    default_pairs: how many are read of a document unless told otherwise; 0 where the score needs none, so that no
-      model is read.
+    default_pairs: how many pairs are read of a document unless told otherwise; 0 where the score needs none, so that no
+      model is read. least_pairs: the fewest that it can be set to.
     extra_columns: columns of its own that it fills besides those of every scorer.
     options_type: a frozen dataclass of its own options, typed, with defaults; JSON values. `own` holds what was given.
+      One of a scorer that chooses segments inherits from SegmentOptions.
+    state: what a scorer that `fits` has learnt from the corpus; None before.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     num_foreign: ClassVar[int] = 0
     min_segments: ClassVar[int] = 2
-    needs_reader: ClassVar[bool] = True
-    needs_readings: ClassVar[bool] = True
-    needs_unpaired: ClassVar[bool] = True
-    needs_windows: ClassVar[bool] = False
-    needs_pairs: ClassVar[bool] = False
     default_pairs: ClassVar[int] = 500
+    least_pairs: ClassVar[int] = 0
     extra_columns: ClassVar[tuple[ExtraColumn, ...]] = ()
-    options_type: ClassVar[type] = NoOptions
+    options_type: ClassVar[type] = SegmentOptions
     own: Any
+    state: Any = None
 
     def __init__(
         self,
         *,
         pairs: int | Literal["default"] | None = "default",
-        max_segments: int = MAX_SEGMENTS,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Args: pairs, how many to read of a document, None for all, 0 for none, "default" for `default_pairs`;
-        max_segments, how many segments at most; options, values of `options_type`.
+        options, values of `options_type`.
         Raises: ConfigError for an option that the scorer does not have and for a value that it does not take.
         """
         if pairs == "default":
             pairs = self.default_pairs
-        least = 1 if self.needs_pairs else 0
-        if pairs is not None and pairs < least:
+        if pairs is not None and pairs < self.least_pairs:
             why = f" (the score of {self.name!r} is made of pairs)" if pairs == 0 else ""
-            raise ConfigError(f"pairs is {pairs}; expected at least {least}{why}, or None for all pairs.")
-        if max_segments < 2:
             raise ConfigError(
-                f"max_segments is {max_segments}; expected at least 2, as a pair has two segments."
+                f"pairs is {pairs}; expected at least {self.least_pairs}{why}, or None for all pairs."
             )
         self.pairs = pairs
-        self.max_segments = max_segments
         self.own = build(self.options_type, options, f"the scorer {self.name!r}")
 
     @property
+    def asks(self) -> tuple[type[Request], ...]:
+        """Types of the requests that it may make, set up as it is. A reader that cannot serve one is refused before the
+        run; none is loaded for a scorer that asks for nothing of one, and of a model only the tokenizer for `Tokens`.
+        A subclass may set a plain attribute.
+        """
+        return ()
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether it takes a reader, if only for its tokens; else its documents have S = 0."""
+        return reads_tokens(self.asks)
+
+    @property
     def reads_model(self) -> bool:
-        """Whether the model has to be run at all, set up as it is; if not, the reader's tokenizer is enough."""
-        return self.needs_reader and self.needs_readings
+        """Whether it takes more of a reader than its tokens."""
+        return reads_model(self.asks)
+
+    @property
+    def max_segments(self) -> int:
+        """Segments chosen of a document at most."""
+        return int(getattr(self.own, "max_segments", MAX_SEGMENTS))
 
     @property
     def least_segments(self) -> int:
         """A document with fewer whole segments is "too_short": `min_segments`, or what its own options need."""
         return self.min_segments
-
-    def digest(self, text: str) -> Any:
-        """What `finish` will need of the text itself, as `SegmentedDocument.digest`: the text is let go before."""
-        return None
 
     def explain(self, text: str, top: int) -> dict[str, Any] | None:
         """What made the score of a text, as JSON with its own "kind"; None for scorers that need a reader to tell.
@@ -235,7 +189,7 @@ class Scorer(ABC):
 
     def options(self) -> dict[str, Any]:
         """What shapes the numbers besides name, version and its own options, as JSON; part of every result's name."""
-        return {"pairs": self.pairs, "max_segments": self.max_segments}
+        return {"pairs": self.pairs}
 
     def identity(self) -> dict[str, Any]:
         """What names its results: name, version, options, and the extra columns where there are any, as JSON."""
@@ -245,22 +199,48 @@ class Scorer(ABC):
         known = {"name": self.name, "version": self.version, "options": self.options() | own}
         return known | ({"extras": extras} if extras else {})
 
+    @property
+    def fits(self) -> bool:
+        """Whether a pass over the corpus comes before scoring, set up as it is: `tally`, `fit`, `fitted`."""
+        return False
+
+    def tally(self, documents: Iterable[Document]) -> Any:
+        """What the pass takes note of in one unit of work, as JSON.
+
+        Args: documents of the unit, those without a text left out; in any process, in any order of units.
+        """
+        raise NotImplementedError(f"the scorer {self.name!r} says that it `fits`; it needs a `tally` too.")
+
+    def fit(self, tallies: Iterable[Any]) -> Any:
+        """Put tallies together into the state that documents are scored with, as JSON: it is sent to every worker and
+        names every part.
+
+        Args: tallies, in the order of the units, each from `tally`.
+        """
+        raise NotImplementedError(f"the scorer {self.name!r} says that it `fits`; it needs a `fit` too.")
+
+    def fitted(self, state: Any) -> Self:
+        """A copy that scores with a state from `fit`; here it is kept as `state`."""
+        other = copy.copy(self)
+        other.state = state
+        return other
+
+    def text_requests(self, text: str) -> Sequence[Request]:
+        """What to read of the text, which is let go afterwards, such as `Words`; read before `requests` is called."""
+        return ()
+
     def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
         """Which of a document's `num_total` segments to keep, ascending: all, or `max_segments` at random."""
         return sample_segments(num_total, self.max_segments, rng)
 
-    @abstractmethod
-    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
-        """Which pairs to read of this document."""
+    def requests(self, doc: SegmentedDocument, rng: np.random.Generator) -> Sequence[Request]:
+        """What to read of this document's tokens, each of a type that it `asks` for."""
+        return ()
 
     @abstractmethod
-    def finish(
-        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
-    ) -> DocumentScore:
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
         """The score from the readings.
 
-        Args: alone float32 `[S + F, L - 1]`, nats of each segment's tokens (foreign ones last), NaN where it was
-          not read for want of `needs_unpaired`; given float32
-          `[P, L - 1]`, nats of each pair's target after its source. All finite: the engine has checked. Both
-          have no rows if the scorer needs no readings, or windows instead.
+        Args: readings, of `requests`, in their order, each of the type that its request gives. All that must be finite
+          is: the engine has checked.
         """

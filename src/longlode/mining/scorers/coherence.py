@@ -5,17 +5,18 @@ that only look long (`python -m benchmarks.mining_quality`, docs/mining.md). `pr
 more languages and more kinds of text.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from longlode.core.errors import InputError
 from longlode.mining.coherence.background import packaged_background
 from longlode.mining.coherence.features import (
+    CountedWords,
     Measurements,
-    Words,
     coherence_score,
     packaged_weights,
     read_words,
 )
+from longlode.mining.requests import Request, Words
 from longlode.mining.scorers.base import SegmentedDocument
 from longlode.mining.scorers.pairwise import MeasuredPairs
 from longlode.mining.scorers.row_pairs import RowPairsScorer
@@ -35,12 +36,20 @@ class CoherenceScorer(RowPairsScorer):
         """The pair budget, and what was fitted."""
         return super().options() | {"weights": packaged_weights().fingerprint}
 
-    def digest(self, text: str) -> Words:
+    @property
+    def asks(self) -> tuple[type[Request], ...]:
+        """Words besides tokens and pairs."""
+        return (Words, *super().asks)
+
+    def text_requests(self, text: str) -> Sequence[Request]:
         """The words of a text, by how common they are in text at large."""
-        return read_words(text, packaged_background())
+        return (Words(text, _counted_words),)
 
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
-        """The log-odds and their standard error; the pairs have no part in them. Raises: InputError without words."""
-        if not isinstance(doc.digest, Words):
-            raise InputError("the coherence score needs the words of the text; the document came without.")
-        return coherence_score(Measurements(doc.all_tokens, doc.digest), packaged_weights())
+        """The log-odds and their standard error; the pairs have no part in them."""
+        (words,) = doc.of_text
+        return coherence_score(Measurements(doc.all_tokens, words.kept), packaged_weights())
+
+
+def _counted_words(text: str) -> CountedWords:
+    return read_words(text, packaged_background())

@@ -13,13 +13,15 @@ the readers at hand:
 Both leave the first token of a segment out, as every score here does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
+from longlode.mining.requests import Chains, Pairs, Request
+from longlode.mining.scorers.base import DocumentScore, Scorer, SegmentedDocument, SegmentOptions
 
 STRIDE = 8
 """Segments from one window to the next, and the context that every scored token has at least."""
@@ -28,8 +30,10 @@ WINDOW = 2 * STRIDE
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContextGainOptions:
-    """stride: segments from one window to the next; windows are twice as long, so that each segment is scored once."""
+class ContextGainOptions(SegmentOptions):
+    """As `SegmentOptions`. stride: segments from one window to the next; windows are twice as long, so that each
+    segment is scored once.
+    """
 
     stride: Annotated[int, Field(ge=1)] = STRIDE
 
@@ -45,6 +49,7 @@ class ContextGainScorer(Scorer):
     min_segments: ClassVar[int] = 2
     options_type: ClassVar[type] = ContextGainOptions
     own: ContextGainOptions
+    asks = (Pairs, Chains)
 
     @property
     def least_segments(self) -> int:
@@ -52,44 +57,37 @@ class ContextGainScorer(Scorer):
         return self.own.stride + 1
 
     def options(self) -> dict[str, Any]:
-        """Window, and how much is read of a long document."""
-        return {"max_segments": self.max_segments, "window": 2 * self.own.stride}
+        """The window that follows from the stride."""
+        return {"window": 2 * self.own.stride}
 
     def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
         """All, or a stretch of `max_segments` at a random place: what is read through must be contiguous."""
         count = max(self.least_segments, min(num_total, self.max_segments))
         return rng.integers(num_total - count + 1) + np.arange(count)
 
-    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
-        """The windows one after the other, each a chain; then (i | i - 1) for every scored segment i."""
+    def requests(self, doc: SegmentedDocument, rng: np.random.Generator) -> Sequence[Request]:
+        """(i | i - 1) for every scored segment i, and the windows, each a chain."""
         stride = self.own.stride
-        targets, sources, continues = [], [], []
-        for start in range(0, doc.num_segments - stride, stride):
-            rows = np.arange(start, min(start + 2 * stride, doc.num_segments), dtype=np.int32)
-            targets.append(rows[1:])
-            sources.append(rows[:-1])
-            continues.append(np.arange(len(rows) - 1) > 0)
         scored = np.arange(stride, doc.num_segments, dtype=np.int32)
-        return PairPlan(
-            np.concatenate([*targets, scored]),
-            np.concatenate([*sources, scored - 1]),
-            np.concatenate([*continues, np.zeros(len(scored), dtype=bool)]),
-        )
+        windows = [
+            np.arange(start, min(start + 2 * stride, doc.num_segments))
+            for start in range(0, doc.num_segments - stride, stride)
+        ]
+        # The segments before the first scored one are read too: batches, and so the last bits of the scores, depend on
+        # how many there are.
+        pairs = Pairs(doc.tokens, scored, scored - 1, unpaired=True)
+        return pairs, Chains(doc.tokens, tuple(windows))
 
-    def finish(
-        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
-    ) -> DocumentScore:
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
         """Compare the second half of every window with the short readings of the same segments."""
-        stride = self.own.stride
-        num_scored = doc.num_segments - stride
-        in_windows = np.arange(len(plan.targets)) < len(plan.targets) - num_scored
-        assert plan.continues is not None, "this scorer's own plan"
-        # Pairs of a window come in order: the one that does not continue is its first, with one segment before it.
-        begun = np.maximum.accumulate(np.where(plan.continues, 0, np.arange(len(plan.targets))))
-        num_before = np.arange(len(plan.targets)) - begun + 1
-        long = given[in_windows & (num_before >= stride)].astype(np.float64)
-        short = given[~in_windows].astype(np.float64)
+        pairs, chains = readings
+        # Row k of a window has k + 1 segments before it.
+        halves = [given[self.own.stride - 1 :] for given in chains.given]
+        long = np.concatenate(halves).astype(np.float64)
+        short = pairs.given.astype(np.float64)
         gain = short - long
         return DocumentScore(
-            score=float(np.mean(np.exp(-long) * gain)), num_pairs=len(given), gain_nats=float(gain.mean())
+            score=float(np.mean(np.exp(-long) * gain)),
+            num_pairs=len(pairs.given) + sum(map(len, chains.given)),
+            gain_nats=float(gain.mean()),
         )

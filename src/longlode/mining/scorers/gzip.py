@@ -1,10 +1,9 @@
 """`gzip`: how much gzip saves, a baseline that reads no model."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
-from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
+from longlode.mining.scorers.base import DocumentScore, NoOptions, Scorer, SegmentedDocument
 
 
 class GzipScorer(Scorer):
@@ -16,19 +15,13 @@ class GzipScorer(Scorer):
     name: ClassVar[str] = "gzip"
     version: ClassVar[int] = 2
     min_segments: ClassVar[int] = 0
-    needs_reader: ClassVar[bool] = False
+    options_type: ClassVar[type] = NoOptions
 
     def options(self) -> dict[str, Any]:
         """Nothing: neither pairs nor segments are read."""
         return {}
 
-    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
-        """No pair."""
-        return PairPlan.empty()
-
-    def finish(
-        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
-    ) -> DocumentScore:
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
         """1 - ratio; the engine never sends an empty text."""
         assert doc.gzip_ratio is not None, "an empty text is too_short before it comes here"
         return DocumentScore(score=1.0 - doc.gzip_ratio)

@@ -1,5 +1,6 @@
 """`overlap`: rare word sequences that come back from far away, a baseline that asks no model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -7,7 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from longlode.mining.baselines import far_overlap
-from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
+from longlode.mining.requests import Tokens
+from longlode.mining.scorers.base import DocumentScore, Scorer, SegmentedDocument
 
 NUM_TOKENS = 2
 """Tokens of a window; of 2, 3 and 4 the best on the labelled set (docs/experiments.md)."""
@@ -36,8 +38,8 @@ class OverlapScorer(Scorer):
     """
 
     name: ClassVar[str] = "overlap"
-    needs_readings: ClassVar[bool] = False
     options_type: ClassVar[type] = OverlapOptions
+    asks = (Tokens,)
     own: OverlapOptions
 
     @property
@@ -53,13 +55,7 @@ class OverlapScorer(Scorer):
         """All of them: it costs a sort."""
         return np.arange(num_total)
 
-    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
-        """No pair."""
-        return PairPlan.empty()
-
-    def finish(
-        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
-    ) -> DocumentScore:
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
         """The share, over all segments that have one far enough back."""
         rare = max(2.0, self.own.rare_share * doc.num_segments)
         found = far_overlap(doc.tokens, self.own.min_distance, self.own.num_tokens, max_segments=rare)

@@ -8,7 +8,7 @@ import numpy as np
 
 from longlode.mining.coherence.uncertainty import mean_error
 from longlode.mining.sampling import nested_pairs
-from longlode.mining.scorers.base import DocumentScore, PairPlan, SegmentedDocument
+from longlode.mining.scorers.base import DocumentScore, SegmentedDocument
 from longlode.mining.scorers.pairwise import MeasuredPairs, PairwiseScorer, measure
 
 
@@ -20,7 +20,7 @@ class PairMeanScorer(PairwiseScorer):
     depends on which others of its target were read.
     """
 
-    needs_pairs: ClassVar[bool] = True
+    least_pairs: ClassVar[int] = 1
     window: tuple[int, int] | None = None
     """Of the pairs, in an order that chance has settled, read those from this one to before that one; None for all."""
 
@@ -46,12 +46,12 @@ class PairMeanScorer(PairwiseScorer):
         window = {} if self.window is None else {"window": list(self.window)}
         return super().options() | window
 
-    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
+    def draw(self, doc: SegmentedDocument, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """As of every scorer of pairs; with a window, its share of them."""
-        plan = super().plan(doc, rng)
+        targets, sources = super().draw(doc, rng)
         if self.window is None:
-            return plan
-        return PairPlan(*nested_pairs(plan.targets, plan.sources, *self.window, rng))
+            return targets, sources
+        return nested_pairs(targets, sources, *self.window, rng)
 
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
         """The mean and its jackknife error."""

@@ -1,14 +1,16 @@
 """What scorers that read pairs share: the pairs of a document, measured one by one."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from longlode.mining import dependency
+from longlode.mining.requests import Pairs, Request, Tokens
 from longlode.mining.sampling import sample_pairs
-from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
+from longlode.mining.scorers.base import DocumentScore, Scorer, SegmentedDocument
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,33 +75,38 @@ def measure(
 class PairwiseScorer(Scorer):
     """Reads pairs inside the document; a subclass says only what the score is."""
 
-    needs_unpaired: ClassVar[bool] = False
     specificity_floor: ClassVar[float] = 0.0
 
     @property
-    def reads_model(self) -> bool:
-        """As of every scorer, but not for 0 pairs."""
-        return super().reads_model and self.pairs != 0
+    def asks(self) -> tuple[type[Request], ...]:
+        """Pairs, or tokens alone for 0 pairs."""
+        return (Tokens,) if self.pairs == 0 else (Pairs,)
 
     @abstractmethod
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
-        """The score and its standard error, or None, from the measured pairs; at least one if `needs_pairs`."""
+        """The score and its standard error, or None, from the measured pairs; at least `least_pairs` of them."""
 
-    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
-        """`pairs` pairs, uniform without replacement; all there are when there are fewer."""
-        return PairPlan(*sample_pairs(doc.num_segments, self.pairs, rng))
+    def draw(self, doc: SegmentedDocument, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Targets and sources int32 `[P]`: `pairs` pairs, uniform without replacement; all if there are fewer."""
+        return sample_pairs(doc.num_segments, self.pairs, rng)
 
-    def finish(
-        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
-    ) -> DocumentScore:
+    def requests(self, doc: SegmentedDocument, rng: np.random.Generator) -> Sequence[Request]:
+        """The pairs of `draw`; nothing where it draws none."""
+        if self.pairs == 0:
+            return ()
+        targets, sources = self.draw(doc, rng)
+        return (Pairs(doc.segments, targets, sources),) if len(targets) else ()
+
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
         """Measure every pair, then ask the subclass for the score."""
-        if not len(plan.targets):
+        if not readings:
             return self._without_pairs(doc)
+        (read,) = readings
         pairs = measure(
-            plan.targets,
-            plan.sources,
-            dependency.perplexity(alone)[plan.targets],
-            dependency.perplexity(given),
+            read.targets,
+            read.sources,
+            dependency.perplexity(read.alone)[read.targets],
+            dependency.perplexity(read.given),
             num_segments=doc.num_segments,
             floor=self.specificity_floor,
         )

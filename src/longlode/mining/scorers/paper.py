@@ -18,7 +18,7 @@ class PaperScorer(PairwiseScorer):
 
     name: ClassVar[str] = "paper"
     version: ClassVar[int] = 2
-    needs_pairs: ClassVar[bool] = True
+    least_pairs: ClassVar[int] = 1
 
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
         """LDS with places in the whole document, and the jackknife error of the sum."""

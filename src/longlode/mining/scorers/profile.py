@@ -1,13 +1,17 @@
 """`profile`, the default: what far context is worth where a text is one text in its order; no model, no tokenizer."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from longlode.core.errors import InputError
+from longlode.core.errors import ConfigError
+from longlode.corpus import Document
 from longlode.mining.baselines import BYTES_PER_TOKEN, estimated_tokens
-from longlode.mining.distance_profile import OCTAVES, OwnControl, Profile, distance_profile
+from longlode.mining.distance_profile import OCTAVES, Control, OwnControl, Profile, distance_profile
+from longlode.mining.distance_profile.corpus_text import CorpusText, fit_corpus_text, tally_documents
 from longlode.mining.distance_profile.profile import LEAST_EXPOSURE, tokens_per_word
 from longlode.mining.distance_profile.tables import choose_control, packaged_tables, tables_fingerprint
 from longlode.mining.extras import ExtraColumn
@@ -15,7 +19,8 @@ from longlode.mining.gate import Reading, Verdict
 from longlode.mining.gate.features import FEWEST_WORDS
 from longlode.mining.gate.model import packaged_gate
 from longlode.mining.profile_explanation import explain_boundary, explain_gate, explain_profile
-from longlode.mining.scorers.base import DocumentScore, PairPlan, Scorer, SegmentedDocument
+from longlode.mining.requests import Request, Words
+from longlode.mining.scorers.base import DocumentScore, Scorer, SegmentedDocument
 
 UNIT_NATS = 0.01
 """Mean gain per octave, nats per token, that counts as one."""
@@ -59,7 +64,7 @@ COLUMNS = (
         "log-odds that it is one text in its order; 0: as likely as not",
         in_table=True,
     ),
-    ExtraColumn("control", "str", "", 'what was subtracted: "foreign:LANGUAGE", or "own" without a table'),
+    ExtraColumn("control", "str", "", 'what was subtracted: "foreign:LANGUAGE", "foreign:corpus", or "own"'),
     ExtraColumn(
         "rival",
         "str",
@@ -81,6 +86,15 @@ class FarContext:
     profile: Profile
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions:
+    """background: what is subtracted: "packaged", the tables in the package, in other languages the document's own
+    rate; "corpus", what the other documents of the corpus hold, whatever its language. That takes a pass over it first.
+    """
+
+    background: Literal["packaged", "corpus"] = "packaged"
+
+
 class ProfileScorer(Scorer):
     """Rank by the distance profile what passes the gate.
 
@@ -95,27 +109,53 @@ class ProfileScorer(Scorer):
     name: ClassVar[str] = "profile"
     version: ClassVar[int] = 2
     min_segments: ClassVar[int] = 0
-    needs_reader: ClassVar[bool] = False
     extra_columns: ClassVar[tuple[ExtraColumn, ...]] = COLUMNS
+    options_type: ClassVar[type] = ProfileOptions
+    own: ProfileOptions
+    asks = (Words,)
 
     def options(self) -> dict[str, Any]:
         """What was fitted; neither pairs nor segments are read."""
         return {"gate": packaged_gate().fingerprint, "foreign_text": tables_fingerprint()}
 
-    def digest(self, text: str) -> FarContext:
-        """Measure a text."""
-        reading = Reading.of(text)
-        if reading.num_words < FEWEST_WORDS:
-            return FarContext(None, Profile((), 0.0, "none"))
-        control = choose_control(reading.kinds, reading.words, packaged_tables())
-        per_word = tokens_per_word(text, reading.num_words)
-        profile = distance_profile(reading.kinds, control, per_word=per_word)
-        return FarContext(packaged_gate().judge_reading(reading), profile)
+    @property
+    def fits(self) -> bool:
+        """For the background of the corpus."""
+        return self.own.background == "corpus"
+
+    def tally(self, documents: Iterable[Document]) -> Any:
+        """Count words."""
+        return tally_documents(documents)
+
+    def fit(self, tallies: Iterable[Any]) -> Any:
+        """What documents of the corpus share. Raises: InputError for too few documents."""
+        return fit_corpus_text(tallies)
+
+    def fitted(self, state: Any) -> Self:
+        """A copy that judges by the corpus."""
+        return super().fitted(CorpusText(state))
+
+    def text_requests(self, text: str) -> Sequence[Request]:
+        """Its words, measured at once."""
+        return (Words(text, partial(measure_text, corpus=self._corpus())),)
+
+    def _corpus(self) -> CorpusText | None:
+        """What to judge a text by; None for the packaged tables. Raises: ConfigError before the pass over the corpus."""
+        if self.fits and not isinstance(self.state, CorpusText):
+            raise ConfigError(
+                "the background 'corpus' takes a pass over the corpus first; score a corpus with `longlode score`."
+            )
+        return self.state
+
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
+        """The score of what was measured."""
+        (words,) = doc.of_text
+        return score_of(words.kept)
 
     def explain(self, text: str, top: int) -> dict[str, Any]:
         """Why the text scores as it does (`mining.profile_explanation` has the keys). Args: top, words and pairs."""
         reading = Reading.of(text)
-        far = self.digest(text)
+        far = measure_text(text, self._corpus())
         found = score_of(far)
         told: dict[str, Any] = {
             "kind": self.name,
@@ -129,25 +169,28 @@ class ProfileScorer(Scorer):
         }
         if far.verdict is None:
             return told
-        control = choose_control(reading.kinds, reading.words, packaged_tables())
+        control = _control_of(reading, self._corpus())
         return told | {
             "gate": explain_gate(reading, packaged_gate()),
             "boundary": explain_boundary(reading),
             "profile": explain_profile(reading, far.profile, control, packaged_tables(), top=top),
         }
 
-    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
-        """No pair."""
-        return PairPlan.empty()
 
-    def finish(
-        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
-    ) -> DocumentScore:
-        """The score of what `digest` measured. Raises: InputError for a document that came without it."""
-        far = doc.digest
-        if not isinstance(far, FarContext):
-            raise InputError("the profile needs the words of the text; the document came without.")
-        return score_of(far)
+def measure_text(text: str, corpus: CorpusText | None = None) -> FarContext:
+    """Measure a text. Args: corpus, that it is a document of, to judge it by; None for the packaged tables."""
+    reading = Reading.of(text)
+    if reading.num_words < FEWEST_WORDS:
+        return FarContext(None, Profile((), 0.0, "none"))
+    per_word = tokens_per_word(text, reading.num_words)
+    profile = distance_profile(reading.kinds, _control_of(reading, corpus), per_word=per_word)
+    return FarContext(packaged_gate().judge_reading(reading), profile)
+
+
+def _control_of(reading: Reading, corpus: CorpusText | None) -> Control:
+    if corpus is not None:
+        return corpus.control(reading.kinds, reading.words)
+    return choose_control(reading.kinds, reading.words, packaged_tables())
 
 
 def score_of(far: FarContext) -> DocumentScore:

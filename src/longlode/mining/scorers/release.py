@@ -26,13 +26,14 @@ What is not kept, because it is an accident of the program and no part of the sc
     X4   A record without a text takes the text of the record before it. Here: a status.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from longlode.mining import dependency
 from longlode.mining.coherence.uncertainty import sum_error
-from longlode.mining.scorers.base import DocumentScore, PairPlan, SegmentedDocument
+from longlode.mining.scorers.base import DocumentScore, SegmentedDocument
 from longlode.mining.scorers.pairwise import MeasuredPairs, PairwiseScorer
 
 
@@ -41,24 +42,22 @@ class ReleaseScorer(PairwiseScorer):
 
     name: ClassVar[str] = "release"
     version: ClassVar[int] = 2
-    needs_pairs: ClassVar[bool] = True
+    least_pairs: ClassVar[int] = 1
     specificity_floor: ClassVar[float] = dependency.RELEASE_FLOOR
 
-    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
+    def draw(self, doc: SegmentedDocument, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """As the base, but no pair at all when there are fewer than asked for (R7)."""
         if self.pairs is not None and _num_all_pairs(doc) < self.pairs:
-            return PairPlan.empty()
-        return super().plan(doc, rng)
+            return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int32)
+        return super().draw(doc, rng)
 
-    def finish(
-        self, doc: SegmentedDocument, plan: PairPlan, alone: np.ndarray, given: np.ndarray
-    ) -> DocumentScore:
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
         """As the base, but 0 with a reason when no pair was read (R7)."""
-        if len(plan.targets) == 0:
+        if not readings:
             few = f"fewer pairs ({_num_all_pairs(doc)}) than the sample size ({self.pairs})"
             reason = f"{few}: the release scores 0"
             return DocumentScore(score=0.0, num_pairs=0, reason=reason)
-        return super().finish(doc, plan, alone, given)
+        return super().finish(doc, readings)
 
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
         """LDS over the drawn segments (R1 to R6, R8); its error is ours, the release knows none."""

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from longlode.mining.sampling import sample_rows
-from longlode.mining.scorers.base import PairPlan, SegmentedDocument
+from longlode.mining.scorers.base import SegmentedDocument, SegmentOptions
 from longlode.mining.scorers.pairwise import PairwiseScorer
 
 ROW_PAIRS = 16
@@ -17,8 +17,10 @@ PAIRS_PER_SEGMENT = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowPairsOptions:
-    """row: pairs of one target. pairs_per_segment: read at most for each chosen segment, but one row at least."""
+class RowPairsOptions(SegmentOptions):
+    """As `SegmentOptions`. row: pairs of one target. pairs_per_segment: read at most for each chosen segment, but one
+    row at least.
+    """
 
     row: Annotated[int, Field(ge=1)] = ROW_PAIRS
     pairs_per_segment: Annotated[float, Field(ge=0)] = PAIRS_PER_SEGMENT
@@ -32,9 +34,9 @@ class RowPairsScorer(PairwiseScorer):
     options_type: ClassVar[type] = RowPairsOptions
     own: RowPairsOptions
 
-    def plan(self, doc: SegmentedDocument, rng: np.random.Generator) -> PairPlan:
+    def draw(self, doc: SegmentedDocument, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Whole rows of pairs, within `pairs` and `pairs_per_segment`; all pairs if `pairs` is None."""
         budget = None
         if self.pairs is not None:
             budget = min(self.pairs, max(self.own.row, int(doc.num_segments * self.own.pairs_per_segment)))
-        return PairPlan(*sample_rows(doc.num_segments, budget, self.own.row, rng))
+        return sample_rows(doc.num_segments, budget, self.own.row, rng)

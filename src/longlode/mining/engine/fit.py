@@ -1,0 +1,153 @@
+"""The pass over the corpus before scoring, for scorers that make one.
+
+Each unit is tallied by itself, in any worker, into a file of `OUT/fit/`, named as parts are by all that shapes it. Then
+the tallies are put together, in the order of the units, into one state, which is kept beside them. So a run that was
+killed in the pass or after it goes on where it was, any number of workers gives the same state, and the state names
+every part that is scored with it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import zstandard
+
+from longlode.core.errors import InputError
+from longlode.core.fingerprints import fingerprint
+from longlode.core.records import atomic_path, read_record
+from longlode.corpus import Document, Unit, read_unit
+from longlode.mining.engine import pulse
+from longlode.mining.engine.parts import PartInfo
+from longlode.mining.engine.work import check_source
+from longlode.mining.engine.workers import Task, Worker, WorkerSpec
+from longlode.mining.scorers import Scorer
+
+FIT_FOLDER = "fit"
+FIT_FORMAT = 1
+"""Part of the name of every file in the folder: raise it when their format changes."""
+
+
+@dataclass(frozen=True)
+class FitTask(Task):
+    """One unit to tally. Its file is no part, but is told of by the same `PartInfo`."""
+
+    def path(self, out: Path) -> Path:
+        """Where its tally lies."""
+        return out / FIT_FOLDER / f"{self.fingerprint}.tally"
+
+    def info(self, out: Path) -> PartInfo | None:
+        """As of `Task`."""
+        found = _read(self.path(out))
+        return None if found is None else self._info(found["num_documents"])
+
+    def prepare(self, worker: Worker) -> None:
+        """Nothing: no reader is taken."""
+
+    def do(self, worker: Worker) -> PartInfo:
+        """Tally the documents of the unit that can be read."""
+        count = 0
+
+        def documents() -> Iterator[Document]:
+            nonlocal count
+            for item in check_source(
+                self.unit, read_unit(self.unit, text_field=worker.spec.settings.text_field)
+            ):
+                if isinstance(item, Document) and item.text:
+                    pulse.step()
+                    count += 1
+                    yield item
+
+        tally = worker.spec.scorer.tally(documents())
+        _write(self.path(worker.spec.out), {"num_documents": count, "tally": tally})
+        return self._info(count)
+
+    def _info(self, num_documents: int) -> PartInfo:
+        return PartInfo(
+            fingerprint=self.fingerprint,
+            num_rows=num_documents,
+            document_tokens=0,
+            tokens_alone=0,
+            tokens_given=0,
+        )
+
+
+def fit_tasks(units: Sequence[Unit], spec: WorkerSpec) -> list[FitTask]:
+    """The pass of a run, unit by unit."""
+    shape = {
+        "format": FIT_FORMAT,
+        "scorer": spec.scorer.identity(),
+        "text_field": spec.settings.text_field,
+    }
+    return [FitTask(unit, fingerprint({**shape, "unit": unit.fingerprint})) for unit in units]
+
+
+def kept_state(tasks: Sequence[FitTask], spec: WorkerSpec) -> Any | None:
+    """The state of an earlier run over the same units; None when there is none that verifies."""
+    found = _read(_state_path(tasks, spec))
+    return None if found is None else found["state"]
+
+
+def fit_state(tasks: Sequence[FitTask], spec: WorkerSpec) -> Any:
+    """Put the tallies of all tasks together, and keep what comes out.
+
+    Returns: the state as it comes back from its file, as plain JSON.
+    Raises: InputError when a tally has gone since it was written; what the scorer raises when it cannot be fitted.
+    """
+    state = spec.scorer.fit(_tallies(tasks, spec))
+    path = _state_path(tasks, spec)
+    _write(path, {"state": state})
+    kept = _read(path)
+    if kept is None:
+        raise InputError(f"{path} cannot be read back; is the disk full?")
+    return kept["state"]
+
+
+def fitted_scorer(out: Path, scorer: Scorer) -> Scorer:
+    """The scorer as it scored the documents of an output folder. Args: scorer, as it was before the pass, if any.
+
+    Raises: InputError when the state that the folder's record names is not there.
+    """
+    if not scorer.fits:
+        return scorer
+    named = read_record(out, "scores").get("fit")
+    for path in sorted((out / FIT_FOLDER).glob("*.state")):
+        found = _read(path)
+        if found is not None and fingerprint(found["state"]) == named:
+            return scorer.fitted(found["state"])
+    raise InputError(f"{out / FIT_FOLDER} does not hold what the scores were made with. Score again.")
+
+
+def _tallies(tasks: Sequence[FitTask], spec: WorkerSpec) -> Iterator[Any]:
+    for task in tasks:
+        found = _read(task.path(spec.out))
+        if found is None:
+            raise InputError(f"{task.path(spec.out)} has gone or changed since it was written. Run it again.")
+        yield found["tally"]
+
+
+def _state_path(tasks: Sequence[FitTask], spec: WorkerSpec) -> Path:
+    return spec.out / FIT_FOLDER / f"{fingerprint([task.fingerprint for task in tasks])}.state"
+
+
+def _write(path: Path, value: Any) -> None:
+    """Write JSON (numbers of numpy allowed), compressed, after the hash of that. Equal values give equal bytes."""
+    plain = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+    data = zstandard.ZstdCompressor().compress(plain)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(hashlib.sha256(data).digest() + data)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What `_write` wrote; None when it is missing, torn or changed."""
+    try:
+        whole = path.read_bytes()
+    except OSError:
+        return None
+    digest, data = whole[:32], whole[32:]
+    if hashlib.sha256(data).digest() != digest:
+        return None
+    found: dict[str, Any] = orjson.loads(zstandard.ZstdDecompressor().decompress(data))
+    return found
