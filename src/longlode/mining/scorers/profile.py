@@ -140,7 +140,7 @@ class ProfileScorer(Scorer):
         return (Words(text, partial(measure_text, corpus=self._corpus())),)
 
     def _corpus(self) -> CorpusText | None:
-        """What to judge a text by; None for the packaged tables. Raises: ConfigError before the pass over the corpus."""
+        """What to judge a text by, None for the packaged tables. Raises: ConfigError before the pass."""
         if self.fits and not isinstance(self.state, CorpusText):
             raise ConfigError(
                 "the background 'corpus' takes a pass over the corpus first; score a corpus with `longlode score`."
