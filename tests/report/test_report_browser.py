@@ -179,15 +179,18 @@ def test_hostile_rows_run_nothing_when_they_are_drawn_anew(tmp_path):
 
 def test_on_paper_nothing_is_folded(scored, tmp_path):
     _, text = scored
-    folded, after, shown = driven(
+    folded, after, shown, buttons = driven(
         text,
         ROWS
         + """window.dispatchEvent(new Event("beforeprint"));
         const folded = document.querySelectorAll("details:not([open])").length; const shown = rows().length;
+        const buttons = document.querySelectorAll("thead button").length;
         window.dispatchEvent(new Event("afterprint"));
-        return [folded, document.querySelectorAll("details:not([open])").length, shown];""",
+        return [folded, document.querySelectorAll("details:not([open])").length, shown,
+          [buttons, document.querySelectorAll("thead button").length > 0]];""",
         tmp_path,
     )
     assert folded == 0
     assert after > 0
     assert shown == 90
+    assert buttons == [0, True]  # a browser repeats heads on every page, but no buttons

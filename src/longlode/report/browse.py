@@ -183,13 +183,14 @@ def _facts(corpus: Corpus, identity: Identity, place: int) -> dict[str, Any]:
     decision, why = corpus.decisions.of(identity) if corpus.decisions else ("", "")
     reason = _value(table, "reason", place) or ""
     status = str(_value(table, "status", place) or "")
-    told = [part for part in (why, "" if status == "ok" else status.replace("_", " "), reason) if part]
+    status = "" if status == "ok" else status.replace("_", " ")
+    told = [why, *(part for part in (status, reason) if part not in why)]
     facts: dict[str, Any] = {
         "decision": decision,
         "tokens": _value(table, "num_tokens", place),
         "bytes": _value(table, "num_bytes", place),
         "source": clipped(corpus.group_of(place), 60),
-        "why": clipped("; ".join(dict.fromkeys(told)), _REASON_CHARS),
+        "why": clipped("; ".join(filter(None, told)), _REASON_CHARS),
     }
     facts |= {name: _rounded(_value(table, name, place)) for name, _, _ in corpus.columns}
     if far:

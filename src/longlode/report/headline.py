@@ -186,7 +186,7 @@ def _figure(corpora: Sequence[Corpus], results: ResultsView, auc: Markup | None)
         rows = reach_rows(one.far, one.table.num_rows - int(np.isfinite(one.far.gate).sum()))
         caption = "Documents by the distance up to which context helps."
         if any(row.limited for row in rows):
-            caption += " Lighter: those that end there, so that nothing farther could be measured."
+            caption += " Faded: those that end there, so that nothing farther could be measured."
         return Figure("reach", caption, reach_chart(rows, key="verdict"))
     if one and len(one.scored) > 1 and len(corpora) == 1:
         chart = histograms(

@@ -71,12 +71,11 @@ def _reasons(table: pa.Table) -> dict[Identity, str]:
         name: table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
         for name in ("file", "row", "id", "kind", "why")
     }
-    return {
-        (file or "", -1 if row is None else int(row), name or ""): ": ".join(
-            part for part in (kind, why) if part
-        )
-        for file, row, name, kind, why in zip(*columns.values(), strict=True)
-    }
+    found = {}
+    for file, row, name, kind, why in zip(*columns.values(), strict=True):
+        identity = (file or "", -1 if row is None else int(row), name or "")
+        found[identity] = ": ".join(part for part in ((kind or "").replace("_", " "), why) if part)
+    return found
 
 
 def _documents_path(selection: Found) -> Path:

@@ -123,7 +123,7 @@ function browse(root) {
     }
     const row = element("tr", {}, head);
     for (const k of visible) {
-      const cell = element("td", columns[k].kind === "number" ? { class: "num" } : {});
+      const cell = element("td", { class: columns[k].kind === "number" ? "num" : `words-${columns[k].name}` });
       cell.textContent = shown(cells[k], columns[k]);
       row.append(cell);
     }
@@ -167,11 +167,12 @@ function browse(root) {
     choose();
   }
 
-  heads.forEach((head, place) => {
+  const buttons = heads.map((head, place) => {
     const button = element("button", { type: "button", class: "sort" });
     button.textContent = head.textContent;
     head.replaceChildren(button);
     button.addEventListener("click", () => sortBy(place ? visible[place - 1] : -1));
+    return button;
   });
 
   root.querySelector("input[type=search]").addEventListener("input", (event) => {
@@ -236,12 +237,15 @@ function browse(root) {
     });
   }
 
+  // On paper the heads are plain text: browsers repeat them on every page, but leave buttons out.
   window.addEventListener("beforeprint", () => {
+    heads.forEach((head, place) => (head.textContent = buttons[place].textContent));
     state.pageRows = PRINTED_ROWS;
     state.page = 0;
     draw();
   });
   window.addEventListener("afterprint", () => {
+    heads.forEach((head, place) => head.replaceChildren(buttons[place]));
     state.pageRows = PAGE_ROWS;
     draw();
   });
