@@ -37,14 +37,14 @@ def by_hand(mixer, x):
 
 @pytest.mark.parametrize("chunk", [1, 4, 8, 128])
 def test_against_the_recurrence(monkeypatch, chunk):
-    monkeypatch.setattr(s4d, "_CHUNK", chunk)
+    monkeypatch.setattr(s4d, "CHUNK", chunk)
     mixer, x = build(CONFIG), inputs(1)
     torch.testing.assert_close(mixer(x).y[0], by_hand(mixer, x[0]), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("law", LAWS)
 def test_the_laws_in_small_chunks(monkeypatch, law):
-    monkeypatch.setattr(s4d, "_CHUNK", 4)
+    monkeypatch.setattr(s4d, "CHUNK", 4)
     law(build(CONFIG))
 
 

@@ -9,6 +9,7 @@ One half of each conjugate pair is kept, hence 2 Re. Over C tokens the recurrenc
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +30,12 @@ from longlode.mixers.context import SequenceContext
 from longlode.mixers.norm import at_least_float32
 from longlode.mixers.segment_map import SegmentMap
 
-_CHUNK = 128
+CHUNK = 128
+"""Tokens of one FFT."""
 _STEPS = (1e-3, 1e-1)
 # S4 trains the state matrix and its step more slowly than the rest, and never decays them.
-_SLOW = ParameterRule(decays=False, lr_scale=0.1)
+SLOW = ParameterRule(decays=False, lr_scale=0.1)
+"""How the optimizer treats a state matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ class S4D(Mixer):
     """The layer of this file; its channels are those of the residual stream."""
 
     traits = MixerTraits(shards="map", twice_differentiable=True)
-    float32_parameters = ("log_rate", "frequency", "log_step", "output_weights")
+    float32_parameters: ClassVar[tuple[str, ...]] = ("log_rate", "frequency", "log_step", "output_weights")
     kept_parameters = ("skip",)
 
     def __init__(self, config: S4DConfig, hidden_size: int) -> None:
@@ -96,46 +99,42 @@ class S4D(Mixer):
     def _map(self, x: Tensor, context: SequenceContext) -> SegmentMap:
         _, added = self._scan(x, None, context)
         log_a = self._log_a()
-        log_decay = _real_lengths(context)[:, None, None].to(log_a.real.dtype) * log_a
+        log_decay = real_lengths(context)[:, None, None].to(log_a.real.dtype) * log_a
         return SegmentMap(added, log_decay=log_decay)
 
     def _log_a(self) -> Tensor:
         """dt A, complex `[D, modes]`."""
         return self.log_step.exp()[:, None] * torch.complex(-self.log_rate.exp(), self.frequency)
 
+    def _dynamics(self, size: int) -> "Dynamics":
+        """What the recurrence does over at most `size` tokens."""
+        log_a = self._log_a()
+        b = torch.expm1(log_a) / torch.complex(-self.log_rate.exp(), self.frequency)
+        powers = (log_a[..., None] * torch.arange(size + 1, device=log_a.device)).exp()
+        return _Modes(log_a, b, torch.view_as_complex(self.output_weights), powers)
+
     def _scan(self, x: Tensor, memory: Tensor | None, context: SequenceContext) -> tuple[Tensor, Tensor]:
         """u `[B, T, D]` in x's dtype, and the memory after the last real token of each row."""
-        log_a, wide = self._log_a(), at_least_float32(x)
-        b = torch.expm1(log_a) / torch.complex(-self.log_rate.exp(), self.frequency)
-        c = torch.view_as_complex(self.output_weights)
-        size = min(_CHUNK, x.shape[1])
-        powers = (log_a[..., None] * torch.arange(size + 1, device=x.device)).exp()
-        kernel = 2 * torch.einsum("dn,dnt->dt", c * b, powers[..., :size]).real
-        spectrum = torch.fft.rfft(kernel, n=2 * size)
-        s = log_a.new_zeros(x.shape[0], *log_a.shape) if memory is None else memory[..., 0]
-        lengths, outputs = _real_lengths(context), []
+        wide = at_least_float32(x)
+        size = min(CHUNK, x.shape[1])
+        dynamics = self._dynamics(size)
+        spectrum = torch.fft.rfft(dynamics.kernel(), n=2 * size)
+        s = dynamics.zeros(x.shape[0]) if memory is None else memory[..., 0]
+        lengths, outputs = real_lengths(context), []
         for start in range(0, x.shape[1], size):
             part = wide[:, start : start + size].mT
             num_tokens = part.shape[2]
             inside = torch.fft.irfft(torch.fft.rfft(part, n=2 * size) * spectrum, n=2 * size)[
                 ..., :num_tokens
             ]
-            # Of the state before: c a^(t + 1) s.
-            before = 2 * torch.einsum("bdn,dnt->bdt", c * s, powers[..., 1 : num_tokens + 1]).real
+            before = dynamics.read(s, num_tokens)
             outputs.append(inside + before + self.skip.to(part.dtype)[:, None] * part)
-            s = self._advance(s, part, (lengths - start).clamp(0, num_tokens), log_a, b, powers)
+            num_real = (lengths - start).clamp(0, num_tokens)
+            # Shifted so that the last real token of each row stands last, behind zeros.
+            source = torch.arange(num_tokens, device=part.device) - (num_tokens - num_real[:, None])
+            shifted = part.gather(2, source.clamp(min=0)[:, None].expand_as(part)) * (source >= 0)[:, None]
+            s = dynamics.advance(s, shifted, None if context.mask is None else num_real)
         return torch.cat(outputs, dim=2).mT.to(x.dtype), s[..., None]
-
-    def _advance(
-        self, s: Tensor, part: Tensor, num_real: Tensor, log_a: Tensor, b: Tensor, powers: Tensor
-    ) -> Tensor:
-        """The state `[B, D, modes]` after the first `num_real` `[B]` tokens of part `[B, D, T]`, of s before them."""
-        num_tokens = part.shape[2]
-        # Shifted so that the last real token of each row stands last, where its power of a is 0.
-        source = torch.arange(num_tokens, device=part.device) - (num_tokens - num_real[:, None])
-        shifted = part.gather(2, source.clamp(min=0)[:, None].expand_as(part)) * (source >= 0)[:, None]
-        written = torch.einsum("bdt,dnt->bdn", shifted.to(powers.dtype), powers[..., :num_tokens].flip(-1))
-        return (num_real[:, None, None].to(part.dtype) * log_a).exp() * s + b * written
 
     def initial_values(self) -> dict[str, Tensor]:
         """S4D-Lin: A = -1/2 + i pi n; steps log-uniform in [1e-3, 0.1]; normal output weights; a normal skip."""
@@ -151,12 +150,12 @@ class S4D(Mixer):
 
     def parameter_rules(self) -> dict[str, ParameterRule]:
         """The state matrix and its step learn slowly and do not decay; output weights and skip do not decay."""
-        slow = dict.fromkeys(("log_rate", "frequency", "log_step"), _SLOW)
+        slow = dict.fromkeys(("log_rate", "frequency", "log_step"), SLOW)
         return {**super().parameter_rules(), **slow}
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: complex products with every mode, read and written, and the FFTs."""
-        per_channel = 16 * self.num_modes + 3 * 5 * 2 * math.log2(2 * _CHUNK)
+        per_channel = 16 * self.num_modes + 3 * 5 * 2 * math.log2(2 * CHUNK)
         return self.skip.numel() * per_channel
 
     def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
@@ -165,7 +164,48 @@ class S4D(Mixer):
         return empty_state(complex_dtype, memory=(1, self.skip.numel(), self.num_modes, 1))
 
 
-def _real_lengths(context: SequenceContext) -> Tensor:
+class Dynamics(Protocol):
+    """A discrete state space model per channel: s' = A s + B x, u = C s', over chunks of tokens."""
+
+    def kernel(self) -> Tensor:
+        """C A^t B, real `[D, size]`."""
+
+    def zeros(self, num_rows: int) -> Tensor:
+        """The state before a text, `[B, D, N]`."""
+
+    def read(self, s: Tensor, num_tokens: int) -> Tensor:
+        """C A^(t + 1) s, real `[B, D, num_tokens]`."""
+
+    def advance(self, s: Tensor, shifted: Tensor, num_real: Tensor | None) -> Tensor:
+        """The state after the `num_real` `[B]` tokens (None: all) at the end of shifted `[B, D, T]`."""
+
+
+class _Modes(NamedTuple):
+    """The diagonal model: dt A, B, C `[D, modes]` and powers of a `[D, modes, size + 1]`, complex."""
+
+    log_a: Tensor
+    b: Tensor
+    c: Tensor
+    powers: Tensor
+
+    def kernel(self) -> Tensor:
+        return 2 * torch.einsum("dn,dnt->dt", self.c * self.b, self.powers[..., :-1]).real
+
+    def zeros(self, num_rows: int) -> Tensor:
+        return self.log_a.new_zeros(num_rows, *self.log_a.shape)
+
+    def read(self, s: Tensor, num_tokens: int) -> Tensor:
+        return 2 * torch.einsum("bdn,dnt->bdt", self.c * s, self.powers[..., 1 : num_tokens + 1]).real
+
+    def advance(self, s: Tensor, shifted: Tensor, num_real: Tensor | None) -> Tensor:
+        if num_real is None:
+            num_real = torch.full((len(s),), shifted.shape[2], device=s.device)
+        powers = self.powers[..., : shifted.shape[2]].flip(-1)
+        written = torch.einsum("bdt,dnt->bdn", shifted.to(powers.dtype), powers)
+        return (num_real[:, None, None].to(shifted.dtype) * self.log_a).exp() * s + self.b * written
+
+
+def real_lengths(context: SequenceContext) -> Tensor:
     """How many tokens of each row `[B]` count: up to the last real one (padding in front is 0 and writes nothing)."""
     if context.mask is None:
         return torch.full((context.num_rows,), context.num_tokens, device=context.device)
