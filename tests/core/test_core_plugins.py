@@ -138,9 +138,7 @@ def test_a_missing_package_is_named(shapes):
 
 
 def test_near_misses(shapes):
-    with pytest.raises(
-        ConfigError, match=r"no shape 'sqaure'. Did you mean 'square'\? Expected one of square, t"
-    ):
+    with pytest.raises(ConfigError, match=r"no shape 'sqaure'.*'square'"):
         shapes.get("sqaure")
     with pytest.raises(ConfigError, match=r"no shape 'zzz'. Expected one of"):
         shapes.get("zzz")
@@ -171,7 +169,7 @@ def test_two_packages_with_one_name(site, shapes, caplog):
     write_package(
         site, "third", {"__init__": ""}, "[test.shapes]\npentagon = third:Five\nsquare = third:Four\n"
     )
-    with pytest.raises(ConfigError, match="more-dist and third-dist both announce a shape called 'pentagon'"):
+    with pytest.raises(ConfigError, match=r"more-dist and third-dist .*'pentagon'"):
         shapes.names()
     assert shapes.get("square")().sides() == 4, "what is built in needs no other package"
 

@@ -121,21 +121,21 @@ def test_an_id_that_no_model_has_a_row_for_is_refused(tokenizer, tmp_path):
     token = max(fields["model"]["vocab"], key=fields["model"]["vocab"].get)
     fields["model"]["vocab"][token] = 2**32 - 1
     path.write_text(json.dumps(fields))
-    with pytest.raises(InputError, match=r"tokenizer\.json: .* the id 4,294,967,295; expected ids below"):
+    with pytest.raises(InputError, match=r"tokenizer\.json: .* 4,294,967,295"):
         Tokenizer.load(tmp_path)
     with pytest.raises(InputError, match="the id 4,294,967,295"):
         TextEncoder(tokenizers.Tokenizer.from_file(str(path)))
 
 
 def test_errors(tmp_path):
-    with pytest.raises(InputError, match="nowhere does not exist; expected a folder with"):
+    with pytest.raises(InputError, match="nowhere does not exist"):
         Tokenizer.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="has no tokenizer: expected"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match="is not a tokenizer file"):
         Tokenizer.load(tmp_path)
-    with pytest.raises(ConfigError, match="vocab_size is 256; expected at least 257"):
+    with pytest.raises(ConfigError, match="vocab_size is 256"):
         train_bpe(TEXTS, 256)
     with pytest.raises(InputError, match="no text to train"):
         train_bpe(["", ""], 300)

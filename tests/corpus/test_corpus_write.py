@@ -117,7 +117,7 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
 
 
 def test_parquet_needs_one_kind_a_column(tmp_path):
-    with pytest.raises(InputError, match="field 'n' holds several kinds of value"):
+    with pytest.raises(InputError, match="field 'n'"):
         write_documents(tmp_path / "a.parquet", [{"n": 1}, {"n": "one"}])
     rows = [{"n": 1}] * 1024 + [{"n": "one"}]
     with pytest.raises(InputError, match="a field holds several kinds of value"):

@@ -184,7 +184,7 @@ def test_the_default_gated_config_of_fla_has_the_size_it_states():
 
 def test_parameters_that_we_lack_are_not_dropped(tmp_path):
     tensors = gated_tensors(GATED) | {"model.layers.0.attn.D": torch.zeros(3)}
-    with pytest.raises(ModelError, match=r"1 parameters that a longlode model lacks, among them .*attn.D"):
+    with pytest.raises(ModelError, match=r"attn\.D"):
         load(write_fla(tmp_path / "fla", GATED, tensors))
 
 

@@ -151,9 +151,9 @@ def test_a_stack_changed_later_takes_along_what_follows_from_it():
 
 def test_a_contradiction_at_load_is_refused(tmp_path):
     tiny(mixers="GA").save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="num_hidden_layers is 1 but the stack 'GA' has 2 layers"):
+    with pytest.raises(ConfigError, match="num_hidden_layers is 1"):
         AutoConfig.from_pretrained(tmp_path, num_hidden_layers=1)
-    with pytest.raises(ConfigError, match="num_hidden_layers is 2 but the stack 'GAG' has 3 layers"):
+    with pytest.raises(ConfigError, match="num_hidden_layers is 2"):
         AutoConfig.from_pretrained(tmp_path, mixers="GAG", num_hidden_layers=2)
     assert AutoConfig.from_pretrained(tmp_path, sliding_window=9).window == 9
 

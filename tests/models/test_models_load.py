@@ -81,9 +81,9 @@ def test_what_is_no_model_is_refused(tmp_path, folder):
         load(tmp_path)
     with pytest.raises(InputError, match="does not exist"):
         load(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="is a file; expected the folder"):
+    with pytest.raises(InputError, match="is a file"):
         load(folder / "config.json")
-    with pytest.raises(ConfigError, match="dtype is 'int8'; expected one of bfloat16"):
+    with pytest.raises(ConfigError, match="dtype is 'int8'"):
         load(folder, dtype="int8")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
@@ -111,7 +111,7 @@ def test_weights_without_a_head_are_refused(tmp_path, folder):
     model, tokenizer = load(folder)
     model.model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"lack 1 of the model's parameters, among them lm_head\.weight"):
+    with pytest.raises(ModelError, match=r"lm_head\.weight"):
         load(tmp_path)
 
 

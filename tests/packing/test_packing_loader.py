@@ -251,7 +251,7 @@ def test_errors(shards):
         InputError, match=r"the 50 train documents have [\d,]+ tokens; one row needs 100,000\."
     ):
         batches(shards, length=100_000, batch_size=1, seed=0)
-    with pytest.raises(InputError, match=r"heldout documents have 0 tokens|heldout documents have"):
+    with pytest.raises(InputError, match=r"heldout documents have"):
         batches(shards, length=16, batch_size=1, seed=0, split="heldout", heldout_fraction=1e-9)
     for wrong in ({"length": 1}, {"batch_size": 0}, {"start_step": -1}, {"split": "test"}):
         with pytest.raises(ConfigError):

@@ -223,7 +223,7 @@ def test_broken_folders_are_named(tmp_path, tokenizer):
     with pytest.raises(InputError, match="is not what was packed"):
         open_shards(tmp_path / "out", verify=True)
     path.write_bytes(data[:-2])
-    with pytest.raises(InputError, match=r"has [\d,]+ bytes, expected [\d,]+; pack it again"):
+    with pytest.raises(InputError, match=r"has [\d,]+ bytes, expected"):
         open_shards(tmp_path / "out")
     path.unlink()
     with pytest.raises(InputError, match=r"lacks tokens-00000\.bin"):
@@ -236,7 +236,7 @@ def test_a_token_beyond_the_vocabulary_is_named(tmp_path, tokenizer):
     data = path.read_bytes()
     path.write_bytes(data[:2] + b"\xff\xff" + data[4:])
     shards = open_shards(tmp_path / "out")  # not verified
-    with pytest.raises(InputError, match=r"tokens-00000\.bin holds the token id 65,535; expected ids below"):
+    with pytest.raises(InputError, match=r"tokens-00000\.bin .*65,535"):
         shards.tokens(0)
 
 

@@ -187,7 +187,7 @@ def test_another_recipe_or_other_data_is_refused(tiny, tmp_path):
     assert "model.mixers: 'D*2' -> 'DD'" in text
     assert "run." not in text
     tiny.fingerprint = "other data"
-    with pytest.raises(CheckpointError, match="got other data, expected tiny data"):
+    with pytest.raises(CheckpointError, match="other data"):
         run(tiny, tiny.recipe("run.steps=4"), tmp_path / "run", resume=True)
 
 
@@ -272,7 +272,7 @@ def test_skipped_steps_are_counted_and_bounded(tiny, tmp_path):
     assert [row["step"] for row in rows if row.get("skipped")] == [3, 7]
     assert torch.equal(weights[1], weights[2])
     assert not torch.equal(weights[2], weights[3])
-    with pytest.raises(LonglodeError, match=r"3 steps were left out, expected at most optim.max_skips = 2"):
+    with pytest.raises(LonglodeError, match=r"max_skips = 2"):
         run_with_bad_steps({2, 3, 6}, tmp_path / "three")
 
 

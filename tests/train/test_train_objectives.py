@@ -50,6 +50,19 @@ def loss(model, batch, objective=None):
     return objective.losses(model, batch).summed / objective.weight(batch)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_hooks_on_the_whole_model_see_every_batch(model, tiny, training):
+    batch, seen = packed_batch(tiny, weighted=True), []
+    expected = NextToken().losses(model.train(training), batch).summed
+    model.register_forward_pre_hook(lambda *_: seen.append("before"))
+    model.register_forward_hook(lambda _, __, output: seen.append(output.logits))
+    assert torch.equal(NextToken().losses(model, batch).summed, expected)
+    assert len(seen) == 2
+    if not isinstance(model, LlamaForCausalLM):
+        # Our loss never holds the logits of a whole batch.
+        assert seen[1] is None if training else seen[1].shape[1] == 1
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_packed_row_is_its_documents(model, tiny, weighted):
     batch = packed_batch(tiny, weighted)

@@ -171,7 +171,7 @@ def test_a_recipe_with_layers(tmp_path):
     assert Recipe.parse(recipe.resolved()) == recipe
     both = text.replace("[model]", '[model]\nmixers = "D"')
     (tmp_path / "r.toml").write_text(both)
-    with pytest.raises(ConfigError, match=r"model.mixers and model.layers .* set one of them"):
+    with pytest.raises(ConfigError, match=r"model\.mixers and model\.layers"):
         Recipe.load(tmp_path / "r.toml")
 
 

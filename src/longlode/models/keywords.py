@@ -53,6 +53,10 @@ class HeadOptions(SharedOptions, total=False):
 
     shift_labels: Tensor | None
     num_items_in_batch: Tensor | int | None
+    label_weights: Tensor | None
+    """`[B, T]`, what each of shift_labels counts in the summed loss; None: 1."""
+    adds_aux_loss: bool
+    """Whether the loss includes the mixers' auxiliary losses while training (default: it does)."""
 
 
 # The model counts positions itself; it has one type of token; the flash keywords for keys say what those for queries

@@ -384,12 +384,13 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             transformers does. With cu_seqlens no document is asked for the first token of the next.
           shift_labels: `[B, T]`, what should follow each position (see `core.batch`); read instead of labels.
           logits_to_keep: compute only the last n positions' logits (0: all), or those of the given positions.
-          num_items_in_batch: divide the summed loss by this instead of the number of labels.
+          num_items_in_batch: divide the summed loss by this instead of the number of labels. More: `HeadOptions`.
         Returns: logits `[B, kept, V]`; while training with labels they are None, since the loss is
           taken block by block and never holds them; loss, the mean in nats, when labels are given. While
           training it includes the mixers' auxiliary losses.
         """
         shift_labels, num_items = options.pop("shift_labels", None), options.pop("num_items_in_batch", None)
+        importance, adds_aux_loss = options.pop("label_weights", None), options.pop("adds_aux_loss", True)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -404,13 +405,12 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         hidden = outputs.last_hidden_state
         if labels is not None and shift_labels is None:
             shift_labels = _shift(labels, outputs.cu_seqlens)
-        loss = None
+        loss = logits = None
         if shift_labels is not None:
             targets = shift_labels.to(hidden.device)
-            loss = next_token_loss(hidden, self.lm_head, targets, num_items)
-            if outputs.aux_loss is not None and self.training:
+            loss = next_token_loss(hidden, self.lm_head, targets, num_items, importance=importance)
+            if outputs.aux_loss is not None and self.training and adds_aux_loss:
                 loss = loss + _label_share(targets, num_items) * outputs.aux_loss
-        logits = None
         if loss is None or not self.training:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden[:, kept])

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from longlode.core.batch import Batch
 from longlode.mixers.norm import at_least_float32
 from longlode.models import LonglodeForCausalLM
-from longlode.models.loss import IGNORED, next_token_loss
+from longlode.models.loss import IGNORED
 from longlode.train.objectives.base import Losses, Objective
 
 
@@ -36,13 +36,19 @@ def _of_ours(model: PreTrainedModel, batch: Batch) -> Losses:
     inputs = {"input_ids": torch.from_numpy(batch.tokens).to(device)}
     if batch.cu_seqlens is not None:
         inputs["cu_seqlens"] = torch.from_numpy(batch.cu_seqlens).to(device)
-    output = model.model(**inputs, use_cache=False)
     importance = None if batch.weights is None else torch.from_numpy(batch.weights).to(device)
-    # From hidden states: held-out losses need no logits either, and those of a whole batch may not fit in memory.
-    summed = next_token_loss(
-        output.last_hidden_state, model.lm_head, labels, num_items=1, importance=importance
+    # The whole model is called, so that what hangs on it (hooks, wrappers) is too. Its loss is taken from hidden states
+    # block by block; of the logits, which it would make of every token in evaluation, one is kept.
+    output = model(
+        **inputs,
+        use_cache=False,
+        shift_labels=labels,
+        label_weights=importance,
+        num_items_in_batch=1,
+        adds_aux_loss=False,
+        logits_to_keep=1,
     )
-    return _with_sides(summed, batch, output)
+    return _with_sides(output.loss, batch, output)
 
 
 def _of_others(model: PreTrainedModel, batch: Batch) -> Losses:
