@@ -110,9 +110,13 @@ def load_reader(options: argparse.Namespace, reads_model: bool) -> Any:
         from longlode.readers.tokens import TokenReaderSpec
 
         return TokenReaderSpec(name)()
+    import torch
+
     from longlode.readers.lm import ReaderSpec
 
-    return ReaderSpec(name, dtype=options.dtype, device=options.device)(options.threads)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    return ReaderSpec(name, dtype=options.dtype, device=options.device)()
 
 
 def block(num_tokens: int, names: Sequence[str], options: argparse.Namespace, setup: Setup) -> Block:

@@ -126,7 +126,7 @@ def test_an_arm_runs_once_and_is_compared_with_random(tmp_path, monkeypatch, cap
     arguments += ["--windows", "2", "--arms", "oracle,random"]
     mining.main(arguments)
     first = capsys.readouterr().out
-    assert len(list(tmp_path.glob("*/losses.json"))) == 2
+    assert len(list(tmp_path.glob("*/losses-*.json"))) == 2
     monkeypatch.setattr(mining, "train", lambda *_, **__: pytest.fail("a finished run is not repeated"))
     mining.main(arguments)
     assert capsys.readouterr().out == first

@@ -171,6 +171,11 @@ def test_benchmark_runs_on_a_folder_and_saves(folder, tmp_path, capsys, monkeypa
     assert "| novels | spliced-documents |" in table
 
 
+def test_benchmark_loads_the_model_for_scorers_that_read_one():
+    options = mining_quality.parse(["--threads", "1", "--device", "cpu"])
+    assert mining_quality.load_reader(options, True).alone(np.zeros((1, 128), int))[0].shape == (1, 127)
+
+
 def test_benchmark_refuses_an_unknown_scorer(folder):
     with pytest.raises(ConfigError, match="no scorer 'nothing'"):
         mining_quality.main(["--documents", str(folder), "--scorers", "nothing"])

@@ -138,7 +138,8 @@ def run(
         {"recipe": recipe.model_dump(mode="json"), "rows": chosen.tolist(), "pool": pool.fingerprint}
     )
     folder = options.work / f"{arm}-{seed}-{name[:12]}"
-    record = folder / "losses.json"
+    measured_on = fingerprint({kind: part.rows.tolist() for kind, part in windows.items()})
+    record = folder / f"losses-{measured_on[:8]}.json"
     if not record.is_file():
         order = np.random.default_rng(seed).permutation(chosen)
         needed = recipe.num_steps * recipe.data.batch_size
