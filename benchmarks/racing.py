@@ -27,7 +27,7 @@ from longlode.core.records import read_record
 from longlode.mining.engine.parts import PARTS_FOLDER, read_pairs
 from longlode.mining.racing.race import check_raceable
 from longlode.mining.racing.rounds import perplexities
-from longlode.mining.racing.standings import RaceRule, Standings, Window, cut, run_rounds
+from longlode.mining.racing.standings import PairRange, RaceRule, Standings, cut, run_rounds
 from longlode.mining.scorers import make_scorer
 from longlode.mining.scorers.pair_mean import PairMeanScorer
 
@@ -133,17 +133,17 @@ def replay(corpus: Corpus, top: float, setting: dict, rng: np.random.Generator) 
     standings = Standings.blank(np.array([len(document.values) for document in corpus.documents]))
     tokens_read = 0
 
-    def read(windows: Sequence[Window]) -> Standings:
+    def read(pair_ranges: Sequence[PairRange]) -> Standings:
         nonlocal tokens_read
-        for window in windows:
-            for number in range(len(orders)) if window.documents is None else window.documents:
-                document, new = corpus.documents[number], orders[number][window.start : window.stop]
+        for pair_range in pair_ranges:
+            for number in range(len(orders)) if pair_range.documents is None else pair_range.documents:
+                document, new = corpus.documents[number], orders[number][pair_range.start : pair_range.stop]
                 standings.add(number, document.values[new])
                 tokens_read += (len(np.unique(document.segments[new])) + len(new)) * corpus.segment
         return standings
 
     if setting["kind"] == "fixed":
-        read([Window(0, setting["most"], None)])
+        read([PairRange(0, setting["most"], None)])
     else:
         rule = RaceRule(top=top, first_pairs=setting["first"], z=setting["z"])
         for _ in run_rounds(rule, setting["most"], read):

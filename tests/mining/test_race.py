@@ -86,7 +86,7 @@ def all_bytes(out):
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.parquet"))}
 
 
-def test_windows_side_by_side_are_the_pairs_of_the_whole():
+def test_ranges_side_by_side_are_the_pairs_of_the_whole():
     def drawn(start, stop):
         rng = document_rng(0, "id", "hash", "pairs")
         return set(

@@ -8,7 +8,7 @@ import pytest
 from longlode.core.errors import ConfigError
 from longlode.mining import RaceRule
 from longlode.mining.coherence.uncertainty import mean_error
-from longlode.mining.racing.standings import Standings, Window, cut, is_clear, run_rounds
+from longlode.mining.racing.standings import PairRange, Standings, cut, is_clear, run_rounds
 
 
 def standings_of(values, counts=None):
@@ -82,31 +82,33 @@ def test_clear_is_further_than_z_errors_from_the_cut_of_its_own_group():
 
 
 def race(values, orders, rule, most=None):
-    """Race documents whose values in reading order are given. Returns: rounds, windows read, standings."""
+    """Race documents whose values in reading order are given. Returns: rounds, ranges read, standings."""
     standings = Standings.blank(np.array([len(one) for one in values]))
-    windows = []
+    pair_ranges = []
 
     def read(asked):
-        for window in asked:
-            windows.append(window)
-            for number in orders if window.documents is None else window.documents.tolist():
-                standings.add(number, np.array(values[number][window.start : window.stop], dtype=float))
+        for pair_range in asked:
+            pair_ranges.append(pair_range)
+            for number in orders if pair_range.documents is None else pair_range.documents.tolist():
+                standings.add(
+                    number, np.array(values[number][pair_range.start : pair_range.stop], dtype=float)
+                )
         return standings
 
-    return list(run_rounds(rule, most, read)), windows, standings
+    return list(run_rounds(rule, most, read)), pair_ranges, standings
 
 
 def noise(mean, size, seed, spread=1.0):
     return (mean + spread * np.random.default_rng(seed).normal(size=size)).tolist()
 
 
-def test_windows_double_up_to_the_most_and_follow_on():
+def test_ranges_double_up_to_the_most_and_follow_on():
     values = [noise(0.0, 500, n) for n in range(6)]
-    rounds, windows, standings = race(values, range(6), RaceRule(top=0.5, first_pairs=8, z=100.0), 50)
-    assert [(w.start, w.stop) for w in windows] == [(0, 8), (8, 16), (16, 32), (32, 50)]
-    assert isinstance(windows[0], Window)
-    assert windows[0].documents is None
-    assert all(w.documents.tolist() == list(range(6)) for w in windows[1:])
+    rounds, pair_ranges, standings = race(values, range(6), RaceRule(top=0.5, first_pairs=8, z=100.0), 50)
+    assert [(w.start, w.stop) for w in pair_ranges] == [(0, 8), (8, 16), (16, 32), (32, 50)]
+    assert isinstance(pair_ranges[0], PairRange)
+    assert pair_ranges[0].documents is None
+    assert all(w.documents.tolist() == list(range(6)) for w in pair_ranges[1:])
     assert standings.num_read.tolist() == [50] * 6
     assert [one.pairs for one in rounds] == [8, 16, 32, 50]
     assert (rounds[-1].num_spent, rounds[-1].num_decided, rounds[-1].num_open) == (6, 0, 0)
@@ -133,10 +135,10 @@ def test_a_document_that_the_cut_comes_near_is_read_again():
     # The first pairs of document 1 lie: in round one the cut is 1.75, in round two 0.25, close to document 0.
     values = [swinging(0.0, 1.0, 4000), swinging(3.0, 4.0, 16) + swinging(-3.0, 4.0, 3984)]
     values += [swinging(0.5, 4.0, 4000), swinging(9.0, 0.1, 4000)]
-    rounds, windows, standings = race(values, range(4), RaceRule(top=0.5, first_pairs=16), 1024)
-    asked = [(w.start, w.stop, w.documents.tolist()) for w in windows[1:4]]
+    rounds, pair_ranges, standings = race(values, range(4), RaceRule(top=0.5, first_pairs=16), 1024)
+    asked = [(w.start, w.stop, w.documents.tolist()) for w in pair_ranges[1:4]]
     assert asked == [(16, 32, [1, 2]), (16, 32, [0]), (32, 64, [1, 2])]
-    assert len(windows) > len(rounds)
+    assert len(pair_ranges) > len(rounds)
     assert (rounds[0].num_decided, rounds[0].num_open, rounds[2].documents) == (2, 2, 3)
     assert (standings.scores > cut(standings.scores, 0.5)).tolist() == [False, False, True, True]
 
@@ -145,10 +147,10 @@ def test_who_cannot_be_selected_is_read_once():
     standings = Standings.blank(np.array([100, 100, 100]))
     standings.group[:] = [0, -1, 0]
 
-    def read(windows):
-        for window in windows:
-            for number in range(3) if window.documents is None else window.documents:
-                standings.add(number, np.arange(window.stop - window.start) + 0.1 * number)
+    def read(pair_ranges):
+        for pair_range in pair_ranges:
+            for number in range(3) if pair_range.documents is None else pair_range.documents:
+                standings.add(number, np.arange(pair_range.stop - pair_range.start) + 0.1 * number)
         return standings
 
     list(run_rounds(RaceRule(top=0.5, z=1e9), None, read))

@@ -43,11 +43,11 @@ def nested_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs number `start` to `stop - 1` of a random order, fewer when it ends before.
 
-    Called with generators in the same state, windows side by side share no pair, and the first T of pairs that were
+    Called with generators in the same state, ranges side by side share no pair, and the first T of pairs that were
     drawn uniformly are T that were drawn uniformly.
 
     Args: targets, sources `[P]`.
-    Returns: of both, those in the window, in the order in which they were given.
+    Returns: of both, those in the range, in the order in which they were given.
     """
     chosen = np.sort(rng.permutation(len(targets))[start:stop])
     return targets[chosen], sources[chosen]

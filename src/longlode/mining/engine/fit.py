@@ -22,7 +22,7 @@ from longlode.corpus import Document, Unit, read_unit
 from longlode.mining.engine import pulse
 from longlode.mining.engine.parts import PartInfo
 from longlode.mining.engine.work import check_source
-from longlode.mining.engine.workers import Task, Worker, WorkerSpec
+from longlode.mining.engine.workers import Job, Worker, WorkerSpec
 from longlode.mining.scorers import Scorer
 
 FIT_FOLDER = "fit"
@@ -31,7 +31,7 @@ FIT_FORMAT = 1
 
 
 @dataclass(frozen=True)
-class FitTask(Task):
+class FitJob(Job):
     """One unit to tally. Its file is no part, but is told of by the same `PartInfo`."""
 
     def path(self, out: Path) -> Path:
@@ -39,7 +39,7 @@ class FitTask(Task):
         return out / FIT_FOLDER / f"{self.fingerprint}.tally"
 
     def info(self, out: Path) -> PartInfo | None:
-        """As of `Task`."""
+        """As of `Job`."""
         found = _read(self.path(out))
         return None if found is None else self._info(found["num_documents"])
 
@@ -74,30 +74,30 @@ class FitTask(Task):
         )
 
 
-def fit_tasks(units: Sequence[Unit], spec: WorkerSpec) -> list[FitTask]:
+def fit_jobs(units: Sequence[Unit], spec: WorkerSpec) -> list[FitJob]:
     """The pass of a run, unit by unit."""
     shape = {
         "format": FIT_FORMAT,
         "scorer": spec.scorer.identity(),
         "text_field": spec.settings.text_field,
     }
-    return [FitTask(unit, fingerprint({**shape, "unit": unit.fingerprint})) for unit in units]
+    return [FitJob(unit, fingerprint({**shape, "unit": unit.fingerprint})) for unit in units]
 
 
-def kept_state(tasks: Sequence[FitTask], spec: WorkerSpec) -> Any | None:
+def kept_state(jobs: Sequence[FitJob], spec: WorkerSpec) -> Any | None:
     """The state of an earlier run over the same units; None when there is none that verifies."""
-    found = _read(_state_path(tasks, spec))
+    found = _read(_state_path(jobs, spec))
     return None if found is None else found["state"]
 
 
-def fit_state(tasks: Sequence[FitTask], spec: WorkerSpec) -> Any:
-    """Put the tallies of all tasks together, and keep what comes out.
+def fit_state(jobs: Sequence[FitJob], spec: WorkerSpec) -> Any:
+    """Put the tallies of all jobs together, and keep what comes out.
 
     Returns: the state as it comes back from its file, as plain JSON.
     Raises: InputError when a tally has gone since it was written; what the scorer raises when it cannot be fitted.
     """
-    state = spec.scorer.fit(_tallies(tasks, spec))
-    path = _state_path(tasks, spec)
+    state = spec.scorer.fit(_tallies(jobs, spec))
+    path = _state_path(jobs, spec)
     _write(path, {"state": state})
     kept = _read(path)
     if kept is None:
@@ -120,16 +120,16 @@ def fitted_scorer(out: Path, scorer: Scorer) -> Scorer:
     raise InputError(f"{out / FIT_FOLDER} does not hold what the scores were made with. Score again.")
 
 
-def _tallies(tasks: Sequence[FitTask], spec: WorkerSpec) -> Iterator[Any]:
-    for task in tasks:
-        found = _read(task.path(spec.out))
+def _tallies(jobs: Sequence[FitJob], spec: WorkerSpec) -> Iterator[Any]:
+    for job in jobs:
+        found = _read(job.path(spec.out))
         if found is None:
-            raise InputError(f"{task.path(spec.out)} has gone or changed since it was written. Run it again.")
+            raise InputError(f"{job.path(spec.out)} has gone or changed since it was written. Run it again.")
         yield found["tally"]
 
 
-def _state_path(tasks: Sequence[FitTask], spec: WorkerSpec) -> Path:
-    return spec.out / FIT_FOLDER / f"{fingerprint([task.fingerprint for task in tasks])}.state"
+def _state_path(jobs: Sequence[FitJob], spec: WorkerSpec) -> Path:
+    return spec.out / FIT_FOLDER / f"{fingerprint([job.fingerprint for job in jobs])}.state"
 
 
 def _write(path: Path, value: Any) -> None:

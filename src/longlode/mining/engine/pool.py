@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from longlode.core.errors import BackendError, ConfigError
 from longlode.mining.engine.pulse import BEAT_SECONDS, Watch, beat_into, busy
-from longlode.mining.engine.workers import Outcome, Task, Worker, WorkerSpec
+from longlode.mining.engine.workers import Job, Outcome, Worker, WorkerSpec
 
 logger = logging.getLogger(__name__)
 
@@ -31,38 +31,38 @@ _DIED = (
 _T = TypeVar("_T")
 
 
-def run_tasks(tasks: Sequence[Task], spec: WorkerSpec, num_workers: int) -> Iterator[Outcome]:
-    """Do all tasks; outcomes come as they are done, in any order, one per task.
+def run_jobs(jobs: Sequence[Job], spec: WorkerSpec, num_workers: int) -> Iterator[Outcome]:
+    """Do all jobs; outcomes come as they are done, in any order, one per job.
 
     With one worker everything happens in this process. Raises: ModelError from making the reader;
     BackendError when worker processes cannot start, ConfigError when they cannot load make_reader.
     """
-    if num_workers == 1 or len(tasks) <= 1:
+    if num_workers == 1 or len(jobs) <= 1:
         worker = Worker(spec)
-        for task in tasks:
-            yield worker.run(task)
+        for job in jobs:
+            yield worker.run(job)
         return
-    suspects: list[Task] = []
-    waiting = deque(tasks)
+    suspects: list[Job] = []
+    waiting = deque(jobs)
     while waiting:  # again when a death has broken the pool
         yield from _run_pool(waiting, suspects, spec, min(num_workers, len(waiting)))
-    for task in suspects:  # each was in hand when a worker died: alone, the guilty ones show
-        info = task.info(spec.out)
+    for job in suspects:  # each was in hand when a worker died: alone, the guilty ones show
+        info = job.info(spec.out)
         if info is not None:
-            yield Outcome(task, info)
+            yield Outcome(job, info)
             continue
-        dead: list[Task] = []
-        yield from _run_pool(deque([task]), dead, spec, 1)
+        dead: list[Job] = []
+        yield from _run_pool(deque([job]), dead, spec, 1)
         for victim in dead:
             yield Outcome(victim, None, _DIED)
 
 
 def _run_pool(
-    waiting: deque[Task], suspects: list[Task], spec: WorkerSpec, num_workers: int
+    waiting: deque[Job], suspects: list[Job], spec: WorkerSpec, num_workers: int
 ) -> Iterator[Outcome]:
     """Work off `waiting` until it is empty or a worker dies; what was in hand then goes to `suspects`."""
     others = set(multiprocessing.active_children())
-    in_hand: dict[Future[Outcome], Task] = {}
+    in_hand: dict[Future[Outcome], Job] = {}
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     watch = Watch(ours, spec.settings.silent_seconds, spec.settings.stuck_seconds)
@@ -71,7 +71,7 @@ def _run_pool(
         _greet(executor, watch, others)
         while waiting or in_hand:
             while waiting and len(in_hand) < num_workers:
-                in_hand[executor.submit(_run_task, waiting[0])] = waiting[0]
+                in_hand[executor.submit(_run_job, waiting[0])] = waiting[0]
                 waiting.popleft()
             done = _wait(in_hand, watch, others)
             for future in done:
@@ -83,7 +83,7 @@ def _run_pool(
     except BrokenProcessPool:
         finished = [future for future in in_hand if future.done() and future.exception() is None]
         yield from (future.result() for future in finished)
-        suspects.extend(task for future, task in in_hand.items() if future not in finished)
+        suspects.extend(job for future, job in in_hand.items() if future not in finished)
         executor.shutdown(wait=False, cancel_futures=True)
         _join(others, 0.0)
     except BaseException:  # an interrupt or a reader that cannot be made: no reason to finish what is in hand
@@ -147,7 +147,7 @@ _worker: Worker | None = None
 
 
 _packed = b""
-"""What it is made of, until its first task."""
+"""What it is made of, until its first job."""
 
 
 def _start_worker(threads: int, packed: bytes, pulse: Connection) -> None:
@@ -193,9 +193,9 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _run_task(task: Task) -> Outcome:
+def _run_job(job: Job) -> Outcome:
     if _worker is None:
         _hello()
     assert _worker is not None, "_hello makes it or raises"
     with busy():
-        return _worker.run(task)
+        return _worker.run(job)

@@ -21,13 +21,13 @@ from longlode.core.names import printable
 from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import remove_leftovers, write_record
 from longlode.corpus import Unit, plan
-from longlode.mining.engine.fit import fit_state, fit_tasks, kept_state
+from longlode.mining.engine.fit import fit_jobs, fit_state, kept_state
 from longlode.mining.engine.parts import PARTS_FOLDER, PartInfo, part_path
-from longlode.mining.engine.pool import run_tasks
+from longlode.mining.engine.pool import run_jobs
 from longlode.mining.engine.settings import ScoreSettings
 from longlode.mining.engine.summary import summarize_parts
 from longlode.mining.engine.token_reader import packaged_tokens
-from longlode.mining.engine.workers import Outcome, Task, WorkerSpec
+from longlode.mining.engine.workers import Job, Outcome, WorkerSpec
 from longlode.mining.extras import describe_extras, extra_fields
 from longlode.mining.reader import Reader
 from longlode.mining.requests import BatchSize
@@ -135,11 +135,11 @@ def score(
     if scorer.fits:
         fitted = fit_corpus(units, spec, num_workers, progress)
         if isinstance(fitted, Tally):
-            return conclude(listed, [make_task(unit, spec) for unit in units], spec, fitted, started)
+            return conclude(listed, [make_job(unit, spec) for unit in units], spec, fitted, started)
         spec = fitted
-    tasks = [make_task(unit, spec) for unit in units]
-    tally = do_tasks(tasks, spec, num_workers, progress)
-    return conclude(listed, tasks, spec, tally, started)
+    jobs = [make_job(unit, spec) for unit in units]
+    tally = do_jobs(jobs, spec, num_workers, progress)
+    return conclude(listed, jobs, spec, tally, started)
 
 
 def fit_corpus(
@@ -149,37 +149,37 @@ def fit_corpus(
 
     Returns: the spec with the scorer as it is fitted; or, when units failed, a tally that says which and holds nothing
       else: a re-run tries those again.
-    Raises: as `run_tasks`; what the scorer raises when it cannot be fitted.
+    Raises: as `run_jobs`; what the scorer raises when it cannot be fitted.
     """
-    tasks = fit_tasks(units, spec)
-    state = kept_state(tasks, spec)
+    jobs = fit_jobs(units, spec)
+    state = kept_state(jobs, spec)
     if state is None:
-        tally = do_tasks(tasks, spec, num_workers, progress)
+        tally = do_jobs(jobs, spec, num_workers, progress)
         if tally.failed:
-            return Tally(total=len(tasks), failed=tally.failed)
-        state = fit_state(tasks, spec)
+            return Tally(total=len(jobs), failed=tally.failed)
+        state = fit_state(jobs, spec)
     return replace(spec, scorer=spec.scorer.fitted(state), fit=fingerprint(state))
 
 
-def do_tasks(
-    tasks: Sequence[Task], spec: WorkerSpec, num_workers: int, progress: Progress | None = None
+def do_jobs(
+    jobs: Sequence[Job], spec: WorkerSpec, num_workers: int, progress: Progress | None = None
 ) -> Tally:
-    """See to it that every task has its part: take those that verify, do the others.
+    """See to it that every job has its part: take those that verify, do the others.
 
-    Raises: as `run_tasks`; a task that fails stands in the tally.
+    Raises: as `run_jobs`; a job that fails stands in the tally.
     """
-    tally = Tally(total=len(tasks))
-    pending = list(_take_done(tasks, spec.out, tally))
+    tally = Tally(total=len(jobs))
+    pending = list(_take_done(jobs, spec.out, tally))
     tally.num_reused = len(tally.infos)
     tally.report(progress)
-    for outcome in run_tasks(pending, spec, num_workers):
+    for outcome in run_jobs(pending, spec, num_workers):
         if outcome.info is None:
             tally.failed.append(outcome)
         else:
             tally.add(outcome.info)
         tally.saw(outcome.size, spec.settings.batch_segments)
         tally.report(progress)
-    for folder in {task.path(spec.out).parent for task in tasks}:
+    for folder in {job.path(spec.out).parent for job in jobs}:
         remove_leftovers(folder)
     return tally
 
@@ -255,33 +255,33 @@ def prepare_folder(
         raise InputError(f"cannot write to the output folder {out}: {error.strerror or error}.") from None
 
 
-def make_task(
+def make_job(
     unit: Unit,
     spec: WorkerSpec,
     *,
     rows: tuple[int, ...] | None = None,
     scorer: Scorer | None = None,
     also: dict[str, Any] | None = None,
-) -> Task:
-    """A task of a run, with the name of its part. Args: rows, scorer, as of `Task`; also, what else shapes it."""
+) -> Job:
+    """A job of a run, with the name of its part. Args: rows, scorer, as of `Job`; also, what else shapes it."""
     shape = {"unit": unit.fingerprint, **spec.identity(scorer), **(also or {})}
-    return Task(unit, fingerprint(shape if rows is None else {**shape, "rows": rows}), rows, scorer)
+    return Job(unit, fingerprint(shape if rows is None else {**shape, "rows": rows}), rows, scorer)
 
 
-def _take_done(tasks: Sequence[Task], out: Path, tally: Tally) -> Iterator[Task]:
+def _take_done(jobs: Sequence[Job], out: Path, tally: Tally) -> Iterator[Job]:
     """Put the units whose part verifies into the tally, and yield the others; torn parts are removed."""
-    for task in tasks:
-        info = task.info(out)
+    for job in jobs:
+        info = job.info(out)
         if info is not None:
             tally.add(info)
             continue
-        task.path(out).unlink(missing_ok=True)
-        yield task
+        job.path(out).unlink(missing_ok=True)
+        yield job
 
 
 def conclude(
     inputs: Sequence[str | Path],
-    tasks: Sequence[Task],
+    jobs: Sequence[Job],
     spec: WorkerSpec,
     tally: Tally,
     started: float,
@@ -289,9 +289,9 @@ def conclude(
 ) -> ScoreSummary:
     """Write `record.json` of the parts in the tally. Args: started, by time.monotonic; race, what a race was."""
     out, num_reused = spec.out, tally.num_reused
-    finished = [task for task in tasks if task.fingerprint in tally.infos]
-    done = [tally.infos[task.fingerprint] for task in finished]
-    paths = [part_path(out, task.fingerprint) for task in finished]
+    finished = [job for job in jobs if job.fingerprint in tally.infos]
+    done = [tally.infos[job.fingerprint] for job in finished]
+    paths = [part_path(out, job.fingerprint) for job in finished]
     sums = summarize_parts(paths)
     assert sums["num_documents"] == sum(info.num_rows for info in done), "counts must add up to the rows"
     totals = {
@@ -306,9 +306,9 @@ def conclude(
         out=out,
         num_documents=sums["num_documents"],
         counts=sums["counts"],
-        num_units=len(tasks),
+        num_units=len(jobs),
         num_reused=num_reused,
-        failed_units=[{"unit": one.task.unit.to_json(), "error": one.error} for one in tally.failed],
+        failed_units=[{"unit": one.job.unit.to_json(), "error": one.error} for one in tally.failed],
         num_duplicate_ids=sums["duplicates"]["num_ids"],
         cost=cost,
         seconds=time.monotonic() - started,
@@ -326,7 +326,7 @@ def conclude(
         num_reused=num_reused,
         failed_units=summary.failed_units,
         parts=[
-            {"part": part_path(out, task.fingerprint).name, "unit": task.unit.to_json()} for task in finished
+            {"part": part_path(out, job.fingerprint).name, "unit": job.unit.to_json()} for job in finished
         ],
         num_other_parts=_count_other_parts(out, paths),
         smallest_batch_segments=tally.smallest_batch,

@@ -17,7 +17,7 @@ from longlode.mining.scorers import Scorer
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """One unit to do, and the fingerprint that names its part.
 
     rows: as of `score_unit`, None for all of them. scorer: in place of the run's, one that reads in the same way.
@@ -65,11 +65,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: its part's info, or an error text. size: the batch sizes the worker has come
+    """What became of a job: its part's info, or an error text. size: the batch sizes the worker has come
     down to.
     """
 
-    task: Task
+    job: Job
     info: PartInfo | None
     error: str = ""
     size: BatchSize | None = None
@@ -77,7 +77,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """All that a worker needs besides its tasks; picklable when make_reader is.
+    """All that a worker needs besides its jobs; picklable when make_reader is.
 
     fit: fingerprint of what the scorer has learnt from the corpus; "" for one that makes no pass over it.
     """
@@ -90,7 +90,7 @@ class WorkerSpec:
     fit: str = ""
 
     def identity(self, scorer: Scorer | None = None) -> dict[str, Any]:
-        """Everything but the unit that shapes a part, as JSON. Args: scorer, of a task that has its own."""
+        """Everything but the unit that shapes a part, as JSON. Args: scorer, of a job that has its own."""
         scorer = scorer or self.scorer
         return {
             "settings": self.settings.identity(),
@@ -104,7 +104,7 @@ class WorkerSpec:
 
 
 class Worker:
-    """Does tasks, and keeps what they need from one to the next."""
+    """Does jobs, and keeps what they need from one to the next."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         """Load nothing yet."""
@@ -119,14 +119,14 @@ class Worker:
             self._work = Work(self.spec.scorer, settings, self._make_reader(), size)
         return self._work
 
-    def run(self, task: Task) -> Outcome:
-        """Do one task. Raises: ModelError when there is no usable reader; nothing else."""
-        task.prepare(self)
+    def run(self, job: Job) -> Outcome:
+        """Do one job. Raises: ModelError when there is no usable reader; nothing else."""
+        job.prepare(self)
         size = None if self._work is None else self._work.size
         try:
-            return Outcome(task, task.do(self), "", size)
+            return Outcome(job, job.do(self), "", size)
         except Exception as error:  # this unit failed; the others go on, and a re-run tries it again
-            return Outcome(task, None, f"{type(error).__name__}: {error}", size)
+            return Outcome(job, None, f"{type(error).__name__}: {error}", size)
 
     def _make_reader(self) -> Reader | None:
         spec = self.spec

@@ -19,7 +19,7 @@ from longlode.core.errors import ConfigError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.outputs import full_path
 from longlode.corpus import plan
-from longlode.mining.engine.run import Progress, ScoreSummary, check_run, conclude, make_task, prepare_folder
+from longlode.mining.engine.run import Progress, ScoreSummary, check_run, conclude, make_job, prepare_folder
 from longlode.mining.engine.settings import ScoreSettings
 from longlode.mining.engine.workers import WorkerSpec
 from longlode.mining.racing.rounds import RaceRounds, UnfinishedRoundError
@@ -65,15 +65,15 @@ def race(
     prepare_folder(spec, listed, race=asdict(rule), overwrite=overwrite)
     units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out)
     everything = {"race": asdict(rule), "units": fingerprint([unit.fingerprint for unit in units])}
-    tasks = [make_task(unit, spec, also=everything) for unit in units]
+    jobs = [make_job(unit, spec, also=everything) for unit in units]
 
     done = RaceRounds(spec, raced, rule, units, num_workers, progress)
     try:
         rounds = list(run_rounds(rule, raced.pairs, done.read))
     except UnfinishedRoundError as unfinished:
-        return conclude(listed, tasks, spec, unfinished.tally, started, asdict(rule))
-    tally = done.write_parts(tasks)
-    return conclude(listed, tasks, spec, tally, started, _entry(rule, rounds, done.costs))
+        return conclude(listed, jobs, spec, unfinished.tally, started, asdict(rule))
+    tally = done.write_parts(jobs)
+    return conclude(listed, jobs, spec, tally, started, _entry(rule, rounds, done.costs))
 
 
 def check_raceable(scorer: Scorer, rule: RaceRule | None = None) -> PairMeanScorer:

@@ -22,10 +22,10 @@ from longlode.mining.engine.parts import (
     read_pairs,
     write_part,
 )
-from longlode.mining.engine.run import Progress, Tally, do_tasks, make_task
+from longlode.mining.engine.run import Progress, Tally, do_jobs, make_job
 from longlode.mining.engine.work import score_fields
-from longlode.mining.engine.workers import Task, WorkerSpec
-from longlode.mining.racing.standings import RaceRule, Standings, Window
+from longlode.mining.engine.workers import Job, WorkerSpec
+from longlode.mining.racing.standings import PairRange, RaceRule, Standings
 from longlode.mining.scorers.pair_mean import PairMeanScorer
 from longlode.mining.selection_rule import BUCKETS, ONE_OF_ID
 
@@ -81,21 +81,21 @@ class RaceRounds:
         self._smallest_batch: int | None = None
         self.costs: list[dict[str, int]] = []
 
-    def read(self, windows: Sequence[Window]) -> Standings:
+    def read(self, pair_ranges: Sequence[PairRange]) -> Standings:
         """One round, as `standings.Read`. Raises: UnfinishedRoundError when units failed."""
         number = len(self.costs) + 1
         settings = replace(self._spec.settings, keep_pairs=True)
         spec = replace(self._spec, out=self._spec.out / ROUNDS_FOLDER / str(number), settings=settings)
-        tasks = [found for window in windows for found in self._tasks(spec, window)]
+        jobs = [found for pair_range in pair_ranges for found in self._jobs(spec, pair_range)]
         progress = None if self._progress is None else self._progress(number)
-        tally = do_tasks([task for _, task in tasks], spec, self._num_workers, progress)
+        tally = do_jobs([job for _, job in jobs], spec, self._num_workers, progress)
         if tally.failed:
             raise UnfinishedRoundError(tally)
         sizes = [size for size in (self._smallest_batch, tally.smallest_batch) if size is not None]
         self._smallest_batch = min(sizes, default=None)
         done = [
-            (unit, _Part(part_path(spec.out, task.fingerprint), task.rows, tally.infos[task.fingerprint]))
-            for unit, task in tasks
+            (unit, _Part(part_path(spec.out, job.fingerprint), job.rows, tally.infos[job.fingerprint]))
+            for unit, job in jobs
         ]
         self.costs.append(
             {
@@ -112,18 +112,18 @@ class RaceRounds:
             self._group()
         return self._standings
 
-    def _tasks(self, spec: WorkerSpec, window: Window) -> Iterator[tuple[int, Task]]:
+    def _jobs(self, spec: WorkerSpec, pair_range: PairRange) -> Iterator[tuple[int, Job]]:
         """With the number of the unit of each; a unit of which no document is to be read has none."""
-        scorer = self._scorer.within(window.start, window.stop)
-        if window.documents is None:
-            yield from ((n, make_task(unit, spec, scorer=scorer)) for n, unit in enumerate(self._units))
+        scorer = self._scorer.within(pair_range.start, pair_range.stop)
+        if pair_range.documents is None:
+            yield from ((n, make_job(unit, spec, scorer=scorer)) for n, unit in enumerate(self._units))
             return
         numbers, firsts = np.unique(
-            np.searchsorted(self._starts, window.documents, side="right") - 1, return_index=True
+            np.searchsorted(self._starts, pair_range.documents, side="right") - 1, return_index=True
         )
-        for number, members in zip(numbers.tolist(), np.split(window.documents, firsts[1:]), strict=True):
+        for number, members in zip(numbers.tolist(), np.split(pair_range.documents, firsts[1:]), strict=True):
             rows = tuple((members - self._starts[number]).tolist())
-            yield number, make_task(self._units[number], spec, rows=rows, scorer=scorer)
+            yield number, make_job(self._units[number], spec, rows=rows, scorer=scorer)
 
     def _enter(self) -> None:
         """Learn from the first round which documents there are."""
@@ -171,17 +171,17 @@ class RaceRounds:
             ).fetchnumpy()["kind"]
         self._standings.group[:] = found
 
-    def write_parts(self, tasks: Sequence[Task]) -> Tally:
-        """Put the pairs of all rounds together into the parts of the tasks, one a unit."""
-        tally = Tally(total=len(tasks), smallest_batch=self._smallest_batch)
-        for number, task in enumerate(tasks):
-            path = part_path(self._spec.out, task.fingerprint)
+    def write_parts(self, jobs: Sequence[Job]) -> Tally:
+        """Put the pairs of all rounds together into the parts of the jobs, one a unit."""
+        tally = Tally(total=len(jobs), smallest_batch=self._smallest_batch)
+        for number, job in enumerate(jobs):
+            path = part_path(self._spec.out, job.fingerprint)
             info = read_info(path)
             tally.num_reused += info is not None
             if info is None:
                 infos = [part.info for part in self._parts[number]]
                 info = PartInfo(
-                    fingerprint=task.fingerprint,
+                    fingerprint=job.fingerprint,
                     num_rows=infos[0].num_rows,
                     document_tokens=infos[0].document_tokens,
                     tokens_alone=sum(one.tokens_alone for one in infos),

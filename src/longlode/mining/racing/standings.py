@@ -111,8 +111,8 @@ class Standings:
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
-    """What to read next of some documents: pairs start to stop - 1. documents: their numbers, None for all."""
+class PairRange:
+    """What to read next of some documents: their pairs start to stop - 1. documents: their numbers, None for all."""
 
     start: int
     stop: int
@@ -135,8 +135,8 @@ class Round:
     num_open: int
 
 
-Read = Callable[[Sequence[Window]], Standings]
-"""Reads the windows, which share no document, and returns the standings after it."""
+Read = Callable[[Sequence[PairRange]], Standings]
+"""Reads the ranges, which share no document, and returns the standings after it."""
 
 
 def run_rounds(rule: RaceRule, most: int | None, read: Read) -> Iterator[Round]:
@@ -147,7 +147,7 @@ def run_rounds(rule: RaceRule, most: int | None, read: Read) -> Iterator[Round]:
     """
     limit = np.iinfo(np.int64).max // 2 if most is None else most
     first = min(rule.first_pairs, limit)
-    standings = read([Window(0, first, None)])
+    standings = read([PairRange(0, first, None)])
     reach = np.full(len(standings.group), first)
     num_documents = len(reach)
     while True:
@@ -163,13 +163,13 @@ def run_rounds(rule: RaceRule, most: int | None, read: Read) -> Iterator[Round]:
         )
         if not is_open.any():
             return
-        windows = [
-            Window(start, min(2 * start, limit), np.flatnonzero(is_open & (reach == start)))
+        pair_ranges = [
+            PairRange(start, min(2 * start, limit), np.flatnonzero(is_open & (reach == start)))
             for start in np.unique(reach[is_open]).tolist()
         ]
         reach[is_open] = np.minimum(2 * reach[is_open], limit)
         num_documents = int(is_open.sum())
-        standings = read(windows)
+        standings = read(pair_ranges)
 
 
 def is_clear(standings: Standings, rule: RaceRule) -> np.ndarray:

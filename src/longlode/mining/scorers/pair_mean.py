@@ -21,7 +21,7 @@ class PairMeanScorer(PairwiseScorer):
     """
 
     least_pairs: ClassVar[int] = 1
-    window: tuple[int, int] | None = None
+    pair_range: tuple[int, int] | None = None
     """Of the pairs, in an order that chance has settled, read those from this one to before that one; None for all."""
 
     @abstractmethod
@@ -29,11 +29,11 @@ class PairMeanScorer(PairwiseScorer):
         """What each pair says, float64 `[P]`. Args: the target's perplexity alone and after the source, `[P]`."""
 
     def within(self, start: int, stop: int) -> Self:
-        """The same scorer, reading pairs number `start` to `stop - 1` only. Windows side by side share no pair, and
-        all of them together are the pairs of the scorer without a window.
+        """The same scorer, reading pairs number `start` to `stop - 1` only. Ranges side by side share no pair, and
+        all of them together are the pairs of the scorer without a range.
         """
         other = copy.copy(self)
-        other.window = (start, stop)
+        other.pair_range = (start, stop)
         return other
 
     def num_all_pairs(self, num_segments: int) -> int:
@@ -42,16 +42,16 @@ class PairMeanScorer(PairwiseScorer):
         return chosen * (chosen - 1) // 2
 
     def options(self) -> dict[str, Any]:
-        """As of every scorer, and the window where there is one."""
-        window = {} if self.window is None else {"window": list(self.window)}
-        return super().options() | window
+        """As of every scorer, and the range where there is one."""
+        pair_range = {} if self.pair_range is None else {"pair_range": list(self.pair_range)}
+        return super().options() | pair_range
 
     def draw(self, doc: SegmentedDocument, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """As of every scorer of pairs; with a window, its share of them."""
+        """As of every scorer of pairs; with a range, its share of them."""
         targets, sources = super().draw(doc, rng)
-        if self.window is None:
+        if self.pair_range is None:
             return targets, sources
-        return nested_pairs(targets, sources, *self.window, rng)
+        return nested_pairs(targets, sources, *self.pair_range, rng)
 
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
         """The mean and its jackknife error."""
