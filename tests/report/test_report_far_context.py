@@ -8,6 +8,7 @@ import pytest
 from far_records import STARTS, far_rows, write_far
 from report_records import NASTY
 from test_report_page import Page, faults, page_of
+from test_report_side_by_side import write_scores
 
 from longlode.core.records import write_json
 from longlode.report.distance_charts import profile_chart, profile_scale
@@ -173,3 +174,29 @@ def test_the_score_says_its_unit_and_its_zero(tmp_path):
     page = Page(page_of(tmp_path, tmp_path / "report.html"))
     assert "Above 0: the document passes the gate" in page.text
     assert number(0.0) == "0"
+
+
+def test_of_several_folders_the_one_with_a_gate_gives_the_verdict(tmp_path):
+    write_scores(tmp_path / "a", [0.1, 0.2, 0.3])
+    write_far(tmp_path / "b", far_rows(40, 2))
+    text = page_of(tmp_path, tmp_path / "report.html")
+    assert faults(text) == []
+    verdict = Page(re.search(r'<p class="verdict-line">(.*?)</p>', text)[1]).text
+    assert re.match(r"b: \d+ of 40 documents", verdict)
+    assert "Documents by how far they use their context" in text
+
+
+def test_without_a_gate_the_verdict_counts_around_the_zero(tmp_path):
+    write_scores(tmp_path / "a", [0.1, -0.2, 0.3], scorer="coherence", reasons=["short"])
+    page = Page(page_of(tmp_path, tmp_path / "report.html"))
+    assert (
+        "2 of 4 documents are more likely than not one text in its own order, 1 are not, 1 has no score."
+        in page.text
+    )
+    assert "score (coherence), nats" in page.text
+    write_scores(tmp_path / "b", [3.0, 1.0, 2.0, 4.0], scorer="strange")
+    page = Page(page_of(tmp_path / "b", tmp_path / "report.html"))
+    assert (
+        "4 of 4 documents have a score; their median score is 2.50, the middle half lies between 1.75 and 3.25."
+        in page.text
+    )

@@ -23,7 +23,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
-    """Write one self-contained page: scores, best and worst documents, dependency maps, training, evaluation.
+    """Write one self-contained page: the finding, all documents to browse, what decided scores, training, evaluation.
 
     The page loads nothing from elsewhere and needs no server: open it in a browser or send it by mail.
     Corpus text in it is escaped.

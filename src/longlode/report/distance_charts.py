@@ -11,6 +11,8 @@ from longlode.report.far_context import FarContext, octave, thousands
 from longlode.report.svg import CHAR_WIDTH, Scale, Sheet, both, padded
 from longlode.report.text import number
 
+MIN_DOCUMENTS = 5
+"""Documents below which a distance has no quartiles."""
 _SURE = 2.0
 """Standard errors above zero from which a column is drawn in colour."""
 
@@ -82,7 +84,7 @@ def corpus_profile(far: FarContext, *, key: str) -> Markup | None:
     series = []
     for name, chosen in (("pass the gate", far.passes), ("stopped by the gate", far.gate < 0)):
         gains = far.gains[chosen]
-        known = [d for d in range(len(far.starts)) if np.isfinite(gains[:, d]).sum() >= 2]
+        known = [d for d in range(len(far.starts)) if np.isfinite(gains[:, d]).sum() >= MIN_DOCUMENTS]
         if len(known) < 2:
             continue
         low, middle, high = (np.nanquantile(gains[:, known], q, axis=0).tolist() for q in (0.25, 0.5, 0.75))

@@ -14,7 +14,7 @@ from longlode.report.far_context import probability, thousands
 from longlode.report.maps import MapView, map_view
 from longlode.report.scores import Corpus
 from longlode.report.selection import Identity
-from longlode.report.text import as_number, clipped, number, one_line
+from longlode.report.text import as_number, clipped, number, visible
 from longlode.report.words import WordsView, words_view
 
 MAX_EXPLAINED = 12
@@ -22,7 +22,7 @@ NUM_ENDS = 3
 """Documents shown at each end of the scores, besides those that were explained."""
 NUM_NEAR = 2
 """Documents shown on either side of the gate."""
-_BEGIN_CHARS = 320
+_BEGIN_CHARS, _BEGIN_LINES, _READ_CHARS = 400, 5, 2000
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,17 @@ def _card(
         decision=clipped(f"{decision}: {why}" if why else decision, 120),
         others=others,
         decided=_decided(corpus, place, told.rivals),
-        excerpt=one_line(text, _BEGIN_CHARS),
+        excerpt=clipped("\n".join(_lines(text)), _BEGIN_CHARS),
         explained=told,
         profile=None if place is None else _profile(corpus, place, anchor, name, scale),
         words=words_view(one.get("order"), shown.size if shown else 0),
         map=shown,
     )
+
+
+def _lines(text: str) -> list[str]:
+    """The first lines of a text that hold anything."""
+    return [line.rstrip() for line in visible(text[:_READ_CHARS]).splitlines() if line.strip()][:_BEGIN_LINES]
 
 
 def _cell(corpus: Corpus, name: str, place: int | None) -> float | None:

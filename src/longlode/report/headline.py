@@ -14,7 +14,7 @@ from longlode.report.far_context import FarContext, thousands
 from longlode.report.read import Found, Gathered
 from longlode.report.results import ResultsView, model_names
 from longlode.report.scores import Corpus
-from longlode.report.text import clipped, compact, number
+from longlode.report.text import clipped, number
 
 FAR_TOKENS = 4096
 """The distance that the verdict on a corpus speaks of, or the farthest measured octave if that is nearer."""
@@ -23,7 +23,7 @@ _MAX_INPUTS = 3
 
 @dataclass(frozen=True)
 class Figure:
-    """The one figure. kind: "reach", "auc", "histogram" or "curve"; a section does not draw it again."""
+    """The one figure. kind: "reach", "auc", "histogram", "curve", ...: what a section need not draw again."""
 
     kind: str
     caption: str
@@ -55,26 +55,35 @@ def headline(
       all records, the verdict of a page that has no better one.
     """
     told = [*findings, *sentences]
+    main = _main(corpora)
     if findings:
         verdict, rest = findings[0], list(findings[1:])
-    elif any(len(one.scored) for one in corpora):
-        verdict, rest = _corpus_verdict(next(one for one in corpora if len(one.scored))), []
+    elif main:
+        where = f"{clipped(main.name, 60)}: " if len(corpora) > 1 else ""
+        verdict, rest = where + _corpus_verdict(main), []
     else:
         verdict, rest = (told[0] if told else "The records hold no result yet."), []
     return Headline(
         title=_title(gathered, corpora),
         facts=_facts(gathered, corpora),
         verdict=verdict,
-        figure=_figure(corpora, results, auc if findings else None),
+        figure=_figure(main, len(corpora), results, auc if findings else None),
         rest=rest,
     )
+
+
+def _main(corpora: Sequence[Corpus]) -> Corpus | None:
+    """The folder that the verdict is about: the first with a gate, else the first with scores."""
+    scored = [one for one in corpora if len(one.scored)]
+    return next((one for one in scored if one.far), scored[0] if scored else None)
 
 
 def _title(gathered: Gathered, corpora: Sequence[Corpus]) -> str:
     if gathered.of("demo"):
         return "The demo: what the score finds, and what training on it gives"
     if corpora:
-        return f"Use of far context in {_inputs(corpora) or clipped(corpora[0].name, 60)}"
+        what = "Use of far context in" if any(one.far for one in corpora) else "Scores of"
+        return f"{what} {_inputs(corpora) or clipped(corpora[0].name, 60)}"
     evaluated = [*gathered.of("evaluation"), *gathered.of("lm_eval")]
     if evaluated:
         names = list(dict.fromkeys(str(found.record.get("model") or found.name) for found in evaluated))
@@ -109,7 +118,7 @@ def _facts(gathered: Gathered, corpora: Sequence[Corpus]) -> list[tuple[str, str
         num = len({identity for one in corpora for identity in one.identities})
         names = _inputs(corpora)
         size = _num_bytes(corpora[0])
-        length = f", {compact(size, 3)}B of text" if size and len(corpora) == 1 else ""
+        length = f", {number(size / 1e6)} MB of text" if size and len(corpora) == 1 else ""
         told = f"{num:,} document{'' if num == 1 else 's'}{length}"
         facts.append(("Corpus", f"{names}: {told}" if names else told))
         facts.append(("Scorer", ", ".join(dict.fromkeys(one.scorer or "unknown" for one in corpora))))
@@ -158,8 +167,7 @@ def _far_verdict(far: FarContext, num: int) -> str:
     stopped = int((far.gate < 0).sum())
     less = f"{passed - uses:,} more pass the gate but use less"
     rest = f"{less}, {stopped:,} are stopped by the gate{_without(num - passed - stopped)}"
-    verbs = ("is", "uses") if uses == 1 else ("are", "use")
-    what = f"{verbs[0]} one text in its own order and {verbs[1]} context"
+    what = f"{'is' if uses == 1 else 'are each'} one text in its own order and use{'s' * (uses == 1)} context"
     return f"{uses:,} of {num:,} documents {what} beyond {thousands(beyond)} tokens back; {rest}"
 
 
@@ -174,29 +182,34 @@ def _kept(corpus: Corpus) -> str:
     return f"; {kept:,} were selected"
 
 
-def _figure(corpora: Sequence[Corpus], results: ResultsView, auc: Markup | None) -> Figure | None:
+def _figure(one: Corpus | None, num_folders: int, results: ResultsView, auc: Markup | None) -> Figure | None:
     if auc:
         caption = (
             "AUC: the chance that a coherent document scores above one that is not. Each bar is a score, with its 95 % "
             "interval; the line at 0.5 is a coin toss."
         )
         return Figure("auc", caption, auc)
-    one = next((corpus for corpus in corpora if len(corpus.scored)), None)
     if one and one.far:
         rows = reach_rows(one.far, one.table.num_rows - int(np.isfinite(one.far.gate).sum()))
         caption = "Documents by the distance up to which context helps."
         if any(row.limited for row in rows):
             caption += " Faded: those that end there, so that nothing farther could be measured."
         return Figure("reach", caption, reach_chart(rows, key="verdict"))
-    if one and len(one.scored) > 1 and len(corpora) == 1:
+    if one and len(one.scored) > 1:
         chart = histograms(
             [Group("all scored documents", one.score[one.scored])],
             key="verdict",
             title="Scores of all documents",
             x_label=one.meaning.axis(one.scorer),
+            reference=0.0 if one.meaning.above else None,
         )
         told = f" {one.meaning.zero}." if one.meaning.zero else ""
-        return Figure("histogram", f"How the scores spread.{told}", chart)
+        whose = (
+            f"How the scores of {clipped(one.name, 60)} spread."
+            if num_folders > 1
+            else "How the scores spread."
+        )
+        return Figure("histogram" if num_folders == 1 else "first histogram", whose + told, chart)
     if results.curves:
         curve = results.curves[0]
         return Figure("curve", curve.about, Markup("{}{}").format(results.legend, curve.chart))

@@ -104,11 +104,15 @@ def _told_apart(found: Sequence[Found]) -> list[Found]:
     """Put the parent folder before names that two records of one kind share, e.g. a/scores and b/scores."""
     names = [(one.kind, one.name) for one in found]
     return [
-        replace(one, name=f"{one.folder.resolve().parent.name}/{one.name}")
-        if names.count((one.kind, one.name)) > 1
-        else one
+        replace(one, name=f"{_parent(one)}/{one.name}") if names.count((one.kind, one.name)) > 1 else one
         for one in found
     ]
+
+
+def _parent(one: Found) -> str:
+    """The folder that a record's folder lies in; of a selection, that of its documents."""
+    parent = one.folder.resolve().parent
+    return parent.parent.name if parent.name == SELECTION_FOLDER else parent.name
 
 
 def _record_paths(top: Path) -> list[Path]:

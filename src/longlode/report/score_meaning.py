@@ -32,8 +32,8 @@ _GATED = Meaning(
 _ODDS = Meaning(
     "nats",
     "Log-odds that the document is one text in its own order; 0: as likely as not",
-    "are rather one text than not",
-    "rather not",
+    "are more likely than not one text in its own order",
+    "are not",
 )
 _STRENGTH = Meaning(
     "share of perplexity",
