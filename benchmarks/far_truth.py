@@ -24,14 +24,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from benchmarks.families import stretch
 from benchmarks.quality_measures import spearman
 from benchmarks.saved import about, save
-from benchmarks.works import BYTES_PER_TOKEN, SIDES, Work, works_of
+from benchmarks.works import SIDES, Work, works_of
+from longlode.core.defaults import BYTES_PER_TOKEN
 from longlode.corpus.words import shared_vocabulary
 from longlode.mining.distance_profile import OCTAVES, ForeignText, Profile, distance_profile
 from longlode.mining.distance_profile.control import fit_foreign
 from longlode.mining.distance_profile.profile import octave_gains, tokens_per_word
+from longlode.synthetic.families import stretch
 
 LENGTH = 65_536
 AMOUNTS = (0, 8, 16, 32, 64)

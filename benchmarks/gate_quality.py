@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.families import FAMILIES
 from benchmarks.gate_set import COHERENT, Sample, gate_set
 from benchmarks.quality_measures import auc
 from benchmarks.saved import about, save
 from benchmarks.works import SIDES
 from longlode.mining.gate.model import PACKAGED, read_gate
+from longlode.synthetic.families import FAMILIES
 
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 

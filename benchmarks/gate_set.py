@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.families import FAMILIES, FROM_ONE, Draw, stretch
-from benchmarks.works import SIDES, Work, cut_tokens, group_of, works_of
+from benchmarks.works import SIDES, Work, group_of, works_of
 from longlode.synthetic import controls
+from longlode.synthetic.families import FAMILIES, FROM_ONE, Draw, cut_tokens, stretch
 
 COHERENT = "coherent"
 _MERGED = {"module": "stdlib", "package": "stdlib"}

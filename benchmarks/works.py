@@ -26,10 +26,10 @@ from pathlib import Path
 
 from benchmarks.labelled import data_folder
 from benchmarks.saved import RESULTS
+from longlode.core.defaults import BYTES_PER_TOKEN
 from longlode.core.errors import ConfigError
 
 SIDES = ("fit", "dev", "heldout")
-BYTES_PER_TOKEN = 4
 HELDOUT_RECORD = RESULTS / "heldout_reads.jsonl"
 LANGUAGES = ("de", "fr", "es", "pl", "zh")
 _FILES = {
@@ -98,17 +98,6 @@ def works_of(side: str, *, heldout: bool = False) -> list[Work]:
             )
         _record()
     return [work for work in _all_works() if work.side == side]
-
-
-def cut_tokens(text: str, num_tokens: int) -> str | None:
-    """The beginning of a text that is `num_tokens` long, ended at a space where one is near; None if too short."""
-    wanted = num_tokens * BYTES_PER_TOKEN
-    data = text[:wanted].encode()
-    if len(data) < wanted:
-        return None
-    cut = data[:wanted].decode(errors="ignore")
-    space = max(cut.rfind(" "), cut.rfind("\n"))
-    return cut[:space] if space > len(cut) - 80 else cut
 
 
 def num_tokens(text: str) -> int:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.families import FAMILIES
 from benchmarks.gate_set import COHERENT, Sample, gate_set
 from benchmarks.works import SIDES, Work, works_of
 from longlode.mining.gate.features import measure
 from longlode.mining.gate.fit import fit_length, write_gate
 from longlode.mining.gate.reading import Reading
 from longlode.mining.gate.signs import Directions, learn_directions
+from longlode.synthetic.families import FAMILIES
 
 LENGTHS = {4096: 4, 16_384: 4}
 """Tokens, and how often the set is drawn."""

@@ -8,11 +8,11 @@ from collections import Counter
 import pytest
 
 from benchmarks import works
-from benchmarks.families import FAMILIES, Draw, stretch
 from benchmarks.far_truth import code_references, latex_references, with_facts
 from benchmarks.gate_set import laid_out
-from benchmarks.works import Work, cut_tokens, num_tokens, works_of
+from benchmarks.works import Work, num_tokens, works_of
 from longlode.core.errors import ConfigError
+from longlode.synthetic.families import FAMILIES, Draw, cut_tokens, stretch
 
 LENGTH = 2048
 

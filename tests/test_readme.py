@@ -82,7 +82,7 @@ def test_the_commands_page_lists_every_option():
 
 def test_examples_of_the_help_texts_exist():
     for name in COMMANDS:
-        module = importlib.import_module(f"longlode.cli.{name}")
+        module = importlib.import_module(f"longlode.cli.{name.replace('-', '_')}")
         for line in module.EXAMPLES:
             words = shlex.split(line.rpartition("| ")[2])
             assert words[1] == name

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from longlode.api.explanation import explain
     from longlode.api.generation import generate
     from longlode.api.results import read_result
+    from longlode.api.score_fitting import fit_score
     from longlode.api.scoring import score, score_texts
     from longlode.api.training import train_run as train
     from longlode.evaluate.by_name import evaluate_model as evaluate
@@ -28,6 +29,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "explain",
+    "fit_score",
     "generate",
     "pack",
     "read_result",
@@ -44,6 +46,7 @@ _FUNCTIONS = {
     "compare": "longlode.evaluate.compare",
     "doctor": "longlode.api.checks",
     "explain": "longlode.api.explanation",
+    "fit_score": "longlode.api.score_fitting",
     "generate": "longlode.api.generation",
     "pack": "longlode.packing.by_name",
     "read_result": "longlode.api.results",

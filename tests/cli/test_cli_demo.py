@@ -4,6 +4,7 @@ import pytest
 
 from longlode.core.errors import InputError
 from longlode.core.records import read_json, read_record
+from longlode.corpus import write_documents
 from longlode.demo import material as demo_material
 from longlode.demo import run as demo_run
 from longlode.demo.findings import (
@@ -72,6 +73,15 @@ def test_controls_hold_the_text_of_their_lenders_spliced(library):
     assert all(len(row["made_of"]) == len(files_in(row["text"])) for row in rows)
     assert all(len(files_in(text)) == 1 for text in intact)
     assert all(len(files_in(text)) > 4 for text in spliced)
+
+
+def test_it_scores_by_the_default_without_a_model(library, tmp_path):
+    material = gather(0, num_heldout=10, folder=library)
+    write_documents(tmp_path / "corpus.jsonl", corpus_rows(material, 3, 0))
+    settings = demo_run.DemoSettings(out=tmp_path, minutes=1.0, model="nowhere")
+    summary = demo_run._score(settings, [str(tmp_path / "corpus.jsonl")], tmp_path / "scores", 4)
+    assert summary.counts == {"ok": 6}
+    assert read_record(tmp_path / "scores", "scores")["scorer"]["name"] == "profile"
 
 
 def test_a_library_without_sources_is_refused(tmp_path):

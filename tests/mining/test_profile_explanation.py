@@ -14,6 +14,7 @@ from longlode.mining.gate import Reading, measure
 from longlode.mining.gate.evidence import FAMILIES, GROUPS, about_family, group_of, signs
 from longlode.mining.gate.model import packaged_gate
 from longlode.mining.gate.passages import boundary_strengths
+from longlode.mining.scorers.profile import measure_text
 
 NAME = "quelibrand"
 
@@ -174,7 +175,7 @@ def test_it_says_what_the_scorer_says_and_is_null_for_a_short_text():
         None,
     )
     text = prose(13, 120, topic=5)
-    told, far = scorer.explain(text, 5), scorer.digest(text)
+    told, far = scorer.explain(text, 5), measure_text(text)
     assert told["gate"]["log_odds"] == pytest.approx(far.verdict.log_odds)
     assert told["gate"]["rivals"][0]["family"] == far.verdict.looks_like
     assert sum(one["share"] for one in told["gate"]["rivals"]) <= 1 + 1e-9

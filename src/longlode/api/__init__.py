@@ -8,6 +8,7 @@ Start reading: `scoring.py`, then `explanation.py`.
     results.py                                    any output folder as an object that reads back as tables
     scoring.py, scores.py                         score by name; what a scores folder says
     explanation.py, announced_words.py, dependency_maps.py, pick_document.py    one document, and why it scores so
+    score_fitting.py                              weights of the profile for a corpus of one's own
     generation.py, prompt.py                      texts continued, states kept
     training.py                                   a run from a recipe and shards
     checks.py                                     what this machine offers

@@ -8,7 +8,7 @@ import numpy as np
 from longlode.api.announced_words import order_words
 from longlode.api.dependency_maps import read_pairs, strongest_pairs
 from longlode.api.pick_document import pick_document
-from longlode.api.scoring import load_reader
+from longlode.api.scoring import load_reader, with_weights
 from longlode.api.watch import SILENT, Watch
 from longlode.core.defaults import SCORER
 from longlode.core.errors import ConfigError
@@ -31,6 +31,7 @@ def explain(
     document_id: str | None = None,
     top: int = 5,
     scorer: "str | Scorer" = SCORER,
+    weights: str | os.PathLike[str] | None = None,
     model: str | None = None,
     segment: int = 128,
     start: int = 0,
@@ -41,7 +42,8 @@ def explain(
     """Explain the score of one document, as `longlode explain` does.
 
     Args: document, a file, or an input of several documents of which `row` (from 0) or `document_id` names one; top,
-      words and pairs to give; scorer, "profile", "coherence" or one that explains itself; model, reads pairs of
+      words and pairs to give; scorer, "profile", "coherence" or one that explains itself;
+      weights, folder of `fit_score`, for the profile; model, reads pairs of
       segments, None for none (the starter, for "coherence"); segment, tokens per segment; start, segments, those read
       in pairs; text_field, of records; watch, hears of notes.
     Returns: id, source, file, row; of "coherence" as `explain_document`, else `explanation`, what the scorer tells
@@ -54,7 +56,8 @@ def explain(
     picked = pick_document(os.fspath(document), row=row, document_id=document_id, text_field=text_field)
     from longlode.mining import make_scorer
 
-    chosen = make_scorer(scorer) if isinstance(scorer, str) else scorer
+    options = with_weights(None, weights)
+    chosen = make_scorer(scorer, options=options) if isinstance(scorer, str) else scorer
     by_coherence = chosen.name == "coherence"
     told = None if by_coherence else chosen.explain(picked.text, top)
     if told is None and not by_coherence:

@@ -37,6 +37,7 @@ def score(
     model: str = "starter",
     scorer: "str | Scorer" = SCORER,
     scorer_options: Mapping[str, Any] | None = None,
+    weights: PathLike | None = None,
     segment: int = 128,
     pairs: int | Literal["default"] | None = "default",
     dtype: str = "float32",
@@ -57,7 +58,7 @@ def score(
       inputs: files, folders, globs or URLs.   out: folder for the scores; the same call goes on there.
       model: "starter", a model or run folder, or a hub id; its model is read only if the score or `pairs` needs it.
       scorer: a name, or one from `mining.make_scorer`.   scorer_options: its own, of one by name.
-      segment: tokens per segment.
+      weights: folder of `fit_score`, for the profile.   segment: tokens per segment.
       pairs: pairs of segments that the model reads per document; None: all; "default": none where the score needs none.
       dtype: of the model: "float32", "bfloat16" or "auto".   race, race_by: see `mining.RaceRule`.
       workers: processes.   rows_per_unit: documents per unit of work.   explain: also explain the best and worst.
@@ -67,7 +68,7 @@ def score(
     """
     from longlode.mining import RaceRule, ScoreSettings, check_raceable
 
-    chosen = _chosen(scorer, pairs, scorer_options)
+    chosen = _chosen(scorer, pairs, with_weights(scorer_options, weights))
     rule = None if race is None else RaceRule(top=race, by=tuple(race_by))
     if rule is not None:
         check_raceable(chosen, rule)
@@ -91,6 +92,12 @@ def score(
     return read_result(out)
 
 
+def with_weights(options: Mapping[str, Any] | None, weights: PathLike | None) -> dict[str, Any]:
+    """Options of a scorer with its weights among them, by the whole path, as worker processes need it."""
+    found = dict(options or {})
+    return found if weights is None else found | {"weights": str(Path(weights).expanduser().absolute())}
+
+
 def _chosen(
     scorer: "str | Scorer", pairs: int | Literal["default"] | None, options: Mapping[str, Any] | None
 ) -> "Scorer":
@@ -112,6 +119,7 @@ def score_texts(
     model: str = "starter",
     scorer: "str | Scorer" = SCORER,
     scorer_options: Mapping[str, Any] | None = None,
+    weights: PathLike | None = None,
     segment: int = 128,
     pairs: int | Literal["default"] | None = "default",
     seed: int = 0,
@@ -136,6 +144,7 @@ def score_texts(
             model=model,
             scorer=scorer,
             scorer_options=scorer_options,
+            weights=weights,
             segment=segment,
             pairs=pairs,
             seed=seed,

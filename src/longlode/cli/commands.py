@@ -21,6 +21,7 @@ from longlode.cli import (
     doctor,
     evaluate,
     explain,
+    fit_score,
     generate,
     pack,
     report,
@@ -34,7 +35,7 @@ from longlode.cli.habits import with_habits
 
 _PANELS = {
     "The order of work": (score, select, pack, train, evaluate, compare, generate, convert),
-    "Look and check": (explain, report, demo, doctor),
+    "Look and check": (explain, fit_score, report, demo, doctor),
 }
 
 _SHOWING = (compare, generate, explain, doctor)

@@ -7,7 +7,7 @@ import typer
 
 from longlode.cli.console import ConsoleWatch, finish
 from longlode.cli.habits import shell
-from longlode.cli.options import TextField
+from longlode.cli.options import TextField, Weights
 from longlode.core.defaults import SCORER
 
 EXAMPLES = (
@@ -39,6 +39,7 @@ def explain(
     document_id: Annotated[str | None, typer.Option("--id", help="The id of the document.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Pairs and words to show.")] = 5,
     scorer: Annotated[str, typer.Option(help="profile or coherence.")] = SCORER,
+    weights: Weights = None,
     model: PairModel = None,
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
     start: Annotated[int, typer.Option(min=0, help="The first segment to read in pairs.")] = 0,
@@ -69,6 +70,7 @@ def explain(
         document_id=document_id,
         top=top,
         scorer=scorer,
+        weights=weights,
         model=model,
         segment=segment,
         start=start,

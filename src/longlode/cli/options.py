@@ -1,11 +1,15 @@
 """Options that several commands have in common."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 Model = Annotated[str, typer.Argument(help="A run folder, a model folder, a hub id, or: starter.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Weights = Annotated[
+    Path | None, typer.Option(help="A folder of longlode fit-score: the profile as fitted to your corpus.")
+]
 TextField = Annotated[str, typer.Option(help="The field that holds the text of a record.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every draw.")]
 Overwrite = Annotated[

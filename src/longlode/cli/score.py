@@ -10,7 +10,7 @@ from rich.markup import escape
 from longlode.cli.console import ConsoleWatch, complain, finish, note, say
 from longlode.cli.guard import EXIT_UNEXPECTED
 from longlode.cli.habits import Ended, shell
-from longlode.cli.options import Overwrite, Seed, TextField
+from longlode.cli.options import Overwrite, Seed, TextField, Weights
 from longlode.core.defaults import ROWS_PER_UNIT, SCORER
 from longlode.core.errors import ConfigError
 from longlode.core.options import parse_options
@@ -75,6 +75,7 @@ def score(
     ] = "starter",
     scorer: ScorerName = SCORER,
     scorer_option: ScorerOption = None,
+    weights: Weights = None,
     segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
     pairs: PairNumber = None,
     dtype: Dtype = "float32",
@@ -95,10 +96,10 @@ def score(
     row an input document: score, the figures behind it, status (ok, too_short, skipped, failed) and reason.
     Text is not copied. A run that was stopped goes on where it was. Next: longlode select OUT.
     """
-    from longlode.api.scoring import pick_dtype, run_scoring
+    from longlode.api.scoring import pick_dtype, run_scoring, with_weights
     from longlode.mining import ScoreSettings, check_raceable, make_scorer
 
-    own = parse_options(scorer_option or [], "--scorer-option")
+    own = with_weights(parse_options(scorer_option or [], "--scorer-option"), weights)
     chosen = make_scorer(scorer, pairs=_number_of_pairs(pairs), options=own)
     _note_without_effect(chosen, model, pairs)
     rule = _race_rule(race, race_by)

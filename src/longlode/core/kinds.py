@@ -17,6 +17,7 @@ KINDS = {
     "comparison": "a comparison",
     "demo": "a demo",
     "model": "a model",
+    "weights": "weights of a score",
 }
 LEFTOVERS = {
     "scores": ("parts", "rounds", "fit"),

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +44,8 @@ _TASKS = ("loss_by_position", "passkey", "repeated_list")
 _EVAL_LENGTHS = (512,)
 _NUM_EXAMPLES = 64
 _ROWS_PER_UNIT = 8
-_MAX_SEGMENTS = (
-    16  # of a document, for the pairs that the model reads; the default score itself reads all of it
-)
-_PAIRS = 500  # at most, so that there are columns of pairs to compare the score with, and maps
+_MAX_SEGMENTS = 16  # of a document, for scorers whose model reads pairs of segments
+_PAIRS = 500  # at most, for the same scorers
 _SIGNALS = {"score": "score", "mean strength": "strength_mean", "gzip": "1 - gzip_ratio"}
 _EXPLAIN_SEGMENTS = 24
 _PROBE_DOCUMENTS, _PROBE_STEPS = 2, 3
@@ -162,13 +160,15 @@ def _write_corpus(settings: DemoSettings, material: Material) -> list[dict[str, 
 
 
 def _score(settings: DemoSettings, inputs: list[str], out: Path, explain_segments: int) -> "ScoreSummary":
-    from longlode.mining import ScoreSettings, make_scorer
+    from longlode.mining import SCORERS, ScoreSettings, make_scorer
 
+    known = {field.name for field in fields(SCORERS.get(settings.scorer).options_type)}
+    options = {"max_segments": _MAX_SEGMENTS} if "max_segments" in known else {}
     return run_scoring(
         inputs,
         out,
         model=settings.model,
-        scorer=make_scorer(settings.scorer, pairs=_PAIRS, options={"max_segments": _MAX_SEGMENTS}),
+        scorer=make_scorer(settings.scorer, pairs=_PAIRS, options=options),
         settings=ScoreSettings(seed=settings.seed, rows_per_unit=_ROWS_PER_UNIT),
         explain_segments=explain_segments,
         watch=ConsoleWatch(),

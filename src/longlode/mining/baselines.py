@@ -4,8 +4,7 @@ import zlib
 
 import numpy as np
 
-BYTES_PER_TOKEN = 4
-"""Bytes of UTF-8 that count as a token where no tokenizer is read: about what common ones make of English and code."""
+from longlode.core.defaults import BYTES_PER_TOKEN
 
 REPETITION_TOKENS = 8
 """Length of the n-grams of `repetition`: long enough that prose rarely repeats one by chance."""

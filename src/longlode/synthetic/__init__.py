@@ -1,6 +1,7 @@
 """synthetic: text whose dependency is known because it was made: controls, and documents with planted facts.
 
-For the demo, the benchmarks and the tests. May import: core.
+For the demo, `fit-score`, the benchmarks and the tests. May import: core.
+    families.py, disorder.py    40 families of text that is not one document in its order, made from works
     controls.py     a coherent document spoiled in one known way: spliced, shuffled, glued, names changed
     generated.py    controls that need no text: logs, tables, pages of a web site
     planted.py      documents with names that are defined and used again at a known distance

@@ -7,18 +7,19 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from longlode.core.defaults import BYTES_PER_TOKEN
 from longlode.core.errors import ConfigError
 from longlode.corpus import Document
-from longlode.mining.baselines import BYTES_PER_TOKEN, estimated_tokens
+from longlode.mining.baselines import estimated_tokens
 from longlode.mining.distance_profile import OCTAVES, Control, OwnControl, Profile, distance_profile
 from longlode.mining.distance_profile.corpus_text import CorpusText, fit_corpus_text, tally_documents
 from longlode.mining.distance_profile.profile import LEAST_EXPOSURE, tokens_per_word
-from longlode.mining.distance_profile.tables import choose_control, packaged_tables, tables_fingerprint
+from longlode.mining.distance_profile.tables import choose_control
 from longlode.mining.extras import ExtraColumn
 from longlode.mining.gate import Reading, Verdict
 from longlode.mining.gate.features import FEWEST_WORDS
-from longlode.mining.gate.model import packaged_gate
 from longlode.mining.profile_explanation import explain_boundary, explain_gate, explain_profile
+from longlode.mining.profile_weights import ProfileWeights, packaged_weights, read_weights
 from longlode.mining.requests import Request, Words
 from longlode.mining.scorers.base import DocumentScore, Scorer, SegmentedDocument
 
@@ -90,9 +91,11 @@ class FarContext:
 class ProfileOptions:
     """background: what is subtracted: "packaged", the tables in the package, in other languages the document's own
     rate; "corpus", what the other documents of the corpus hold, whatever its language. That takes a pass over it first.
+    weights: a folder of `longlode fit-score`; "" for the packaged tables and gate.
     """
 
     background: Literal["packaged", "corpus"] = "packaged"
+    weights: str = ""
 
 
 class ProfileScorer(Scorer):
@@ -116,7 +119,18 @@ class ProfileScorer(Scorer):
 
     def options(self) -> dict[str, Any]:
         """What was fitted; neither pairs nor segments are read."""
-        return {"gate": packaged_gate().fingerprint, "foreign_text": tables_fingerprint()}
+        return {"fitted": self.weights.identity}
+
+    def identity(self) -> dict[str, Any]:
+        """What names its results: what was fitted, not the folder that it lies in."""
+        found = super().identity()
+        del found["options"]["weights"]
+        return found
+
+    @property
+    def weights(self) -> ProfileWeights:
+        """Those that it was told to take, read when they are first needed. Raises: InputError, as `read_weights`."""
+        return read_weights(self.own.weights) if self.own.weights else packaged_weights()
 
     @property
     def fits(self) -> bool:
@@ -137,7 +151,7 @@ class ProfileScorer(Scorer):
 
     def text_requests(self, text: str) -> Sequence[Request]:
         """Its words, measured at once."""
-        return (Words(text, partial(measure_text, corpus=self._corpus())),)
+        return (Words(text, partial(measure_text, corpus=self._corpus(), weights=self.weights)),)
 
     def _corpus(self) -> CorpusText | None:
         """What to judge a text by, None for the packaged tables. Raises: ConfigError before the pass."""
@@ -155,7 +169,7 @@ class ProfileScorer(Scorer):
     def explain(self, text: str, top: int) -> dict[str, Any]:
         """Why the text scores as it does (`mining.profile_explanation` has the keys). Args: top, words and pairs."""
         reading = Reading.of(text)
-        far = measure_text(text, self._corpus())
+        far = measure_text(text, self._corpus(), self.weights)
         found = score_of(far)
         told: dict[str, Any] = {
             "kind": self.name,
@@ -169,28 +183,35 @@ class ProfileScorer(Scorer):
         }
         if far.verdict is None:
             return told
-        control = _control_of(reading, self._corpus())
+        control = _control_of(reading, self._corpus(), self.weights)
         return told | {
-            "gate": explain_gate(reading, packaged_gate()),
+            "gate": explain_gate(reading, self.weights.gate),
             "boundary": explain_boundary(reading),
-            "profile": explain_profile(reading, far.profile, control, packaged_tables(), top=top),
+            "profile": explain_profile(reading, far.profile, control, self.weights.tables, top=top),
         }
 
 
-def measure_text(text: str, corpus: CorpusText | None = None) -> FarContext:
-    """Measure a text. Args: corpus, that it is a document of, to judge it by; None for the packaged tables."""
+def measure_text(
+    text: str, corpus: CorpusText | None = None, weights: ProfileWeights | None = None
+) -> FarContext:
+    """Measure a text.
+
+    Args: corpus, that it is a document of, to judge it by, None for the tables of the weights; weights, None for the
+      packaged ones.
+    """
+    weights = weights or packaged_weights()
     reading = Reading.of(text)
     if reading.num_words < FEWEST_WORDS:
         return FarContext(None, Profile((), 0.0, "none"))
     per_word = tokens_per_word(text, reading.num_words)
-    profile = distance_profile(reading.kinds, _control_of(reading, corpus), per_word=per_word)
-    return FarContext(packaged_gate().judge_reading(reading), profile)
+    profile = distance_profile(reading.kinds, _control_of(reading, corpus, weights), per_word=per_word)
+    return FarContext(weights.gate.judge_reading(reading), profile)
 
 
-def _control_of(reading: Reading, corpus: CorpusText | None) -> Control:
+def _control_of(reading: Reading, corpus: CorpusText | None, weights: ProfileWeights) -> Control:
     if corpus is not None:
         return corpus.control(reading.kinds, reading.words)
-    return choose_control(reading.kinds, reading.words, packaged_tables())
+    return choose_control(reading.kinds, reading.words, weights.tables)
 
 
 def score_of(far: FarContext) -> DocumentScore:

@@ -5,14 +5,36 @@ the works do not allow it. `FAMILIES` holds them by name, in groups of those tha
 """
 
 import base64
-import itertools
 import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from benchmarks.works import BYTES_PER_TOKEN, Work, cut_tokens
+from longlode.core.defaults import BYTES_PER_TOKEN
 from longlode.synthetic import controls, generated
+from longlode.synthetic.disorder import (
+    drifting,
+    lines_shuffled,
+    markov,
+    names_changed,
+    permuted,
+    unigram,
+)
+
+
+class Work(Protocol):
+    """A document that texts are made from. Works of one author or project have ids that begin alike."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +67,17 @@ class Draw:
 
 
 Maker = Callable[[Draw], str | None]
+
+
+def cut_tokens(text: str, num_tokens: int) -> str | None:
+    """The beginning of a text that is `num_tokens` long, ended at a space where one is near; None if too short."""
+    wanted = num_tokens * BYTES_PER_TOKEN
+    data = text[:wanted].encode()
+    if len(data) < wanted:
+        return None
+    cut = data[:wanted].decode(errors="ignore")
+    space = max(cut.rfind(" "), cut.rfind("\n"))
+    return cut[:space] if space > len(cut) - 80 else cut
 
 
 def stretch(text: str, length: int, rng: random.Random) -> str | None:
@@ -192,62 +225,6 @@ def _own_pieces(draw: Draw) -> str | None:
     return "\n\n".join(pieces)
 
 
-def permuted(width: int | None) -> Callable[[str, Draw], str]:
-    """Words in random order in every stretch of `width` words (of the whole text if None); the space stays."""
-
-    def change(text: str, draw: Draw) -> str:
-        parts = _words_and_gaps(text)
-        words = parts[::2]
-        size = width or len(words)
-        for start in range(0, len(words), size):
-            part = words[start : start + size]
-            draw.rng.shuffle(part)
-            words[start : start + size] = part
-        parts[::2] = words
-        return "".join(parts)
-
-    return change
-
-
-def _words_and_gaps(text: str) -> list[str]:
-    """Words and the white space between them in turn; characters where words are not parted."""
-    if " " in text[:2000]:
-        return re.split(r"(\s+)", text)
-    return [part for character in text for part in (character, "")]
-
-
-def _lines_shuffled(text: str, draw: Draw) -> str | None:
-    lines = text.split("\n")
-    if len(lines) < 40:
-        lines = re.split(r"(?<=[.!?。！？])\s*", text)
-    draw.rng.shuffle(lines)
-    return "\n".join(lines) if len(lines) >= 40 else None
-
-
-def _renamed(text: str, draw: Draw) -> str | None:
-    changed = controls.renamed(text, rng=draw.rng)
-    before, after = text.split(), changed.split()
-    return changed if len(before) > 1000 and sum(map(str.__ne__, before, after)) * 120 > len(before) else None
-
-
-def _drifting(text: str, draw: Draw) -> str | None:
-    """Words that are rare in the text are replaced, by others of its rare words, anew in every sixteenth of it."""
-    words = re.findall(r"\w+|\W+", text)
-    counts: dict[str, int] = {}
-    for word in words:
-        counts[word] = counts.get(word, 0) + 1
-    rare = sorted(w for w, n in counts.items() if w.isalpha() and 2 <= n <= max(3, len(words) // 1000))
-    if len(rare) < 60 or " " not in text[:2000]:
-        return None
-    size = len(words) // 16 + 1
-    for start in range(0, len(words), size):
-        new = rare[:]
-        draw.rng.shuffle(new)
-        table = dict(zip(rare, new, strict=True))
-        words[start : start + size] = [table.get(word, word) for word in words[start : start + size]]
-    return "".join(words)
-
-
 def _looped(text: str, draw: Draw) -> str:
     """The first 2,000 bytes again and again."""
     part = _pieces(text, 2000)[0]
@@ -302,30 +279,7 @@ def _two_languages(draw: Draw) -> str | None:
     )
 
 
-def _markov(text: str, draw: Draw) -> str | None:
-    """A chain of word pairs of the text, its white space kept: fluent for two words."""
-    parts = _words_and_gaps(text)
-    words = parts[::2]
-    follow: dict[str, list[str]] = {}
-    for first, second in itertools.pairwise(words):
-        follow.setdefault(first, []).append(second)
-    for place in range(1, len(words)):
-        words[place] = draw.rng.choice(follow.get(words[place - 1], words))
-    parts[::2] = words
-    return "".join(parts)
-
-
-def _unigram(draw: Draw) -> str:
-    """Words of all works, drawn by how often they stand there."""
-    pool: list[str] = []
-    for work in draw.works:
-        part = work.text[:200_000]
-        pool += part.split() if " " in part[:2000] else list(part)
-    joint = " " if " " in draw.works[0].text[:2000] else ""
-    return joint.join(draw.rng.choices(pool, k=draw.num_bytes // 2))
-
-
-def _index(draw: Draw) -> str:
+def _index(draw: Draw) -> str | None:
     """The vocabulary of a work in alphabetical order, with page numbers."""
     words = sorted(set(re.findall(r"\w{3,}", draw.rng.choice(list(draw.works)).text)) or {"none"})
     rng = draw.rng
@@ -461,7 +415,7 @@ FAMILIES: dict[str, dict[str, Maker]] = {
     "shuffled": {
         "paragraphs-shuffled": _own(lambda t, d: _blocks_of(t, d, d.rng.shuffle)),
         "own-pieces": _own_pieces,
-        "lines-shuffled": _own(_lines_shuffled),
+        "lines-shuffled": _own(lines_shuffled),
         "chat": _chat,
     },
     "reversed": {
@@ -472,10 +426,10 @@ FAMILIES: dict[str, dict[str, Maker]] = {
         "permuted-20": _own(permuted(20)),
         "permuted-200": _own(permuted(200)),
         "permuted": _own(permuted(None)),
-        "markov": _own(_markov),
-        "unigram": _unigram,
+        "markov": _own(markov),
+        "unigram": unigram,
     },
-    "names": {"renamed": _own(_renamed), "drifting": _own(_drifting)},
+    "names": {"renamed": _own(names_changed), "drifting": _own(drifting)},
     "repeated": {"repeated": _own(_repeated), "looped": _own(_looped), "template": _template, "site": _site},
     "lists": {"lists": _list, "index": _index, "links": _links},
     "machine": {

@@ -1,0 +1,347 @@
+"""Weights of the profile for a corpus of one's own: background counts, and a gate fitted on families made from it."""
+
+import os
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from longlode.api.watch import SILENT, Watch
+from longlode.core.errors import InputError
+from longlode.core.kinds import RECORD_NAME
+from longlode.core.outputs import claim_folder
+from longlode.core.ranking import wins
+from longlode.core.records import write_record
+
+if TYPE_CHECKING:
+    from longlode.mining.distance_profile import ForeignText
+    from longlode.mining.gate.model import LengthWeights
+
+LENGTHS = (4096, 16_384)
+"""Tokens of 4 bytes that a gate is fitted at; the second where there are documents enough."""
+FEWEST_DOCUMENTS = 24
+"""Documents of a length that a gate is fitted at."""
+FEWEST_OF_TABLE = 8
+"""Documents of a table of words."""
+HELD_OUT = 3
+"""One document in so many is held out of the fit, to report on."""
+MOST_DOCUMENTS = 400
+SPARE = 1.12
+_COHERENT = "coherent"
+_ALIKE = 0.4
+"""Share of the 100 commonest words that two documents of one language have in common at least."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A document. id: unique. fold: 0 is held out of the fit."""
+
+    id: str
+    text: str
+    fold: int
+    table: str
+
+
+def fit_score(
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    text_field: str = "text",
+    seed: int = 0,
+    overwrite: bool = False,
+    watch: Watch = SILENT,
+) -> dict[str, Any]:
+    """Fit the profile to a corpus, as `longlode fit-score` does; `score(..., weights=out)` uses them.
+
+    Counts words and what documents share, per language, and fits the gate to tell stretches of the documents from 40
+    families of text made of them. One document in three is held out of the gate's fit; on those and on families made of
+    them the fitted gate is compared with the packaged one, which is kept where it does better.
+    Args: inputs, as of `score`: whole documents, each one text in its order; out, folder to write; text_field, of
+      records; seed, of all draws.
+    Returns: what `record.json` holds: num_documents, tables, gate ("fitted" or "packaged"), and `held_out`, by length
+      the AUC of each family, their mean and worst, and the calibration, of both gates.
+    Raises: InputError for fewer than FEWEST_DOCUMENTS documents that are long enough.
+    """
+    named = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    works, num_read = _read_works([os.fspath(one) for one in named], text_field, seed)
+    lengths = [length for length in LENGTHS if len(_long(works, length)) >= FEWEST_DOCUMENTS]
+    if not lengths:
+        raise InputError(
+            f"fit-score found {len(_long(works, LENGTHS[0]))} documents of {LENGTHS[0] * SPARE:,.0f} tokens (4 bytes "
+            f"each) or more among {num_read:,}; needs {FEWEST_DOCUMENTS}. Give more or longer documents, or use the "
+            "packaged weights."
+        )
+    asked = {
+        "inputs": [os.fspath(one) for one in named],
+        "settings": {"text_field": text_field, "seed": seed},
+    }
+    folder = claim_folder(Path(out), "weights", identity=asked, overwrite=overwrite)
+    watch.note(f"counting the words of {len(works):,} documents")
+    tables = _tables(works)
+    watch.note(f"fitting the gate at {' and '.join(f'{length:,}' for length in lengths)} tokens")
+    return _write(folder, asked, works, tables, _fit(works, lengths, seed), num_read)
+
+
+def _read_works(inputs: Sequence[str], text_field: str, seed: int) -> tuple[list[_Work], int]:
+    """The documents that are long enough for some fit, at most MOST_DOCUMENTS of them, and how many there were."""
+    from longlode.corpus import Document, read
+    from longlode.mining.baselines import estimated_tokens
+
+    texts: dict[str, str] = {}
+    num_read = 0
+    for name in inputs:
+        for item in read(name, text_field=text_field):
+            num_read += 1
+            if isinstance(item, Document) and estimated_tokens(item.text) >= LENGTHS[0] * SPARE:
+                texts.setdefault(
+                    item.text, f"{item.id}#{num_read}"
+                )  # a text that is there twice is one document
+    rng = random.Random(seed)
+    chosen = sorted(texts.items(), key=lambda pair: pair[1])
+    rng.shuffle(chosen)
+    chosen = chosen[:MOST_DOCUMENTS]
+    names = _table_names([text for text, _ in chosen])
+    return [
+        _Work(name, text, fold=number % HELD_OUT, table=table)
+        for number, ((text, name), table) in enumerate(zip(chosen, names, strict=True))
+    ], num_read
+
+
+def _long(works: Sequence[_Work], length: int) -> list[_Work]:
+    from longlode.mining.baselines import estimated_tokens
+
+    return [work for work in works if estimated_tokens(work.text) >= length * SPARE]
+
+
+def _table_names(texts: Sequence[str]) -> list[str]:
+    """The table that each text belongs to: the language that the package knows it by, else one of texts alike.
+
+    Texts are alike by their commonest words, numbers left out: those of one language have half of them in common, those
+    of two next to none.
+    """
+    from longlode.mining.distance_profile.tables import KNOWN_SHARE, packaged_tables
+    from longlode.mining.gate import Reading
+
+    found: list[str] = []
+    unknown: list[tuple[str, set[str]]] = []
+    for text in texts:
+        reading = Reading.of(text[:200_000])
+        shares = {
+            table.language: table.known_share(reading.kinds, reading.words) for table in packaged_tables()
+        }
+        best = max(shares, key=lambda name: shares[name])
+        if shares[best] >= KNOWN_SHARE:
+            found.append(best)
+            continue
+        order = np.argsort(-np.where(reading.is_number, 0, reading.counts), kind="stable")[:100]
+        common = {reading.words[kind] for kind in order}
+        name = next((name for name, known in unknown if len(known & common) >= _ALIKE * len(common)), None)
+        if name is None:
+            name = f"own-{len(unknown) + 1}"
+            unknown.append((name, common))
+        found.append(name)
+    return found
+
+
+def _tables(works: Sequence[_Work]) -> "list[ForeignText]":
+    """A table of each language that has documents enough."""
+    from longlode.mining.distance_profile.control import fit_foreign
+
+    names = [work.table for work in works]
+    return [
+        fit_foreign([(work.id, "document", work.text) for work in works if work.table == name], name)
+        for name in sorted(set(names))
+        if names.count(name) >= FEWEST_OF_TABLE
+    ]
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A gate at each length, and figures of both gates on what was held out, by length."""
+
+    by_length: "dict[int, LengthWeights]"
+    names: list[str]
+    families: list[str]
+    figures: dict[str, Any]
+
+
+def _fit(works: Sequence[_Work], lengths: Sequence[int], seed: int) -> _Fitted:
+    """Fit on two documents in three, and judge the rest by both gates; then the same families of all lengths."""
+    from longlode.mining.gate.fit import fit_length
+    from longlode.mining.gate.model import packaged_gate
+    from longlode.synthetic.families import FAMILIES
+
+    families = [label for makers in FAMILIES.values() for label in makers]
+    known = packaged_gate().known
+    by_length, figures, names = {}, {}, list(packaged_gate().names)
+    for length in lengths:
+        fit_on = _samples([work for work in works if work.fold], length, seed)
+        held = _samples([work for work in works if not work.fold], length, seed + 1)
+        rows = [_features(text, known) for _, _, text in fit_on]
+        values = np.array([[row[name] for name in names] for row in rows])
+        labels = [label for label, _, _ in fit_on]
+        weights = fit_length(values, labels, [table for _, table, _ in fit_on], families)
+        by_length[length] = weights
+        held_rows = [_features(text, known) for _, _, text in held]
+        held_values = np.array([[row[name] for name in names] for row in held_rows])
+        fitted = -np.logaddexp.reduce(weights.against(held_values), axis=1)
+        packaged = np.array([packaged_gate().judge_features(row, length).log_odds for row in held_rows])
+        held_labels = [label for label, _, _ in held]
+        figures[str(length)] = {
+            "num_fitted": len(fit_on),
+            "num_held_out": len(held),
+            "fitted": _figures(fitted, held_labels),
+            "packaged": _figures(packaged, held_labels),
+        }
+    return _Fitted(by_length, names, families, figures)
+
+
+def _features(text: str, known: Any) -> dict[str, float]:
+    from longlode.mining.gate import Reading, measure
+
+    return measure(Reading.of(text), known)
+
+
+def _samples(works: Sequence[_Work], length: int, seed: int) -> list[tuple[str, str, str]]:
+    """(label, table, text): two stretches of each document, and as many texts of every family as the tables allow."""
+    from longlode.synthetic.families import FAMILIES, Draw, cut_tokens, stretch
+
+    found = []
+    shelves: dict[str, list[_Work]] = {}
+    for work in _long(works, length):
+        shelves.setdefault(work.table, []).append(work)
+    for table, members in shelves.items():
+        strangers = [work for name, others in shelves.items() if name != table for work in others]
+        for work in members:
+            for number in range(2):
+                rng = random.Random(f"{seed}:{length}:{work.id}:{number}")
+                text = stretch(work.text, int(length * SPARE), rng)
+                cut = None if text is None else cut_tokens(text, length)
+                if cut is not None:
+                    found.append((_COHERENT, table, cut))
+        per_family = min(6, 2 + len(members) // 12)
+        for label, make in ((label, make) for makers in FAMILIES.values() for label, make in makers.items()):
+            for number in range(per_family):
+                rng = random.Random(f"{seed}:{length}:{table}:{label}:{number}")
+                text = make(Draw(members, int(length * SPARE), rng, strangers, []))
+                cut = None if text is None else cut_tokens(text, length)
+                if cut is not None:
+                    found.append((label, table, cut))
+    return found
+
+
+def _figures(odds: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """AUC of each family against the coherent texts, and the calibration at even odds of both kinds."""
+    label = np.array(labels)
+    coherent = odds[label == _COHERENT]
+    by_family = {
+        name: round(float(wins(coherent, odds[label == name]).mean()), 3)
+        for name in sorted(set(labels) - {_COHERENT})
+    }
+    worst = min(by_family, key=lambda name: by_family[name])
+    weight = np.where(label == _COHERENT, 0.5 / len(coherent), 0.5 / max(1, len(odds) - len(coherent)))
+    probability = 1 / (1 + np.exp(-odds))
+    bins = np.minimum((5 * probability).astype(int), 4)
+    reliability = [
+        [
+            round(float(np.average(probability[bins == k], weights=weight[bins == k])), 3),
+            round(float(weight[(bins == k) & (label == _COHERENT)].sum() / weight[bins == k].sum()), 3),
+        ]
+        for k in range(5)
+        if (bins == k).any()
+    ]
+    off = sum(
+        float(weight[bins == k].sum()) * abs(said - were)
+        for k, (said, were) in zip((k for k in range(5) if (bins == k).any()), reliability, strict=True)
+    )
+    return {
+        "auc_mean": round(float(np.mean(list(by_family.values()))), 4),
+        "auc_worst": by_family[worst],
+        "worst": worst,
+        "auc": by_family,
+        "reliability": reliability,
+        "calibration_error": round(off, 4),
+    }
+
+
+def _write(
+    folder: Path,
+    asked: dict[str, Any],
+    works: Sequence[_Work],
+    tables: "Sequence[ForeignText]",
+    fitted: _Fitted,
+    num_read: int,
+) -> dict[str, Any]:
+    """Write the folder; the record last, without which it is none."""
+    from longlode.mining.distance_profile.tables import write_tables
+    from longlode.mining.gate.fit import write_gate
+    from longlode.mining.gate.model import packaged_gate
+
+    (folder / RECORD_NAME).unlink(missing_ok=True)
+    write_tables(folder, tables)
+    means = [
+        np.mean([one[which]["auc_mean"] for one in fitted.figures.values()])
+        for which in ("fitted", "packaged")
+    ]
+    gate = "fitted" if means[0] > means[1] else "packaged"
+    if gate == "fitted":
+        write_gate(folder, fitted.names, fitted.families, fitted.by_length, packaged_gate().known)
+    head = {
+        "num_read": num_read,
+        "num_documents": len(works),
+        "tables": {
+            table.language: {
+                "documents": sum(work.table == table.language for work in works),
+                "words": len(table.counts),
+                "windows": table.num_windows,
+            }
+            for table in tables
+        },
+        "gate": gate,
+        "held_out": fitted.figures,
+    }
+    (folder / "README.md").write_text(_card(head), encoding="utf-8")
+    write_record(folder, "weights", **asked, **head)
+    return head
+
+
+def _card(head: dict[str, Any]) -> str:
+    """The model card of the weights."""
+    rows = [
+        f"| {int(length):,} | {which}{' (in use)' if which == head['gate'] else ''} | {one[which]['auc_mean']:.3f} | "
+        f"{one[which]['auc_worst']:.3f} ({one[which]['worst']}) | {one[which]['calibration_error']:.3f} |"
+        for length, one in head["held_out"].items()
+        for which in ("fitted", "packaged")
+    ]
+    counted = [
+        f"| {name} | {one['documents']:,} | {one['words']:,} | {one['windows']:,} |"
+        for name, one in head["tables"].items()
+    ]
+    return "\n".join(
+        [
+            "# Weights of the profile score",
+            "",
+            f"Fitted by `longlode fit-score` on {head['num_documents']:,} of {head['num_read']:,} documents. Use them "
+            "with `longlode score DOCS -o OUT --weights FOLDER`.",
+            "",
+            "Background counts, by table (languages known to the package by name):",
+            "",
+            "| table | documents | words | windows of 1,000 words |",
+            "|---|---|---|---|",
+            *counted,
+            "",
+            "The gate, on documents held out of its fit and families of text made of them:",
+            "",
+            "| tokens | gate | AUC, mean over families | worst family | calibration error |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "The families are the same in the fit and here, so these figures say how the gate does on other documents "
+            "of this corpus, not on other kinds of junk. The packaged gate was fitted on other documents. The tables "
+            "count the words of all documents, held-out ones too.",
+            "",
+        ]
+    )
