@@ -32,7 +32,11 @@ def run(tmp_path, name, options, make=make_reader):
 
 @pytest.mark.parametrize(
     ("name", "options", "make"),
-    [("overlap", {"num_tokens": 1}, make_reader), ("context_gain", {"stride": 3}, ReadingOnReader)],
+    [
+        ("overlap", {"num_tokens": 1}, make_reader),
+        ("context_gain", {"stride": 3}, ReadingOnReader),
+        ("strength", {"max_segments": 5}, make_reader),
+    ],
 )
 def test_an_option_changes_scores_and_names_and_its_default_changes_neither(tmp_path, name, options, make):
     _, plain, scores = run(tmp_path, name, None, make)
