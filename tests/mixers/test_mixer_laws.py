@@ -9,6 +9,7 @@ from mixer_laws import (
     build,
     causality,
     cost_slope,
+    gradients,
     inputs,
     left_padding,
     mapping,
@@ -68,6 +69,19 @@ def config_of(name, **settings):
 def test_every_mixer_obeys(variant, law):
     name, settings = VARIANTS[variant]
     law(build(config_of(name, **settings)))
+
+
+@pytest.mark.parametrize("name", MIXERS.names())
+def test_every_mixer_runs_under_autocast(name):
+    """Activations in half precision, parameters and states in float32: a piece, its gradients, a step."""
+    mixer = build(config_of(name)).float()
+    x = inputs(2).float().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = mixer(x)
+        y_t, _ = mixer.step(x[:, 0], output.state)
+    assert (output.y.isfinite().all(), y_t.isfinite().all()) == (True, True)
+    for gradient in gradients(output.y.float().square().sum(), [x, *mixer.parameters()]):
+        assert gradient.isfinite().all()
 
 
 def test_packed_rows_hold_no_padding():

@@ -168,6 +168,15 @@ def test_the_laws_in_small_chunks(monkeypatch, law):
     law(make())
 
 
+def test_powers_of_its_matrix_stay_exact_under_autocast():
+    mixer, x = make().float(), inputs(1, 200).float()
+    want = mixer(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = mixer(x)
+    torch.testing.assert_close(got.state["memory"], want.state["memory"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(got.y.float(), want.y, rtol=0.05, atol=0.05)
+
+
 def test_its_state_is_real_and_its_matrix_learns_slowly():
     mixer = make()
     assert mixer.state_bytes(10) == mixer.state_bytes(10_000) == D * 2 * M * 4

@@ -138,9 +138,6 @@ class Atlas(Mixer):
             self.first_down = nn.Parameter(torch.empty(config.num_heads, *down))
         self.o_norm = RMSNorm(config.head_dim, config.norm_eps)
         self.o_proj = nn.Linear(inner, hidden_size, bias=False)
-        # A feature for every pair of entries.
-        pairs = torch.triu_indices(config.head_dim, config.head_dim)
-        self.register_buffer("_pairs", pairs, persistent=False)
 
     def forward(
         self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
@@ -278,6 +275,11 @@ class Atlas(Mixer):
         return result
 
     def _read(self, tokens: _Tokens, memory: _Memory) -> tuple[Tensor, _Memory]:
+        # A memory is trained in float32: half precision would be magnified by the orthogonalisation.
+        with torch.autocast(tokens.q.device.type, enabled=False):
+            return self._train_and_read(tokens, memory)
+
+    def _train_and_read(self, tokens: _Tokens, memory: _Memory) -> tuple[Tensor, _Memory]:
         num_new = tokens.q.shape[2]
         features = self._features(tokens.k)
         here, there = tokens.place[:, -num_new:, None], tokens.place[:, None]
@@ -297,7 +299,7 @@ class Atlas(Mixer):
         """phi(k) `[..., P]`, for which phi(q) . phi(k) = q . k + (q . k)^2 / 2."""
         if self.config.feature_degree == 1:
             return k
-        i, j = self._pairs  # type: ignore[misc]
+        i, j = torch.triu_indices(k.shape[-1], k.shape[-1], device=k.device)
         products = k[..., i] * k[..., j]
         return torch.cat((k, torch.where(i == j, math.sqrt(0.5) * products, products)), dim=-1)
 

@@ -112,7 +112,7 @@ class Mamba2(Mixer):
         dt = functional.softplus(at_least_float32(self.dt_proj(x)) + self.dt_bias)
         if context.mask is not None:
             dt = dt * context.mask[..., None]
-        g, v = -self.A_log.to(dt.dtype).exp() * dt, (dt[..., None] * heads).to(x.dtype)
+        g, v = -self.A_log.to(dt.dtype).exp() * dt, (dt[..., None] * heads).to(heads.dtype)
         return _Inputs(heads, q, k, v, g), {"conv_x": conv_x, "conv_bc": conv_bc}
 
     def initial_values(self) -> dict[str, Tensor]:

@@ -50,12 +50,14 @@ class S4(S4D):
     def _map(self, x: Tensor, context: SequenceContext) -> SegmentMap:
         _, added = self._scan(x, None, context)
         lengths = real_lengths(context)
-        power, _, _ = self._discrete()
+        with torch.autocast(x.device.type, enabled=False):
+            power, _, _ = self._discrete()
         matrix = torch.eye(power.shape[-1], dtype=power.dtype, device=power.device)
         matrix = matrix.expand(len(lengths), *power.shape)
-        for bit in range(context.num_tokens.bit_length()):
-            power = power if bit == 0 else power @ power
-            matrix = torch.where(_has_bit(lengths, bit), power @ matrix, matrix)
+        with torch.autocast(power.device.type, enabled=False):
+            for bit in range(context.num_tokens.bit_length()):
+                power = power if bit == 0 else power @ power
+                matrix = torch.where(_has_bit(lengths, bit), power @ matrix, matrix)
         return SegmentMap(added, matrix)
 
     def _discrete(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -115,6 +115,12 @@ class S4D(Mixer):
 
     def _scan(self, x: Tensor, memory: Tensor | None, context: SequenceContext) -> tuple[Tensor, Tensor]:
         """u `[B, T, D]` in x's dtype, and the memory after the last real token of each row."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self._scan_chunks(x, memory, context)
+
+    def _scan_chunks(
+        self, x: Tensor, memory: Tensor | None, context: SequenceContext
+    ) -> tuple[Tensor, Tensor]:
         wide = at_least_float32(x)
         size = min(CHUNK, x.shape[1])
         dynamics = self._dynamics(size)
