@@ -16,7 +16,7 @@ from longlode.ops.chunking.layout import Mover, Plan, Tile, make_plan, order_on
 from longlode.ops.chunking.precision import state_dtype
 from longlode.ops.chunking.scratch import Scratch
 from longlode.ops.chunking.triangular import unit_lower_inverse
-from longlode.ops.delta_rule.first_order import FirstOrderOnly
+from longlode.ops.delta_rule.first_order import first_order
 from longlode.ops.surroundings import fixed_sizes
 
 # Small chunks do less arithmetic, large ones fewer steps; a step costs more on a GPU.
@@ -120,12 +120,7 @@ class _DeltaRule(torch.autograd.Function):
     def backward(
         ctx: Any, do: torch.Tensor | None, dfinal: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
-        with torch.no_grad():
-            grads = _DeltaRule._backward(ctx, do, dfinal)
-        if torch.is_grad_enabled():
-            # torch's once_differentiable drops the graph where `do` has none, and stays silent.
-            return FirstOrderOnly.apply("chunkwise", len(grads), *grads, do, dfinal, *ctx.saved_tensors)
-        return grads
+        return first_order("chunkwise", _DeltaRule._backward, ctx, do, dfinal)
 
     @staticmethod
     def _backward(

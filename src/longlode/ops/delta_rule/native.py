@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from longlode.core.errors import BackendError
-from longlode.ops.delta_rule.first_order import FirstOrderOnly
+from longlode.ops.delta_rule.first_order import first_order
 
 FOLDER = Path(__file__).parent / "native"
 LIBRARY = FOLDER / "libdelta_rule.so"
@@ -320,11 +320,7 @@ class _NativeDeltaRule(torch.autograd.Function):
     def backward(
         ctx: Any, do: torch.Tensor | None, dfinal: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
-        with torch.no_grad():
-            grads = _NativeDeltaRule._backward(ctx, do, dfinal)
-        if torch.is_grad_enabled():
-            return FirstOrderOnly.apply("native", len(grads), *grads, do, dfinal, *ctx.saved_tensors)
-        return grads
+        return first_order("native", _NativeDeltaRule._backward, ctx, do, dfinal)
 
     @staticmethod
     def _backward(
