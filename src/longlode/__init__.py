@@ -11,10 +11,12 @@ from longlode.models import hook as _hook
 
 if TYPE_CHECKING:
     from longlode.api.checks import doctor
+    from longlode.api.estimate import estimate
     from longlode.api.explanation import explain
     from longlode.api.generation import generate
     from longlode.api.results import read_result
     from longlode.api.score_fitting import fit_score
+    from longlode.api.scored_rows import show
     from longlode.api.scoring import score, score_texts
     from longlode.api.training import train_run as train
     from longlode.evaluate.by_name import evaluate_model as evaluate
@@ -27,6 +29,7 @@ __all__ = [
     "__version__",
     "compare",
     "doctor",
+    "estimate",
     "evaluate",
     "explain",
     "fit_score",
@@ -38,6 +41,7 @@ __all__ = [
     "score",
     "score_texts",
     "select",
+    "show",
     "train",
 ]
 __version__ = "0.1.0"
@@ -45,6 +49,7 @@ __version__ = "0.1.0"
 _FUNCTIONS = {
     "compare": "longlode.evaluate.compare",
     "doctor": "longlode.api.checks",
+    "estimate": "longlode.api.estimate",
     "explain": "longlode.api.explanation",
     "fit_score": "longlode.api.score_fitting",
     "generate": "longlode.api.generation",
@@ -53,6 +58,7 @@ _FUNCTIONS = {
     "score": "longlode.api.scoring",
     "score_texts": "longlode.api.scoring",
     "select": "longlode.mining.select",
+    "show": "longlode.api.scored_rows",
 }
 """What the commands do, as functions; `evaluate`, `report` and `train` are rooms that can be called."""
 

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from longlode import __version__
-from longlode.api.scoring import load_reader
+from longlode.api.readers import load_reader
 from longlode.cli.console import plain
 from longlode.core.records import read_json, read_jsonl, read_record
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from longlode.api.announced_words import token_texts
 from longlode.api.dependency_maps import NUM_SHOWN, map_ends
-from longlode.api.scoring import load_reader
+from longlode.api.readers import load_reader
 from longlode.cli import app
 from longlode.core.records import read_json
 from longlode.corpus import write_documents

@@ -141,3 +141,13 @@ def test_the_next_commands_can_be_copied(scored, tmp_path):
     line = next(line for line in shown.splitlines() if line.startswith("Next:"))
     words = shlex.split(line.removeprefix("Next:"))
     assert words[:3] == ["longlode", "pack", str(kept)]
+
+
+@pytest.mark.parametrize(
+    ("given", "near"), [("runs/smal", "runs/small"), ("./run", "./runs"), ("starte", "starter")]
+)
+def test_a_slip_in_the_name_of_a_model_is_told_at_once(tmp_path, monkeypatch, given, near):
+    (tmp_path / "runs/small/model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    told = " ".join(invoke("generate", given, "--prompt", "x", status=2).stderr.replace("│", " ").split())
+    assert f"Did you mean {near}?" in told

@@ -7,6 +7,8 @@ May import: every room but `cli` and `demo`; lazily, so that `import longlode` l
 Start reading: `scoring.py`, then `explanation.py`.
     results.py                                    any output folder as an object that reads back as tables
     scoring.py, scores.py                         score by name; what a scores folder says
+    readers.py, estimate.py                       a tokenizer or a model by name; what a run will find and take
+    scored_rows.py                                rows of a scores folder, with the beginnings of their texts
     explanation.py, announced_words.py, dependency_maps.py, pick_document.py    one document, and why it scores so
     score_fitting.py                              weights of the profile for a corpus of one's own
     generation.py, prompt.py                      texts continued, states kept

@@ -58,11 +58,11 @@ def map_ends(
     """
     return [
         _map(row, label, text, tokens, model, settings.segment, max_segments)
-        for row, label, text in _ends(out, settings.text_field)
+        for row, label, text in _ends(out, settings)
     ]
 
 
-def explain_ends(out: Path, scorer: "Scorer", text_field: str) -> list[dict[str, Any]]:
+def explain_ends(out: Path, scorer: "Scorer", settings: "ScoreSettings") -> list[dict[str, Any]]:
     """What made the scores of the best and the worst documents of a scores folder, by a scorer that needs no reader.
 
     Returns: [{id, file, row, score, label, explanation}], explanation as of `Scorer.explain`; [] for a scorer that
@@ -71,7 +71,7 @@ def explain_ends(out: Path, scorer: "Scorer", text_field: str) -> list[dict[str,
     from longlode.mining.engine.fit import fitted_scorer
 
     found, fitted = [], fitted_scorer(out, scorer)
-    for row, label, text in _ends(out, text_field):
+    for row, label, text in _ends(out, settings):
         told = fitted.explain(text, NUM_SHOWN)
         if told is None:
             return []
@@ -80,7 +80,7 @@ def explain_ends(out: Path, scorer: "Scorer", text_field: str) -> list[dict[str,
     return found
 
 
-def _ends(out: Path, text_field: str) -> Iterator[tuple[dict[str, Any], str, str]]:
+def _ends(out: Path, settings: "ScoreSettings") -> Iterator[tuple[dict[str, Any], str, str]]:
     """The best and the worst documents: row of the scores, "best" or "worst", text."""
     best = score_rows(out, order="best", limit=NUM_EXPLAINED)
     taken = {(row["file"], row["row"]) for row in best}
@@ -92,7 +92,7 @@ def _ends(out: Path, text_field: str) -> Iterator[tuple[dict[str, Any], str, str
     units = {entry["part"]: entry["unit"] for entry in read_record(out, "scores")["parts"]}
     labelled = [*((row, "best") for row in best), *((row, "worst") for row in worst)]
     for row, label in labelled:
-        yield row, label, _text(row, units[Path(row["part"]).name], text_field)
+        yield row, label, _text(row, units[Path(row["part"]).name], settings)
 
 
 def _map(
@@ -164,11 +164,12 @@ def strongest_pairs(
     return found
 
 
-def _text(row: dict[str, Any], unit: dict[str, Any], text_field: str) -> str:
+def _text(row: dict[str, Any], unit: dict[str, Any], settings: "ScoreSettings") -> str:
     """The text of a scored row, from the unit of input that its part was made of."""
     from longlode.corpus import Document, Unit, read_unit
 
-    for item in read_unit(Unit.from_json(unit), text_field=text_field):
+    found = read_unit(Unit.from_json(unit), text_field=settings.text_field, encoding=settings.encoding)
+    for item in found:
         if isinstance(item, Document) and (item.file, item.row) == (row["file"], row["row"]):
             return item.text
     raise InputError(f"{row['file']}, row {row['row']}, has changed since it was scored. Score it again.")

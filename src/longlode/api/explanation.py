@@ -8,7 +8,9 @@ import numpy as np
 from longlode.api.announced_words import order_words
 from longlode.api.dependency_maps import read_pairs, strongest_pairs
 from longlode.api.pick_document import pick_document
-from longlode.api.scoring import load_reader, with_weights
+from longlode.api.readers import load_reader
+from longlode.api.scored_rows import is_scores, scorer_of
+from longlode.api.scoring import with_weights
 from longlode.api.watch import SILENT, Watch
 from longlode.core.defaults import SCORER
 from longlode.core.errors import ConfigError
@@ -37,15 +39,16 @@ def explain(
     start: int = 0,
     segments: int = NUM_SEGMENTS,
     text_field: str = "text",
+    encoding: str = "utf-8",
     watch: Watch = SILENT,
 ) -> dict[str, Any]:
     """Explain the score of one document, as `longlode explain` does.
 
-    Args: document, a file, or an input of several documents of which `row` (from 0) or `document_id` names one; top,
-      words and pairs to give; scorer, "profile", "coherence" or one that explains itself;
-      weights, folder of `fit_score`, for the profile; model, reads pairs of
-      segments, None for none (the starter, for "coherence"); segment, tokens per segment; start, segments, those read
-      in pairs; text_field, of records; watch, hears of notes.
+    Args: document, a file, a scores folder with `document_id` (then its scorer, unless another is given), or an input
+      of several documents of which `row` (from 0) or `document_id` names one; top, words and pairs to give; scorer,
+      "profile", "coherence" or one that explains itself; weights, folder of `fit_score`, for the profile; model, reads
+      pairs of segments, None for none (the starter, for "coherence"); segment, tokens per segment; start, segments,
+      those read in pairs; text_field, of records; encoding, of texts; watch, hears of notes.
     Returns: id, source, file, row; of "coherence" as `explain_document`, else `explanation`, what the scorer tells
       (`mining.profile_explanation` has its keys), and with a model what `explain_pairs` gives.
     Raises: ConfigError for a row and an id, and for a scorer that tells nothing; InputError when there is no such
@@ -53,9 +56,13 @@ def explain(
     """
     if row is not None and document_id is not None:
         raise ConfigError("explain got --row and --id; expected one of them.")
-    picked = pick_document(os.fspath(document), row=row, document_id=document_id, text_field=text_field)
+    picked = pick_document(
+        os.fspath(document), row=row, document_id=document_id, text_field=text_field, encoding=encoding
+    )
     from longlode.mining import make_scorer
 
+    if scorer == SCORER and is_scores(document):
+        scorer = scorer_of(document)
     options = with_weights(None, weights)
     chosen = make_scorer(scorer, options=options) if isinstance(scorer, str) else scorer
     by_coherence = chosen.name == "coherence"

@@ -1,5 +1,6 @@
 """One document out of an input that may hold many."""
 
+from longlode.api.scored_rows import is_scores, scored_document
 from longlode.core.errors import InputError
 from longlode.corpus import Document, Unreadable, find_files, read
 from longlode.corpus.document import SKIPPED
@@ -8,17 +9,26 @@ _NUM_LISTED = 5
 
 
 def pick_document(
-    given: str, *, row: int | None = None, document_id: str | None = None, text_field: str = "text"
+    given: str,
+    *,
+    row: int | None = None,
+    document_id: str | None = None,
+    text_field: str = "text",
+    encoding: str = "utf-8",
 ) -> Document:
-    """The document of `given` (a file, folder, glob or URL) with this row or id; without either, its only one.
+    """The document of `given` with this row or id; without either, its only one.
+
+    Args: given, a file, folder, glob, URL or scores folder.
 
     An id that occurs twice means the first, as in `longlode select`.
     Raises: InputError when there is none, when there are several to choose from, and with the reason when it is
       unreadable.
     """
+    if is_scores(given):
+        return scored_document(given, row=row, document_id=document_id)
     single_file = len(find_files(given)) == 1
     found: list[Document | Unreadable] = []
-    for item in read(given, text_field=text_field):
+    for item in read(given, text_field=text_field, encoding=encoding):
         if document_id is None and isinstance(item, Unreadable) and item.status == SKIPPED:
             continue  # what lies beside the documents of a folder: hidden files, pictures
         if (row is None or item.row == row) and (document_id is None or item.id == document_id):

@@ -3,29 +3,26 @@
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from longlode.api.dependency_maps import EXPLAIN_NAME, explain_ends, map_ends
+from longlode.api.readers import Source, open_source
 from longlode.api.results import Result, read_result
 from longlode.api.watch import SILENT, Watch
 from longlode.core.defaults import ROWS_PER_UNIT, SCORER
 from longlode.core.errors import ConfigError
-from longlode.core.model_names import model_source
 from longlode.core.records import write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from longlode.mining import RaceRule, Reader, ScoreSettings, ScoreSummary
+    from longlode.mining import RaceRule, ScoreSettings, ScoreSummary
     from longlode.mining.engine.run import Progress
     from longlode.mining.scorers import Scorer
-    from longlode.readers.lm import LMReader
-    from longlode.readers.tokens import TokenReader
 
 
-DTYPES = ("auto", "float32", "bfloat16")
 EXPLAIN_SEGMENTS = 48
 PathLike = str | os.PathLike[str]
 
@@ -40,8 +37,10 @@ def score(
     weights: PathLike | None = None,
     segment: int = 128,
     pairs: int | Literal["default"] | None = "default",
-    dtype: str = "float32",
+    dtype: str = "auto",
     text_field: str = "text",
+    encoding: str = "utf-8",
+    limit: int | None = None,
     seed: int = 0,
     keep_pairs: bool = False,
     race: float | None = None,
@@ -60,7 +59,9 @@ def score(
       scorer: a name, or one from `mining.make_scorer`.   scorer_options: its own, of one by name.
       weights: folder of `fit_score`, for the profile.   segment: tokens per segment.
       pairs: pairs of segments that the model reads per document; None: all; "default": none where the score needs none.
-      dtype: of the model: "float32", "bfloat16" or "auto".   race, race_by: see `mining.RaceRule`.
+      dtype: of the model: "float32", "bfloat16" or "auto", the faster one here.
+      text_field: of records, or several: "text,content" is the first that a record has.   encoding: of texts.
+      limit: score the first so many rows only.   race, race_by: see `mining.RaceRule`.
       workers: processes.   rows_per_unit: documents per unit of work.   explain: also explain the best and worst.
       watch: hears of notes and progress.
     Returns: the scores: `.record` and `.table()`, one row per input document.
@@ -68,27 +69,17 @@ def score(
     """
     from longlode.mining import RaceRule, ScoreSettings, check_raceable
 
-    chosen = _chosen(scorer, pairs, with_weights(scorer_options, weights))
+    chosen = chosen_scorer(scorer, pairs, with_weights(scorer_options, weights))
     rule = None if race is None else RaceRule(top=race, by=tuple(race_by))
     if rule is not None:
         check_raceable(chosen, rule)
     named = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-    settings = ScoreSettings(
-        segment=segment, seed=seed, text_field=text_field, keep_pairs=keep_pairs, rows_per_unit=rows_per_unit
-    )
-    run_scoring(
-        [os.fspath(one) for one in named],
-        Path(out),
-        model=model,
-        scorer=chosen,
-        settings=settings,
-        dtype=pick_dtype(dtype)[0] if chosen.reads_model else "float32",
-        workers=workers,
-        explain_segments=EXPLAIN_SEGMENTS if explain else 0,
-        rule=rule,
-        overwrite=overwrite,
-        watch=watch,
-    )
+    paths = [os.fspath(one) for one in named]
+    cut = {"segment": segment, "seed": seed, "rows_per_unit": rows_per_unit, "keep_pairs": keep_pairs}
+    settings = ScoreSettings(**cut, text_field=text_field, encoding=encoding)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
+    how |= {"workers": workers, "limit": limit, "rule": rule, "overwrite": overwrite, "watch": watch}
+    run_scoring(paths, Path(out), explain_segments=EXPLAIN_SEGMENTS if explain else 0, **how)
     return read_result(out)
 
 
@@ -98,7 +89,7 @@ def with_weights(options: Mapping[str, Any] | None, weights: PathLike | None) ->
     return found if weights is None else found | {"weights": str(Path(weights).expanduser().absolute())}
 
 
-def _chosen(
+def chosen_scorer(
     scorer: "str | Scorer", pairs: int | Literal["default"] | None, options: Mapping[str, Any] | None
 ) -> "Scorer":
     """The scorer of that name with these settings, or the one given, which has its own."""
@@ -153,17 +144,6 @@ def score_texts(
         return result.table().sort_by("row").drop_columns(["id", "source", "file"])
 
 
-def pick_dtype(dtype: str) -> tuple[str, str]:
-    """The dtype for a name, and why: "auto" takes the faster of float32 and bfloat16 here. Raises: ConfigError."""
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype got {dtype!r}; expected one of {', '.join(DTYPES)}.")
-    if dtype != "auto":
-        return dtype, ""
-    from longlode.readers.dtype import fastest_dtype
-
-    return fastest_dtype()
-
-
 def run_scoring(
     inputs: Sequence[str],
     out: Path,
@@ -171,8 +151,9 @@ def run_scoring(
     model: str,
     scorer: "Scorer",
     settings: "ScoreSettings",
-    dtype: str = "float32",
+    dtype: str = "auto",
     workers: int = 1,
+    limit: int | None = None,
     explain_segments: int = 48,
     rule: "RaceRule | None" = None,
     overwrite: bool = False,
@@ -182,24 +163,16 @@ def run_scoring(
 
     A model that the scorer does not run is not loaded; then explain.json has what the scorer says of the scores, or
     the words behind them, and no map.
-    Args: model, as for `model_source`; dtype, its own; explain_segments, segments of a document to map, 0 for
-      no map; rule, to race for instead of reading all documents alike; overwrite, as of `mining.score`;
-      watch, hears of notes and progress.
+    Args: model, as for `model_source`; dtype, its own, as of `pick_dtype`; limit, rows to score at most;
+      explain_segments, segments of a document to map, 0 for no map; rule, to race for instead of reading all documents
+      alike; overwrite, as of `mining.score`; watch, hears of notes and progress.
     Raises: InputError, ConfigError, ModelError as `mining.score`.
     """
     from longlode.corpus import find_files
     from longlode.mining import race, score
 
     find_files(inputs)  # a slip in a name should not wait for a model to load
-    reader: LMReader | None = None
-    tokens: TokenReader | None = None
-    source: tuple[str, Callable[[], Reader] | None] = ("", None)
-    if scorer.reads_model:
-        reader, make_lm = _load_able(scorer, model, settings.segment, workers, dtype, watch)
-        source = (reader.fingerprint, make_lm)
-    elif scorer.reads_tokens:
-        tokens, make_tokens = _load_tokens(model, workers, watch)
-        source = (tokens.fingerprint, make_tokens)
+    source = open_source(scorer, model, settings, dtype=dtype, workers=workers, out=out, watch=watch)
     with watch.progress("scoring") as update:
 
         def teller(remark: str) -> "Progress":
@@ -215,22 +188,23 @@ def run_scoring(
             inputs,
             out,
             scorer=scorer,
-            make_reader=source[1],
-            reader_fingerprint=source[0],
+            make_reader=source.make,
+            reader_fingerprint=source.fingerprint,
             settings=settings,
             num_workers=workers,
+            limit=limit,
+            notes=source.notes,
             overwrite=overwrite,
         )
     shown = explain_segments if summary.counts.get("ok") else 0
-    _explain(out, scorer, reader or tokens, reader, settings, shown, watch)
+    _explain(out, scorer, source, settings, shown, watch)
     return summary
 
 
 def _explain(
     out: Path,
     scorer: "Scorer",
-    tokens: "TokenReader | LMReader | None",
-    reader: "LMReader | None",
+    source: Source,
     settings: "ScoreSettings",
     max_segments: int,
     watch: Watch,
@@ -240,41 +214,8 @@ def _explain(
     path.unlink(missing_ok=True)  # of an earlier run, perhaps of other documents
     if not max_segments:
         return
-    if tokens:
+    if source.reader is not None:
         watch.note("explaining the best and the worst documents")
-        write_json(path, map_ends(out, tokens, settings, model=reader, max_segments=max_segments))
-    elif found := explain_ends(out, scorer, settings.text_field):
+        write_json(path, map_ends(out, source.reader, settings, model=source.lm, max_segments=max_segments))
+    elif found := explain_ends(out, scorer, settings):
         write_json(path, found)
-
-
-def _load_able(
-    scorer: "Scorer", model: str, segment: int, workers: int, dtype: str, watch: Watch
-) -> "tuple[LMReader, Callable[[], LMReader]]":
-    """As `load_reader`. Raises: ModelError for a model that cannot do what the scorer asks for."""
-    from longlode.mining.requests import check_reader
-
-    reader, make = load_reader(model, segment, workers, dtype, watch=watch)
-    check_reader(scorer.name, scorer.asks, reader)
-    return reader, make
-
-
-def load_reader(
-    model: str, segment: int, workers: int = 1, dtype: str = "float32", *, watch: Watch = SILENT
-) -> "tuple[LMReader, Callable[[], LMReader]]":
-    """The reader, and how workers get theirs: this very one, or in other processes one of their own."""
-    from longlode.readers.lm import ReaderSpec
-
-    watch.note(f"loading the model: {model} in {dtype}")
-    spec = ReaderSpec(model_source(model), segment=segment, dtype=dtype)
-    reader = spec()
-    return reader, spec if workers > 1 else lambda: reader
-
-
-def _load_tokens(model: str, workers: int, watch: Watch) -> "tuple[TokenReader, Callable[[], TokenReader]]":
-    """What gives the model's tokens, and how workers get theirs; the model stays on the disk."""
-    from longlode.readers.tokens import TokenReaderSpec
-
-    watch.note(f"loading the tokenizer of the model: {model}; no pass of the model is needed")
-    spec = TokenReaderSpec(model_source(model))
-    tokens = spec()
-    return tokens, spec if workers > 1 else lambda: tokens

@@ -27,6 +27,7 @@ from longlode.cli import (
     report,
     score,
     select,
+    show,
     train,
 )
 from longlode.cli.console import PlainFormatter
@@ -35,10 +36,10 @@ from longlode.cli.habits import with_habits
 
 _PANELS = {
     "The order of work": (score, select, pack, train, evaluate, compare, generate, convert),
-    "Look and check": (explain, fit_score, report, demo, doctor),
+    "Look and check": (show, explain, fit_score, report, demo, doctor),
 }
 
-_SHOWING = (compare, generate, explain, doctor)
+_SHOWING = (compare, generate, show, explain, doctor)
 """Commands whose output is all that they give: --quiet leaves it on standard output."""
 
 app = typer.Typer(

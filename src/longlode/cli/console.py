@@ -129,10 +129,21 @@ def echo(text: str, *, end: str = "\n") -> bool:
 
 def echo_json(value: Any) -> None:
     """Print JSON on standard output; what could steer a terminal, or has no place in its encoding, is escaped."""
-    whole = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
-    text = orjson.dumps(value, option=options, default=str).decode()  # paths are what is no JSON
-    echo("".join(one if one == "\n" or _shows(one, whole) else json.dumps(one)[1:-1] for one in text))
+    echo(_escaped(orjson.dumps(value, option=options, default=str)))  # paths are what is no JSON
+
+
+def echo_line(row: Any) -> bool:
+    """Print one line of JSON, as `echo_json` does. Returns: False when nobody reads any more."""
+    return echo(_escaped(orjson.dumps(row)))
+
+
+def _escaped(data: bytes) -> str:
+    whole = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    text = data.decode()
+    if whole and text.isprintable():
+        return text
+    return "".join(one if one == "\n" or _shows(one, whole) else json.dumps(one)[1:-1] for one in text)
 
 
 def _shows(character: str, whole: bool) -> bool:
@@ -154,6 +165,11 @@ def stderr() -> Console:
 def say(text: str) -> None:
     """Print one line of result; rich markup in `text` counts, so escape what came from outside."""
     stdout().print(text, soft_wrap=True)
+
+
+def say_plain(text: str) -> None:
+    """Print text that came from outside, wrapped at words; no markup."""
+    stdout().print(plain(text), markup=False, style="dim")
 
 
 def note(text: str) -> None:
@@ -188,6 +204,14 @@ def _cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+def duration(seconds: float) -> str:
+    """A time in words: 40 s, 12 min, 3.5 h."""
+    minutes = seconds / 60
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def finish(where: str, *, then: Sequence[str] = ()) -> None:

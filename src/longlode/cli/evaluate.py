@@ -8,7 +8,7 @@ import typer
 
 from longlode.cli.console import finish, note, progress, table
 from longlode.cli.habits import shell
-from longlode.cli.options import Device, Model, Overwrite, Seed, TextField
+from longlode.cli.options import Device, Encoding, Model, Overwrite, Seed, TextField
 from longlode.core.errors import ConfigError
 
 EXAMPLES = (
@@ -20,6 +20,11 @@ EXAMPLES = (
 NumExamples = Annotated[
     int | None, typer.Option(min=1, help="Examples per task and length: 50; with --lm-eval all.")
 ]
+Texts = Annotated[
+    list[str] | None, typer.Option(help="Held-out documents for loss_by_position: file, folder or glob.")
+]
+LmEval = Annotated[str | None, typer.Option(help="Instead: tasks of lm-evaluation-harness, comma-separated.")]
+IncludePath = Annotated[Path | None, typer.Option(help="With --lm-eval: a folder of YAML tasks of your own.")]
 
 
 def evaluate(
@@ -35,20 +40,15 @@ def evaluate(
     lengths: Annotated[
         str, typer.Option(help="Context lengths in tokens, comma-separated.")
     ] = "512,1024,2048",
-    texts: Annotated[
-        list[str] | None, typer.Option(help="Held-out documents for loss_by_position: file, folder or glob.")
-    ] = None,
+    texts: Texts = None,
     text_field: TextField = "text",
+    encoding: Encoding = "utf-8",
     num_examples: NumExamples = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
-    lm_eval: Annotated[
-        str | None, typer.Option(help="Instead: tasks of lm-evaluation-harness, comma-separated.")
-    ] = None,
-    include_path: Annotated[
-        Path | None, typer.Option(help="With --lm-eval: a folder of YAML tasks of your own.")
-    ] = None,
+    lm_eval: LmEval = None,
+    include_path: IncludePath = None,
 ) -> dict[str, Any]:
     """Ask a model questions whose answers lie far back, and measure its loss by position.
 
@@ -74,7 +74,12 @@ def evaluate(
     chosen = None if tasks == "all" else _names(tasks)
     if chosen is None and not texts:
         _tell_left_out()
-    options = {"text_field": text_field, "num_examples": num_examples or by_name.NUM_EXAMPLES, **common}
+    options = {
+        "text_field": text_field,
+        "encoding": encoding,
+        "num_examples": num_examples or by_name.NUM_EXAMPLES,
+        **common,
+    }
     with progress("evaluating") as update:
         fields = by_name.evaluate_model(
             model, out, tasks=chosen, lengths=sizes, texts=texts or (), progress=update, **options

@@ -7,11 +7,12 @@ import typer
 
 from longlode.cli.console import ConsoleWatch, finish
 from longlode.cli.habits import shell
-from longlode.cli.options import TextField, Weights
+from longlode.cli.options import Encoding, TextField, Weights
 from longlode.core.defaults import SCORER
 
 EXAMPLES = (
     "longlode explain book.txt",
+    "longlode explain scores --id chapter1.md",
     "longlode explain papers.jsonl.zst --row 17 --top 10",
     "longlode explain corpus/ --id chapter1.md --model facebook/opt-350m --segments 16",
     "longlode explain book.txt --scorer coherence",
@@ -19,6 +20,13 @@ EXAMPLES = (
 )
 
 
+Document = Annotated[
+    str,
+    typer.Argument(
+        metavar="DOC",
+        help="A file, an input of several documents with --row or --id, or a scores folder with --id.",
+    ),
+]
 PairModel = Annotated[
     str | None,
     typer.Option(
@@ -29,10 +37,7 @@ PairModel = Annotated[
 
 
 def explain(
-    document: Annotated[
-        str,
-        typer.Argument(metavar="DOC", help="A file, or an input of several documents with --row or --id."),
-    ],
+    document: Document,
     row: Annotated[
         int | None, typer.Option(min=0, help="The row of the document in its file, from 0.")
     ] = None,
@@ -47,6 +52,7 @@ def explain(
         int, typer.Option(min=2, help="Segments to read from there, each after every earlier one.")
     ] = 48,
     text_field: TextField = "text",
+    encoding: Encoding = "utf-8",
 ) -> dict[str, Any]:
     """Show what a document's score is made of.
 
@@ -62,6 +68,7 @@ def explain(
     gained most. A pair may help by its format only; the words tell what depends on the order. Next: longlode score.
     """
     from longlode.api.explanation import explain as run_explanation
+    from longlode.api.scored_rows import is_scores
     from longlode.cli.explain_view import show_explanation
 
     found = run_explanation(
@@ -76,13 +83,14 @@ def explain(
         start=start,
         segments=segments,
         text_field=text_field,
+        encoding=encoding,
         watch=ConsoleWatch(),
     )
     show_explanation(found)
     finish(
         f"{found['id']} explained.",
         then=[
-            shell("longlode", "score", document, "-o", "scores"),
+            *([] if is_scores(document) else [shell("longlode", "score", document, "-o", "scores")]),
             shell("longlode", "explain", document, *_which(row, document_id), "--json"),
         ],
     )

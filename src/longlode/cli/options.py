@@ -10,7 +10,15 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Weights = Annotated[
     Path | None, typer.Option(help="A folder of longlode fit-score: the profile as fitted to your corpus.")
 ]
-TextField = Annotated[str, typer.Option(help="The field that holds the text of a record.")]
+TextField = Annotated[
+    str,
+    typer.Option(
+        help="The field that holds the text of a record; of several, text,content, the first that it has."
+    ),
+]
+Encoding = Annotated[
+    str, typer.Option(help="Of text files and JSON lines: utf-8, latin-1, cp1252, utf-16 ...")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every draw.")]
 Overwrite = Annotated[
     bool,

@@ -8,7 +8,7 @@ import typer
 
 from longlode.cli.console import finish, progress, table
 from longlode.cli.habits import shell
-from longlode.cli.options import Overwrite, TextField
+from longlode.cli.options import Encoding, Overwrite, TextField
 
 EXAMPLES = (
     "longlode pack kept.jsonl.zst -o shards --tokenizer starter --length 4096",
@@ -25,6 +25,7 @@ def pack(
     length: Annotated[int, typer.Option(min=2, help="Tokens of a training sequence.")] = 4096,
     overwrite: Overwrite = False,
     text_field: TextField = "text",
+    encoding: Encoding = "utf-8",
 ) -> dict[str, Any]:
     """Tokenize documents into memory-mapped shards.
 
@@ -42,6 +43,7 @@ def pack(
             length=length,
             overwrite=overwrite,
             text_field=text_field,
+            encoding=encoding,
             progress=lambda documents, tokens: update(documents, None, f"documents, {tokens:,} tokens"),
         )
     rows = [(name, value) for name, value in summary.items() if isinstance(value, int)]

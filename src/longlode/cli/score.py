@@ -1,20 +1,25 @@
 """longlode score: how much long-range dependency is in each document?"""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
 from rich.markup import escape
 
+from longlode.cli import score_options as options
 from longlode.cli.console import ConsoleWatch, complain, finish, note, say
 from longlode.cli.guard import EXIT_UNEXPECTED
 from longlode.cli.habits import Ended, shell
-from longlode.cli.options import Overwrite, Seed, TextField, Weights
+from longlode.cli.options import Encoding, Overwrite, Seed, TextField, Weights
+from longlode.cli.score_table import show_estimate, show_race, show_scores
+from longlode.cli.streams import STDIN, print_rows, spool_stdin
 from longlode.core.defaults import ROWS_PER_UNIT, SCORER
 from longlode.core.errors import ConfigError
 from longlode.core.options import parse_options
 from longlode.core.outputs import claim_folder
+from longlode.core.records import read_record
 
 if TYPE_CHECKING:
     from longlode.mining import RaceRule, Scorer, ScoreSummary
@@ -22,108 +27,72 @@ if TYPE_CHECKING:
 EXPLAIN_SEGMENTS = 48
 EXAMPLES = (
     "longlode score books/ -o scores",
-    "longlode score 'corpus/*.jsonl.zst' -o scores --text-field content --workers 4",
-    "longlode score papers.parquet -o scores-opt --model facebook/opt-350m --scorer paper --pairs all",
+    "longlode score 'corpus/*.jsonl.zst' -o scores --text-field text,content --workers 4",
+    "longlode score corpus/ --dry-run",
+    "longlode score papers.parquet -o scores-opt --model facebook/opt-350m --scorer paper --pairs all --limit 100",
     "longlode score corpus/ -o raced --scorer strength --race 0.5",
+    "cat notes.jsonl | longlode score - -o -",
 )
-
-ScorerName = Annotated[
-    str,
-    typer.Option(
-        help="profile: what context beyond 1k tokens is worth, where the text is one text in its order. To compare "
-        "with: coherence, order, paper, release, strength, context_gain, attention_mass, overlap, gzip."
-    ),
-]
-ScorerOption = Annotated[
-    list[str] | None,
-    typer.Option(help="An option of the scorer: KEY=VALUE, as often as needed. A wrong key lists them all."),
-]
-PairNumber = Annotated[
-    str | None,
-    typer.Option(
-        help="Pairs of segments that a model reads in a document, or: all. Default: 0, no model, for scores that need "
-        "none (profile, coherence, order, overlap, gzip), else 500."
-    ),
-]
-Threads = Annotated[
-    int,
-    typer.Option(min=1, help="Threads of a process that reads the model; another number rounds otherwise."),
-]
-RowsPerUnit = Annotated[int, typer.Option(min=1, help="Documents of one piece of work.")]
-Dtype = Annotated[str, typer.Option(help="Of the model: float32, bfloat16, or auto (the faster one here).")]
-KeepPairs = Annotated[bool, typer.Option("--keep-pairs", help="Also store every pair that was read.")]
-Explain = Annotated[bool, typer.Option(help="Also map the 2 best and 2 worst documents, for the report.")]
-RaceTop = Annotated[
-    float | None,
-    typer.Option(
-        help="Read only as many pairs of a document as it takes to tell whether it is in the best fraction, "
-        "for example 0.5; for --scorer strength. --pairs is the most."
-    ),
-]
-RaceBy = Annotated[
-    str, typer.Option(help="With --race: the best fraction of each of: length, source (comma-separated).")
-]
 
 
 def score(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders, globs in quotes, or URLs.")],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder to write; the same command goes on there.")
-    ],
-    model: Annotated[
-        str, typer.Option(help="For scorers that read one: starter, a folder, or a hub id.")
-    ] = "starter",
-    scorer: ScorerName = SCORER,
-    scorer_option: ScorerOption = None,
+    inputs: options.Inputs,
+    out: options.Out = None,
+    model: options.Model = "starter",
+    scorer: options.ScorerName = SCORER,
+    scorer_option: options.ScorerOption = None,
     weights: Weights = None,
-    segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
-    pairs: PairNumber = None,
-    dtype: Dtype = "float32",
+    segment: options.Segment = 128,
+    pairs: options.PairNumber = None,
+    dtype: options.Dtype = "auto",
     text_field: TextField = "text",
+    encoding: Encoding = "utf-8",
+    stdin_format: options.StdinFormat = "auto",
+    limit: options.Limit = None,
     seed: Seed = 0,
-    keep_pairs: KeepPairs = False,
-    race: RaceTop = None,
-    race_by: RaceBy = "",
-    workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
-    threads: Threads = 1,
-    rows_per_unit: RowsPerUnit = ROWS_PER_UNIT,
+    keep_pairs: options.KeepPairs = False,
+    race: options.RaceTop = None,
+    race_by: options.RaceBy = "",
+    workers: options.Workers = 1,
+    threads: options.Threads = 1,
+    rows_per_unit: options.RowsPerUnit = ROWS_PER_UNIT,
     overwrite: Overwrite = False,
-    explain: Explain = True,
-) -> dict[str, Any]:
+    explain: options.Explain = True,
+    dry_run: options.DryRun = False,
+) -> dict[str, Any] | None:
     """Score every document for long-range dependency: does far text make later text less surprising?
 
-    Reads .txt, .md, source files, .jsonl (also .gz, .zst), .parquet, .arrow. Writes OUT/parts/*.parquet with one
-    row an input document: score, the figures behind it, status (ok, too_short, skipped, failed) and reason.
-    Text is not copied. A run that was stopped goes on where it was. Next: longlode select OUT.
+    Reads .txt, .md, source files, .jsonl (also .gz, .zst), .parquet, .arrow, and JSON lines or one text from standard
+    input. Writes OUT/parts/*.parquet with one row per input document: score, the figures behind it, status (ok,
+    too_short, skipped, failed) and reason. Text is not copied, but for standard input. A run that was stopped goes on
+    where it was. Next: longlode select OUT.
     """
-    from longlode.api.scoring import pick_dtype, run_scoring, with_weights
+    from longlode.api.readers import check_dtype
+    from longlode.api.scoring import run_scoring, with_weights
     from longlode.mining import ScoreSettings, check_raceable, make_scorer
 
+    check_dtype(dtype)
     own = with_weights(parse_options(scorer_option or [], "--scorer-option"), weights)
     chosen = make_scorer(scorer, pairs=_number_of_pairs(pairs), options=own)
     _note_without_effect(chosen, model, pairs)
     rule = _race_rule(race, race_by)
     if rule is not None:
         check_raceable(chosen, rule)
-    settings = ScoreSettings(
-        segment=segment, seed=seed, text_field=text_field, keep_pairs=keep_pairs, rows_per_unit=rows_per_unit
-    )
-    precision, why = pick_dtype(dtype)
-    claim_folder(out, "scores", identity={})  # a slip in a name should not wait for a model to load
-    summary = run_scoring(
-        inputs,
-        out,
-        model=model,
-        scorer=chosen,
-        settings=settings,
-        dtype=precision if chosen.reads_model else "float32",
-        workers=workers,
-        explain_segments=EXPLAIN_SEGMENTS if explain else 0,
-        rule=rule,
-        overwrite=overwrite,
-        watch=ConsoleWatch(),
-    )
-    return _conclude(summary, out, _how(model, chosen, precision, why))
+    cut = {"segment": segment, "seed": seed, "rows_per_unit": rows_per_unit, "threads": threads}
+    settings = ScoreSettings(**cut, text_field=text_field, encoding=encoding, keep_pairs=keep_pairs)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
+    how |= {"limit": limit, "workers": workers, "watch": ConsoleWatch()}
+    with _place(inputs, None if dry_run else out, stdin_format, dry_run) as (found, folder):
+        if dry_run:
+            return show_estimate(found, how)
+        to_stdout = str(out) == STDIN
+        segments = EXPLAIN_SEGMENTS if explain and not to_stdout else 0
+        summary = run_scoring(found, folder, rule=rule, overwrite=overwrite, explain_segments=segments, **how)
+        if to_stdout:
+            print_rows(folder)
+            _stop_if_incomplete(summary, folder, {})
+            return None
+        return _conclude(summary, folder, model, chosen)
 
 
 def _note_without_effect(scorer: "Scorer", model: str, pairs: str | None) -> None:
@@ -134,27 +103,52 @@ def _note_without_effect(scorer: "Scorer", model: str, pairs: str | None) -> Non
         note(f"--model {model} has no effect: the scorer {scorer.name!r} reads no model.")
 
 
-def _how(model: str, scorer: "Scorer", dtype: str, why: str) -> str:
+@contextmanager
+def _place(
+    inputs: list[str], out: Path | None, stdin_format: str, dry_run: bool
+) -> Iterator[tuple[list[str], Path]]:
+    """Yield the inputs, - among them as a file, and the folder to write to, which is removed where none was asked for.
+
+    Raises: ConfigError when there is no place for the scores.
+    """
+    if out is None and not dry_run:
+        raise ConfigError("score got no place for the scores; expected -o FOLDER, -o - or --dry-run.")
+    if out is not None and str(out) != STDIN:
+        claim_folder(out, "scores", identity={})  # a slip in a name should not wait for a model to load
+        yield _with_stdin(inputs, out, stdin_format), out
+        return
+    with tempfile.TemporaryDirectory(prefix="longlode-") as folder:
+        yield _with_stdin(inputs, Path(folder), stdin_format), Path(folder) / "scores"
+
+
+def _with_stdin(inputs: list[str], folder: Path, stdin_format: str) -> list[str]:
+    if STDIN not in inputs:
+        return inputs
+    spooled = str(spool_stdin(folder, stdin_format))
+    return [spooled if one == STDIN else one for one in inputs]
+
+
+def _how(model: str, scorer: "Scorer", record: Mapping[str, Any]) -> str:
     """How the model was used, in a line."""
     if not scorer.reads_tokens:
         return "Model: none"
     if not scorer.reads_model:
         return f"Model: {model}, its tokens only; the model was not run"
-    return f"Model: {model}, {dtype}" + (f" (--dtype auto: {why})" if why else "")
+    used = record["model"]
+    return f"Model: {model}, {used['dtype']}" + (f" (--dtype auto: {used['why']})" if used["why"] else "")
 
 
-def _conclude(summary: "ScoreSummary", out: Path, how: str) -> dict[str, Any]:
+def _conclude(summary: "ScoreSummary", out: Path, model: str, scorer: "Scorer") -> dict[str, Any]:
     """Show what was found, how it was read, and what to run next; exit with 1 when there is something wrong.
 
     Returns: what --json prints.
     """
-    from longlode.cli.score_table import show_race, show_scores
-    from longlode.core.records import read_record
-
+    record = read_record(out, "scores")
+    how = _how(model, scorer, record)
     show_scores(out)
     share = show_race(out)
     say(escape(how))
-    told = {**vars(summary), "score_quantiles": read_record(out, "scores")["score_quantiles"], "how": how}
+    told = {**vars(summary), "score_quantiles": record["score_quantiles"], "how": how}
     _stop_if_incomplete(summary, out, told)
     finish(
         f"Scores: {out}/parts/*.parquet, summary: {out}/record.json",
@@ -216,6 +210,8 @@ def _number_of_pairs(given: str | None) -> int | Literal["default"] | None:
 def interrupted(options: Mapping[str, Any]) -> str:
     """What Ctrl-C leaves: the parts of the units that were finished."""
     out = options["out"]
+    if out is None or str(out) == STDIN:
+        return "Nothing was written."
     parts = [*out.glob("parts/*.parquet"), *out.glob("rounds/*/parts/*.parquet")]
     if not parts:
         return "No unit of work was finished, so nothing is kept; the same command starts anew."

@@ -1,16 +1,20 @@
 """What a scores folder says, as tables for a person."""
 
 from pathlib import Path
+from typing import Any
 
-from longlode.api.scores import rivals, score_rows, table_columns
-from longlode.cli.console import note, say, table
+from longlode.cli.console import duration, finish, note, say, table
+from longlode.core.amounts import short_amount
 from longlode.core.records import read_record
 
 NUM_SHOWN = 5
+NUM_SOURCES = 15
 
 
 def show_scores(out: Path) -> None:
     """Print what a scores folder holds: counts that add up, quantiles, the best and the worst documents."""
+    from longlode.api.scores import score_rows, table_columns
+
     record = read_record(out, "scores")
     rows = [*sorted(record["counts"].items()), ("all input documents", record["num_documents"])]
     table("Documents by status", ("status", "documents"), rows)
@@ -35,6 +39,8 @@ def show_scores(out: Path) -> None:
 
 def _show_gate(out: Path) -> None:
     """Print how many documents are one text in their order, and what the others are most like."""
+    from longlode.api.scores import rivals
+
     passed, families = rivals(out)
     total = passed + sum(families.values())
     line = f"{passed:,} of {total:,} scored documents are one text in its order (score above 0)."
@@ -43,6 +49,39 @@ def _show_gate(out: Path) -> None:
         more = ", ..." if len(families) > NUM_SHOWN else ""
         line += f" The others are most like: {', '.join(first)}{more}."
     say(line)
+
+
+def show_estimate(inputs: list[str], how: dict[str, Any]) -> dict[str, Any]:
+    """Print what scoring the inputs will find and take. Args: how, as of `api.estimate.estimate_scoring`.
+
+    Returns: what --json prints.
+    """
+    from longlode.api.estimate import estimate_scoring
+
+    found = estimate_scoring(inputs, **how)
+    about = "" if found["exact"] else "about "
+    rows = [
+        ("input documents", f"{about}{found['documents']:,}"),
+        ("with a text", f"{about}{found['readable']:,}"),
+        ("bytes of text", f"{about}{short_amount(found['bytes'])}"),
+        ("tokens", "-" if found["tokens"] is None else f"about {short_amount(found['tokens'])}"),
+        ("units of work", f"{found['units']:,}"),
+        ("time", f"about {duration(found['seconds'])}, {found['workers']} worker(s)"),
+    ]
+    table("What will be scored", ("what", "how much"), rows)
+    sources = found["sources"][:NUM_SOURCES]
+    columns = ("source", "documents", "tokens", "bytes")
+    table("By source", columns, [[one[column] for column in columns] for one in sources])
+    if len(found["sources"]) > len(sources):
+        note(f"{len(found['sources']) - len(sources):,} more sources are not shown; --json lists them.")
+    statuses = ", ".join(f"{count:,} {name}" for name, count in found["statuses"].items())
+    sample = found["sample"]
+    say(
+        f"Judged by {sample['documents']:,} documents that were scored in {sample['seconds']:.1f} s: "
+        f"about {statuses or 'none'}."
+    )
+    finish("Nothing was written: the same command with -o FOLDER instead of --dry-run scores.")
+    return found
 
 
 def show_race(out: Path) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longlode.cli.console import finish, note, progress, table
+from longlode.cli.console import duration, finish, note, progress, table
 from longlode.cli.habits import shell
 from longlode.core.errors import ConfigError
 
@@ -68,18 +68,11 @@ def watched(label: str) -> "Iterator[tuple[Callable[[RunStart], None], Callable[
 
         def tell(row: dict[str, Any]) -> None:
             left = estimate.seconds_left(row)
-            ends = "" if left is None else f", ends in about {_duration(left)}"
+            ends = "" if left is None else f", ends in about {duration(left)}"
             speed = f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s{ends}"
             update(int(row["step"]), num_steps or 0, f"steps: {speed}")
 
         yield started, tell
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def train(

@@ -20,7 +20,7 @@ KINDS = {
     "weights": "weights of a score",
 }
 LEFTOVERS = {
-    "scores": ("parts", "rounds", "fit"),
+    "scores": ("parts", "rounds", "fit", "stdin"),
     "run": ("checkpoints",),
     "evaluation": ("examples.jsonl",),
     "lm_eval": ("lm_eval.json",),
@@ -29,7 +29,7 @@ LEFTOVERS = {
 SELECTION_FOLDER = "__selection__"
 """Folder beside selected documents: what is in it is no data. Readers of data sets leave out names with `__`."""
 _DEPTH = 2
-_SKIPPED = {"parts", "rounds", "fit", "checkpoints"}
+_SKIPPED = {"parts", "rounds", "fit", "checkpoints", "stdin"}
 
 
 def kind_name(kind: Any) -> str:

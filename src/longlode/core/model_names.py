@@ -44,6 +44,11 @@ def model_source(name: str | os.PathLike[str]) -> str:
                 f"There is no model {text!r}.{_near(text)} Expected starter, the folder of a model or of a training "
                 "run, or a hub id with its owner, such as facebook/opt-350m."
             )
+    elif isinstance(name, str) and not folder.exists() and _is_path(text):
+        raise InputError(
+            f"There is no model {text!r}.{_near(text)} Expected starter, the folder of a model or of a training run, "
+            "or a hub id with its owner, such as facebook/opt-350m."
+        )
     elif folder.is_dir() and not (folder / "config.json").exists():
         inside = where_it_is(folder, "run")
         if inside:
@@ -67,8 +72,28 @@ def _is_cached(hub_id: str) -> bool:
         return False
 
 
+def _is_path(text: str) -> bool:
+    """Whether a name can only be meant as a folder: by its form, or because one of that owner here holds models."""
+    if text.startswith((".", "~", "/")) or text.count("/") != 1:
+        return True
+    owner = full_path(text).parent
+    return not _is_cached(text) and any(
+        (entry / name).exists()
+        for entry in _folders(owner)
+        for name in ("config.json", "model", "record.json")
+    )
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return [entry for entry in parent.iterdir() if entry.is_dir()]
+    except OSError:
+        return []
+
+
 def _near(text: str) -> str:
-    """A hint at names that look alike: the starter, and folders here."""
-    known = [STARTER, *(entry.name for entry in Path.cwd().iterdir() if entry.is_dir())]
-    close = difflib.get_close_matches(text, known, n=2, cutoff=0.6)
+    """A hint at names that look alike: the starter, and folders beside."""
+    prefix, slash, last = text.rpartition("/")
+    known = [entry.name for entry in _folders(full_path(text).parent)] + ([] if slash else [STARTER])
+    close = [f"{prefix}{slash}{name}" for name in difflib.get_close_matches(last, known, n=2, cutoff=0.6)]
     return f" Did you mean {' or '.join(close)}?" if close else ""

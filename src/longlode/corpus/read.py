@@ -7,12 +7,13 @@ from dataclasses import replace
 from longlode.core.errors import InputError
 from longlode.corpus import stores
 from longlode.corpus.arrow import read_arrow_rows
+from longlode.corpus.charsets import UTF8, decode, fault, keeps_lines
 from longlode.corpus.document import FAILED, SKIPPED, TOO_SHORT, Document, Unreadable
 from longlode.corpus.formats import ARROW, LINES, PARQUET
 from longlode.corpus.inputs import InputFile, Inputs, find_files
 from longlode.corpus.lines import UTF8_MARK, LineReader, LongLine, TornEnd
 from longlode.corpus.parquet import read_rows
-from longlode.corpus.records import Place, ReadOptions, decode_utf8, parse_line, utf8_fault
+from longlode.corpus.records import Place, ReadOptions, parse_line
 from longlode.corpus.streams import ByteStream, TornStreamError
 from longlode.corpus.tables import TableDamageError
 from longlode.corpus.units import NO_RECORDS, NO_ROWS, Unit, UnitFile, content_hash
@@ -31,6 +32,7 @@ def read(
     errors: str = "strict",
     max_line_bytes: int = ReadOptions.max_line_bytes,
     max_text_bytes: int = ReadOptions.max_text_bytes,
+    encoding: str = UTF8,
 ) -> Iterator[Document | Unreadable]:
     """Read everything behind the inputs, a row at a time; no file is hashed or counted first.
 
@@ -38,13 +40,15 @@ def read(
 
     Args:
       inputs: files, folders, globs, URLs (`find_files`).
-      text_field: the field or column that holds the text.
-      errors: "strict" (bytes that are not UTF-8 make the row "failed") or "replace" (each becomes U+FFFD).
+      text_field: the field or column that holds the text; "text,content" is the first of them that a record has.
+      errors: "strict" (bytes that are not of the encoding make the row "failed") or "replace" (each becomes U+FFFD).
       max_line_bytes: a longer line of a records file is "failed"; it is read through, never held.
       max_text_bytes: a larger whole-text file is "failed".
-    Raises: InputError, before the first row, for an input that is missing or holds nothing to read.
+      encoding: of whole-text files and JSON lines.
+    Raises: ConfigError for an unknown encoding; InputError, before the first row, for an input that is missing or holds
+      nothing to read.
     """
-    options = ReadOptions(text_field, errors, max_line_bytes, max_text_bytes)
+    options = ReadOptions(text_field, errors, max_line_bytes, max_text_bytes, encoding)
     files = find_files(inputs)
     return (row for file in files for row in _read_file(file, options))
 
@@ -56,6 +60,7 @@ def read_unit(
     errors: str = "strict",
     max_line_bytes: int = ReadOptions.max_line_bytes,
     max_text_bytes: int = ReadOptions.max_text_bytes,
+    encoding: str = UTF8,
 ) -> Iterator[Document | Unreadable]:
     """Read one unit: a Document or an Unreadable for each of its rows, in order. Blank lines give nothing.
 
@@ -63,7 +68,7 @@ def read_unit(
     `transient`. When it shows only after some of its rows were read, that row comes after them: what a unit gave is
     what was planned if no row of it is transient. Arguments as for `read`.
     """
-    options = ReadOptions(text_field, errors, max_line_bytes, max_text_bytes)
+    options = ReadOptions(text_field, errors, max_line_bytes, max_text_bytes, encoding)
     return (row for file in unit.files for row in _read_unit_file(unit, file, options))
 
 
@@ -150,6 +155,11 @@ def _read_lines(
     reader: LineReader, file: UnitFile, stop: int | None, options: ReadOptions
 ) -> Iterator[Document | Unreadable]:
     source = file.source
+    if not keeps_lines(options.encoding):
+        yield _file_row(
+            file, FAILED, f"lines of JSON cannot be told apart in {options.encoding}; write them in UTF-8"
+        )
+        return
     for row, line in reader.lines(stop, options.max_line_bytes):
         if isinstance(line, TornEnd):
             torn = Place(file.name, row, source, 0).unreadable(FAILED, line.reason)
@@ -188,24 +198,24 @@ def _guarded_table(
 def _read_text(file: UnitFile, options: ReadOptions) -> Document | Unreadable:
     """A whole file as one document."""
     try:
-        data, fault, content = _read_bytes(file, options.max_text_bytes)
+        data, wrong, content = _read_bytes(file, options.max_text_bytes)
     except OSError as error:
         return _unread_row(file, error)
     except TornStreamError as error:  # the system could not read on
         return _changed_row(file, str(error))
     if content != file.content:
         return _changed_row(file, _CHANGED)
-    if fault:
-        return _file_row(file, FAILED, fault)
-    if data.startswith(_UTF16_MARKS):
+    if wrong:
+        return _file_row(file, FAILED, wrong)
+    if options.encoding == UTF8 and data.startswith(_UTF16_MARKS):
         return _file_row(file, FAILED, "UTF-16 by its byte order mark, expected UTF-8")
-    if (where := data.find(0)) >= 0:
+    if keeps_lines(options.encoding) and (where := data.find(0)) >= 0:
         return _file_row(file, SKIPPED, f"binary, not text: NUL at byte {where}")
-    if data.startswith(UTF8_MARK):
+    if options.encoding == UTF8 and data.startswith(UTF8_MARK):
         del data[: len(UTF8_MARK)]
-    text = decode_utf8(data, options.errors)
+    text = decode(data, options.encoding, options.errors)
     if text is None:
-        return _file_row(file, FAILED, utf8_fault(data))
+        return _file_row(file, FAILED, fault(data, options.encoding))
     if not text:
         return _file_row(file, TOO_SHORT, "the file is empty")
     return Document(file.name, text, file.source, file.name, 0)
@@ -221,19 +231,19 @@ def _read_bytes(file: UnitFile, limit: int) -> tuple[bytearray, str, str]:
         return data, too_large, file.content
     # The content of a remote file is its version tag; that of a file that was not planned is not known.
     hasher = hashlib.sha256() if file.content and not stores.is_url(file.path) else None
-    fault = ""
+    wrong = ""
     with ByteStream(file.path, file.compression, hasher=hasher) as stream:
         try:
-            while not fault and (chunk := stream.read()):
+            while not wrong and (chunk := stream.read()):
                 data += chunk
-                fault = too_large if len(data) > limit else ""
+                wrong = too_large if len(data) > limit else ""
         except TornStreamError as error:
             if error.transient:
                 raise
-            fault = str(error)
+            wrong = str(error)
         if hasher is not None:
             stream.drain()
-    return data, fault, file.content if hasher is None else hasher.hexdigest()
+    return data, wrong, file.content if hasher is None else hasher.hexdigest()
 
 
 _CHANGED = "the file has changed since it was planned"
@@ -272,7 +282,9 @@ def _file_row(file: UnitFile, status: str, reason: str, *, transient: bool = Fal
 
 
 def _unread_row(file: UnitFile, error: OSError) -> Unreadable:
-    return _file_row(file, FAILED, f"cannot be read: {stores.error_text(error)}", transient=True)
+    # Permissions last; but a file that could be read when it was planned has changed since.
+    lasts = isinstance(error, PermissionError) and not file.content
+    return _file_row(file, FAILED, f"cannot be read: {stores.error_text(error)}", transient=not lasts)
 
 
 def _changed_row(file: UnitFile, reason: str) -> Unreadable:

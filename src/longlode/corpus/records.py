@@ -2,12 +2,13 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from longlode.core.errors import ConfigError
+from longlode.corpus.charsets import UTF8, check_encoding, decode, fault
 from longlode.corpus.document import FAILED, TOO_SHORT, Document, Unreadable
 
 _MAX_NAMES = 20
@@ -20,20 +21,25 @@ _MAX_DIGITS = 310
 class ReadOptions:
     """How to read records and texts.
 
-    text_field: the field or column that holds the text.
+    text_field: the field or column that holds the text; or several, "text,content": the first that a record has.
     errors: "strict": bytes that are not UTF-8, and lone surrogates, make the row "failed"; "replace": each
       becomes U+FFFD.
     max_line_bytes: a longer line of a records file is "failed"; it is read through without being held.
     max_text_bytes: a larger whole-text file is "failed".
+    encoding: of whole-text files and JSON lines; Parquet and Arrow files are UTF-8 by definition.
     """
 
     text_field: str = "text"
     errors: str = "strict"
     max_line_bytes: int = 64 << 20
     max_text_bytes: int = 1 << 30
+    encoding: str = UTF8
+    text_fields: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense."""
+        object.__setattr__(self, "text_fields", split_fields(self.text_field))
+        object.__setattr__(self, "encoding", check_encoding(self.encoding))
         if self.errors not in ("strict", "replace"):
             raise ConfigError(f"errors is {self.errors!r}; expected 'strict' or 'replace'.")
         if self.max_line_bytes < 1 or self.max_text_bytes < 1:
@@ -55,21 +61,15 @@ class Place:
         return Unreadable(name, self.source, self.file, self.row, status, reason, self.num_bytes)
 
 
-def decode_utf8(data: bytes | bytearray, errors: str) -> str | None:
-    """Decode, or return None for bytes that are not UTF-8 under "strict" (`utf8_fault` then says where)."""
-    try:
-        return data.decode("utf-8", errors)
-    except UnicodeDecodeError:
-        return None
+def split_fields(given: str) -> tuple[str, ...]:
+    """The names that a text field may have, in order: "text,content" is both, after a field of just that name."""
+    parts = tuple(part.strip() for part in given.split(",") if part.strip())
+    return (given,) if len(parts) < 2 else (given, *parts)
 
 
-def utf8_fault(data: bytes | bytearray) -> str:
-    """Where `data` stops being UTF-8, in words."""
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return f"not UTF-8 at byte {error.start}"
-    return ""
+def main_field(given: str) -> str:
+    """The field under which the text of every document is written, whichever of several its record had."""
+    return split_fields(given)[:2][-1]
 
 
 def parse_line(line: bytes, place: Place, options: ReadOptions) -> Document | Unreadable:
@@ -77,20 +77,31 @@ def parse_line(line: bytes, place: Place, options: ReadOptions) -> Document | Un
 
     What Python's own `json` writes but strict JSON forbids (NaN, Infinity, lone surrogates) is read too.
     """
+    if options.encoding != UTF8:
+        recoded = _recode(line, options)
+        if recoded is None:
+            return place.unreadable(FAILED, fault(line, options.encoding))
+        line = recoded
     try:
         return make_document(orjson.loads(line), place, options)
     except orjson.JSONDecodeError as error:
-        fault = str(error)
-    text = decode_utf8(line, options.errors)
+        wrong = str(error)
+    text = decode(line, UTF8, options.errors)
     if text is None:
-        return place.unreadable(FAILED, utf8_fault(line))
+        return place.unreadable(FAILED, fault(line, UTF8))
     try:
         record = json.loads(text, parse_int=_integer)
         if isinstance(record, dict):
-            record = _scrub(record, keep=options.text_field)
+            record = _scrub(record, keep=options.text_fields)
     except (ValueError, RecursionError):
-        return place.unreadable(FAILED, f"not valid JSON: {fault}")
+        return place.unreadable(FAILED, f"not valid JSON: {wrong}")
     return make_document(record, place, options)
+
+
+def _recode(line: bytes, options: ReadOptions) -> bytes | None:
+    """A line of another encoding in UTF-8; None if it is not of that encoding."""
+    text = decode(line, options.encoding, options.errors)
+    return None if text is None else text.encode("utf-8", "surrogatepass")
 
 
 def make_document(record: Any, place: Place, options: ReadOptions) -> Document | Unreadable:
@@ -102,11 +113,12 @@ def make_document(record: Any, place: Place, options: ReadOptions) -> Document |
     name = _clean(str(given_id)) if has_id else f"{place.file}#{place.row}"
     source = _clean(given_source) if isinstance(given_source, str) and given_source else place.source
     place = Place(place.file, place.row, source, place.num_bytes)
-    if options.text_field not in record:
-        return place.unreadable(FAILED, missing_field(options.text_field, list(record)), id=name)
-    text = record[options.text_field]
+    text_field = _text_field(record, options)
+    if text_field is None:
+        return place.unreadable(FAILED, _missing_field(options.text_field, list(record)), id=name)
+    text = record[text_field]
     if not isinstance(text, str):
-        reason = f"field {options.text_field!r} is {_type_name(text)}, expected a string"
+        reason = f"field {text_field!r} is {_type_name(text)}, expected a string"
         return place.unreadable(FAILED, reason, id=name)
     if not text:
         return place.unreadable(TOO_SHORT, "the text is empty", id=name)
@@ -115,12 +127,18 @@ def make_document(record: Any, place: Place, options: ReadOptions) -> Document |
         reason = f"lone surrogate U+{ord(text[where]):04X} at character {where} of the text"
         return place.unreadable(FAILED, reason, id=name)
     text = text if where is None else _clean(text)
-    known = {options.text_field, "id" if has_id else "", "source" if source == given_source else ""}
+    known = {text_field, "id" if has_id else "", "source" if source == given_source else ""}
     metadata = {key: value for key, value in record.items() if key not in known}
     return Document(name, text, source, place.file, place.row, metadata)
 
 
-def missing_field(field: str, names: list[str]) -> str:
+def _text_field(record: dict[str, Any], options: ReadOptions) -> str | None:
+    """The first of the text fields that is there; one that is null only where no later one has a value."""
+    there = [name for name in options.text_fields if name in record]
+    return next((name for name in there if record[name] is not None), there[0] if there else None)
+
+
+def _missing_field(field: str, names: list[str]) -> str:
     """The reason for a record without its text field: it lists the fields there are."""
     shown = ", ".join(repr(name[:80]) for name in names[:_MAX_NAMES]) or "none"
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
@@ -146,14 +164,14 @@ def _integer(digits: str) -> int | str:
     return int(digits) if len(digits) <= _MAX_DIGITS else digits
 
 
-def _scrub(value: Any, *, keep: str = "") -> Any:
+def _scrub(value: Any, *, keep: tuple[str, ...] = ()) -> Any:
     """Make what the lenient parser let through safe to write: no surrogates, no integers above 64 bits."""
     if isinstance(value, str):
         return _clean(value)
     if isinstance(value, list):
         return [_scrub(item) for item in value]
     if isinstance(value, dict):
-        return {_clean(key): item if keep and key == keep else _scrub(item) for key, item in value.items()}
+        return {_clean(key): item if key in keep else _scrub(item) for key, item in value.items()}
     if isinstance(value, int) and value not in _INT64:
         return float(value) if abs(value) < 10**308 else str(value)
     return value

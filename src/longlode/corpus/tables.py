@@ -72,7 +72,7 @@ def read_row(batch: pa.RecordBatch, index: int, place: Place, options: ReadOptio
     record: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
-            record[name] = _plain_value(column[index], name == options.text_field, options)
+            record[name] = _plain_value(column[index], name in options.text_fields, options)
         except UnicodeDecodeError as error:
             return place.unreadable(FAILED, f"field {name!r} is not UTF-8 at byte {error.start}")
         except (ValueError, OverflowError, TypeError, NotImplementedError, pa.ArrowException) as error:

@@ -1,7 +1,7 @@
 """The pieces of work that a corpus is cut into: the same on every machine, named by content."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ def plan(
     rows_per_unit: int = ROWS_PER_UNIT,
     bytes_per_unit: int = BYTES_PER_UNIT,
     exclude: Path | None = None,
+    limit: int | None = None,
 ) -> list[Unit]:
     """Cut inputs into units; together they hold every row exactly once, in order.
 
@@ -96,9 +97,12 @@ def plan(
     files). Every local file is read once, to name it by its content and to count lines; nothing is decoded.
     Files that cannot be opened, are empty, or are left out of a folder take part, with a status and a reason.
 
-    Args: inputs, exclude: as of `find_files`.
+    Args: inputs, exclude: as of `find_files`. limit: only so many rows, the first ones; what lies beyond the file that
+      the last of them stands in is not read.
     Raises: InputError for an input that is missing or holds nothing to read; ConfigError for a limit below 1.
     """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}; expected at least 1, or none.")
     if rows_per_unit < 1 or bytes_per_unit < 1:
         raise ConfigError(
             f"rows_per_unit is {rows_per_unit} and bytes_per_unit {bytes_per_unit}; both must be at least 1."
@@ -106,6 +110,8 @@ def plan(
     units: list[Unit] = []
     whole: list[UnitFile] = []
     for file in find_files(inputs, exclude=exclude):
+        if limit is not None and _num_rows(units) + len(whole) >= limit:
+            break
         named, spans = _examine(file, rows_per_unit, bytes_per_unit)
         if spans:
             units += _files_unit(whole)
@@ -118,7 +124,28 @@ def plan(
             units += _files_unit(whole)
             whole = []
         whole.append(named)
-    return units + _files_unit(whole)
+    return _first_rows(units + _files_unit(whole), limit)
+
+
+def _num_rows(units: list[Unit]) -> int:
+    return sum(unit.stop - unit.start for unit in units)
+
+
+def _first_rows(units: list[Unit], limit: int | None) -> list[Unit]:
+    """The units of the first `limit` rows, the last one cut."""
+    kept: list[Unit] = []
+    left = _num_rows(units) if limit is None else limit
+    for unit in units:
+        if left <= 0:
+            break
+        num_rows = unit.stop - unit.start
+        if num_rows > left:  # its checksum is that of all its lines
+            size = unit.num_bytes * left // num_rows
+            files = unit.files[:left] if unit.kind == FILES else unit.files
+            unit = replace(unit, files=files, stop=unit.start + left, num_bytes=size, checksum=-1)
+        kept.append(unit)
+        left -= num_rows
+    return kept
 
 
 def _examine(file: InputFile, max_rows: int, max_bytes: int) -> tuple[UnitFile, list[Span]]:

@@ -27,6 +27,7 @@ def evaluate_model(
     lengths: Sequence[int] = LENGTHS,
     texts: Path | Iterable[Path] = (),
     text_field: str = "text",
+    encoding: str = "utf-8",
     num_examples: int = NUM_EXAMPLES,
     seed: int = 0,
     device: str = "auto",
@@ -36,11 +37,12 @@ def evaluate_model(
     """Load a model and evaluate it, as `longlode evaluate` does.
 
     Args: model: a run folder, a model folder, a hub id, or "starter"; texts: files, folders or globs of held-out
-      documents, whose text stands in `text_field`; device: "auto", "cpu", "cuda" ...; the others, as of `evaluate`.
+      documents, whose text stands in `text_field`, in `encoding`; device: "auto", "cpu", "cuda" ...; the others, as of
+      `evaluate`.
     Returns: the fields of `out/record.json`.
     Raises: as `evaluate`; InputError for a model or texts that are not there.
     """
-    documents = read_texts(texts, text_field)
+    documents = read_texts(texts, text_field, encoding)
     chosen = find_tasks(tasks, has_texts=bool(documents))
     network, tokenizer = _open(model, out, "evaluation", device)
     return evaluate(
@@ -98,7 +100,7 @@ def _open(model: Path, out: Path, kind: str, device: str) -> tuple[Any, Any]:
     return load(source, device=pick_device(device))
 
 
-def read_texts(inputs: Path | Iterable[Path], text_field: str = "text") -> list[str]:
+def read_texts(inputs: Path | Iterable[Path], text_field: str = "text", encoding: str = "utf-8") -> list[str]:
     """The texts of the readable documents; a warning says how many rows were not readable.
 
     Raises: InputError when an input is not there, or no document is readable.
@@ -108,7 +110,7 @@ def read_texts(inputs: Path | Iterable[Path], text_field: str = "text") -> list[
         return []
     from longlode.corpus import Document, read
 
-    rows = list(read(named, text_field=text_field))
+    rows = list(read(named, text_field=text_field, encoding=encoding))
     texts = [row.text for row in rows if isinstance(row, Document)]
     if not texts:
         raise InputError(f"The texts {' '.join(named)} hold no readable document.")

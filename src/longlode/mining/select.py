@@ -16,6 +16,8 @@ from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_file, full_path
 from longlode.core.records import atomic_path, read_record, remove_leftovers
 from longlode.corpus import Document, Unit, Unreadable, check_output_path, read_unit, write_documents
+from longlode.corpus.charsets import UTF8
+from longlode.corpus.records import main_field
 from longlode.mining.engine.part_queries import query_parts
 from longlode.mining.engine.parts import PARTS_FOLDER, read_info
 from longlode.mining.selection_files import dropped_path, read_selection, selection_folder, write_selection
@@ -371,14 +373,15 @@ def _nothing(base: duckdb.DuckDBPyConnection, rule: Rule, dropped: dict[str, int
 def _selected_rows(base: duckdb.DuckDBPyConnection, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Read the selected documents again, unit by unit, and yield their records with the score."""
     units = [Unit.from_json(part["unit"]) for part in record["parts"]]
-    text_field = record["settings"]["text_field"]
+    settings = record["settings"]
+    how = {"text_field": settings["text_field"], "encoding": settings.get("encoding", UTF8)}
     parts = base.execute("SELECT DISTINCT part FROM ranked WHERE kind IS NULL ORDER BY part").fetchall()
     for (part,) in parts:
         found = base.execute(
             "SELECT file, row, id, num_bytes, score FROM ranked WHERE kind IS NULL AND part = ?", [part]
         ).fetchall()
         wanted = {(file, row): (name, num_bytes, score) for file, row, name, num_bytes, score in found}
-        for item in read_unit(units[part], text_field=text_field):
+        for item in read_unit(units[part], **how):
             if isinstance(item, Unreadable) and item.transient:
                 raise InputError(_changed(units[part], item.reason))
             expected = wanted.pop((item.file, item.row), None)
@@ -389,7 +392,7 @@ def _selected_rows(base: duckdb.DuckDBPyConnection, record: dict[str, Any]) -> I
             yield item.metadata | {
                 "id": item.id,
                 "source": item.source,
-                text_field: item.text,
+                main_field(how["text_field"]): item.text,
                 "score": expected[2],
             }
         if wanted:

@@ -114,10 +114,12 @@ def make_views(base: duckdb.DuckDBPyConnection) -> list[str]:
     return columns
 
 
-def check_where(base: duckdb.DuckDBPyConnection, where: str, columns: Sequence[str]) -> None:
-    """Raises: ConfigError for an expression that DuckDB does not take as a condition on the columns of `scored`."""
+def check_where(
+    base: duckdb.DuckDBPyConnection, where: str, columns: Sequence[str], *, view: str = "scored"
+) -> None:
+    """Raises: ConfigError for an expression that DuckDB does not take as a condition on the columns of a view."""
     try:
-        base.execute(f"SELECT 1 FROM scored WHERE (\n{where}\n) LIMIT 0")
+        base.execute(f"SELECT 1 FROM {view} WHERE (\n{where}\n) LIMIT 0")
     except duckdb.Error as error:
         reason = str(error).strip().splitlines()[0]
         hidden = {"filename", "file_row_number"}

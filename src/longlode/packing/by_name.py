@@ -10,6 +10,7 @@ from longlode.core.outputs import full_path
 from longlode.corpus import Inputs, Tokenizer, find_files, read
 from longlode.corpus.tokens import CONFIG_NAME, TOKENIZER_NAME
 from longlode.mining.selection_files import check_selection
+from longlode.packing.steady import steady
 from longlode.packing.writer import pack as write_shards
 
 
@@ -21,6 +22,7 @@ def pack(
     length: int = 4096,
     overwrite: bool = False,
     text_field: str = "text",
+    encoding: str = "utf-8",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Tokenize the documents behind `inputs` into shards.
@@ -30,15 +32,16 @@ def pack(
       out: the folder to write.
       tokenizer: "starter", a folder that holds tokenizer.json, a run folder, or a hub id.
       length, overwrite, progress: as in `packing.pack`.
-      text_field: the field that holds the text of a record.
+      text_field: the field that holds the text of a record, or several as of `corpus.read`; encoding: as there.
     Returns: as `packing.pack`.
-    Raises: as `packing.pack`; InputError for an input that is not there, a selection that is not finished, or a
-      tokenizer that cannot be had.
+    Raises: as `packing.pack`; InputError for an input that is not there, a selection that is not finished, a
+      tokenizer that cannot be had, or rows that the system cannot read after several tries.
     """
-    for file in find_files(inputs):
+    listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    for file in find_files(listed):
         check_selection(Path(file.path))
     words = _named_tokenizer(tokenizer)
-    documents = read(inputs, text_field=text_field)
+    documents = steady(lambda: read(listed, text_field=text_field, encoding=encoding))
     return write_shards(documents, words, out, length=length, overwrite=overwrite, progress=progress)
 
 

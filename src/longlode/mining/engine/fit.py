@@ -52,9 +52,9 @@ class FitJob(Job):
 
         def documents() -> Iterator[Document]:
             nonlocal count
-            for item in check_source(
-                self.unit, read_unit(self.unit, text_field=worker.spec.settings.text_field)
-            ):
+            settings = worker.spec.settings
+            found = read_unit(self.unit, text_field=settings.text_field, encoding=settings.encoding)
+            for item in check_source(self.unit, found):
                 if isinstance(item, Document) and item.text:
                     pulse.step()
                     count += 1

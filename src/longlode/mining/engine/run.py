@@ -10,7 +10,7 @@ another; `select` keeps the first.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,8 @@ def score(
     reader_fingerprint: str = "",
     settings: ScoreSettings | None = None,
     num_workers: int = 1,
+    limit: int | None = None,
+    notes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ScoreSummary:
@@ -117,6 +119,8 @@ def score(
         scorers that read no model.
       settings: defaults to ScoreSettings().
       num_workers: processes; 1 works in this one. The parts do not depend on it.
+      limit: only the first so many rows; the same call with more, or without, goes on from there.
+      notes: more fields for the record.
       overwrite: replace scores of other inputs or settings that `out` holds; parts that still fit are used again.
       progress: called after every unit.
     Returns: a summary; `failed_units` is not empty when a unit failed as a whole, and a re-run tries just
@@ -131,7 +135,7 @@ def score(
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     spec = WorkerSpec(full_path(out), scorer, settings, make_reader, reader_fingerprint)
     prepare_folder(spec, listed, overwrite=overwrite)
-    units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out)
+    units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out, limit=limit)
     if scorer.fits:
         fitted = fit_corpus(units, spec, num_workers, progress)
         if isinstance(fitted, Tally):
@@ -139,7 +143,11 @@ def score(
         spec = fitted
     jobs = [make_job(unit, spec) for unit in units]
     tally = do_jobs(jobs, spec, num_workers, progress)
-    return conclude(listed, jobs, spec, tally, started)
+    return conclude(listed, jobs, spec, tally, started, notes=_notes(limit, notes))
+
+
+def _notes(limit: int | None, notes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {**({} if limit is None else {"limit": limit}), **(notes or {})}
 
 
 def fit_corpus(
@@ -286,8 +294,12 @@ def conclude(
     tally: Tally,
     started: float,
     race: dict[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> ScoreSummary:
-    """Write `record.json` of the parts in the tally. Args: started, by time.monotonic; race, what a race was."""
+    """Write `record.json` of the parts in the tally.
+
+    Args: started, by time.monotonic; race, what a race was; notes, more fields.
+    """
     out, num_reused = spec.out, tally.num_reused
     finished = [job for job in jobs if job.fingerprint in tally.infos]
     done = [tally.infos[job.fingerprint] for job in finished]
@@ -332,6 +344,7 @@ def conclude(
         smallest_batch_segments=tally.smallest_batch,
         cost=cost,
         seconds=summary.seconds,
+        **(notes or {}),
     )
     return summary
 

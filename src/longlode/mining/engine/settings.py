@@ -5,6 +5,7 @@ from typing import Any
 
 from longlode.core.defaults import ROWS_PER_UNIT
 from longlode.core.errors import ConfigError
+from longlode.corpus.charsets import UTF8, check_encoding
 
 _POSITIVE = (
     "rows_per_unit",
@@ -23,7 +24,7 @@ class ScoreSettings:
 
     segment: L, tokens a segment, at least 2.
     seed: of every draw (segments, pairs, foreign segments).
-    text_field: the field of a record that holds its text.
+    text_field: the field of a record that holds its text, or several as of `corpus.read`. encoding: as there.
     keep_pairs: also store every pair inside the document with its two readings.
     rows_per_unit: documents in one unit of work; part of a unit's identity, so of the names of the parts.
     threads: in which a process reads the model, the same however many workers there are: sums of another number of
@@ -37,6 +38,7 @@ class ScoreSettings:
     segment: int = 128
     seed: int = 0
     text_field: str = "text"
+    encoding: str = UTF8
     keep_pairs: bool = False
     rows_per_unit: int = ROWS_PER_UNIT
     threads: int = 1
@@ -51,9 +53,13 @@ class ScoreSettings:
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least {minimum}.")
+        object.__setattr__(self, "encoding", check_encoding(self.encoding))
         if not self.text_field:
             raise ConfigError("text_field is empty; expected the name of the field that holds the text.")
 
     def identity(self) -> dict[str, Any]:
         """The settings that shape every result, as JSON: neither the cut into units nor what concerns speed."""
-        return {name: value for name, value in asdict(self).items() if name not in _POSITIVE}
+        found = {name: value for name, value in asdict(self).items() if name not in _POSITIVE}
+        if self.encoding == UTF8:
+            del found["encoding"]  # as before there was a choice, so that older parts keep their names
+        return found

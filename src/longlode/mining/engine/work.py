@@ -100,7 +100,8 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
       when the reader fails on every one of several documents, which is the reader's fault (a lost device) and not
       theirs. Either way there is no result, so that a later run tries again.
     """
-    items = check_source(unit, read_unit(unit, text_field=work.settings.text_field))
+    settings = work.settings
+    items = check_source(unit, read_unit(unit, text_field=settings.text_field, encoding=settings.encoding))
     wanted = None if rows is None else frozenset(rows)
     entries = list(_load((item for n, item in enumerate(items) if wanted is None or n in wanted), work))
     assert wanted is None or len(entries) == len(wanted), "rows are places in the unit"

@@ -10,7 +10,7 @@ again. A document that fails in a later round has failed, as it would have witho
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ def race(
     reader_fingerprint: str = "",
     settings: ScoreSettings | None = None,
     num_workers: int = 1,
+    limit: int | None = None,
+    notes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Callable[[int], Progress] | None = None,
 ) -> ScoreSummary:
@@ -48,9 +50,9 @@ def race(
     entry "race": the rule, what each round did and read, and how many documents were decided with fewer pairs than
     the most.
 
-    Args: inputs, out, make_reader, reader_fingerprint, settings, num_workers, overwrite, as of `score`; scorer, a
-      PairMeanScorer such as "strength", whose `pairs` are the most that are read of a document (None: all); rule,
-      what is decided; progress, called with the number of each round from 1, gives what to call after its units.
+    Args: inputs, out, make_reader, reader_fingerprint, settings, num_workers, limit, notes, overwrite, as of `score`;
+      scorer, a PairMeanScorer such as "strength", whose `pairs` are the most that are read of a document (None: all);
+      rule, what is decided; progress, called with the number of each round from 1, gives what to call after its units.
     Returns: a summary. `failed_units` is not empty when a unit failed as a whole: then there are no scores yet, and a
       re-run goes on there.
     Raises: ConfigError for a scorer that cannot be raced; else as `score`.
@@ -63,17 +65,18 @@ def race(
     kept_reader = None if make_reader is None else _Once(make_reader)
     spec = WorkerSpec(full_path(out), raced, settings, kept_reader, reader_fingerprint)
     prepare_folder(spec, listed, race=asdict(rule), overwrite=overwrite)
-    units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out)
+    units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out, limit=limit)
     everything = {"race": asdict(rule), "units": fingerprint([unit.fingerprint for unit in units])}
     jobs = [make_job(unit, spec, also=everything) for unit in units]
 
+    about = {**({} if limit is None else {"limit": limit}), **(notes or {})}
     done = RaceRounds(spec, raced, rule, units, num_workers, progress)
     try:
         rounds = list(run_rounds(rule, raced.pairs, done.read))
     except UnfinishedRoundError as unfinished:
-        return conclude(listed, jobs, spec, unfinished.tally, started, asdict(rule))
+        return conclude(listed, jobs, spec, unfinished.tally, started, asdict(rule), about)
     tally = done.write_parts(jobs)
-    return conclude(listed, jobs, spec, tally, started, _entry(rule, rounds, done.costs))
+    return conclude(listed, jobs, spec, tally, started, _entry(rule, rounds, done.costs), about)
 
 
 def check_raceable(scorer: Scorer, rule: RaceRule | None = None) -> PairMeanScorer:

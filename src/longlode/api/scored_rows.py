@@ -1,0 +1,195 @@
+"""Rows of a scores folder picked by id, rank, condition or selection, with the beginning of each text."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longlode.core.defaults import SCORER
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.kinds import SELECTION_FOLDER, kind_of
+from longlode.core.outputs import full_path
+from longlode.core.records import read_record
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from longlode.corpus import Document
+
+NUM_SHOWN = 10
+EXCERPT_CHARACTERS = 200
+
+
+def show(
+    scores: str | os.PathLike[str],
+    *,
+    document_id: str | None = None,
+    top: int | None = None,
+    bottom: int | None = None,
+    dropped: str | os.PathLike[str] | None = None,
+    where: str = "",
+    limit: int | None = None,
+    excerpt: int = EXCERPT_CHARACTERS,
+) -> list[dict[str, Any]]:
+    """Rows of a scores folder, as `longlode show` prints them.
+
+    Args:
+      document_id: only the rows of this id.   top, bottom: the best or the worst so many scored documents.
+      dropped: only what this selection left out: its file, its folder below `__selection__`, or the folder of both.
+      where: SQL over the columns, as of `select`.   limit: rows at most; 10 unless top, bottom or an id is given.
+      excerpt: characters of each text, 0 for none.
+    Returns: for each row its columns, `kind` and `why` if it was dropped, and `excerpt`, None where the document cannot
+      be read any more. The best first, rows without a score last.
+    Raises: InputError when there is nothing to show; ConfigError for a condition that makes no sense.
+    """
+    if top is not None and bottom is not None:
+        raise ConfigError("give either top or bottom; got both.")
+    number = top if top is not None else bottom
+    if number is not None and number < 1:
+        raise ConfigError(f"{'top' if top is not None else 'bottom'} is {number}; expected at least 1.")
+    out = full_path(scores)
+    conditions = ["status = 'ok'"] if number is not None else []
+    if document_id is not None:
+        conditions.append("id = $id")
+    elif number is None:
+        number = NUM_SHOWN if limit is None else limit
+    rows = _query(out, conditions, document_id, where, dropped, number, worst_first=bottom is not None)
+    if not rows:
+        raise InputError(f"{out} has no such row. `longlode show {out}` lists the best documents.")
+    texts = documents_of(out, rows) if excerpt else {}
+    for row in rows:
+        found = texts.get((row["file"], row["row"]))
+        row["excerpt"] = None if found is None else " ".join(found.text[: 4 * excerpt].split())[:excerpt]
+        del row["filename"]
+    return rows
+
+
+def _query(
+    out: Path,
+    conditions: list[str],
+    document_id: str | None,
+    where: str,
+    dropped: str | os.PathLike[str] | None,
+    number: int | None,
+    *,
+    worst_first: bool,
+) -> list[dict[str, Any]]:
+    from longlode.api.scores import part_paths
+    from longlode.mining.engine.part_queries import query_parts
+    from longlode.mining.selection_rule import check_where, make_views
+
+    parts = part_paths(out)
+    if not parts:
+        return []
+    with query_parts(parts) as base:
+        columns = [name for name in make_views(base) if name not in ("file_row_number", "pairs")]
+        view = _join_dropped(base, dropped)
+        columns += ["kind", "why"] if dropped is not None else []
+        if where:
+            check_where(base, where, columns, view=view)
+            conditions = [*conditions, f"(\n{where}\n)"]
+        shown = ", ".join(f'"{name}"' for name in columns)
+        query = f"""SELECT {shown} FROM {view}
+                    {"WHERE " + " AND ".join(conditions) if conditions else ""}
+                    ORDER BY score {"ASC" if worst_first else "DESC"} NULLS LAST, id, file, row
+                    {"" if number is None else f"LIMIT {number:d}"}"""
+        found = base.execute(query, {} if document_id is None else {"id": document_id}).fetchall()
+    return [dict(zip(columns, row, strict=True)) for row in found]
+
+
+def _join_dropped(base: "duckdb.DuckDBPyConnection", dropped: str | os.PathLike[str] | None) -> str:
+    """Returns: the view to read: `scored`, or of it what a selection dropped, with kind and why."""
+    if dropped is None:
+        return "scored"
+    path = _dropped_table(full_path(dropped))
+    base.execute(
+        "CREATE TABLE left_out AS SELECT file, row, kind, why FROM read_parquet(?, hive_partitioning=false)",
+        [str(path)],
+    )
+    base.execute(
+        "CREATE VIEW shown AS SELECT scored.*, kind, why FROM scored JOIN left_out USING (file, row)"
+    )
+    return "shown"
+
+
+def _dropped_table(given: Path) -> Path:
+    """The table of dropped rows that a name stands for. Raises: InputError when there is none, or more than one."""
+    from longlode.mining.selection_files import DROPPED_NAME, dropped_path
+
+    if given.is_dir():
+        inside = given if given.name == SELECTION_FOLDER else given / SELECTION_FOLDER
+        found = (
+            [given / DROPPED_NAME]
+            if (given / DROPPED_NAME).is_file()
+            else sorted(inside.glob(f"*/{DROPPED_NAME}"))
+        )
+    else:
+        found = [path for path in [dropped_path(given)] if path.is_file()]
+    if len(found) == 1:
+        return found[0]
+    there = f"; there are {', '.join(path.parent.name for path in found)}" if found else ""
+    raise InputError(
+        f"{given} is no selection with a table of dropped rows{there}. Expected the file that longlode select wrote, "
+        f"or its folder {SELECTION_FOLDER}/NAME."
+    )
+
+
+def is_scores(given: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a scores folder."""
+    return "://" not in os.fspath(given) and kind_of(full_path(given)) == "scores"
+
+
+def scorer_of(scores: str | os.PathLike[str]) -> str:
+    """The name of the scorer of a scores folder, if it explains its scores; else that of the default one."""
+    name = read_record(full_path(scores), "scores")["scorer"]["name"]
+    return name if name in ("coherence", SCORER) else SCORER
+
+
+def documents_of(out: Path, rows: Sequence[dict[str, Any]]) -> "dict[tuple[str, int], Document]":
+    """The documents of rows of a scores folder, read from where they lay when they were scored.
+
+    Args: rows, each with file, row, id, num_bytes and filename (the path of its part).
+    Returns: (file, row) -> document, for those that are still what was scored.
+    """
+    from longlode.corpus import Document, Unit, read_unit
+
+    record = read_record(out, "scores")
+    settings = record["settings"]
+    how = {"text_field": settings["text_field"], "encoding": settings.get("encoding", "utf-8")}
+    units = {entry["part"]: entry["unit"] for entry in record["parts"]}
+    found: dict[tuple[str, int], Document] = {}
+    for part in dict.fromkeys(row["filename"] for row in rows):
+        wanted = {(row["file"], row["row"]): row for row in rows if row["filename"] == part}
+        for item in read_unit(Unit.from_json(units[Path(part).name]), **how):
+            row = wanted.pop((item.file, item.row), None)
+            if (
+                row
+                and isinstance(item, Document)
+                and (item.id, item.num_bytes) == (row["id"], row["num_bytes"])
+            ):
+                found[item.file, item.row] = item
+            if not wanted:
+                break
+    return found
+
+
+def scored_document(
+    scores: str | os.PathLike[str], *, row: int | None, document_id: str | None
+) -> "Document":
+    """The document of a row of a scores folder, read again from its source.
+
+    Raises: ConfigError without an id; InputError when there is no such row, or its document is not there any more.
+    """
+    if document_id is None or row is not None:
+        raise ConfigError(f"{scores} holds scores of many documents; say which one with --id ID.")
+    out = full_path(scores)
+    rows = _query(out, ["id = $id"], document_id, "", None, 1, worst_first=False)
+    if not rows:
+        raise InputError(f"{out} has no document of id {document_id!r}. `longlode show {out}` lists ids.")
+    found = documents_of(out, rows)
+    if not found:
+        raise InputError(
+            f"the document {document_id!r} ({rows[0]['file']}) cannot be read any more as it was scored: its status is "
+            f"{rows[0]['status']}, or the input was moved or changed. {rows[0]['reason']}".rstrip()
+        )
+    return next(iter(found.values()))
