@@ -68,8 +68,9 @@ def test_tokens_that_gained_most_are_marked(scores, tmp_path):
             assert (i, j) == (pair["target"], pair["source"])
             text = visible(document["segments"][i])
             assert "".join(piece for piece, _ in pieces) == text
-            marked = [piece.strip() for piece, most in pieces if most]
+            marked = [piece for piece, most in pieces if most]
             assert len(marked) == 8
+            assert all(re.fullmatch(r"\w+", piece) for piece in marked)
             gains = sorted(gains_of_words(pair["target_tokens"], text).values(), reverse=True)
             assert [float(gain) for gain in re.findall(r" (\d+\.\d)(?:, |$)", named)] == [
                 round(gain, 1) for gain in gains[:8]
@@ -84,7 +85,8 @@ def gains_of_words(tokens, text):
         first = next((k for k in range(at, at + len(piece)) if kind[k] != "space"), at)
         while first > 0 and kind[first - 1] == kind[first]:
             first -= 1
-        sums[first] = sums.get(first, 0.0) + (gain or 0.0)
+        if kind[first] == "word":
+            sums[first] = sums.get(first, 0.0) + (gain or 0.0)
         at += len(piece)
     return sums
 

@@ -72,7 +72,8 @@ def browse_view(
         return None
     columns = _columns(corpora)
     chosen = _chosen(corpora, documents)
-    rows = [_row(identity, corpora, columns, anchors, texts) for identity in chosen]
+    known = [_known(corpus, chosen) for corpus in corpora]
+    rows = [_row(identity, corpora, known, columns, anchors, texts) for identity in chosen]
     data = {
         "columns": [vars(column) for column in columns],
         "rows": rows,
@@ -147,23 +148,31 @@ def _far_columns(far: FarContext) -> list[Column]:
     ]  # fmt: skip
 
 
+def _known(corpus: Corpus, chosen: Sequence[Identity]) -> dict[Identity, dict[str, Any]]:
+    """The rows of some documents, read from the table at once."""
+    here = [identity for identity in chosen if identity in corpus.places]
+    rows = corpus.table.take(pa.array([corpus.places[identity] for identity in here], pa.int64())).to_pylist()
+    return dict(zip(here, rows, strict=True))
+
+
 def _row(
     identity: Identity,
     corpora: Sequence[Corpus],
+    known: Sequence[Mapping[Identity, Mapping[str, Any]]],
     columns: Sequence[Column],
     anchors: Mapping[Identity, str],
     texts: Mapping[Identity, str],
 ) -> list[Any]:
     """[id, anchor, excerpt, [value of each column]]."""
     values: dict[str, Any] = {}
-    for corpus in corpora:
+    for corpus, rows in zip(corpora, known, strict=True):
         place = corpus.places.get(identity)
         name = f"score {corpus.name}" if len(corpora) > 1 else "score"
         if place is None:
             values[name] = None
             continue
         values[name] = _rounded(corpus.score[place])
-        for key, value in _facts(corpus, identity, place).items():
+        for key, value in _facts(corpus, identity, place, rows[identity]).items():
             if values.get(key) in (None, ""):
                 values[key] = value
     file, row, name = identity
@@ -177,22 +186,22 @@ def _row(
     ]
 
 
-def _facts(corpus: Corpus, identity: Identity, place: int) -> dict[str, Any]:
-    """What one folder says of a document, by name of the column."""
-    table, far = corpus.table, corpus.far
+def _facts(corpus: Corpus, identity: Identity, place: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What one folder says of a document, by name of the column. row: of its table."""
+    far = corpus.far
     decision, why = corpus.decisions.of(identity) if corpus.decisions else ("", "")
-    reason = _value(table, "reason", place) or ""
-    status = str(_value(table, "status", place) or "")
+    reason = row.get("reason") or ""
+    status = str(row.get("status") or "")
     status = "" if status == "ok" else status.replace("_", " ")
     told = [why, *(part for part in (status, reason) if part not in why)]
     facts: dict[str, Any] = {
         "decision": decision,
-        "tokens": _value(table, "num_tokens", place),
-        "bytes": _value(table, "num_bytes", place),
+        "tokens": row.get("num_tokens"),
+        "bytes": row.get("num_bytes"),
         "source": clipped(corpus.group_of(place), 60),
         "why": clipped("; ".join(filter(None, told)), _REASON_CHARS),
     }
-    facts |= {name: _rounded(_value(table, name, place)) for name, _, _ in corpus.columns}
+    facts |= {name: _rounded(row.get(name)) for name, _, _ in corpus.columns}
     if far:
         facts |= {"gate": _rounded(far.gate[place]), "rival": clipped(far.rivals[place], 60)}
         facts["reach"] = int(far.reach[place]) if np.isfinite(far.reach[place]) else None
@@ -203,10 +212,6 @@ def _facts(corpus: Corpus, identity: Identity, place: int) -> dict[str, Any]:
 
 def _counts_tokens(table: pa.Table) -> bool:
     return "num_tokens" in table.column_names and table.column("num_tokens").null_count < table.num_rows
-
-
-def _value(table: pa.Table, name: str, place: int) -> Any:
-    return table.column(name)[place].as_py() if name in table.column_names else None
 
 
 def _rounded(value: Any) -> float | None:

@@ -20,7 +20,7 @@ COLOURS = ("strength", "gain")
 NUM_GAINED = 8
 """Words of a later segment that are highlighted, as in `longlode explain`."""
 _PIECE_CHARS = 80
-_WORD = re.compile(r"\s*(?:\w+|[^\w\s]+)|\s+")
+_WORD = re.compile(r"\w+|[^\w\s]+|\s+")
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,9 @@ def _is_piece(value: Any) -> bool:
 def _gained_most(tokens: Sequence[tuple[str, float | None]]) -> Gains:
     """Mark the NUM_GAINED words that gained most, as long as they gained anything; a word's gain is its tokens' sum."""
     words = _words(tokens)
-    order = sorted((-gain, k) for k, (_, gain) in enumerate(words) if gain > 0)
+    order = sorted((-gain, k) for k, (text, gain) in enumerate(words) if gain > 0 and re.match(r"\w", text))
     most = {k: -loss for loss, k in order[:NUM_GAINED]}
-    names = [
-        f"{clipped(words[k][0].strip() or repr(words[k][0]), 24)} {gain:.1f}" for k, gain in most.items()
-    ]
+    names = [f"{clipped(words[k][0], 24)} {gain:.1f}" for k, gain in most.items()]
     joined: list[tuple[str, bool]] = []
     for k, (text, _) in enumerate(words):
         piece = visible(text)[:_PIECE_CHARS]
@@ -168,7 +166,7 @@ def _gained_most(tokens: Sequence[tuple[str, float | None]]) -> Gains:
 
 
 def _words(tokens: Sequence[tuple[str, float | None]]) -> list[tuple[str, float]]:
-    """The text of tokens cut into words, white space before each, with the gains of the tokens that begin in it."""
+    """The text of tokens cut into words, signs and white space, with the gains of the tokens that begin in each."""
     cuts = list(_WORD.finditer("".join(text for text, _ in tokens)))
     starts = [cut.start() for cut in cuts]
     gains, at = [0.0] * len(cuts), 0
