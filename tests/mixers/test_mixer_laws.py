@@ -84,6 +84,15 @@ def test_every_mixer_runs_under_autocast(name):
         assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["atlas", "cca", "landmark", "seqboat"])
+def test_mixers_with_counts_of_their_own_export(name):
+    """No size depends on data when a text is read whole."""
+    mixer, x = build(config_of(name)), inputs(2, 40)
+    with torch.no_grad():
+        exported = torch.export.export(mixer, (x,), strict=False).module()
+        torch.testing.assert_close(exported(x + 1).y, mixer(x + 1).y, rtol=0, atol=1e-12)
+
+
 def test_packed_rows_hold_no_padding():
     x, mask = inputs(1), torch.ones(1, T, dtype=torch.bool)
     with pytest.raises(ConfigError, match="packed rows hold no padding"):

@@ -163,7 +163,8 @@ class Atlas(Mixer):
         window = {
             name: torch.cat((self._window(before, name, value), value), 1) for name, value in new.items()
         }
-        o, memory = self._scan(l2_norm(q), window, gates, start, rows, self._first(before, len(start), v))
+        first = self._first(before, len(start), v)
+        o, memory = self._scan(l2_norm(q), window, gates, start, rows, first, bool(before))
         y = self.o_proj(self.o_norm(o.to(x.dtype)).flatten(-2))
         after = {"conv_q": conv_q, "conv_k": conv_k, "conv_v": conv_v, "position": start + rows.lengths}
         after |= {
@@ -223,13 +224,17 @@ class Atlas(Mixer):
         start: Tensor,
         rows: DocumentRows,
         memory: _Memory,
+        moved: bool,
     ) -> tuple[Tensor, _Memory]:
-        """Outputs `[N, T, H, V]` and the memory after the piece, chunk by chunk of every row's own count."""
+        """Outputs `[N, T, H, V]` and the memory after the piece, chunk by chunk of every row's own count.
+
+        Args: moved: whether rows may stand inside a chunk, because something was read before.
+        """
         C, num_past, num_tokens = self.config.chunk_size, self.config.window - 1, q.shape[1]
         phase = start % C
         # Rows stand at different tokens of their chunks; in front of a row as many empty places as it has behind it.
         shift = torch.zeros_like(phase) if num_tokens == 1 else phase
-        width = num_tokens + int(shift.max())
+        width = num_tokens + (int(shift.max()) if moved else 0)
         index = torch.arange(width, device=q.device) - shift[:, None]
         inside = index.clamp(0, num_tokens - 1)
         real = (index >= 0) & (index < rows.lengths[:, None])

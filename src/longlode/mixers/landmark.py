@@ -91,19 +91,18 @@ class Landmark(Mixer):
         if before:
             k, v = (append_entries(before[n], start, one, rows.lengths) for n, one in (("k", k), ("v", v)))
         else:
-            longest = int(rows.lengths.max())
+            longest = x.shape[1] if rows.context.mask is None else int(rows.lengths.max())
             k, v = k[:, :longest], v[:, :longest]
-        y = self.o_proj(self._attend(q, k, v, place).flatten(-2))
+        y = self.o_proj(self._attend(q, k, v, place, int(start.max()) if before else 0).flatten(-2))
         return MixerOutput(rows.put(y), {"k": k, "v": v, "position": start + rows.lengths})
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, place: Tensor) -> Tensor:
-        """Outputs `[N, T, H, K]` of queries at positions place `[N, T]`, of keys by position."""
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, place: Tensor, farthest: int) -> Tensor:
+        """Outputs `[N, T, H, K]` of queries at positions place `[N, T]`, the first at most `farthest`."""
         g, outputs = self.config.block_size, []
         num_blocks = k.shape[1] // g
         retrieves = self.config.num_retrieved is not None and num_blocks > self.config.num_retrieved
         size = _QUERIES_THAT_RETRIEVE if retrieves else _QUERIES
         blocks = [u[:, : num_blocks * g].unflatten(1, (num_blocks, g)).permute(0, 3, 1, 2, 4) for u in (k, v)]
-        farthest = int(place[:, 0].max())
         for begin in range(0, q.shape[1], size):
             part = slice(begin, begin + size)
             here, queries = place[:, part], q[:, part].transpose(1, 2) * q.shape[-1] ** -0.5

@@ -114,7 +114,8 @@ class SeqBoat(Mixer):
             old_k = h.new_zeros(len(h), kept, 1, K)
             old_v = h.new_zeros(len(h), kept, 1, self.v_proj.out_features)
             read = torch.zeros_like(num_new)
-        width = int(num_new.max())
+        # A compiler lays out its tensors before it knows.
+        width = active.shape[1] if torch.compiler.is_compiling() else int(num_new.max())
         # Active tokens first, in their order.
         order = (~active).long().argsort(dim=1, stable=True)[:, :width]
         there = torch.arange(width, device=x.device)

@@ -65,13 +65,17 @@ class Summaries(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """q, k (not rotated) and v `[N, kept + T, H, K]` of kept and new tokens; start `[N]`, position of the first new."""
+    """q, k (not rotated) and v `[N, kept + T, H, K]` of kept and new tokens; start `[N]`, position of the first new.
+
+    farthest: the largest start, on the host.
+    """
 
     q: Tensor
     k: Tensor
     v: Tensor
     start: Tensor
     num_kept: int
+    farthest: int
 
     @property
     def place(self) -> Tensor:
@@ -113,25 +117,30 @@ class SummaryAttention(Mixer):
         shape = (*x.shape[:2], self.config.num_heads, self.config.head_dim)
         new = {name: getattr(self, f"{name}_proj")(x).view(shape) for name in "qkv"}
         kept = self.config.kept_tokens
+        farthest = int(before["position"].max()) if before else 0
         if not before:
             empty = new["k"].new_zeros(shape[0], 0, *shape[2:])
             recent = new["k"].new_zeros(shape[0], kept, *shape[2:])
             before = {"q": recent, "k": recent, "v": recent, "summary_k": empty, "summary_v": empty}
             before["position"] = torch.zeros_like(rows.lengths)
         joined = {name: torch.cat((before[name], new[name]), 1) for name in "qkv"}
-        tokens = Tokens(**joined, start=before["position"], num_kept=kept)
-        summaries = self._finish(tokens, before, rows.lengths)
+        tokens = Tokens(**joined, start=before["position"], num_kept=kept, farthest=farthest)
+        summaries = self._finish(tokens, before, rows)
         y = self.o_proj(self._attend(tokens, summaries).flatten(-2))
         after = {name: last_entries(joined[name], kept + rows.lengths, kept) for name in "qkv"}
         after |= {"summary_k": summaries.k, "summary_v": summaries.v, "position": tokens.start + rows.lengths}
         return MixerOutput(rows.put(y), after)
 
-    def _finish(self, tokens: Tokens, before: State, lengths: Tensor) -> Summaries:
+    def _finish(self, tokens: Tokens, before: State, rows: DocumentRows) -> Summaries:
         """The summaries so far: those of before, and of the regions that this piece finishes."""
         g, done = self.config.region_size, tokens.start // self.config.region_size
-        finished = (tokens.start + lengths) // g - done
-        first = done[:, None] + torch.arange(int(finished.max()), device=lengths.device)
+        finished = (tokens.start + rows.lengths) // g - done
+        whole = rows.context.mask is None and not tokens.farthest
+        most = rows.context.num_tokens // g if whole else int(finished.max())
+        first = done[:, None] + torch.arange(most, device=done.device)
         k, v = self.regions(tokens, first * g, g)
+        if whole:
+            return Summaries(k, v)
         return Summaries(
             append_entries(before["summary_k"], done, k, finished),
             append_entries(before["summary_v"], done, v, finished),
@@ -157,7 +166,7 @@ class SummaryAttention(Mixer):
             self.config.region_size,
             self.config.recent_tokens,
             [],
-            int(tokens.start.max()),
+            tokens.farthest,
         )
         for begin in range(0, q.shape[1], _BLOCK):
             end = min(begin + _BLOCK, q.shape[1])
