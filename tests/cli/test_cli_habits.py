@@ -143,9 +143,7 @@ def test_the_next_commands_can_be_copied(scored, tmp_path):
     assert words[:3] == ["longlode", "pack", str(kept)]
 
 
-@pytest.mark.parametrize(
-    ("given", "near"), [("runs/smal", "runs/small"), ("./run", "./runs"), ("starte", "starter")]
-)
+@pytest.mark.parametrize(("given", "near"), [("runs/smal", "runs/small"), ("starte", "starter")])
 def test_a_slip_in_the_name_of_a_model_is_told_at_once(tmp_path, monkeypatch, given, near):
     (tmp_path / "runs/small/model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

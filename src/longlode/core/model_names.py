@@ -73,9 +73,9 @@ def _is_cached(hub_id: str) -> bool:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a name can only be meant as a folder: by its form, or because one of that owner here holds models."""
+    """Whether what looks like a hub id can only be meant as a folder: the folder of that "owner" here holds models."""
     if text.startswith((".", "~", "/")) or text.count("/") != 1:
-        return True
+        return False  # no hub id: loading says that it does not exist
     owner = full_path(text).parent
     return not _is_cached(text) and any(
         (entry / name).exists()
