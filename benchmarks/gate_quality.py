@@ -1,4 +1,4 @@
-"""How well does the gate tell one text in its order from 40 families of text that is not?
+"""How well does the gate tell one text in its order from 41 families of text that is not?
 
     python -m benchmarks.gate_quality [--weights FOLDER] [--side dev] [--lengths 4096,16384] [--coherence] [--save]
 

@@ -8,7 +8,7 @@ import base64
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from longlode.core.defaults import BYTES_PER_TOKEN
@@ -42,7 +42,7 @@ class Draw:
     """What a family is made from.
 
     works: of one domain and language. length: tokens of the result. rng: decides by chance. strangers: works of other
-    languages or domains; lists: works that are lists by nature.
+    languages or domains; lists: works that are lists by nature. used: ids of the works that stretches were taken from.
     """
 
     works: Sequence[Work]
@@ -50,6 +50,7 @@ class Draw:
     rng: random.Random
     strangers: Sequence[Work]
     lists: Sequence[Work]
+    used: list[str] = field(default_factory=list)
 
     @property
     def num_bytes(self) -> int:
@@ -58,6 +59,7 @@ class Draw:
 
     def stretch(self, work: Work, share: float = 1.0) -> str | None:
         """A stretch of `share` of the length, from a random line of the work on."""
+        self.used.append(work.id)
         return stretch(work.text, int(self.length * share), self.rng)
 
     def several(self, number: int) -> list[Work] | None:
@@ -220,6 +222,7 @@ def _own_pieces(draw: Draw) -> str | None:
     work = draw.rng.choice(list(draw.works))
     if len(work.text.encode()) < 1.2 * draw.num_bytes:
         return None
+    draw.used.append(work.id)
     pieces = _pieces(work.text, 3000)
     draw.rng.shuffle(pieces)
     return "\n\n".join(pieces)
@@ -348,6 +351,42 @@ def _json_records(draw: Draw) -> str:
     return "\n".join(rows)
 
 
+def _literals(draw: Draw) -> str:
+    """Values dumped as code: settings, records, constants or codes, whose words and phrases return."""
+    rng = draw.rng
+    pool = re.findall(r"[A-Za-z]{3,}", rng.choice(list(draw.works)).text[:60_000]) or ["none"]
+    words = rng.sample(pool, min(len(pool), 300))
+    phrases = [" ".join(rng.choices(words, k=rng.randint(1, 9))) for _ in range(60)]
+    phrases += ["-" + "/".join(rng.choices(words, k=3)) for _ in range(20)]
+    kind, quote = rng.randrange(4), rng.choice("'\"")
+
+    def value() -> str:
+        choice = rng.random()
+        if choice < 0.3:
+            return str(rng.choice((0, 1, rng.randrange(10**5))))
+        if choice < 0.4:
+            return rng.choice(("None", "True", "False"))
+        # Long values go on in further lines.
+        joint = rng.choice((" ", f"{quote}\n{' ' * 9}{quote}"))
+        return quote + joint.join(rng.choices(phrases, k=rng.choice((1, 1, 1, 2, 4)))) + quote
+
+    rows: list[str] = []
+    total = 0
+    while total < draw.num_bytes * 1.05:
+        key = "_".join(rng.choices(words, k=rng.randint(1, 3)))
+        if kind == 0:
+            row = f" {quote}{key.upper()}{quote}: {value()},"
+        elif kind == 1:
+            row = f"    ({quote}{key.lower()}{quote}, " + ", ".join(value() for _ in range(3)) + "),"
+        elif kind == 2:
+            row = f"{key.upper()} = {value()}"
+        else:
+            row = f"    0x{len(rows):04x}: 0x{rng.randrange(65536):04x},  # {rng.choice(phrases)}"
+        rows.append(row)
+        total += len(row.encode()) + 1
+    return "\n".join(rows)
+
+
 def _base64(draw: Draw) -> str:
     raw = base64.b64encode(draw.rng.randbytes(draw.num_bytes)).decode()
     return "\n".join(raw[i : i + 76] for i in range(0, len(raw), 76))
@@ -437,6 +476,7 @@ FAMILIES: dict[str, dict[str, Maker]] = {
         "table": lambda d: generated.synthetic_table(num_chars=2 * d.num_bytes, rng=d.rng),
         "csv": _csv,
         "json": _json_records,
+        "literals": _literals,
         "base64": _base64,
         "hex": _hex,
     },

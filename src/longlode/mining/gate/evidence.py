@@ -14,6 +14,8 @@ from longlode.mining.gate.model import Gate
 
 GROUPS = {
     "boundaries": (("cut_",), "rare words shared by the passages on both sides of every cut"),
+    "links": (("link_",), "words and names that stand on both sides of every cut"),
+    "breaks": (("broken",), "paragraphs that begin in the middle of a sentence"),
     "likeness": (("alike",), "likeness of passages by how far apart they stand"),
     "alternation": (("division_", "changes_", "smooth_"), "two kinds of passages that alternate"),
     "style": (("style_",), "counts of the commonest words along the text"),
@@ -27,7 +29,10 @@ GROUPS = {
     "returns": (("hazard_",), "distances at which words come back"),
     "spans": (("span_", "names_"), "how much of the document lies between first and last use of a word"),
     "fluency": (("pairs_", "triples", "same_"), "neighbouring words that stand together again"),
-    "lines": (("line",), "repeated lines, and how their lengths vary"),
+    "lines": (
+        ("line", "quotes"),
+        "repeated lines, how their lengths vary, and lines that are rows of values",
+    ),
     "vocabulary": (("",), "richness of the vocabulary; shares of numbers, letters, capitals and long words"),
 }
 """Kinds of measurements: beginnings of the features' names, and what they measure; the first that fits holds one."""
@@ -63,6 +68,7 @@ FAMILIES = {
     "table": "a table of numbers",
     "csv": "comma-separated values",
     "json": "JSON records",
+    "literals": "values dumped as code",
     "base64": "bytes written as base64",
     "hex": "bytes written in hexadecimal",
 }

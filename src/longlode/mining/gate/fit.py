@@ -6,15 +6,17 @@ next to no weight for it, which matters: there are 7 numbers to fit per text (do
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from longlode.core.errors import InputError
+from longlode.mining.gate.direction import Directions
+from longlode.mining.gate.minimize import minimize
 from longlode.mining.gate.model import NUM_HINGES, LengthWeights
-from longlode.mining.gate.signs import Directions, to_json
 
 COHERENT = "coherent"
 PENALTY = 3e-4
@@ -25,12 +27,24 @@ STEPS = 120
 
 
 def fit_length(
-    values: np.ndarray, labels: Sequence[str], cells: Sequence[str], families: Sequence[str]
+    values: np.ndarray,
+    labels: Sequence[str],
+    cells: Sequence[str],
+    families: Sequence[str],
+    *,
+    heavier: Mapping[str, float] | None = None,
+    folds: Sequence[int] | None = None,
 ) -> LengthWeights:
     """Fit at one length.
 
-    Args: values float `[R, F]`, NaN for missing; labels, "coherent" or a family; cells, domain and language of each:
-      they count alike in a label, and labels alike among the negatives; families, in the order of the result.
+    Args:
+      values: float `[R, F]`, NaN for missing.
+      labels: "coherent" or a family.
+      cells: domain and language of each: they count alike in a label, and labels alike among the negatives.
+      families: in the order of the result.
+      heavier: families that count so many times as much as others: those that are hard to see are drowned by the rest.
+      folds: a number for each text, the same for texts of one work: the weights are the mean over fits that each leave
+        a fold out, which steadies them. None: one fit of all texts.
     Raises: InputError if there is no coherent text, or a label is unknown.
     """
     label = np.array(labels)
@@ -51,9 +65,25 @@ def fit_length(
     shape = (len(families), (1 + NUM_HINGES) * values.shape[1])
     bare = LengthWeights(low, high, mean, std, hinges, np.zeros(shape), np.zeros(len(families)))
     design = bare.design(values)
-    share = _shares(labels, cells)
-    scale = _effects(design, label, share, families)
+    fold = np.zeros(len(label), dtype=np.int64) if folds is None else np.array(folds)
+    numbers = np.unique(fold)
+    fits = []
+    for number in numbers:
+        rows = np.flatnonzero(fold != number) if len(numbers) > 1 else np.arange(len(label))
+        chosen = [labels[row] for row in rows]
+        share = _shares(chosen, [cells[row] for row in rows], heavier or {})
+        fits.append(_fit_rows(design[rows], chosen, share, families))
+    weights, biases = (np.mean([fit[k] for fit in fits], axis=0) for k in (0, 1))
+    return LengthWeights(low, high, mean, std, hinges, weights, biases)
+
+
+def _fit_rows(
+    design: np.ndarray, labels: Sequence[str], share: np.ndarray, families: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights `[K, columns]` and biases `[K]` that fit these texts best, under the penalty."""
+    scale = _effects(design, np.array(labels), share, families)
     target = np.array([0 if name == COHERENT else 1 + list(families).index(name) for name in labels])
+    shape = scale.shape
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         biases, free = flat[: shape[0]], flat[shape[0] :].reshape(shape)
@@ -69,17 +99,18 @@ def fit_length(
         return float(value), np.concatenate([push.sum(0), slope.ravel()])
 
     flat = minimize(loss, np.zeros(shape[0] + shape[0] * shape[1]), steps=STEPS)
-    weights = flat[shape[0] :].reshape(shape) * scale
-    return LengthWeights(low, high, mean, std, hinges, weights, flat[: shape[0]])
+    return flat[shape[0] :].reshape(shape) * scale, flat[: shape[0]]
 
 
-def _shares(labels: Sequence[str], cells: Sequence[str]) -> np.ndarray:
+def _shares(labels: Sequence[str], cells: Sequence[str], heavier: Mapping[str, float]) -> np.ndarray:
     """Weight of each text; coherent text counts as much as all negatives, sum 1."""
     keys = list(zip(labels, cells, strict=True))
-    size = {key: keys.count(key) for key in set(keys)}
-    number = {label: sum(key[0] == label for key in size) for label in set(labels)}
-    negatives = max(1, len(number) - 1)
-    found = np.array([1 / size[k] / number[k[0]] / (1 if k[0] == COHERENT else negatives) for k in keys])
+    size = Counter(keys)
+    number = Counter(label for label, _ in size)
+    found = np.array([heavier.get(k[0], 1.0) / size[k] / number[k[0]] for k in keys])
+    coherent = np.array(labels) == COHERENT
+    for rows in (coherent, ~coherent):
+        found[rows] /= max(found[rows].sum(), 1e-300)
     share: np.ndarray = found / found.sum()
     return share
 
@@ -100,58 +131,6 @@ def _effects(design: np.ndarray, label: np.ndarray, share: np.ndarray, families:
     return np.array(rows)
 
 
-def minimize(
-    function: Callable[[np.ndarray], tuple[float, np.ndarray]],
-    start: np.ndarray,
-    *,
-    steps: int,
-    memory: int = 12,
-) -> np.ndarray:
-    """Minimise a smooth function by L-BFGS with backtracking (Nocedal and Wright, algorithm 7.5).
-
-    Args: function, of a point to its value and gradient; start float64 `[n]`; steps at most; memory, pairs kept.
-    """
-    point = start.copy()
-    value, slope = function(point)
-    history: list[tuple[np.ndarray, np.ndarray]] = []
-    for _ in range(steps):
-        move = -_inverse_hessian(slope, history)
-        expected = float(slope @ move)
-        if expected >= 0:
-            history, move, expected = [], -slope, -float(slope @ slope)
-        size = 1.0 if history else min(1.0, 1.0 / (float(np.abs(slope).sum()) + 1e-12))
-        while True:
-            after = point + size * move
-            new_value, new_slope = function(after)
-            if new_value <= value + 1e-4 * size * expected or size < 1e-10:
-                break
-            size *= 0.5
-        step, bend = after - point, new_slope - slope
-        if float(step @ bend) > 1e-12:
-            history = [*history[-(memory - 1) :], (step, bend)]
-        settled = value - new_value < 1e-9 * max(1.0, abs(value))
-        point, value, slope = after, new_value, new_slope
-        if settled:
-            break
-    return point
-
-
-def _inverse_hessian(slope: np.ndarray, history: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The approximate inverse Hessian times the slope, by the two loops over the kept pairs."""
-    found = slope.copy()
-    factors = []
-    for step, bend in reversed(history):
-        factor = float(step @ found) / float(step @ bend)
-        factors.append(factor)
-        found -= factor * bend
-    if history:
-        step, bend = history[-1]
-        found *= float(step @ bend) / float(bend @ bend)
-    for (step, bend), factor in zip(history, reversed(factors), strict=True):
-        found += step * (factor - float(bend @ found) / float(step @ bend))
-    return found
-
-
 def write_gate(
     folder: Path,
     names: Sequence[str],
@@ -165,12 +144,15 @@ def write_gate(
         "lengths": sorted(by_length),
         "names": list(names),
         "families": list(families),
-        "known": to_json(known),
+        "words": list(known.words),
     }
     (folder / "gate.json").write_text(json.dumps(head, ensure_ascii=False) + "\n", encoding="utf-8")
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         f"{length}.{name}": array.astype(np.float32)
         for length, weights in by_length.items()
         for name, array in asdict(weights).items()
     }
-    np.savez_compressed(folder / "gate.npz", **arrays)
+    for name, keys in known.keys.items():
+        arrays[f"direction.{name}.keys"] = keys
+        arrays[f"direction.{name}.weights"] = known.weights[name].astype(np.float16)
+    np.savez_compressed(folder / "gate.npz", **arrays)  # type: ignore[arg-type]

@@ -4,6 +4,8 @@ Words that stand side by side do so again; in salad they do no more often than w
 distance 1, 2 and 3 are compared with pairs at 5, 8, 12 and 40 by how many are repeated: the text is its own control.
 """
 
+from typing import Any
+
 import numpy as np
 
 from longlode.mining.gate.reading import DIGIT, LETTER, Reading
@@ -19,7 +21,10 @@ def fluency(reading: Reading) -> dict[str, float]:
     """Repeated pairs by distance, repeated triples, and words right after themselves."""
     kinds = reading.kinds.astype(np.int64)
     types = max(1, len(reading.words))
-    repeated = {gap: _repeated(kinds[:-gap] * types + kinds[gap:]) + _SMALL for gap in GAPS}
+    # Half the width is sorted in half the time.
+    narrow: np.ndarray = kinds.astype(np.uint32 if types <= 1 << 16 else np.int64)
+    scale: Any = narrow.dtype.type(types)
+    repeated = {gap: _repeated(narrow[:-gap] * scale + narrow[gap:]) + _SMALL for gap in GAPS}
     found = {f"pairs_{a}_{b}": float(np.log(repeated[a] / repeated[b])) for a, b in CONTRASTS}
     found["pairs_1"] = float(np.log(repeated[1]))
     mixed = (kinds[:-2] * types + kinds[1:-1]) * 1_000_003 + kinds[2:]  # may wrap around: a hash

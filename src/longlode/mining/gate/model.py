@@ -1,4 +1,4 @@
-"""The gate: log-odds that a text is one document in its order against 40 families of text that is not.
+"""The gate: log-odds that a text is one document in its order against 41 families of text that is not.
 
     z_k = b_k + sum_j W_kj h_j(x)           h: the features, scaled, and hinges at their 5, 50 and 95 % points
     log-odds = -log sum_k exp(z_k)           z of coherent text is 0
@@ -18,9 +18,9 @@ import numpy as np
 from longlode.core.errors import InputError
 from longlode.core.fingerprints import text_fingerprint
 from longlode.mining.baselines import estimated_tokens
+from longlode.mining.gate.direction import TABLES, Directions
 from longlode.mining.gate.features import FEWEST_WORDS, measure
 from longlode.mining.gate.reading import Reading
-from longlode.mining.gate.signs import Directions, from_json
 
 PACKAGED = Path(__file__).parents[2] / "assets" / "gate"
 NUM_HINGES = 3
@@ -120,14 +120,16 @@ def read_gate(folder: Path) -> Gate:
         text = path.read_text(encoding="utf-8")
         found: dict[str, Any] = json.loads(text)
         with np.load(folder / "gate.npz", allow_pickle=False) as file:
-            arrays = {name: file[name].astype(np.float64) for name in file.files}
+            arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder}: {error}; expected gate.json and gate.npz of `longlode fit-score`."
         ) from error
     by_length = {}
     for length in found["lengths"]:
-        parts = {name: arrays[f"{length}.{name}"] for name in LengthWeights.__dataclass_fields__}
+        parts = {
+            name: arrays[f"{length}.{name}"].astype(np.float64) for name in LengthWeights.__dataclass_fields__
+        }
         expected = (len(found["families"]), (1 + NUM_HINGES) * len(found["names"]))
         if parts["weights"].shape != expected:
             raise InputError(f"{folder}: weights of shape {parts['weights'].shape}; expected {expected}.")
@@ -135,7 +137,12 @@ def read_gate(folder: Path) -> Gate:
     digest = text_fingerprint(
         text + "".join(f"{name}{array.tobytes().hex()}" for name, array in arrays.items())
     )
-    return Gate(tuple(found["names"]), tuple(found["families"]), by_length, from_json(found["known"]), digest)
+    known = Directions(
+        tuple(found["words"]),
+        {name: arrays[f"direction.{name}.keys"] for name in TABLES},
+        {name: arrays[f"direction.{name}.weights"].astype(np.float64) for name in TABLES},
+    )
+    return Gate(tuple(found["names"]), tuple(found["families"]), by_length, known, digest)
 
 
 @cache

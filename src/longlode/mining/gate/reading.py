@@ -11,6 +11,8 @@ from longlode.mining.coherence.order import Occurrences
 
 LONG_PARAGRAPH = 2500
 """Characters; a text whose blank lines lie further apart on average has a paragraph a line, or four sentences."""
+OUTER_INDENT = 4
+"""Blanks and tabs."""
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’」』]?\s*")
 
@@ -33,7 +35,7 @@ _GROUPS = (
     *"\\#*_=/<>`~|@$%^&+",
 )
 SPACE, LETTER, CAPITAL, DIGIT, SIGN, QUOTE, STOP, QUESTION, EXCLAMATION = range(9)
-CLOSING = 13
+DASH, COMMA, OPENING, CLOSING = 9, 10, 12, 13
 NUM_CLASSES = len(_GROUPS)
 _TABLE_SIZE = 1 << 16
 
@@ -131,3 +133,31 @@ class Reading:
         after &= ~ends & ~closers
         after[1:] |= self.codes[:-1] == ord("\n")
         return np.append(0, np.flatnonzero(after))
+
+    @cached_property
+    def true_sentence_starts(self) -> np.ndarray:
+        """As `sentence_starts`, without lines that go on with the sentence of the line before."""
+        starts, kind, ink = self.sentence_starts, self.classes, self.ink
+        if not len(ink):
+            return starts
+        row = np.searchsorted(ink, starts)
+        before, after = ink[np.maximum(row - 1, 0)], ink[np.minimum(row, len(ink) - 1)]
+        open_end = (kind[before] <= DIGIT) | (kind[before] == COMMA)
+        goes_on = open_end & (kind[after] == LETTER) & (self.codes[np.maximum(starts - 1, 0)] == ord("\n"))
+        return starts[~goes_on | (starts == 0)]
+
+    @cached_property
+    def outer_starts(self) -> np.ndarray:
+        """As `paragraph_starts`, of paragraphs that are not indented deeper than by OUTER_INDENT: blocks of code."""
+        starts, ink = self.paragraph_starts, self.ink
+        if not len(ink):
+            return starts
+        first = ink[np.minimum(np.searchsorted(ink, starts), len(ink) - 1)]
+        line = np.append(-1, np.flatnonzero(self.codes == ord("\n")))
+        indent = first - line[np.searchsorted(line, first) - 1] - 1
+        return starts[(indent <= OUTER_INDENT) | (starts == 0)]
+
+    @cached_property
+    def ink(self) -> np.ndarray:
+        """Places of characters that are not white space, int, ascending."""
+        return np.flatnonzero(self.classes != SPACE)

@@ -34,7 +34,7 @@ def returns(reading: Reading) -> dict[str, float]:
         chosen = (count >= least) & (count <= most) & ~reading.is_number[kind]
         for edges in itertools.pairwise(EDGES):
             found[f"hazard_{label}_{edges[0]}"] = _hazard(reading, gap, count, chosen, edges)
-    names = _names(reading)
+    names = written_as_names(reading)
     for label, of_names in (("name", True), ("other", False)):
         chosen = (names[kind] == of_names) & (count >= 2) & (count <= NAME_MOST)
         for edges in NAME_EDGES:
@@ -55,7 +55,7 @@ def _hazard(
     return float(np.log((hits + _PRIOR) / (expected + _PRIOR)))
 
 
-def _names(reading: Reading) -> np.ndarray:
+def written_as_names(reading: Reading) -> np.ndarray:
     """Types that are mostly written with a capital, bool `[types]`."""
     capital = reading.classes[reading.starts] == CAPITAL
     capitals = np.bincount(reading.kinds, weights=capital, minlength=len(reading.words))

@@ -1,0 +1,293 @@
+"""Direction: do passages follow each other as they do in text that is read from its beginning?
+
+A passage (a sentence, a paragraph) has symbols: the word it begins with, and the sign before that; its second and last
+word; its shape (how it begins and ends, whether it is indented, its length). For neighbours x, y, and for those that
+have one passage between them,
+
+    log-odds that x stands before y = sum over templates (a, b) of  w(a_x, b_y) - w(a_y, b_x)
+
+What is said of one passage alone cancels along the text; what is left is which passage follows which: an answer its
+question, a pronoun its name, a closing quotation mark its opening one. A word is also introduced otherwise than it is
+taken up; so the signs and words around its first mention are told from those around its last one in the same way.
+
+The weights are fitted by logistic regression with a penalty on coherent text, each pair against itself turned round; no
+reversed text is needed. The sum is positive in order, negative where the passages are reversed, near 0 if they are
+shuffled. Words that the table lacks count by their first character, so a language without a table keeps the signs.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from longlode.mining.gate.minimize import minimize
+from longlode.mining.gate.reading import (
+    CAPITAL,
+    CLOSING,
+    DASH,
+    EXCLAMATION,
+    NUM_CLASSES,
+    OPENING,
+    QUOTE,
+    SIGN,
+    SPACE,
+    STOP,
+    Reading,
+)
+
+TOP_WORDS, FEWEST_READINGS = 100, 4
+"""A word is known if it is among so many commonest words of so many texts."""
+MOST_MENTIONS = 30
+FEWEST = 6
+"""Pairs that a weight is fitted on, at least."""
+PENALTY, STEPS = 50.0, 30
+MOST_WEIGHTS = 12_000
+"""Weights kept of each table, the largest."""
+_SENTENCE_TEMPLATES = (
+    *(
+        (a, b)
+        for i, a in enumerate(("begin", "second", "last", "shape"))
+        for b in ("begin", "second", "last", "shape")[i:]
+    ),
+    ("last", "begin"),
+    ("shape", "begin"),
+    ("second", "begin"),
+)
+_PARAGRAPH_TEMPLATES = (
+    ("begin", "begin"),
+    ("begin", "second"),
+    ("shape", "shape"),
+    ("shape", "begin"),
+    ("begin", "shape"),
+    ("last", "begin"),
+    ("end_begin", "begin"),
+    ("end_shape", "first_shape"),
+    ("end_shape", "begin"),
+    ("first_shape", "first_shape"),
+    ("begin", "end_begin"),
+)
+_MENTION_SYMBOLS = ("before", "after", "signs", "around")
+TABLES = ("sentence", "line", "paragraph", "mention")
+_BITS = 23  # of a symbol in a key
+_LENGTHS = 4
+_ENDS = NUM_CLASSES * NUM_CLASSES
+Keys = tuple[np.ndarray, np.ndarray]
+"""Keys of each pair as it stands, and turned round: int64 `[m, templates]` each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """What is known of direction.
+
+    words: known words. keys, weights: by table, int64 ascending and float64, `[k]` each; a key is a template and two
+    symbols in one number.
+    """
+
+    words: tuple[str, ...]
+    keys: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray]
+
+    @classmethod
+    def none(cls) -> "Directions":
+        """Nothing is known: all directions are 0."""
+        return cls((), {t: np.zeros(0, np.int64) for t in TABLES}, {t: np.zeros(0) for t in TABLES})
+
+
+def direction(reading: Reading, known: Directions) -> dict[str, float]:
+    """Log-odds of the order of sentences, paragraphs and mentions: in standard errors, and per pair."""
+    found: dict[str, float] = {}
+    nothing = (np.zeros((0, 1), np.int64),) * 2
+    pairs = _pairs(reading, known.words) if reading.num_words else dict.fromkeys(TABLES, nothing)
+    for name in TABLES:
+        here, turned = pairs[name]
+        value = np.zeros(len(here))
+        keys, weights = known.keys[name], known.weights[name]
+        if len(keys):
+            for sign, asked in ((1.0, here), (-1.0, turned)):
+                at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+                value += sign * np.where(keys[at] == asked, weights[at], 0.0).sum(axis=1)
+        total = float(value.sum())
+        found[f"direction_{name}"] = total / float(np.sqrt((value**2).sum() + 1.0))
+        found[f"direction_{name}_mean"] = total / (len(value) + 10)
+    return found
+
+
+def learn_directions(readings: Sequence[Reading]) -> Directions:
+    """Fit coherent texts, in their order; without any, nothing is known."""
+    if not readings:
+        return Directions.none()
+    words = _common_words(readings)
+    parts: dict[str, list[Keys]] = {name: [] for name in TABLES}
+    for reading in readings:
+        for name, pair in _pairs(reading, words).items():
+            parts[name].append(pair)
+    keys, weights = {}, {}
+    for name, rows in parts.items():
+        here, turned = [one for one, _ in rows], [other for _, other in rows]
+        keys[name], weights[name] = _fit(np.concatenate(here), np.concatenate(turned))
+    return Directions(words, keys, weights)
+
+
+def _common_words(readings: Sequence[Reading]) -> tuple[str, ...]:
+    number: Counter[str] = Counter()
+    for reading in readings:
+        common = np.argsort(-reading.counts, kind="stable")[:TOP_WORDS]
+        number.update(reading.words[kind] for kind in common.tolist() if not reading.is_number[kind])
+    return tuple(sorted(word for word, texts in number.items() if texts >= FEWEST_READINGS))
+
+
+def _fit(here: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and weights, fitted so that pairs are likelier as they stand than turned round."""
+    keys, inverse, count = np.unique(
+        np.concatenate([here.ravel(), turned.ravel()]), return_inverse=True, return_counts=True
+    )
+    kept = count >= FEWEST
+    column = (np.cumsum(kept) * kept)[inverse].astype(np.int32)  # 0: a key that is too rare
+    plus, minus = column[: here.size].reshape(here.shape), column[here.size :].reshape(turned.shape)
+    size = int(kept.sum()) + 1
+
+    def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = np.append(0.0, free)
+        margin = weights[plus].sum(axis=1) - weights[minus].sum(axis=1)
+        push = np.repeat(-1 / (1 + np.exp(np.minimum(margin, 500.0))), plus.shape[1])
+        slope = np.bincount(plus.ravel(), weights=push, minlength=size)
+        slope -= np.bincount(minus.ravel(), weights=push, minlength=size)
+        value = np.logaddexp(0.0, -margin).sum() + PENALTY * (free @ free) / 2
+        return float(value), slope[1:] + PENALTY * free
+
+    weights = minimize(loss, np.zeros(size - 1), steps=STEPS)
+    most = np.sort(np.abs(weights))[-MOST_WEIGHTS:]
+    chosen = np.abs(weights) >= max(most[0] if len(most) else 0.0, 1e-3)
+    return keys[kept][chosen], weights[chosen]
+
+
+def _key(template: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    found: np.ndarray = (
+        (np.int64(template) << 2 * _BITS) | (first.astype(np.int64) << _BITS) | second.astype(np.int64)
+    )
+    return found
+
+
+def _neighbours(
+    symbols: dict[str, np.ndarray], templates: Sequence[tuple[str, str]], wanted: np.ndarray
+) -> Keys:
+    """Keys of every wanted passage with the one before it, and with the one before that. Args: wanted bool."""
+    here: list[np.ndarray] = []
+    turned: list[np.ndarray] = []
+    for lag in (1, 2):
+        after = np.flatnonzero(wanted[lag:]) + lag
+        before = after - lag
+        one, other = [], []
+        for number, (a, b) in enumerate(templates, (lag - 1) * len(templates)):
+            one.append(_key(number, symbols[a][before], symbols[b][after]))
+            other.append(_key(number, symbols[a][after], symbols[b][before]))
+        here.append(np.stack(one, axis=1))
+        turned.append(np.stack(other, axis=1))
+    return np.concatenate(here), np.concatenate(turned)
+
+
+def _pairs(reading: Reading, words: Sequence[str]) -> dict[str, Keys]:
+    """Keys by table, of a text."""
+    word = _word_symbols(reading, words)
+    sentences, place = _passages(reading, word, reading.true_sentence_starts, len(words))
+    paragraphs, at = _passages(reading, word, reading.outer_starts, len(words))
+    first = np.searchsorted(place, at)
+    last = np.append(first[1:], len(place)) - 1
+    first, last = (np.clip(rows, 0, max(0, len(place) - 1)) for rows in (first, last))
+    paragraphs |= {
+        "end_begin": sentences["begin"][last],
+        "first_shape": sentences["shape"][first],
+        "end_shape": sentences["shape"][last],
+    }
+    # A sentence after an end is one thing, a line after a line another: code is made of lines.
+    ended = _after_end(reading, reading.starts[place])
+    return {
+        "sentence": _neighbours(sentences, _SENTENCE_TEMPLATES, ended),
+        "line": _neighbours(sentences, _SENTENCE_TEMPLATES, ~ended),
+        "paragraph": _neighbours(paragraphs, _PARAGRAPH_TEMPLATES, np.ones(len(at), dtype=bool)),
+        "mention": _mentions(reading, word, place, len(words)),
+    }
+
+
+def _word_symbols(reading: Reading, words: Sequence[str]) -> np.ndarray:
+    """Symbol of each word, int64 `[n]`: its number among the known ones, else after those what it begins with."""
+    number = {word: place for place, word in enumerate(words)}
+    known = np.array([number.get(word, -1) for word in reading.words], dtype=np.int64)[reading.kinds]
+    other = len(words) + (reading.classes[reading.starts] == CAPITAL) + 2 * reading.is_number[reading.kinds]
+    return np.where(known >= 0, known, other)
+
+
+def _passages(
+    reading: Reading, word: np.ndarray, starts: np.ndarray, num_known: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Symbols of the passages that begin at `starts` (characters) and hold a word; number of their first word."""
+    kind, ink = reading.classes, reading.ink
+    begin = np.searchsorted(reading.starts, starts)
+    full = np.append(begin[1:], len(word)) > begin
+    begin, starts = begin[full], starts[full]
+    stop = np.append(begin[1:], len(word))
+    second = np.where(stop - begin > 1, word[np.minimum(begin + 1, len(word) - 1)], num_known + 4)
+    row = np.searchsorted(ink, starts)
+    first, last = ink[row], ink[np.append(row[1:], len(ink)) - 1]
+    # Letters and digits say nothing where signs are asked for.
+    lead = np.where(kind[first] <= SIGN, SPACE, kind[first]).astype(np.int64)
+    before = np.where(last > first, kind[np.maximum(last - 1, 0)], SPACE).astype(np.int64)
+    before = np.where(before <= SIGN, SPACE, before)
+    # Blanks and tabs before the first sign are an indent.
+    indented = (first > starts) & np.isin(reading.codes[np.maximum(first - 1, 0)], (32, 9))
+    size = np.minimum(_LENGTHS - 1, (np.log(last - first + 2) / 1.7).astype(np.int64))
+    end = before * NUM_CLASSES + kind[last]
+    symbols = {
+        "begin": word[begin] * NUM_CLASSES + lead,
+        "second": second,
+        "last": word[stop - 1],
+        "shape": ((lead * 2 + indented) * _ENDS + end) * _LENGTHS + size,
+    }
+    return symbols, begin
+
+
+def _after_end(reading: Reading, at: np.ndarray) -> np.ndarray:
+    """Whether a sentence ends before each of the words at `at`, bool; quotation marks and brackets are passed."""
+    kind = reading.classes[reading.ink]
+    row = np.searchsorted(reading.ink, at) - 1
+    for _ in range(3):
+        passed = (row >= 0) & np.isin(kind[np.maximum(row, 0)], (QUOTE, CLOSING, OPENING, DASH))
+        row = row - passed
+    last = kind[np.maximum(row, 0)]
+    ended: np.ndarray = (row >= 0) & (last >= STOP) & (last <= EXCLAMATION)
+    return ended
+
+
+def _mentions(reading: Reading, word: np.ndarray, sentences: np.ndarray, num_known: int) -> Keys:
+    """First and last mention of words that come back in another sentence.
+
+    Args: sentences, numbers of the first word of each.
+    """
+    seen, count, n = reading.seen, np.diff(reading.seen.first), len(word)
+    first, last = seen.position[seen.first[:-1]], seen.position[seen.first[1:] - 1]
+    sentence = np.searchsorted(sentences, np.stack([first, last]), side="right")
+    rows = (count >= 2) & (count <= MOST_MENTIONS) & (sentence[0] != sentence[1])
+    kind = reading.classes
+    capital = kind[reading.starts] == CAPITAL
+    opens = np.zeros(n, dtype=bool)
+    opens[sentences] = True
+    sizes = np.array([len(text) for text in reading.words], dtype=np.int64)[reading.kinds]
+    nothing = num_known + 4
+    before, after = np.append(nothing, word[:-1]), np.append(word[1:], nothing)
+
+    def symbols(place: np.ndarray) -> np.ndarray:
+        at = reading.starts[place]
+        signs = kind[np.maximum(at - 1, 0)].astype(np.int64) * NUM_CLASSES
+        signs += kind[np.minimum(at + sizes[place], len(kind) - 1)]
+        found = {
+            "before": before[place] * 4 + capital[place] * 2 + opens[place],
+            "after": after[place],
+            "signs": signs * 2 + capital[place],
+        }
+        nowhere = np.zeros(len(place), dtype=np.int64)
+        keys = [_key(t, found[name], nowhere) for t, name in enumerate(_MENTION_SYMBOLS[:3])]
+        keys.append(_key(3, before[place], after[place]))
+        return np.stack(keys, axis=1)
+
+    return symbols(first[rows]), symbols(last[rows])

@@ -1,0 +1,90 @@
+"""Links: which words stand on both sides of a cut. One document goes on with its words and names beyond every cut.
+
+A word of m occurrences would stand on both sides of a cut at share p of the text with chance 1 - p^m - (1 - p)^m, were
+they anywhere. Over all words that come back
+
+    link(p) = log (words on both sides / sum of their chances)
+
+is about as low at every cut of a text with topics, and lowest where two texts were glued. The shape of the broken
+passages themselves is looked at as well: a paragraph that begins in the middle of a sentence was cut out.
+"""
+
+import numpy as np
+
+from longlode.mining.gate.reading import CAPITAL, COMMA, LETTER, OPENING, QUOTE, SPACE, Reading
+
+NUM_CUTS = 96
+MARGIN = 0.06
+"""Share of the text at either end where no cut is tried."""
+COUNTS = {"few": (2, 3), "some": (4, 12), "many": (13, 80)}
+FEWEST_TYPES = 12
+_SMALL = 2e-3
+
+
+def links(reading: Reading, names: np.ndarray) -> dict[str, float]:
+    """How low links fall; for words by count, and for names.
+
+    Args: names bool `[types]`, types that are mostly written with a capital.
+    """
+    seen, n = reading.seen, max(1, reading.num_words)
+    first, last = seen.position[seen.first[:-1]], seen.position[seen.first[1:] - 1]
+    kind = reading.kinds[first]
+    count = np.diff(seen.first)
+    cuts = np.linspace(MARGIN, 1 - MARGIN, NUM_CUTS)
+    found: dict[str, float] = {}
+    groups = {label: (count >= low) & (count <= high) for label, (low, high) in COUNTS.items()}
+    groups["names"] = names[kind] & (count >= 3) & (count <= COUNTS["many"][1])
+    for label, rows in groups.items():
+        rows = rows & ~reading.is_number[kind]
+        found |= _lowest(f"link_{label}", _linked(first[rows], last[rows], count[rows], cuts, n), rows.sum())
+    return found | _broken(reading)
+
+
+def _linked(first: np.ndarray, last: np.ndarray, count: np.ndarray, cuts: np.ndarray, n: int) -> np.ndarray:
+    """link at each cut, float64."""
+    at = cuts * n
+    both = np.searchsorted(np.sort(first), at) - np.searchsorted(np.sort(last), at)
+    number = np.bincount(count)
+    times = np.flatnonzero(number)[:, None]
+    chance = 1 - cuts**times - (1 - cuts) ** times
+    expected = number[times[:, 0]] @ chance if len(times) else np.zeros(len(cuts))
+    found: np.ndarray = np.log((both + 2.0) / (expected + 2.0))
+    return found
+
+
+def _lowest(name: str, link: np.ndarray, number: int) -> dict[str, float]:
+    """Its least value, middle, and how far the one stands out from the other, also of the middle third alone."""
+    if number < FEWEST_TYPES:
+        return {f"{name}_{what}": np.nan for what in ("least", "middle", "peak", "half")}
+    middle, inner = float(np.median(link)), link[NUM_CUTS // 3 : NUM_CUTS - NUM_CUTS // 3]
+    return {
+        f"{name}_least": float(link.min()),
+        f"{name}_middle": middle,
+        f"{name}_peak": float(link.min() - middle) / (float(link.std()) + 0.02),
+        f"{name}_half": float(inner.min()) - middle,
+    }
+
+
+def _broken(reading: Reading) -> dict[str, float]:
+    """Paragraphs that begin in the middle of a sentence; lines that are rows of values."""
+    kind, ink = reading.classes, reading.ink
+    found = {}
+    first, last = _ends(ink, reading.paragraph_starts)
+    goes_on = (kind[last[:-1]] == LETTER) | (kind[last[:-1]] == CAPITAL) | (kind[last[:-1]] == COMMA)
+    broken = np.count_nonzero(goes_on & (kind[first[1:]] == LETTER))
+    found["broken"] = float(np.log((broken + 0.1) / (len(first) + 10)))
+    first, last = _ends(ink, np.append(0, np.flatnonzero(reading.codes == ord("\n")) + 1))
+    number = max(1, len(first))
+    rows = np.isin(kind[first], (QUOTE, OPENING))
+    found["lines_quoted"] = float(np.log(np.count_nonzero(rows) / number + _SMALL))
+    found["lines_comma"] = float(np.log(np.count_nonzero(kind[last] == COMMA) / number + _SMALL))
+    found["quotes"] = float(np.log(np.mean(kind == QUOTE) + _SMALL)) if len(kind) else np.log(_SMALL)
+    found["spaces"] = float(np.log(np.mean(kind == SPACE) + _SMALL)) if len(kind) else np.log(_SMALL)
+    return found
+
+
+def _ends(ink: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last sign of the passages that begin at `starts` and are not blank."""
+    row = np.append(np.searchsorted(ink, starts), len(ink))
+    rows = np.flatnonzero(row[1:] > row[:-1])
+    return ink[row[rows]], ink[row[rows + 1] - 1]
