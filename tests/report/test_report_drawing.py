@@ -122,6 +122,7 @@ def test_bars_of_negative_values_stay_inside():
 def test_matrix_and_levels():
     labels = {"key": "k", "title": "t", "x_label": "x", "y_label": "y"}
     image = str(matrix([[0.0, 1.0], [None, -0.5]], ["a", "b"], ["0", "1"], top_value=1.0, **labels))
+    assert ">\u22120.00<" not in str(matrix([[-0.001]], ["a"], ["0"], top_value=1.0, **labels))
     assert re.findall(r'class="cell (h\w)"', image) == ["h0", "h7", "hn"]
     assert image.count('class="empty"') == 1
     assert [level(x, 1.0) for x in (-0.5, -0.01, 0.0, 0.124, 0.126, 0.99, 5.0)] == [

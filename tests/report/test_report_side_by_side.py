@@ -185,6 +185,11 @@ def test_tasks_say_what_chance_gives_and_their_heat_maps_share_a_scale(tmp_path)
     text = page_of(tmp_path, tmp_path / "report.html")
     assert faults(text) == []
     assert "higher is better; chance 12 %" in Page(text).text
+    assert (
+        "keys right (higher is better"
+        in Page(re.search(r'<figure class="hero">.*?</figure>', text, re.S)[0]).text
+    )
+    assert text.count("recall: keys right</title>") == 2  # in the summary, and not again
     gains = re.findall(r"<svg[^>]*><title[^>]*>recall of (\w+): gain of the line.*?</svg>", text, re.S)
     assert gains == ["high", "low"]
     levels = {

@@ -281,7 +281,9 @@ def matrix(
             sheet.add("rect", x=x, y=y, width=cell_width - 1.5, height=cell_height - 1.5, rx=2, cls=cls)
             if value is not None:
                 over = f"cellnote on-{level(value, top_value)}"
-                written = f"{value:.2f}".replace("-", "\u2212")
+                written = f"{round(value, 2) + 0.0:.2f}".replace(
+                    "-", "\u2212"
+                )  # + 0.0: no minus before a zero
                 sheet.text(x + cell_width / 2, y + cell_height / 2 + 4, written, over, "middle")
     bottom = top + cell_height * len(rows)
     for c, column in enumerate(columns):

@@ -213,4 +213,10 @@ def _figure(one: Corpus | None, num_folders: int, results: ResultsView, auc: Mar
     if results.curves:
         curve = results.curves[0]
         return Figure("curve", curve.about, Markup("{}{}").format(results.legend, curve.chart))
+    if results.panels:
+        # What an answer gained from its context says more than whether it was right, which small models never are.
+        panel = next((panel for panel in results.panels if panel.has_baseline), results.panels[0])
+        meaning = f" ({panel.meaning})" if panel.meaning else ""
+        chart = Markup("{}{}").format(results.legend, panel.chart)
+        return Figure("panel", f"{panel.task}: {panel.about}{meaning}.", chart)
     return None

@@ -24,11 +24,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart of a task. about: what it shows, in a clause. meaning: how to read a value."""
+    """One chart of a task. about: what it shows. meaning: how to read a value. has_baseline: one says no effect."""
 
     task: str
     about: str
     meaning: str
+    has_baseline: bool
     chart: Markup
 
 
@@ -258,7 +259,7 @@ def _panels(
             domain=(0.0, 1.0) if told.unit == "share" else None,
             reference=told.chance or told.baseline or None,
         )
-        panels.append(Panel(task, told.about, told.meaning, chart))
+        panels.append(Panel(task, told.about, told.meaning, told.baseline is not None, chart))
     return panels
 
 
