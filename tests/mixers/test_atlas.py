@@ -25,9 +25,9 @@ from longlode.mixers.atlas import orthogonalise
 KIND = MIXERS.get("atlas")
 TITANS = {"window": 1, "optimizer": "sgd", "feature_degree": 1, "step_size": 1.0}
 VARIANTS = {
-    "atlas": {"window": 3, "chunk_size": 4},
+    "atlas": {"window": 3, "chunk_size": 4, "feature_degree": 2},
     "atlas, a token a chunk": {"window": 3, "chunk_size": 1, "feature_degree": 1},
-    "wide window, plain steps": {"window": 7, "chunk_size": 3, "optimizer": "sgd"},
+    "wide window, plain steps": {"window": 7, "chunk_size": 3, "optimizer": "sgd", "feature_degree": 2},
     "linear, muon, no momentum": {
         "memory": "linear", "chunk_size": 4, "use_momentum": False, "feature_degree": 1
     },
@@ -140,7 +140,7 @@ def test_a_window_of_one_a_linear_memory_and_plain_steps_are_delta_net():
 
 
 def test_features_make_the_start_of_the_exponential_series():
-    mixer = build(config({}))
+    mixer = build(config({"feature_degree": 2}))
     q, k = torch.randn(2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     dot = (q * k).sum(-1)
     torch.testing.assert_close((mixer._features(q) * mixer._features(k)).sum(-1), dot + dot.square() / 2)

@@ -13,6 +13,9 @@ matrix products. With chunk_size = 1 gradients are taken at M_{t-1}, and a loop 
 Other settings of the same code: window = 1, optimizer = "sgd", feature_degree = 1 is Titans (arXiv 2501.00663); that
 with no momentum, no decay, memory = "linear", chunk_size = 1 is the delta rule exactly (`delta_net.py`).
 
+Muon orthogonalises a matrix of features by hidden numbers per token, which is most of the cost; of degree 2 there are
+K + K (K + 1) / 2 features, so that is (K + 3) / 2 times as much, and not the default.
+
 What differs from the paper: gamma depends on the token alone, not on its distance; the network has no residual path;
 the coefficients of the features are those of exp(q . k), fixed.
 """
@@ -53,7 +56,7 @@ class AtlasConfig(MixerConfig):
     chunk_size: int = setting("Tokens whose gradients are taken at the same memory.", 16, least=1)
     memory: str = setting('"mlp" or "linear".', "mlp")
     expansion: float = setting("F / V, width of the network's hidden layer over that of a value.", 2.0)
-    feature_degree: int = setting("1: keys as they are; 2: and the products of their pairs.", 2, least=1)
+    feature_degree: int = setting("1: keys as they are; 2: and the products of their pairs.", 1, least=1)
     optimizer: str = setting('"muon" or "sgd".', "muon")
     step_size: float = setting("Largest eta.", 0.1, least=0)
     use_momentum: bool = setting("Carry the gradients on by theta; without it theta = 0.", True)
