@@ -25,12 +25,14 @@ from benchmarks.saved import about, save
 from benchmarks.works import Work, works_of
 from longlode.core.errors import ConfigError, InputError
 from longlode.corpus import Tokenizer, in_heldout
+from longlode.evaluate.statistics import context_used
+from longlode.evaluate.surprisal import SurprisalMeter, losses_after
 from longlode.models import load, starter_folder
 
 CONTEXTS = (16, 64, 256, 1024, 4096)
 KINDS = {"prose": ("book",), "code": ("code", "package", "module")}
 STEPS = ((64, 256), (256, 1024), (1024, 4096), (256, 4096))
-_ROWS_AT_ONCE = 4
+_BATCH_TOKENS = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,26 +76,14 @@ def make_windows(
     return found
 
 
-@torch.inference_mode()
 def losses(model: Any, windows: Windows, *, dtype: torch.dtype = torch.float32) -> np.ndarray:
     """Mean loss of each window's targets after each context, nats per token, `[windows, len(CONTEXTS)]`.
 
     Args: model: a causal language model of transformers; dtype: of matrix products.
     """
-    was_training, found = model.training, np.empty((len(windows.rows), len(CONTEXTS)))
-    model.eval()
-    rows, targets = torch.from_numpy(windows.rows), windows.targets
-    for column, context in enumerate(CONTEXTS):
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = rows[start : start + _ROWS_AT_ONCE, CONTEXTS[-1] - context :].to(model.device)
-            with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-                logits = model(input_ids=part[:, :-1], use_cache=False, logits_to_keep=targets).logits
-            nll = torch.nn.functional.cross_entropy(
-                logits[:, -targets:].float().flatten(0, 1), part[:, -targets:].flatten(), reduction="none"
-            )
-            found[start : start + len(part), column] = nll.view(len(part), -1).mean(1).cpu().numpy()
-    model.train(was_training)
-    return found
+    meter = SurprisalMeter(model, batch_tokens=_BATCH_TOKENS)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        return losses_after(meter, windows.rows.tolist(), CONTEXTS, windows.targets)
 
 
 def mean_and_error(values: np.ndarray, works: np.ndarray) -> tuple[float, float]:
@@ -114,7 +104,13 @@ def summary(found: Mapping[str, np.ndarray], windows: Mapping[str, Windows]) -> 
             saved = values[:, CONTEXTS.index(near)] - values[:, CONTEXTS.index(far)]
             gains[f"{near}-{far}"] = mean_and_error(saved, works)
         loss = [mean_and_error(values[:, column], works)[0] for column in range(len(CONTEXTS))]
-        result[kind] = {"loss": loss, "gain": gains, "works": len(np.unique(works)), "windows": len(values)}
+        result[kind] = {
+            "loss": loss,
+            "gain": gains,
+            "used": context_used(values, CONTEXTS, works.tolist()),
+            "works": len(np.unique(works)),
+            "windows": len(values),
+        }
     return result
 
 
@@ -128,9 +124,11 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         table.add_column(f"{context:,}", justify="right")
     for near, far in STEPS:
         table.add_column(f"{near:,} to {far:,}", justify="right")
+    table.add_column("context used", justify="right")
     for kind, row in result.items():
         gains = [f"{mean:+.3f} ±{error:.3f}" for mean, error in row["gain"].values()]
-        table.add_row(kind, *(f"{loss:.3f}" for loss in row["loss"]), *gains)
+        used = "" if row["used"] is None else f"{row['used']:,}"
+        table.add_row(kind, *(f"{loss:.3f}" for loss in row["loss"]), *gains, used)
     console.print(table)
 
 

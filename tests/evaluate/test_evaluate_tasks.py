@@ -28,13 +28,13 @@ def test_fills_the_length_and_marks_the_answer(name, length, encode):
         example = task.make(length, seed)
         assert example == task.make(length, seed)
         tokens = encode(example.text)
-        if name == "loss_by_position":
+        if task.needs_texts:
             assert length <= len(tokens) <= length + 12
             tokens = tokens.first(length)
         assert length - 40 < len(tokens) <= length
         for start, stop in example.answer_spans:
             covered = [tokens.offsets[i] for i in tokens.positions(start, stop)]
-            if name != "loss_by_position":
+            if not task.needs_texts:
                 assert covered[0][0] >= start - 1
                 assert covered[-1][1] == stop
     assert task.make(length, 0).text != task.make(length, 1).text
@@ -128,6 +128,8 @@ def test_too_short_a_length_says_how_long(name, encode):
 def test_texts_are_asked_for(encode):
     with pytest.raises(ConfigError, match="has no texts"):
         TASKS.get("loss_by_position")().bound_to(encode)
+    with pytest.raises(ConfigError, match="at least 64"):
+        TASKS.get("context_curve")().bound_to(encode, TEXTS).make(63, 0)
     with pytest.raises(ConfigError, match="longest of the 5 given"):
         TASKS.get("loss_by_position")().bound_to(encode, TEXTS).make(100_000, 0)
 

@@ -13,7 +13,7 @@ from longlode.core.errors import ConfigError
 
 EXAMPLES = (
     "longlode evaluate runs/small -o eval-small",
-    "longlode evaluate runs/small --tasks loss_by_position --texts heldout/ --lengths 1024,4096 -o eval",
+    "longlode evaluate runs/small --tasks context_curve,passkey --texts heldout/ --lengths 1024,4096 -o eval",
     "longlode evaluate facebook/opt-125m --tasks passkey,repeated_list --lengths 512,1024 -o eval-opt",
     "longlode evaluate runs/small --lm-eval lambada_openai,piqa -o eval-harness",
 )
@@ -21,7 +21,8 @@ NumExamples = Annotated[
     int | None, typer.Option(min=1, help="Examples per task and length: 50; with --lm-eval all.")
 ]
 Texts = Annotated[
-    list[str] | None, typer.Option(help="Held-out documents for loss_by_position: file, folder or glob.")
+    list[str] | None,
+    typer.Option(help="Held-out documents for context_curve and loss_by_position: file, folder or glob."),
 ]
 LmEval = Annotated[str | None, typer.Option(help="Instead: tasks of lm-evaluation-harness, comma-separated.")]
 IncludePath = Annotated[Path | None, typer.Option(help="With --lm-eval: a folder of YAML tasks of your own.")]
@@ -33,8 +34,8 @@ def evaluate(
     tasks: Annotated[
         str,
         typer.Option(
-            help="Names or package.module:Class, comma-separated, or: all. Built in: loss_by_position, passkey, "
-            "repeated_list, recall."
+            help="Names or package.module:Class, comma-separated, or: all. Built in: context_curve, "
+            "loss_by_position, passkey, repeated_list, recall."
         ),
     ] = "all",
     lengths: Annotated[
@@ -50,7 +51,7 @@ def evaluate(
     lm_eval: LmEval = None,
     include_path: IncludePath = None,
 ) -> dict[str, Any]:
-    """Ask a model questions whose answers lie far back, and measure its loss by position.
+    """Ask a model questions whose answers lie far back, and measure what its context is worth to it.
 
     Every example is one row of OUT/examples.jsonl with a hard score and a smooth one; OUT/record.json holds
     the means with 95 % intervals. Two models evaluated with one tokenizer, seed and lengths get the same
@@ -103,7 +104,7 @@ def _tell_left_out() -> None:
 
     left_out = [name for name in TASKS.names() if TASKS.get(name).needs_texts]
     if left_out:
-        note(f"No --texts given: {', '.join(left_out)} is left out.")
+        note(f"No --texts given, so these are left out: {', '.join(left_out)}.")
 
 
 def _integers(given: str) -> list[int]:

@@ -38,7 +38,7 @@ def compare(eval_dir_a: str | Path, eval_dir_b: str | Path) -> dict[str, Any]:
     pairs = []
     for key, row_a in rows_a.items():
         row_b = rows_b[key]
-        names = [metric.name for metric in infos[row_a["task"]].metrics]
+        names = [metric.name for metric in infos[row_a["task"]].averages]
         pairs.append({**row_a, "pair": {name: (row_a[name], row_b[name]) for name in names}})
     along = []
     for pair in pairs:

@@ -51,9 +51,9 @@ def evaluate(
       model, tokenizer: a Hugging Face causal LM and its fast tokenizer.
       tasks: names, addresses (`package.module:Class`), classes or instances; None: all that have the texts they need.
       lengths: tokens an example may have, special tokens included.
-      out: folder for examples.jsonl (a row per example; for loss_by_position a row per bucket) and record.json.
+      out: folder for examples.jsonl (a row per example; tasks with a curve: a row per stretch of it) and record.json.
       num_examples: examples per task and length; a task with less material uses what there is (`n` in the summary).
-      texts: held-out documents, needed by loss_by_position.
+      texts: held-out documents, needed by context_curve and loss_by_position.
       name: what reports call the model; default: its configured name or its class.
       overwrite: replace an evaluation of another model or with other options that `out` holds.
       progress: called with (examples done, examples in all, task name).
@@ -81,7 +81,7 @@ def evaluate(
         "model_info": _model_info(model, limit),
         "examples_fingerprint": examples_fingerprint,
         "task_info": {name: info.to_json() for name, info in infos.items()},
-        "summary": summarise(rows, infos),
+        "summary": [*summarise(rows, infos), *_derived(rows, chosen)],
         "curves": curves(rows, infos),
         "seconds": round(time.perf_counter() - started, 3),
     }
@@ -160,6 +160,15 @@ def _check(lengths: Sequence[int], num_examples: int, limit: int | None) -> None
         )
 
 
+def _read(task: Task, sides: Sequence[Example], length: int) -> list[Tokens]:
+    """What the model reads of each text, which is tokenized once however many conditions share it."""
+    known: dict[str, Tokens] = {}
+    for side in sides:
+        if side.text not in known:
+            known[side.text] = task.encode(side.text).first(length)
+    return [known[side.text] if side.last is None else known[side.text].last(side.last) for side in sides]
+
+
 def _ask(
     meter: SurprisalMeter, task: Task, block: Sequence[Example], length: int, start: int
 ) -> list[dict[str, Any]]:
@@ -167,7 +176,7 @@ def _ask(
     sides = [
         (k, name, side) for k, example in enumerate(block) for name, side in example.conditions().items()
     ]
-    read: list[Tokens] = [task.encode(side.text).first(length) for _, _, side in sides]
+    read = _read(task, [side for _, _, side in sides], length)
     spans = [
         [tokens.positions(*span) for span in side.answer_spans]
         for tokens, (_, _, side) in zip(read, sides, strict=True)
@@ -204,7 +213,7 @@ def metric_columns(
     return [
         (infos[task], length, metric, part)
         for (task, length), part in groups.items()
-        for metric in infos[task].metrics
+        for metric in infos[task].averages
     ]
 
 
@@ -238,6 +247,26 @@ def summarise(rows: Sequence[dict[str, Any]], infos: Mapping[str, TaskInfo]) -> 
                 "better": metric.better,
             }
         )
+    return summary
+
+
+def _derived(rows: Sequence[dict[str, Any]], tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """A summary row for each metric that a task computes from all its rows of a length; it has no interval."""
+    summary = []
+    for task in tasks:
+        metrics = {metric.name: metric for metric in task.metrics}
+        lengths: dict[int, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["task"] == task.name:
+                lengths.setdefault(row["length"], []).append(row)
+        for length, part in lengths.items():
+            fixed = {"task": task.name, "length": length, "low": None, "high": None}
+            fixed["n"] = len({row["example"] for row in part})
+            for name, value in task.derived(part).items():
+                told = metrics[name]
+                summary.append(
+                    {**fixed, "metric": name, "mean": value, "unit": told.unit, "better": told.better}
+                )
     return summary
 
 

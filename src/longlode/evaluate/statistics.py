@@ -1,4 +1,4 @@
-"""Intervals: how far a mean over examples could be off. All are 95 %."""
+"""Intervals: how far a mean over examples could be off. All are 95 %. And what rests on them."""
 
 from collections.abc import Sequence
 
@@ -56,3 +56,33 @@ def bootstrap_mean(
         means.append(sums[drawn].sum(1) / totals[drawn].sum(1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return mean, float(low), float(high)
+
+
+def context_used(
+    losses: np.ndarray, contexts: Sequence[int], groups: Sequence[object] | None = None
+) -> int | None:
+    """The distance beyond which more context adds less than its interval.
+
+    The shortest context that no longer one beats: the gain of each longer one, paired by row, has a 95 % interval
+    (mean and 1.96 standard errors over groups) that reaches 0 or below. The longest context, when it beats all others,
+    means "at least so much". Every pair is tested, so that of ten models that use nothing a few show an octave or two.
+
+    Args:
+      losses: `[rows, len(contexts)]`, nats per token.
+      contexts: tokens of context, ascending.
+      groups: of each row what it belongs to (its document); rows of one are averaged first. Default: every row alone.
+    Returns: one of `contexts`; None with fewer than two groups, which have no interval.
+    """
+    names = list(range(len(losses))) if groups is None else list(groups)
+    first: dict[object, int] = {}
+    place = np.array([first.setdefault(name, len(first)) for name in names], dtype=np.int64)
+    if len(first) < 2:
+        return None
+    sizes = np.bincount(place)
+    means = np.stack([np.bincount(place, weights=column) / sizes for column in np.asarray(losses).T], axis=1)
+    for shorter, context in enumerate(contexts):
+        gains = means[:, [shorter]] - means[:, shorter + 1 :]
+        error = gains.std(0, ddof=1) / len(gains) ** 0.5
+        if not (gains.mean(0) > _Z * error).any():
+            return int(context)
+    raise AssertionError("the longest context has none longer that could beat it")

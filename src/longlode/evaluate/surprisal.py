@@ -96,6 +96,29 @@ class SurprisalMeter:
         return np.concatenate([nats for nats, _ in parts]), np.concatenate([hits for _, hits in parts])
 
 
+def losses_after(
+    meter: SurprisalMeter, rows: Sequence[Sequence[int]], contexts: Sequence[int], targets: int
+) -> np.ndarray:
+    """Mean loss of the last `targets` tokens of each row, after so many tokens of context right before them.
+
+    Args:
+      rows: token ids, each of `max(contexts) + targets` tokens or more.
+      contexts: numbers of tokens, at least 1 each.
+    Returns: nats per token, float64 `[len(rows), len(contexts)]`; a row's values are of the same targets.
+    Raises: ConfigError for rows that are too short, or no targets.
+    """
+    needed, shortest = max(contexts) + targets, min(map(len, rows))
+    if targets < 1 or min(contexts) < 1 or shortest < needed:
+        raise ConfigError(
+            f"contexts {list(contexts)} and {targets} targets need rows of {needed} tokens; the shortest has "
+            f"{shortest}. Give at least one token of context and one target, and rows that hold both."
+        )
+    pairs = [(row[len(row) - targets - context :], context) for context in contexts for row in rows]
+    asked = [np.arange(context, context + targets) for _, context in pairs]
+    nats = [part.mean() for part, _ in meter.read([cut for cut, _ in pairs], asked)]
+    return np.array(nats, dtype=np.float64).reshape(len(contexts), len(rows)).T
+
+
 class _reading:
     """Eval mode and no gradients inside; the model's mode comes back after."""
 

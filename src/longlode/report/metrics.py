@@ -40,6 +40,8 @@ class Description:
         """A value with its unit: shares in per cent."""
         if self.unit == "share":
             return f"{100 * value:.0f} %"
+        if self.unit == "tokens":
+            return f"{value:,.0f} tokens"
         unit = {"": "", "ratio": "", "nats/token": " nats per token"}.get(self.unit, f" {self.unit}")
         return f"{number(value)}{unit}"
 

@@ -176,8 +176,11 @@ def _curve(task: str, key: str, evaluations: Sequence[Found], names: Sequence[st
         log_x=True,
         reference=drawn.baseline,
     )
-    falls = "falls" if drawn.better == "lower" else "rises"
-    use = f" Where a curve no longer {falls}, more context no longer helps." if drawn.better else ""
+    if drawn.baseline is not None:
+        use = f" Where an interval holds {drawn.value(drawn.baseline)}, {drawn.at_baseline or 'no effect is shown'}."
+    else:
+        falls = "falls" if drawn.better == "lower" else "rises"
+        use = f" Where a curve no longer {falls}, more context no longer helps." if drawn.better else ""
     words = f"{drawn.words[:1].upper()}{drawn.words[1:]}"
     about = f"{words} by position, in windows of {length:,} tokens, with 95 % intervals over documents.{use}"
     return Curve(task, about, chart)

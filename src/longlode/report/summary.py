@@ -112,6 +112,7 @@ def evaluation_sentences(evaluations: Sequence[Found]) -> list[str]:
         short = clipped(name, 60)
         sentences += _curve_sentence(short, found)
         along = curve_rows(found.record)[0]
+        drawn = curve_metric([found.record], along).name
         rows = rows_in(found.record.get("summary"), "mean", "length", "n")
         longest: dict[str, int] = {}
         for row in rows:
@@ -120,7 +121,8 @@ def evaluation_sentences(evaluations: Sequence[Found]) -> list[str]:
             told = [
                 part
                 for row in rows
-                if (str(row.get("task")), row["length"]) == (task, length) and task != along
+                if (str(row.get("task")), row["length"]) == (task, length)
+                and (task, row.get("metric")) != (along, drawn)
                 if (part := _metric_words(found, task, row))
             ]
             if told:
@@ -151,7 +153,7 @@ def _metric_words(found: Found, task: str, row: Mapping[str, Any]) -> str:
     remark = ""
     if told.baseline is not None and low is not None and high is not None and low <= told.baseline <= high:
         remark = f", {told.at_baseline}" if told.at_baseline else ""
-    return f"{told.words} {told.value(row['mean'])}{_interval(row)} of {row['n']:,} examples{remark}"
+    return f"{told.words} {told.value(row['mean'])}{_interval(row)} in {row['n']:,} examples{remark}"
 
 
 def harness_sentences(view: HarnessView | None) -> list[str]:

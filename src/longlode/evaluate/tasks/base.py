@@ -38,6 +38,12 @@ class Tokens:
         """The first `num_tokens` tokens."""
         return Tokens(self.ids[:num_tokens], self.offsets[:num_tokens])
 
+    def last(self, num_tokens: int) -> "Tokens":
+        """The last `num_tokens` tokens, after the special tokens at the start that every text begins with."""
+        special = next((i for i, (left, right) in enumerate(self.offsets) if left < right), len(self))
+        start = max(special, len(self) - num_tokens)
+        return Tokens(self.ids[:special] + self.ids[start:], self.offsets[:special] + self.offsets[start:])
+
     def positions(self, start: int, stop: int) -> np.ndarray:
         """Token positions (int64) that overlap characters [start, stop) and can be predicted, so never
         position 0.
@@ -62,6 +68,8 @@ class Example:
     meta: extra columns of the row, e.g. {"depth": 0.5}.
     variants: the same question asked under another condition, e.g. {"no_context": ...}; read and scored as
       well.
+    last: how many tokens of the text are read, counted from its end (special tokens at the start besides); None: all.
+      So the same tokens can be asked for after less and after more context.
     """
 
     prompt: str
@@ -69,6 +77,7 @@ class Example:
     answer_spans: tuple[tuple[int, int], ...]
     meta: dict[str, Any]
     variants: dict[str, "Example"] = field(default_factory=dict)
+    last: int | None = None
 
     @property
     def text(self) -> str:
@@ -124,6 +133,7 @@ class Metric:
     chance: what a model that reads nothing scores, None if that is not known.
     baseline: the value that shows no effect of the context (0 for a gain, 1 for a ratio), None if there is none.
     at_baseline: what to say when the interval holds the baseline, e.g. "no use of that line is shown".
+    averaged: whether it is the mean of a column. If not, the task computes it from all its rows (`Task.derived`).
     """
 
     name: str
@@ -136,6 +146,7 @@ class Metric:
     chance: float | None = None
     baseline: float | None = None
     at_baseline: str = ""
+    averaged: bool = True
 
 
 @dataclass(frozen=True)
@@ -167,6 +178,11 @@ class TaskInfo:
     group_column: str | None = None
     key_columns: tuple[str, ...] = ()
     curve: Curve | None = None
+
+    @property
+    def averages(self) -> tuple[Metric, ...]:
+        """The metrics that are means of a column of the rows."""
+        return tuple(metric for metric in self.metrics if metric.averaged)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
@@ -257,8 +273,15 @@ class Task(ABC):
     def rows(self, example: Example, scores: Scores) -> list[dict[str, Any]]:
         """Turn the scores of one example into its rows.
 
-        Each has a number for every metric; by convention `hard` in [0, 1] and `smooth`.
+        Each has a number for every metric that is averaged; by convention `hard` in [0, 1] and `smooth`.
         """
+
+    def derived(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """The metrics that are no means of a column, from all the task's rows of one length.
+
+        One that cannot be computed from these rows is left out.
+        """
+        return {}
 
 
 def largest_count(num_tokens: Callable[[int], int], limit: int) -> int:

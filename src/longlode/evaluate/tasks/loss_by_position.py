@@ -4,21 +4,19 @@ A model that uses its context pays less the more it has read; one that does not 
 tokens. All buckets hold the same windows, so the curve compares positions, not documents.
 """
 
-import random
 from typing import Any
 
-from longlode.core.errors import ConfigError
-from longlode.evaluate.tasks.base import MAIN, Curve, Example, Metric, Scores, Task
+from longlode.evaluate.tasks.base import MAIN, Curve, Example, Metric, Scores
+from longlode.evaluate.tasks.heldout import HeldoutWindows
 
 _FIRST_EDGE = 16
 
 
-class LossByPosition(Task):
+class LossByPosition(HeldoutWindows):
     """Mean surprisal in buckets of positions [1, 16), [16, 32), [32, 64) ... up to the length."""
 
     name = "loss_by_position"
     about = "surprisal of held-out documents by the number of tokens before"
-    needs_texts = True
     weight_column = "num_scored"
     group_column = "text"
     key_columns = ("bucket_start",)
@@ -29,51 +27,11 @@ class LossByPosition(Task):
         Metric("nats", "loss", "nats/token", "lower", words="held-out loss", headline=True),
     )
 
-    def prepare(self) -> None:
-        """Tokenize every held-out text once."""
-        self._offsets = [
-            [pair for pair in self.encode(text).offsets if pair[0] < pair[1]] for text in self.texts
-        ]
-        self._windows: dict[int, list[tuple[int, int]]] = {}
-
-    def windows(self, length: int) -> list[tuple[int, int]]:
-        """(text, first token) of every window of `length` tokens; windows do not overlap, first ones come
-        first.
-        """
-        if length not in self._windows:
-            order = list(range(len(self._offsets)))
-            random.Random("loss_by_position").shuffle(order)
-            rounds = max((len(offsets) // length for offsets in self._offsets), default=0)
-            self._windows[length] = [
-                (text, turn * length)
-                for turn in range(rounds)
-                for text in order
-                if len(self._offsets[text]) >= (turn + 1) * length
-            ]
-        return self._windows[length]
-
-    def num_available(self, length: int, asked: int) -> int:
-        """As many as there are windows, at most `asked`."""
-        return min(asked, len(self.windows(length)))
-
     def make(self, length: int, seed: int) -> Example:
         """Window number `seed` (modulo their number); its text may run past `length` tokens, where the
         reader stops.
         """
-        windows = self.windows(length)
-        if not windows:
-            longest = max(len(offsets) for offsets in self._offsets)
-            raise ConfigError(
-                f"task {self.name!r} needs held-out texts of at least {length} tokens; the longest of the "
-                f"{len(self.texts)} given has {longest}. Ask for shorter lengths or give longer texts."
-            )
-        text, first = windows[seed % len(windows)]
-        offsets = self._offsets[text]
-        start = offsets[first][0] if first else 0
-        last = (
-            min(first + length + 8, len(offsets)) - 1
-        )  # a cut text may take a token or two less at its edges
-        window = self.texts[text][start : max(offsets[last][1], start)]
+        window, text, first = self.window(length, seed)
         return Example("", window, ((0, len(window)),), {"depth": None, "text": text, "first_token": first})
 
     def rows(self, example: Example, scores: Scores) -> list[dict[str, Any]]:
