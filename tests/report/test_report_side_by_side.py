@@ -229,3 +229,34 @@ def test_a_curve_that_rises_comes_first(tmp_path):
     assert text.index("worth: worth</title>") < text.index("loss: loss</title>")
     assert "Evaluation of m" in Page(text).text
     assert text.count("worth: worth</title>") == 2  # in the summary, and not again
+
+
+def test_a_number_of_the_whole_curve_is_in_the_summary(tmp_path):
+    curve = [{"length": 64, "start": a, "stop": 2 * a, "mean": 0.1, "low": 0.0, "high": 0.2} for a in (8, 16)]
+    metrics = [
+        {
+            "name": "gain",
+            "about": "worth",
+            "better": "higher",
+            "baseline": 0.0,
+            "at_baseline": "no use shown",
+        },
+        {"name": "used", "about": "reach", "better": "higher", "unit": "tokens", "headline": True},
+    ]
+    used = {
+        "task": "worth",
+        "length": 64,
+        "metric": "used",
+        "mean": 1024.0,
+        "low": None,
+        "high": None,
+        "n": 8,
+    }
+    info = {"worth": {"curve": {"metric": "gain"}, "metrics": metrics}}
+    write_record(
+        tmp_path / "e", "evaluation", model="m", task_info=info, curves={"worth": curve}, summary=[used]
+    )
+    write_jsonl(tmp_path / "e" / "examples.jsonl", [])
+    text = Page(page_of(tmp_path, tmp_path / "report.html")).text
+    assert "reach 1,024 tokens" in text
+    assert "Where an interval holds 0, no use shown." in text
