@@ -204,6 +204,25 @@ def test_a_fitted_gate_judges_new_texts_and_names_what_they_look_like(
     assert gate.judge("too short") is None
 
 
+def test_a_text_beyond_the_weights_is_judged_by_its_stretches_as_well(
+    known: Directions, tmp_path: Path
+) -> None:
+    gate = fitted(known, tmp_path)  # up to 4,000 tokens
+    text = join(story(51, 1500))
+    size = round(len(text) * 4000 / (len(text.encode()) / 4))
+    starts = [(len(text) - size) * k // 3 for k in range(4)]
+    starts[1:] = [text.find("\n", start) + 1 for start in starts[1:]]
+    odds = [gate.judge_features(measure(of(text[s : s + size]), gate.known), 4000).log_odds for s in starts]
+    whole = gate.judge_features(measure(of(text), gate.known), len(text) / 4).log_odds
+    verdict = gate.judge(text)
+    assert verdict is not None
+    assert verdict.log_odds == pytest.approx(np.mean([whole, *odds]))
+    near = text[: 4 * 4500]
+    verdict = gate.judge(near)
+    assert verdict is not None
+    assert verdict.log_odds == gate.judge_features(measure(of(near), gate.known), 4500).log_odds
+
+
 def test_minimize_finds_the_least_of_a_quadratic_and_of_a_curved_valley() -> None:
     rng = np.random.default_rng(0)
     root = rng.normal(size=(6, 6))

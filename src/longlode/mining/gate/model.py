@@ -4,7 +4,9 @@
     log-odds = -log sum_k exp(z_k)           z of coherent text is 0
 
 Each family has weights of its own: what gives away interleaved texts says nothing of salad. There is a set of weights
-at each of a few lengths; between two the log-odds are linear in the logarithm of the number of tokens.
+at each of a few lengths; between two the log-odds are linear in the logarithm of the number of tokens. A longer text is
+judged as a whole, by the weights of the greatest length, and by up to four stretches of that length; the log-odds are
+the mean. What features mean changes with length, and the whole sees what no stretch holds.
 """
 
 import json
@@ -24,6 +26,9 @@ from longlode.mining.gate.reading import Reading
 
 PACKAGED = Path(__file__).parents[2] / "assets" / "gate"
 NUM_HINGES = 3
+BEYOND = 1.25
+"""So many times the greatest length of the weights, and a text is judged by its stretches as well."""
+MOST_STRETCHES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +91,18 @@ class Gate:
         """As `judge`, of a text already read."""
         if reading.num_words < FEWEST_WORDS:
             return None
-        return self.judge_features(measure(reading, self.known), estimated_tokens(reading.text))
+        num_tokens, longest = estimated_tokens(reading.text), max(self.by_length)
+        odds, rivals = self.against(measure(reading, self.known), num_tokens)
+        if num_tokens > BEYOND * longest:
+            parts = [Reading.of(part) for part in stretches(reading.text, longest / num_tokens)]
+            found = [
+                self.against(measure(part, self.known), longest)
+                for part in parts
+                if part.num_words >= FEWEST_WORDS
+            ]
+            odds = float(np.mean([odds, *(one for one, _ in found)]))
+            rivals = np.mean([rivals, *(others for _, others in found)], axis=0)
+        return Verdict(odds, self.families[int(np.argmax(rivals))])
 
     def judge_features(self, features: dict[str, float], num_tokens: float) -> Verdict:
         """As `judge`, of what `measure` gave."""
@@ -107,6 +123,18 @@ class Gate:
             odds = (1 - part) * odds - part * _log_sum(other)
             rivals = (1 - part) * rivals + part * other
         return float(odds), rivals
+
+
+def stretches(text: str, share: float) -> list[str]:
+    """At most MOST_STRETCHES stretches of `share` of the text, evenly spread, each from the beginning of a line on."""
+    number = min(MOST_STRETCHES, max(2, round(1.5 / share)))
+    size = round(len(text) * share)
+    found = []
+    for place in range(number):
+        start = (len(text) - size) * place // (number - 1)
+        line = text.find("\n", start, start + size // 16) if place else -1
+        found.append(text[line + 1 if line >= 0 else start :][:size])
+    return found
 
 
 def _log_sum(values: np.ndarray) -> float:
