@@ -148,7 +148,7 @@ def test_on_a_terminal(run, records, model_folder):
     for words in (
         "coherence score",
         "rare words link both sides",
-        "Weakest seam",
+        "Weakest boundary",
         "Words announced",
         "announced at",
         "Strongest pairs",

@@ -116,7 +116,7 @@ def test_a_full_disk_is_told_in_whatever_words_it_comes(log_folder, tmp_path, ki
     result = invoke(command)
     assert result.exit_code == 2
     assert "model" in result.output
-    assert "Make room" in result.output
+    assert "Free space" in result.output
 
 
 def test_interrupt():

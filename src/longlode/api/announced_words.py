@@ -1,4 +1,4 @@
-"""The words that the order contrast is made of, each with one place that announces it and one that uses it."""
+"""Words that make up the order contrast, each with one place that announces it and one that uses it."""
 
 import re
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ def order_words(tokens: np.ndarray, tokenizer: Any, segment: int, top: int) -> d
     """The order contrast of a document and the `top` words that add most to it, JSON-able.
 
     Args: tokens int `[n]`, the whole document; tokenizer, decodes them; segment, tokens of a segment.
-    Returns: order_contrast (nats a token) and order_contrast_se as the `order` scorer gives them, or null with a
+    Returns: order_contrast (nats per token) and order_contrast_se as the `order` scorer gives them, or null with a
       `reason`; near and span in tokens (absent without them); `announcements`, most first, each with word, tokens,
       contribution_nats, num_uses, num_announced, expected and one announcement and its use in context (announced,
       used).

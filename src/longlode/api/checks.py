@@ -1,4 +1,4 @@
-"""What this machine offers, and whether the kernels are right on it."""
+"""Report on this machine: versions, devices and packages, and a check of the kernels on it."""
 
 import importlib.metadata
 import os
@@ -11,19 +11,19 @@ from typing import Any
 
 OPTIONAL = {
     "triton": "GPU kernels; comes with torch on Linux GPU builds",
-    "fla-core": "a peer to compare GPU kernels with",
+    "fla-core": "GPU kernels to compare ours with",
     "lm-eval": "longlode evaluate --lm-eval: pip install lm-eval",
 }
-"""Packages that longlode uses where they are, and for what."""
+"""Optional packages that longlode uses if they are installed, and their purpose."""
 
 
 def doctor(*, ops: bool = False) -> dict[str, Any]:
-    """What longlode finds on this machine, as `longlode doctor` shows it.
+    """Report on this machine, as `longlode doctor` shows it.
 
     Args: ops: also compare every delta-rule backend with the float64 recurrence.
-    Returns: longlode, python, executable, platform, cores; torch: what -> what was found; backends: name -> "usable" or
-      why not; packages: name -> version or None; room: place -> {path, free_gib, writable}; with `ops`, checks: a list
-      of `ops.delta_rule.accuracy.OpCheck`.
+    Returns: longlode, python, executable, platform, cores; torch: property -> value; backends: name -> "usable" or
+      why not; packages: name -> version or None; `room`: name of a folder -> {path, free_gib, writable}; with `ops`,
+      checks: a list of `ops.delta_rule.accuracy.OpCheck`.
     """
     from longlode import __version__
 

@@ -1,4 +1,4 @@
-"""The dependency map of a few documents: which segment makes which later segment less surprising?"""
+"""Dependency maps of a few documents: how much each segment makes each later segment less surprising."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 EXPLAIN_NAME = "explain.json"
 NUM_EXPLAINED = 2
 NUM_SHOWN = 5
-"""Pairs with their tokens, and announced words, of each document."""
+"""Number of pairs with their tokens, and of announced words, per document."""
 
 
 @dataclass(frozen=True, eq=False)
 class PairReadings:
     """All pairs j < i of some segments, read.
 
-    targets i, sources j int `[P]`; strengths, DST of `mining.dependency`, and gains_nats, mean nats a token that
-    s_j takes off s_i, `[P]`; token_gains_nats `[P, L - 1]`, the same for tokens 1 to L - 1 of s_i.
+    targets i, sources j int `[P]`; strengths, DST of `mining.dependency`, and gains_nats, mean nats per token that
+    s_j saves on s_i, `[P]`; token_gains_nats `[P, L - 1]`, the same for tokens 1 to L - 1 of s_i.
     """
 
     targets: np.ndarray
@@ -48,11 +48,11 @@ def map_ends(
 ) -> list[dict[str, Any]]:
     """Maps of the best and the worst documents of a scores folder, each of its first `max_segments` segments.
 
-    Args: tokens, what gives the tokens of a text; model, what reads the pairs, None for words without a map.
+    Args: tokens, the reader that tokenizes; model, the reader of the pairs, None for words without a map.
 
     Returns: [{id, file, row, score, label, segment, segments: [text], pairs: [[i, j, strength, gain_nats]],
-      strongest, order}]. pairs: all j < i; strength as in `mining.dependency`, gain_nats the mean nats a token
-      that s_j takes off s_i. strongest: the first few of them by strength, as `strongest_pairs`. order: the words
+      strongest, order}]. pairs: all j < i; strength as in `mining.dependency`, gain_nats the mean nats per token
+      that s_j saves on s_i. strongest: the first few of them by strength, as `strongest_pairs`. order: the words
       of the order contrast, as `order_words`; whatever scorer made `score`, over the whole document. pairs and
       strongest are empty without a model.
     """
@@ -63,7 +63,7 @@ def map_ends(
 
 
 def explain_ends(out: Path, scorer: "Scorer", settings: "ScoreSettings") -> list[dict[str, Any]]:
-    """What made the scores of the best and the worst documents of a scores folder, by a scorer that needs no reader.
+    """Explain the scores of the best and the worst documents of a scores folder, by a scorer that needs no reader.
 
     Returns: [{id, file, row, score, label, explanation}], explanation as of `Scorer.explain`; [] for a scorer that
       has none.
@@ -123,7 +123,7 @@ def _map(
 
 
 def read_pairs(segments: np.ndarray, reader: "LMReader | None") -> PairReadings:
-    """Read every pair j < i. Args: segments int `[S, L]`; fewer than two give no pair, and need no reader."""
+    """Read every pair j < i. Args: segments int `[S, L]`; fewer than two give no pair and need no reader."""
     from longlode.mining.dependency import perplexity, strength
 
     targets, sources = np.tril_indices(len(segments), -1)
@@ -165,7 +165,7 @@ def strongest_pairs(
 
 
 def _text(row: dict[str, Any], unit: dict[str, Any], settings: "ScoreSettings") -> str:
-    """The text of a scored row, from the unit of input that its part was made of."""
+    """Text of a scored row, from the unit of input that its part was made from."""
     from longlode.corpus import Document, Unit, read_unit
 
     found = read_unit(Unit.from_json(unit), text_field=settings.text_field, encoding=settings.encoding)

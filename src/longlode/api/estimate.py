@@ -1,4 +1,4 @@
-"""What a scoring run will find and how long it will take, from a timed sample: nothing is written."""
+"""Estimates of a scoring run's documents, tokens and time, from a timed sample; nothing is written."""
 
 import os
 import time
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from longlode.mining.scorers import Scorer
 
 SAMPLE_SECONDS = 8.0
-"""Time that the sample is aimed at; one document is scored however long it takes."""
+"""Target time of the sample; one document is scored however long it takes."""
 _READ_SHARE = 0.4
 _GOLDEN = 0.6180339887498949
 _SAMPLE_ROWS = 8
@@ -29,7 +29,7 @@ _SAMPLE_ROWS = 8
 
 @dataclass(eq=False)
 class _Seen:
-    """What was read. documents, num_bytes: by source; unit_bytes: of the units read, as they were planned."""
+    """Documents read. documents, num_bytes: by source; unit_bytes: of the units read, as they were planned."""
 
     documents: Counter[str] = field(default_factory=Counter)
     num_bytes: Counter[str] = field(default_factory=Counter)
@@ -43,7 +43,7 @@ class _Seen:
 
 @dataclass(eq=False)
 class _Timed:
-    """What was scored: documents by status, their bytes and tokens, and the seconds that took."""
+    """Documents scored: their number by status, their bytes and tokens, and the seconds it took."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     num_bytes: int = 0
@@ -69,9 +69,9 @@ def estimate(
     seconds: float = SAMPLE_SECONDS,
     watch: Watch = SILENT,
 ) -> dict[str, Any]:
-    """What scoring these inputs would find and take, as `longlode score --dry-run` says; writes nothing.
+    """Estimate documents, tokens and time of scoring these inputs, as `longlode score --dry-run` does; write nothing.
 
-    Args: as of `score`; seconds, how long to look, at least about.
+    Args: as of `score`; seconds, approximate least time to spend on the estimate.
     Returns: documents (input rows), readable, bytes (of text), tokens (None if the scorer reads none), units, seconds
       (with `workers`), workers, sources ({source, documents, bytes, tokens}, the largest first), statuses (status ->
       documents), exact (True when every document was read, so that only tokens, statuses and time are estimates),
@@ -109,7 +109,7 @@ def estimate_scoring(
     seconds: float = SAMPLE_SECONDS,
     watch: Watch = SILENT,
 ) -> dict[str, Any]:
-    """What `estimate` does, for a scorer and settings."""
+    """Estimate a run as `estimate` does, for a scorer and settings."""
     from longlode.corpus import plan
     from longlode.mining.engine.work import Work
     from longlode.mining.requests.base import BatchSize
@@ -154,7 +154,7 @@ def _read(units: Sequence["Unit"], work: "Work", seconds: float) -> _Seen:
 
 
 def _time(units: Sequence["Unit"], work: "Work", seconds: float) -> _Timed:
-    """Score some documents of each unit until the time is over; the first one twice, as it warms everything up."""
+    """Score some documents of each unit until the time is over; the first one twice, as the first pass fills caches."""
     from longlode.corpus import read_unit
     from longlode.mining.engine.work import score_unit
 
@@ -186,7 +186,7 @@ def _time(units: Sequence["Unit"], work: "Work", seconds: float) -> _Timed:
 
 
 def _spread(units: Sequence["Unit"]) -> list["Unit"]:
-    """All units in an order whose beginnings are spread evenly over the whole: multiples of the golden ratio do so."""
+    """All units in an order whose every beginning is spread evenly over the whole, by multiples of the golden ratio."""
     places = sorted(range(len(units)), key=lambda place: place * _GOLDEN % 1.0)
     return [units[place] for place in places]
 

@@ -1,4 +1,4 @@
-"""Why a document scores as it does, as plain data: what the scorer tells of it, and the strongest pairs of segments."""
+"""Reasons for a document's score, as plain data: the scorer's own explanation, and the strongest pairs of segments."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NUM_SEGMENTS = 48
 SEAM_CHARS = 160
-"""Characters shown on either side of the weakest seam."""
+"""Characters shown on either side of the weakest boundary."""
 
 
 def explain(
@@ -46,12 +46,12 @@ def explain(
 
     Args: document, a file, a scores folder with `document_id` (then its scorer, unless another is given), or an input
       of several documents of which `row` (from 0) or `document_id` names one; top, words and pairs to give; scorer,
-      "profile", "coherence" or one that explains itself; weights, folder of `fit_score`, for the profile; model, reads
+      "profile", "coherence" or another with an `explain`; weights, folder of `fit_score`, for the profile; model, reads
       pairs of segments, None for none (the starter, for "coherence"); segment, tokens per segment; start, segments,
-      those read in pairs; text_field, of records; encoding, of texts; watch, hears of notes.
-    Returns: id, source, file, row; of "coherence" as `explain_document`, else `explanation`, what the scorer tells
-      (`mining.profile_explanation` has its keys), and with a model what `explain_pairs` gives.
-    Raises: ConfigError for a row and an id, and for a scorer that tells nothing; InputError when there is no such
+      those read in pairs; text_field, of records; encoding, of texts; watch, receives notes.
+    Returns: id, source, file, row; of "coherence" as `explain_document`, else `explanation`, of the scorer
+      (`mining.profile_explanation` has its keys), and with a model the fields of `explain_pairs`.
+    Raises: ConfigError for a row and an id, and for a scorer without explanations; InputError when there is no such
       document.
     """
     if row is not None and document_id is not None:
@@ -89,11 +89,11 @@ def _place(document: "Document") -> dict[str, Any]:
 def explain_document(
     document: "Document", reader: "LMReader", *, start: int, num_segments: int, top: int
 ) -> dict[str, Any]:
-    """What `longlode explain --scorer coherence` shows, JSON-able.
+    """Explain a document by the coherence score, as `longlode explain --scorer coherence` does; JSON-able.
 
     Args: start, the first segment to read in pairs; num_segments, how many from there; top, how many words and
       how many pairs to give.
-    Returns: id, source, file, row; what `coherence_parts`, `order_words` and `explain_pairs` give.
+    Returns: id, source, file, row; the fields of `coherence_parts`, `order_words` and `explain_pairs`.
     """
     tokens = np.asarray(reader.encode([document.text])[0], dtype=np.int64)
     return {
@@ -129,12 +129,12 @@ def explain_pairs(
 
 
 def coherence_parts(text: str, tokens: np.ndarray, segment: int) -> dict[str, Any]:
-    """The coherence score of a text and what it is made of, JSON-able.
+    """Coherence score of a text and its components, JSON-able.
 
     Args: tokens int `[n]`, those of the text; segment, tokens of a segment.
     Returns: score and score_se (nats) as the `coherence` scorer gives them, null for a text that is too short for it;
-      factors {order, seams, names}, probabilities, absent without a score; seam {share, typical, span (words),
-      character, before, after}, the place where the text holds together least, null if it cannot be cut.
+      factors `{order, seams, names}`, probabilities, absent without a score; `seam` {share, typical, span
+      (words), character, before, after}, the boundary whose sides share least, null if the text cannot be cut.
     """
     from longlode.mining.coherence.background import packaged_background
     from longlode.mining.coherence.features import (
@@ -162,7 +162,7 @@ def coherence_parts(text: str, tokens: np.ndarray, segment: int) -> dict[str, An
 
 
 def _shown_seam(text: str, seam: "Seam") -> dict[str, Any]:
-    """The seam with the text on either side."""
+    """The boundary with the text on either side."""
     from longlode.corpus.words import word_starts
 
     at = word_starts(text)[seam.word]

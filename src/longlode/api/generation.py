@@ -1,4 +1,4 @@
-"""Continue a text with a model, from and to a state that can be kept in a file."""
+"""Continue a text with a model, from and to a state that can be saved in a file."""
 
 import os
 import time
@@ -18,7 +18,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Written:
-    """What a model wrote. text: the continuation alone; num_prompt, num_new: tokens; seconds: of either."""
+    """Continuation written by a model. text: without the prompt; num_prompt, num_new: tokens; seconds: of both."""
 
     text: str
     num_prompt: int
@@ -45,10 +45,10 @@ def generate(
 
     Args:
       model: a run folder, a model folder, a hub id, or "starter".   prompt: the text to continue.
-      state: go on from this state: the prompt follows the text it has read.
-      save_state: write the state after the prompt to this file; `overwrite` replaces a file that is there.
+      state: continue from this state: the prompt follows the text it has read.
+      save_state: write the state after the prompt to this file; `overwrite` replaces an existing one.
       max_new_tokens: at most; 0 only reads, for `save_state`.   temperature: 0 always takes the likeliest token.
-      make_streamer: makes a transformers streamer of the tokenizer.   watch: hears of notes and progress.
+      make_streamer: makes a transformers streamer of the tokenizer.   watch: receives notes and progress.
     Raises: ConfigError for settings that ask for nothing; InputError for a prompt or a state that cannot be used.
     """
     if not max_new_tokens and save_state is None:
@@ -85,7 +85,7 @@ def generate(
 
 
 def _claim_state(save_state: PathLike, state: Path | None, overwrite: bool) -> Path:
-    """See that the state may be written; the file that it goes on from may always be replaced by it."""
+    """Check that the state may be written; the file that the run continues from may always be replaced."""
     return claim_file(
         save_state,
         "a state",

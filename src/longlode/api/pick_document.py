@@ -1,4 +1,4 @@
-"""One document out of an input that may hold many."""
+"""Choice of one document from an input that may hold many."""
 
 from longlode.api.scored_rows import is_scores, scored_document
 from longlode.core.errors import InputError
@@ -20,7 +20,7 @@ def pick_document(
 
     Args: given, a file, folder, glob, URL or scores folder.
 
-    An id that occurs twice means the first, as in `longlode select`.
+    Of an id that occurs twice the first is taken, as in `longlode select`.
     Raises: InputError when there is none, when there are several to choose from, and with the reason when it is
       unreadable.
     """

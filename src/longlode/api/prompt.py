@@ -17,11 +17,11 @@ def read_prompt(
     save_state: Path | None = None,
     watch: Watch = SILENT,
 ) -> dict[str, Any]:
-    """Read all but the last token of `tokens [1, T]`, after the text of `state`; what `generate` goes on from.
+    """Read all but the last token of `tokens [1, T]`, after the text of `state`; the state that `generate` starts from.
 
-    The last token stays unread, since `generate` has to ask for what follows it. The state that is saved has
+    The last token stays unread, since `generate` has to predict what follows it. The state that is saved has
     read it.
-    Args: watch, hears of what is read and written.
+    Args: watch, receives notes on what is read and written.
     Returns: the keywords for `network.generate`.
     Raises: ConfigError for a model without such a memory; InputError on a state file that does not fit.
     """

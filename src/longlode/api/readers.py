@@ -1,4 +1,4 @@
-"""What reads texts for mining, by the name of a model: its tokenizer alone, or the model in the best dtype here."""
+"""Readers for mining by the name of a model: its tokenizer alone, or the model in the best dtype here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,10 +22,10 @@ DTYPES = ("auto", "float32", "bfloat16")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a scorer gets its tokens and readings from.
+    """Source of a scorer's tokens and readings.
 
-    reader: in this process, None for a scorer that needs none. lm: the same if it is a model, else None. make: what
-    makes it in a worker. notes: what the record should say of the model.
+    reader: in this process, None for a scorer that needs none. lm: the same if it is a model, else None. make:
+    function that makes the reader in a worker. notes: fields of the record on the model.
     """
 
     reader: "TokenReader | LMReader | None" = None
@@ -35,7 +35,7 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Of the reader, "" without one."""
+        """Fingerprint of the reader, "" without one."""
         return "" if self.reader is None else self.reader.fingerprint
 
 
@@ -49,8 +49,8 @@ def open_source(
     out: Path | None = None,
     watch: Watch = SILENT,
 ) -> Source:
-    """Load what a scorer needs of a model, and no more. Args: dtype, out, as of `pick_dtype`. Raises: as
-    that; ModelError for a model that cannot do what the scorer asks for."""
+    """Load only the parts of a model that a scorer needs. Args: dtype, out, as of `pick_dtype`. Raises: as
+    that; ModelError for a model that lacks what the scorer needs."""
     from longlode.mining.requests import check_reader
 
     check_dtype(dtype)
@@ -74,9 +74,9 @@ def check_dtype(dtype: str) -> None:
 
 
 def pick_dtype(dtype: str, out: Path | None = None) -> tuple[str, str]:
-    """The dtype for a name, and why.
+    """The dtype for a name, and the reason.
 
-    "auto" is that of the scores in the folder `out`, which this run goes on with, else the faster one of float32 and
+    "auto" is the dtype of the scores in the folder `out`, which this run continues, else the faster of float32 and
     bfloat16 here. Raises: ConfigError.
     """
     check_dtype(dtype)
@@ -94,7 +94,7 @@ def pick_dtype(dtype: str, out: Path | None = None) -> tuple[str, str]:
 def load_reader(
     model: str, segment: int, workers: int = 1, dtype: str = "float32", *, watch: Watch = SILENT
 ) -> "tuple[LMReader, Callable[[], LMReader]]":
-    """The reader, and how workers get theirs: this very one, or in other processes one of their own."""
+    """The reader, and the function that gives workers theirs: this one, or a copy in each other process."""
     from longlode.readers.lm import ReaderSpec
 
     source = model_source(model)
@@ -105,7 +105,7 @@ def load_reader(
 
 
 def _load_tokens(model: str, workers: int, watch: Watch) -> "tuple[TokenReader, Callable[[], TokenReader]]":
-    """What gives the model's tokens, and how workers get theirs; the model stays on the disk."""
+    """Reader that only tokenizes, as the model does, and the function that makes it in workers; loads no weights."""
     from longlode.readers.tokens import TokenReaderSpec
 
     source = model_source(model)

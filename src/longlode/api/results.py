@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What a command wrote.
+    """Output of a command.
 
-    path: the folder, or the file of a selection.   kind: as in its record.   record: all that the record says.
+    path: the folder, or the file of a selection.   kind: as in its record.   record: all of its fields.
     """
 
     path: Path
@@ -47,9 +47,9 @@ class Result:
 
 
 def read_result(path: str | os.PathLike[str]) -> Result:
-    """Open what a command wrote: a folder, or the file of a selection.
+    """Open the output of a command: a folder, or the file of a selection.
 
-    Raises: InputError when it is nothing that longlode wrote.
+    Raises: InputError when longlode did not write it.
     """
     where = full_path(path)
     selection = None
@@ -105,7 +105,7 @@ def _field(name: str) -> Callable[[Path, dict[str, Any]], "pa.Table"]:
 
 
 def _of_rows(rows: list[dict[str, Any]]) -> "pa.Table":
-    """A table with every column that any row has."""
+    """Table with every column that any row has."""
     import pyarrow as pa
 
     names = dict.fromkeys(name for row in rows for name in row)

@@ -1,4 +1,4 @@
-"""Weights of the profile for a corpus of one's own: background counts, and a gate fitted on families made from it."""
+"""Weights of the profile for the user's own corpus: background counts, and a gate fitted on families made from it."""
 
 import os
 import random
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from longlode.mining.gate.model import LengthWeights
 
 LENGTHS = (4096, 16_384)
-"""Tokens of 4 bytes that a gate is fitted at; the second where there are documents enough."""
+"""Lengths in tokens of 4 bytes that a gate is fitted at; the second only if there are enough documents."""
 FEWEST_DOCUMENTS = 24
-"""Documents of a length that a gate is fitted at."""
+"""Fewest documents per length that a gate is fitted at."""
 FEWEST_OF_TABLE = 8
-"""Documents of a table of words."""
+"""Fewest documents per table of words."""
 HELD_OUT = 3
-"""One document in so many is held out of the fit, to report on."""
+"""One document in this many is held out of the fit, for the reported figures."""
 MOST_DOCUMENTS = 400
 SPARE = 1.12
 _COHERENT = "coherent"
 _ALIKE = 0.4
-"""Share of the 100 commonest words that two documents of one language have in common at least."""
+"""Least share of the 100 commonest words that two documents of one language have in common."""
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,13 @@ def show(
     """Rows of a scores folder, as `longlode show` prints them.
 
     Args:
-      document_id: only the rows of this id.   top, bottom: the best or the worst so many scored documents.
-      dropped: only what this selection left out: its file, its folder below `__selection__`, or the folder of both.
-      where: SQL over the columns, as of `select`.   limit: rows at most; 10 unless top, bottom or an id is given.
+      document_id: only the rows of this id.   top, bottom: number of the best or the worst scored documents.
+      dropped: only documents that this selection dropped: its file, its folder below `__selection__`, or their folder.
+      where: SQL over the columns, as of `select`.   limit: most rows; 10 unless top, bottom or an id is given.
       excerpt: characters of each text, 0 for none.
     Returns: for each row its columns, `kind` and `why` if it was dropped, and `excerpt`, None where the document cannot
       be read any more. The best first, rows without a score last.
-    Raises: InputError when there is nothing to show; ConfigError for a condition that makes no sense.
+    Raises: InputError when there is nothing to show; ConfigError for an invalid condition.
     """
     if top is not None and bottom is not None:
         raise ConfigError("give either top or bottom; got both.")
@@ -135,7 +135,7 @@ def _dropped_table(given: Path) -> Path:
 
 
 def is_scores(given: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of a scores folder."""
+    """Tell if a path is that of a scores folder."""
     return "://" not in os.fspath(given) and kind_of(full_path(given)) == "scores"
 
 
@@ -146,10 +146,10 @@ def scorer_of(scores: str | os.PathLike[str]) -> str:
 
 
 def documents_of(out: Path, rows: Sequence[dict[str, Any]]) -> "dict[tuple[str, int], Document]":
-    """The documents of rows of a scores folder, read from where they lay when they were scored.
+    """The documents of rows of a scores folder, read from the paths they had when they were scored.
 
     Args: rows, each with file, row, id, num_bytes and filename (the path of its part).
-    Returns: (file, row) -> document, for those that are still what was scored.
+    Returns: (file, row) -> document, for those that have not changed since.
     """
     from longlode.corpus import Document, Unit, read_unit
 
@@ -178,7 +178,7 @@ def scored_document(
 ) -> "Document":
     """The document of a row of a scores folder, read again from its source.
 
-    Raises: ConfigError without an id; InputError when there is no such row, or its document is not there any more.
+    Raises: ConfigError without an id; InputError when there is no such row, or its document has gone.
     """
     if document_id is None or row is not None:
         raise ConfigError(f"{scores} holds scores of many documents; say which one with --id ID.")

@@ -1,4 +1,4 @@
-"""What a scores folder says, by SQL: the rows at its ends, values by source, why rows have no score."""
+"""Queries of a scores folder, by SQL: best and worst rows, values by source, reasons for missing scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,13 +33,13 @@ def score_rows(out: Path, *, order: str, limit: int, extras: Sequence[str] = ())
 
 
 def table_columns(out: Path) -> list[str]:
-    """The scorer's own columns that stand beside its best and worst scores, by the record of a scores folder."""
+    """The scorer's own columns that are shown beside its best and worst scores, from the record of a scores folder."""
     extras = read_record(out, "scores").get("extras", {})
     return [name for name, one in extras.items() if one.get("in_table")]
 
 
 def rivals(out: Path) -> tuple[int, dict[str, int]]:
-    """What the gate of the profile refused: scored documents above 0, and those below by what they are most like.
+    """Counts of the gate's decisions: scored documents above 0, and those below by the most similar family.
 
     Returns: documents with a score of at least 0; family -> documents below, commonest first.
     """
@@ -79,5 +79,5 @@ def first_reasons(out: Path) -> list[str]:
 
 
 def part_paths(out: Path) -> list[Path]:
-    """The parts that the record of a scores folder names; others there are of earlier settings."""
+    """The parts that the record of a scores folder names; other parts there are of earlier settings."""
     return [out / "parts" / entry["part"] for entry in read_record(out, "scores")["parts"]]

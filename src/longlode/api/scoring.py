@@ -1,4 +1,4 @@
-"""From names to a scored folder: loads the scorer, runs mining's engine, maps a few documents."""
+"""Scoring by name: load the scorer, run mining's engine, map a few documents."""
 
 import functools
 import os
@@ -54,16 +54,16 @@ def score(
     """Score every document for long-range dependency, as `longlode score` does.
 
     Args:
-      inputs: files, folders, globs or URLs.   out: folder for the scores; the same call goes on there.
+      inputs: files, folders, globs or URLs.   out: folder for the scores; the same call continues there.
       model: "starter", a model or run folder, or a hub id; its model is read only if the score or `pairs` needs it.
-      scorer: a name, or one from `mining.make_scorer`.   scorer_options: its own, of one by name.
+      scorer: a name, or one from `mining.make_scorer`.   scorer_options: its own, if it is given by name.
       weights: folder of `fit_score`, for the profile.   segment: tokens per segment.
       pairs: pairs of segments that the model reads per document; None: all; "default": none where the score needs none.
       dtype: of the model: "float32", "bfloat16" or "auto", the faster one here.
       text_field: of records, or several: "text,content" is the first that a record has.   encoding: of texts.
-      limit: score the first so many rows only.   race, race_by: see `mining.RaceRule`.
+      limit: score only this many rows, the first ones.   race, race_by: see `mining.RaceRule`.
       workers: processes.   rows_per_unit: documents per unit of work.   explain: also explain the best and worst.
-      watch: hears of notes and progress.
+      watch: receives notes and progress.
     Returns: the scores: `.record` and `.table()`, one row per input document.
     Raises: InputError, ConfigError, ModelError, as `mining.score`.
     """
@@ -84,7 +84,7 @@ def score(
 
 
 def with_weights(options: Mapping[str, Any] | None, weights: PathLike | None) -> dict[str, Any]:
-    """Options of a scorer with its weights among them, by the whole path, as worker processes need it."""
+    """Options of a scorer including its weights, by their absolute path, as worker processes need it."""
     found = dict(options or {})
     return found if weights is None else found | {"weights": str(Path(weights).expanduser().absolute())}
 
@@ -161,11 +161,11 @@ def run_scoring(
 ) -> "ScoreSummary":
     """Score `inputs` into `out` and write explain.json for the best and worst documents.
 
-    A model that the scorer does not run is not loaded; then explain.json has what the scorer says of the scores, or
-    the words behind them, and no map.
-    Args: model, as for `model_source`; dtype, its own, as of `pick_dtype`; limit, rows to score at most;
-      explain_segments, segments of a document to map, 0 for no map; rule, to race for instead of reading all documents
-      alike; overwrite, as of `mining.score`; watch, hears of notes and progress.
+    A model that the scorer does not run is not loaded; then explain.json has the scorer's explanations, or the
+    words behind the scores, and no map.
+    Args: model, as for `model_source`; dtype, its own, as of `pick_dtype`; limit, most rows to score;
+      explain_segments, segments of a document to map, 0 for no map; rule, to race by instead of reading
+      equally many pairs of all documents; overwrite, as of `mining.score`; watch, receives notes and progress.
     Raises: InputError, ConfigError, ModelError as `mining.score`.
     """
     from longlode.corpus import find_files

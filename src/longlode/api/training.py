@@ -1,4 +1,4 @@
-"""From a recipe and shards to a trained model: `longlode.train(...)`, and what the command `train` does."""
+"""Training from a recipe and shards: `longlode.train(...)`, also used by the command `train`."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +21,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class RunStart:
-    """What a run is about to do.
+    """Plan of a run.
 
     num_tokens, num_documents: of the shards. num_steps: of the run, None if only time limits it; max_seconds: that
-    limit. packing: what the packer makes of the documents. warnings: settings that will not do what they seem to.
+    limit. packing: figures of the packer. warnings: settings that will not have the effect that they seem to have.
     """
 
     num_parameters: int
@@ -40,7 +40,7 @@ class RunStart:
     warnings: tuple[str, ...]
 
     def in_words(self) -> str:
-        """Two lines for a person."""
+        """Two lines for the terminal."""
         if self.num_steps is None:
             length = "until its time is over"
         else:
@@ -71,12 +71,12 @@ def train_run(
     Args:
       recipe: a TOML file or a `Recipe`; with `resume` it may be None.
       set_: overrides, "section.key=value".
-      resume: go on with the run of `out`, by the recipe of its record; `recipe` is read only if there is no record.
+      resume: continue the run of `out`, by the recipe of its record; `recipe` is read only if there is no record.
       verify: compare the shards with their checksums; None: before the first step of a run.
-      say: called with what a person should know; on_start: with the facts of the run before its first step; on_step:
+      say: called with messages for the user; on_start: with the facts of the run before its first step; on_step:
         with the row of every step.
-    Raises: ConfigError for a recipe that makes no sense or names no shards; InputError when a side of the split has
-      too little data, shards are damaged or the folder holds something else; what `train.train` raises.
+    Raises: ConfigError for a recipe that is invalid or names no shards; InputError when a side of the split has
+      too little data, shards are damaged or the folder holds something else; as `train.train`.
     """
     tell = say or (lambda line: None)
     folder = full_path(out)
@@ -94,7 +94,7 @@ def train_run(
 def _choose_recipe(
     recipe: "str | Path | Recipe | None", out: Path, overrides: list[str], resume: bool, tell: Say
 ) -> "Recipe":
-    """The recipe of the run that goes on, else the given one; with the overrides."""
+    """Recipe of the run that is continued, else the given one; with the overrides."""
     from longlode.train import Recipe
 
     if resume and (saved := _recorded_recipe(out)) is not None:
@@ -121,7 +121,7 @@ def _recorded_recipe(out: Path) -> dict[str, Any] | None:
 def _open_shards(
     recipe: "Recipe", known: list[str] | None, verify: bool | None, tell: Say
 ) -> "tuple[Shards, dict[str, Any]]":
-    """The shards of a recipe, and what the run's record says of them.
+    """The shards of a recipe, and the fields of the run's record on them.
 
     Args: known: the shards that an earlier session of the run has verified; verify: as in `train_run`.
     """
@@ -139,7 +139,7 @@ def _open_shards(
 
 
 def _verified_shards(run: Path) -> list[str] | None:
-    """The shards of which the record of a run says that their checksums were right; None without such a record."""
+    """Shards whose checksums were right by the record of a run; None without such a record."""
     try:
         data = read_record(run, "run").get("data", {})
     except InputError:
@@ -156,7 +156,7 @@ def _train_on(
     on_start: Callable[[RunStart], None] | None,
     on_step: Callable[[dict[str, Any]], None] | None,
 ) -> "TrainSummary":
-    """Plan the rows, build the model, and let the loop run."""
+    """Plan the rows, build the model, and run the loop."""
     from longlode.packing import make_packer, plan
     from longlode.train import build_model, train
 
@@ -235,7 +235,7 @@ def _start(recipe: "Recipe", model: Any, shards: "Shards", report: "PackingRepor
 
 
 class Estimate:
-    """When a run will end, judged by the speed of its steps so far in this session."""
+    """Estimate of a run's end, from the speed of its steps so far in this session."""
 
     def __init__(self, num_steps: int | None, max_seconds: float | None) -> None:
         """Args: num_steps of the whole run, None if unknown; max_seconds of the recipe."""

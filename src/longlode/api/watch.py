@@ -1,26 +1,26 @@
-"""What long functions tell while they work, and to whom."""
+"""Callbacks through which long functions report notes and progress."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Update = Callable[[int, int | None, str], None]
-"""Called with what is done, all there is (if known), and a remark."""
+"""Function called with the amount done, the total (None if unknown), and a remark."""
 
 
 class Watch:
-    """Hears what a function tells; this one keeps it to itself. The command line has one that prints."""
+    """Receiver of notes and progress; this one ignores them. The command line has one that prints."""
 
     def note(self, line: str) -> None:
-        """A line for a person."""
+        """Receive a line for the user."""
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Update]:
-        """Yield what to call as the work called `label` goes on."""
+        """Yield the function to call with the progress of the work named `label`."""
         yield _ignore
 
 
 def _ignore(done: int, total: int | None, remark: str = "") -> None:
-    """Nobody asked."""
+    """Ignore the progress."""
 
 
 SILENT = Watch()

@@ -1,10 +1,10 @@
-"""cli: the `longlode` command. Each file is one command; what a command does lives in the rooms, not here.
+"""cli: the `longlode` command. Each file is one command and only calls the other packages, which do the work.
 
-May import: every room, lazily, inside the command that needs it, so that `longlode --help` loads no torch.
-Start reading: `commands.py` (the list of commands), then `score.py`, then `demo.py` (all of them in a row).
+May import: every package, lazily, inside the command that needs it, so that `longlode --help` loads no torch.
+Start reading: `commands.py` (the list of commands), then `score.py`, then `demo.py` (all of them in sequence).
 
-This file itself imports nothing, so that Ctrl-C is handled from the first moment on; `import longlode` before it is
-short for the same reason.
+This file imports nothing heavy at module level, so that Ctrl-C is handled from the start; `import longlode`, which
+runs before it, is kept short for the same reason.
 """
 
 import sys
@@ -19,7 +19,7 @@ EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Entry point of the console script; Ctrl-C ends it with status 130, also where other code swallowed it."""
+    """Entry point of the console script; Ctrl-C ends it with status 130, even if other code swallowed it."""
     received: list[int] = []
     try:
         _note_interrupts(received)
@@ -37,9 +37,9 @@ def main() -> None:
 
 
 def _note_interrupts(received: list[int]) -> None:
-    """Have every SIGINT put into `received`, besides raising KeyboardInterrupt as always.
+    """Append every SIGINT to `received`, and raise KeyboardInterrupt as usual.
 
-    Callbacks, destructors and some packages' imports swallow a KeyboardInterrupt; the command must not end well then.
+    Callbacks, destructors and some packages' imports swallow a KeyboardInterrupt; the exit status must still show it.
     """
     import signal
     import threading

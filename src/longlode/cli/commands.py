@@ -40,7 +40,7 @@ _PANELS = {
 }
 
 _SHOWING = (compare, generate, show, explain, doctor)
-"""Commands whose output is all that they give: --quiet leaves it on standard output."""
+"""Commands whose only result is their output: --quiet leaves it on standard output."""
 
 app = typer.Typer(
     name="longlode",
@@ -68,13 +68,13 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Options of `longlode` itself; the help text stands in `app`."""
+    """Options of `longlode` itself; the help text is in `app`."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
 def _help(doc: str, examples: Sequence[str]) -> str:
-    """A command's help: its docstring, lines joined, then its examples, one a line (\\b keeps them so)."""
+    """Help of a command: its docstring, lines joined, then its examples, one per line (\\b keeps the line breaks)."""
     paragraphs = [escape(part.replace("\n", " ")) for part in inspect.cleandoc(doc).split("\n\n")]
     return "\n\n".join(
         [*paragraphs, "\b[bold]Examples[/]\n" + "\n".join(f"  {escape(line)}" for line in examples)]
@@ -82,7 +82,7 @@ def _help(doc: str, examples: Sequence[str]) -> str:
 
 
 class _Command(TyperCommand):
-    """A command whose usage errors say what was got; typer's own do not, where pydantic checks the values."""
+    """Command whose usage errors name the value it got; typer's own errors do not where pydantic checks the values."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As of every command."""
@@ -120,7 +120,7 @@ _ENVIRONMENT = {
 
 
 def run() -> None:
-    """Run the command line: set what must be set before torch is loaded, then do what was asked for."""
+    """Run the command line, after setting the environment variables that torch reads when it is loaded."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):

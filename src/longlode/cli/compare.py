@@ -1,4 +1,4 @@
-"""longlode compare: which of two evaluated models is better, example by example?"""
+"""longlode compare: paired comparison of two evaluated models, example by example."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ def compare(
     """Compare two evaluated models on the examples that both answered.
 
     Differences are B minus A, taken per example before they are averaged, with 95 % intervals; what makes an
-    example hard for both cancels. "favours" names the better model where the interval leaves 0 out. Both must have
+    example hard for both cancels. "favours" names the better model where the interval excludes 0. Both must have
     been evaluated with one tokenizer and the same tasks, lengths, seed, number of examples and texts.
     """
     from longlode.evaluate import compare as run_comparison
@@ -38,5 +38,5 @@ def compare(
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: nothing."""
+    """Message after Ctrl-C: nothing was written."""
     return "Nothing was written."

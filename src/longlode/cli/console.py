@@ -1,7 +1,7 @@
-"""What the commands print: results on stdout, progress and notes on stderr, both good without a terminal.
+"""Output of the commands: results on stdout, progress and notes on stderr, readable with and without a terminal.
 
-Everything goes through `PlainConsole` (or `echo`, for text without markup), which lets no control character of what it
-is given through to the terminal: ids, texts, file names and messages of other libraries come from outside.
+Everything goes through `PlainConsole` (or `echo`, for text without markup), which passes no control
+character on to the terminal: ids, texts, file names and messages of other libraries come from outside.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 @dataclass(frozen=True)
 class _Shown:
-    """What reaches a person. results: text on standard output; remarks: notes and progress on standard error."""
+    """Streams that are shown. results: text on standard output; remarks: notes and progress on standard error."""
 
     results: bool = True
     remarks: bool = True
@@ -68,7 +68,7 @@ def plain(text: str) -> str:
 
 
 class PlainConsole(Console):
-    """A console that prints text as `plain` gives it, whatever is printed, and outlives a reader that goes away."""
+    """Console that prints all text as `plain` gives it, and goes on when the reader of its stream has closed it."""
 
     def __init__(self, *, stderr: bool) -> None:
         """Write to standard output, or to standard error."""
@@ -78,19 +78,19 @@ class PlainConsole(Console):
             self.width = _WIDTH_WITHOUT_TERMINAL
 
     def on_broken_pipe(self) -> None:
-        """Let the command go on to its end and its exit status: `longlode score ... | head` has still scored."""
+        """Let the command go on to its end and its exit status: `longlode score ... | head` still scores everything."""
         mute(sys.stderr if self.stderr else sys.stdout)
 
 
 class _PlainHook(RenderHook):
-    """Wraps what a console is about to render."""
+    """Wrap the renderables that a console is about to print."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Plain(renderable) for renderable in renderables]
 
 
 class _Plain:
-    """What a renderable renders to, the text of each piece made plain; styles and cursor movements are rich's own."""
+    """Renderable whose text is made plain, piece by piece; styles and cursor movements are rich's own."""
 
     def __init__(self, inner: ConsoleRenderable) -> None:
         self.inner = inner
@@ -109,7 +109,7 @@ class PlainFormatter(logging.Formatter):
 
 
 def mute(stream: Any) -> None:
-    """Send what is still written to a stream whose reader has gone to the null device."""
+    """Redirect a stream whose reader has gone to the null device, so that further writes raise nothing."""
     with contextlib.suppress(OSError, ValueError):  # no file behind the stream, or a closed one
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -117,7 +117,7 @@ def mute(stream: Any) -> None:
 
 
 def echo(text: str, *, end: str = "\n") -> bool:
-    """Print plain text as it is, without markup or wrapping. Returns: False when nobody reads any more."""
+    """Print plain text as it is, without markup or wrapping. Returns: False when the reader has closed the stream."""
     try:
         sys.stdout.write(plain(text) + end)
         sys.stdout.flush()
@@ -128,13 +128,13 @@ def echo(text: str, *, end: str = "\n") -> bool:
 
 
 def echo_json(value: Any) -> None:
-    """Print JSON on standard output; what could steer a terminal, or has no place in its encoding, is escaped."""
+    """Print JSON on standard output; control characters, and those outside of the stream's encoding, are escaped."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
     echo(_escaped(orjson.dumps(value, option=options, default=str)))  # paths are what is no JSON
 
 
 def echo_line(row: Any) -> bool:
-    """Print one line of JSON, as `echo_json` does. Returns: False when nobody reads any more."""
+    """Print one line of JSON, as `echo_json` does. Returns: False when the reader has closed the stream."""
     return echo(_escaped(orjson.dumps(row)))
 
 
@@ -179,7 +179,7 @@ def note(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Print one line about what went wrong (stderr), also where notes are not wanted; no markup."""
+    """Print one line about an error (stderr), also with --quiet; no markup."""
     stderr().print(plain(text), soft_wrap=True, markup=False, style="dim")
 
 
@@ -215,7 +215,7 @@ def duration(seconds: float) -> str:
 
 
 def finish(where: str, *, then: Sequence[str] = ()) -> None:
-    """Say where the results lie and what to run next."""
+    """Print where the results are and what to run next."""
     if not (_shown.results and _shown.remarks):
         return
     say(f"[bold green]Done.[/] {escape(where)}")
@@ -251,12 +251,12 @@ def progress(label: str) -> Iterator[Callable[[int, int | None, str], None]]:
 
 
 def results_shown() -> bool:
-    """Whether results go to standard output as text; not with --json."""
+    """Tell if results go to standard output as text; they do not with --json."""
     return _shown.results
 
 
 def _ignore(done: int, total: int | None, remark: str = "") -> None:
-    """Nobody asked."""
+    """Show no progress."""
 
 
 def _line_printer(label: str) -> Callable[[int, int | None, str], None]:

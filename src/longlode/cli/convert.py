@@ -25,7 +25,7 @@ def convert(
 ) -> dict[str, Any]:
     """Write a DeltaNet or Gated DeltaNet checkpoint in the layout of fla, or of longlode.
 
-    The weights pass as they are, in the dtype they have; the tokenizer goes along. Evaluating, scoring and
+    The weights keep their values and dtype; the tokenizer goes along. Evaluating, scoring and
     generating need no conversion: they read both layouts.
     """
     if to not in ("fla", "longlode"):
@@ -58,7 +58,7 @@ def convert(
                 tokenizer.save_pretrained(unfinished)
     except (OSError, SafetensorError) as error:
         raise InputError(
-            f"{folder} cannot be written: {error}. Make room or name another folder; nothing was left there."
+            f"{folder} cannot be written: {error}. Free space or name another folder; nothing was left there."
         ) from None
     finish(f"{model.config.num_params / 1e6:,.1f}M parameters in {model.dtype}: {out}")
     return {
@@ -69,5 +69,5 @@ def convert(
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: nothing, or a whole model."""
+    """Message after Ctrl-C: either no model or a complete one was written."""
     return f"{options['out']} holds the whole model or was not made."

@@ -1,4 +1,4 @@
-"""longlode demo: the main job, end to end, on text that every machine has."""
+"""longlode demo: all steps from scoring to the report, on text that every machine has."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,9 @@ def demo(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder to write; the same demo made before is replaced.")
     ] = Path("demo-out"),
-    minutes: Annotated[float, typer.Option(help="Time to aim at: sets how many documents and steps.")] = 4.0,
+    minutes: Annotated[
+        float, typer.Option(help="Target time: sets the number of documents and steps.")
+    ] = 4.0,
     model: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
     scorer: Annotated[str, typer.Option(help="As for longlode score.")] = SCORER,
     seed: Seed = 0,
@@ -56,5 +58,5 @@ def demo(
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: the stages so far, which the next run replaces."""
+    """Message after Ctrl-C: the finished stages are on disk; the next run replaces them."""
     return f"What the finished stages wrote is in {options['out']}; the same command starts anew."

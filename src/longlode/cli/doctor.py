@@ -1,4 +1,4 @@
-"""longlode doctor: what this machine offers, and whether the kernels are right on it."""
+"""longlode doctor: report on this machine, and a check of the kernels on it."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +21,7 @@ EXAMPLES = (
 
 def doctor(
     ops: Annotated[
-        bool, typer.Option("--ops", help="Also test every delta-rule backend for right results.")
+        bool, typer.Option("--ops", help="Also test the results of every delta-rule backend.")
     ] = False,
 ) -> dict[str, Any]:
     """Show what longlode finds on this machine: torch, device, threads, speed of bfloat16, backends, disk.
@@ -81,5 +81,5 @@ def _show_checks(found: dict[str, Any]) -> None:
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: nothing."""
+    """Message after Ctrl-C: nothing was written."""
     return "Nothing was written."

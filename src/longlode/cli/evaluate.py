@@ -1,4 +1,4 @@
-"""longlode evaluate: does a model use its context?"""
+"""longlode evaluate: measure how well a model uses its context."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ Texts = Annotated[
     list[str] | None,
     typer.Option(help="Held-out documents for context_curve and loss_by_position: file, folder or glob."),
 ]
-LmEval = Annotated[str | None, typer.Option(help="Instead: tasks of lm-evaluation-harness, comma-separated.")]
+LmEval = Annotated[str | None, typer.Option(help="Run these tasks of lm-evaluation-harness instead.")]
 IncludePath = Annotated[Path | None, typer.Option(help="With --lm-eval: a folder of YAML tasks of your own.")]
 
 
@@ -99,7 +99,7 @@ def _names(given: str) -> list[str]:
 
 
 def _tell_left_out() -> None:
-    """Say which tasks "all" leaves out for want of texts."""
+    """Note which tasks "all" leaves out because no texts were given."""
     from longlode.evaluate import TASKS
 
     left_out = [name for name in TASKS.names() if TASKS.get(name).needs_texts]
@@ -118,5 +118,5 @@ def _integers(given: str) -> list[int]:
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: nothing new, as results are written at the end."""
+    """Message after Ctrl-C: no results, as they are written at the end."""
     return f"No results were written to {options['out']}; the same command starts anew."

@@ -1,4 +1,4 @@
-"""longlode explain: which passages and words of a document need each other?"""
+"""longlode explain: the evidence behind a document's score, as passages, words and distances."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -31,7 +31,7 @@ PairModel = Annotated[
     str | None,
     typer.Option(
         help="Also read pairs of segments by it: starter, a model or run folder, or a hub id. coherence reads the "
-        "starter unless told otherwise."
+        "starter by default."
     ),
 ]
 
@@ -46,7 +46,7 @@ def explain(
     scorer: Annotated[str, typer.Option(help="profile or coherence.")] = SCORER,
     weights: Weights = None,
     model: PairModel = None,
-    segment: Annotated[int, typer.Option(min=2, help="Tokens of a segment.")] = 128,
+    segment: Annotated[int, typer.Option(min=2, help="Tokens per segment.")] = 128,
     start: Annotated[int, typer.Option(min=0, help="The first segment to read in pairs.")] = 0,
     segments: Annotated[
         int, typer.Option(min=2, help="Segments to read from there, each after every earlier one.")
@@ -56,16 +56,16 @@ def explain(
 ) -> dict[str, Any]:
     """Show what a document's score is made of.
 
-    Of the profile: how likely it is one text in its order, what speaks for it and against it beside usual text, and
-    what else it could be; the weakest boundary along the document; what context at each octave of distance adds; and
-    the words and pairs of words that carry this, where they stood before and again. No model is read.
+    For the profile: how likely the document is one text in its order, the evidence for and against that compared with
+    usual text, and the kinds of text it resembles otherwise; its weakest boundary; what context adds at each octave of
+    distance; and the words and pairs of words that carry this gain, with two places of each. Needs no model.
 
-    Of coherence: the words that add most to it. Each stood in the thousand tokens before its near context,
-    more often than any other part of the document would have it; both places are shown. "expected" is the share
-    of other places where it would have stood too.
+    For coherence: the words that add most to it. Each occurs in the thousand tokens before its near context more
+    often than in other parts of the document; both places are shown. "expected" is the share of other places where
+    it occurs as well.
 
     With a model, pairs: the later segment is read alone and after the earlier one; highlighted are the tokens that
-    gained most. A pair may help by its format only; the words tell what depends on the order. Next: longlode score.
+    gained most. A pair may help by its format alone; the words show what depends on the order. Next: longlode score.
     """
     from longlode.api.explanation import explain as run_explanation
     from longlode.api.scored_rows import is_scores
@@ -103,5 +103,5 @@ def _which(row: int | None, document_id: str | None) -> list[object]:
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: nothing."""
+    """Message after Ctrl-C: nothing was written."""
     return "Nothing was written."

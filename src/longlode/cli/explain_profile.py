@@ -10,7 +10,7 @@ from longlode.cli.console import plain, say, stdout, table
 HIGHLIGHT = "bold yellow"
 NUM_SIGNS = 3
 _LEAST_NATS = 0.05
-"""What moves the log-odds less is not shown."""
+"""Signs that move the log-odds by less are not shown, nats."""
 
 
 def show_profile(found: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""An explanation on the terminal: announced words in their two places, strong pairs with both texts."""
+"""Explanation of a document on the terminal: announced words in their two places, strong pairs with both texts."""
 
 import math
 import re
@@ -18,7 +18,7 @@ FACTORS = {
     "seams": "rare words link both sides of every cut",
     "names": "rare words come back far away",
 }
-"""What a factor of the coherence score asks for."""
+"""Meaning of each factor of the coherence score."""
 
 
 def show_explanation(found: dict[str, Any]) -> None:
@@ -69,8 +69,8 @@ def _score(found: dict[str, Any]) -> str:
 
 def _show_seam(seam: dict[str, Any]) -> None:
     say(
-        f"[bold]Weakest seam[/]: of the rare words in the {seam['span']} words after it, {seam['share']:.0%} by weight "
-        f"stand in the {seam['span']} before it (typical of this document: {seam['typical']:.0%})"
+        f"[bold]Weakest boundary[/]: of the rare words in the {seam['span']} words after it, {seam['share']:.0%} by "
+        f"weight occur in the {seam['span']} before it (typical of this document: {seam['typical']:.0%})"
     )
     before, after = (re.sub(r"\s+", " ", plain(seam[part])) for part in ("before", "after"))
     line = Text(f"{'at ' + format(seam['character'], ','):>20}  ...", style="dim")
@@ -126,7 +126,7 @@ def _show_pair(pair: dict[str, Any]) -> None:
     for text, gain in pair["target_tokens"]:
         target.append(plain(text), style=HIGHLIGHT if gain is not None and gain >= least else "")
     source = Text(plain("".join(text for text, _ in pair["source_tokens"])))
-    figures = f"strength {pair['strength']:.2f}, {pair['gain_nats']:.2f} nats a token"
+    figures = f"strength {pair['strength']:.2f}, {pair['gain_nats']:.2f} nats per token"
     console = stdout()
     console.print(Panel(source, title=f"segment {pair['source']}", title_align="left", border_style="dim"))
     console.print(

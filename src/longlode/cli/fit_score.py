@@ -25,10 +25,10 @@ def fit_score(
 ) -> dict[str, Any]:
     """Fit the profile score to a corpus of yours: words of your languages, kinds of text of your domain.
 
-    Give whole documents, each one text in its order: at least 24 of 4,600 tokens (18 KB), better hundreds. Counted
-    are how common words are, and what two documents share by chance. The gate is fitted to tell stretches of your
-    documents from 40 families of text made of them; on documents that were held out it is compared with the packaged
-    one, which stays in use where it does better. Next: longlode score DOCS -o scores --weights OUT.
+    Give whole documents, each one text in its order: at least 24 of 4,600 tokens (18 KB), better hundreds. This
+    counts how common words are and what two documents share by chance. The gate is fitted to tell stretches of your
+    documents from 40 families of artificial text made of them. On held-out documents it is compared with the packaged
+    gate, which stays in use if it does better. Next: longlode score DOCS -o scores --weights OUT.
     """
     from longlode.api.score_fitting import fit_score as fit
 
@@ -61,5 +61,5 @@ def fit_score(
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: nothing that is taken for weights."""
+    """Message after Ctrl-C: the folder is not usable as weights."""
     return f"{options['out']} is not finished; the same command makes it anew."

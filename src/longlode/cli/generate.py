@@ -43,7 +43,7 @@ def generate(
     """Continue a text with a model and print it as it is written.
 
     The continuation goes to standard output, the speed to standard error. A DeltaNet keeps a state of
-    constant size: a long prompt costs time to read but no memory to remember. With --save-state that state
+    constant size: a long prompt takes time to read, but no more memory than a short one. With --save-state that state
     is kept in a file, and a long text read once can be asked about many times with --state.
     """
     if (prompt is None) == (prompt_file is None):
@@ -91,7 +91,7 @@ def _streamer(tokenizer: Any) -> Any:
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: the state, if it was written before the text."""
+    """Message after Ctrl-C: the state may be on disk, as it is written before the text."""
     save_state = options.get("save_state")
     if save_state is None:
         return ""

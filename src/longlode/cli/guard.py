@@ -1,4 +1,4 @@
-"""What a person sees when a command fails: one message that says what to do, and no traceback."""
+"""Messages of commands that fail: one line that says what to do, and no traceback."""
 
 import errno
 import functools
@@ -25,8 +25,8 @@ EXIT_UNEXPECTED = 1
 EXIT_REFUSED = 2
 _OWN_EXITS = (typer.Exit, typer.Abort, typer.BadParameter)
 _REFUSALS = {
-    errno.ENOSPC: "Make room there, or name another place.",
-    errno.EDQUOT: "Make room there, or name another place.",
+    errno.ENOSPC: "Free space there, or name another place.",
+    errno.EDQUOT: "Free space there, or name another place.",
     errno.EFBIG: "Name a place on a file system that takes files of this size.",
     errno.EROFS: "Name a place that can be written to.",
     errno.EACCES: "Name a place that you may read and write.",
@@ -37,7 +37,7 @@ _REFUSALS = {
     errno.EIO: "The disk or its connection fails: look at the system's log, then try again or name another place.",
     errno.ENOMEM: "Free memory, or ask for smaller batches or fewer workers.",
 }
-"""What the operating system refuses and a person can mend."""
+"""Advice for errors of the operating system that the user can resolve."""
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _OUTPUTS = ("out", "save_state")
 
@@ -45,7 +45,7 @@ _OUTPUTS = ("out", "save_state")
 def guarded(
     command: Callable[P, Any], interrupted: Callable[[Mapping[str, Any]], str] = lambda options: ""
 ) -> Callable[P, None]:
-    """Wrap a command: our errors are a panel and exit 2, Ctrl-C exit 130, anything else exit 1 and a log.
+    """Wrap a command: errors of longlode show a panel and exit 2, Ctrl-C exits 130, others write a log and exit 1.
 
     Args: interrupted, says after Ctrl-C what is on disk and how to go on, given the options of the command.
     """
@@ -78,9 +78,10 @@ def _show(message: str) -> None:
 
 
 def _refusal(error: Exception, options: Mapping[str, Any]) -> str:
-    """What the operating system refused, where, and what to do; "" for other errors.
+    """Message for an error of the operating system: what failed, where, and what to do; "" for other errors.
 
-    Libraries in other languages (safetensors, DuckDB, Arrow) pass such errors on as errors of their own, by their text.
+    Libraries in other languages (safetensors, DuckDB, Arrow) raise such errors as classes of their own; they are
+    recognized by their text.
     """
     number = error.errno if isinstance(error, OSError) else None
     if number not in _REFUSALS:
@@ -96,7 +97,7 @@ def _refusal(error: Exception, options: Mapping[str, Any]) -> str:
 
 
 def _report_unexpected(error: Exception) -> None:
-    """Say in one line what happened and where the whole traceback lies."""
+    """Print in one line what happened and where the full traceback is."""
     trace = traceback.format_exc()
     if os.environ.get("LONGLODE_DEBUG"):
         sys.stderr.write(trace)
@@ -111,7 +112,7 @@ def _report_unexpected(error: Exception) -> None:
 
 
 def _write_log(trace: str) -> Path | None:
-    """Write a traceback to a new file that only its owner may read; None where that cannot be.
+    """Write a traceback to a new file that only its owner may read; None if that fails.
 
     The temporary folder is open to everyone: the name cannot be guessed, and a link of that name is not followed.
     """

@@ -1,4 +1,4 @@
-"""What every command does alike: `-q`, `--json`, and how commands to copy are quoted."""
+"""Behaviour common to all commands: `-q`, `--json`, and the quoting of commands to copy."""
 
 import functools
 import inspect
@@ -19,7 +19,7 @@ Summary = Mapping[str, Any]
 
 
 class Ended(typer.Exit):
-    """The end of a command that has a summary and yet no good exit status."""
+    """End of a command that has a summary but a failing exit status."""
 
     def __init__(self, code: int, summary: Summary) -> None:
         """Args: code, the exit status; summary, what `--json` prints."""
@@ -35,7 +35,7 @@ def shell(*words: object) -> str:
 def with_habits(command: Callable[..., Summary | None], *, shows: bool = False) -> Callable[..., None]:
     """Give a command the options --quiet and --json.
 
-    Args: command, returns what --json prints; shows, whether what it prints is all that it gives, so that --quiet
+    Args: command, returns what --json prints; shows, whether its only result is what it prints, so that --quiet
       leaves that on standard output.
     """
 

@@ -8,21 +8,17 @@ import typer
 Model = Annotated[str, typer.Argument(help="A run folder, a model folder, a hub id, or: starter.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Weights = Annotated[
-    Path | None, typer.Option(help="A folder of longlode fit-score: the profile as fitted to your corpus.")
+    Path | None, typer.Option(help="A folder of longlode fit-score: the profile fitted to your corpus.")
 ]
 TextField = Annotated[
     str,
     typer.Option(
-        help="The field that holds the text of a record; of several, text,content, the first that it has."
+        help="Field with the text of a record; several (text,content): the first one that the record has."
     ),
 ]
-Encoding = Annotated[
-    str, typer.Option(help="Of text files and JSON lines: utf-8, latin-1, cp1252, utf-16 ...")
-]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every draw.")]
+Encoding = Annotated[str, typer.Option(help="Encoding of text files and JSON lines: utf-8, latin-1, ...")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of all random draws.")]
 Overwrite = Annotated[
     bool,
-    typer.Option(
-        "--overwrite", help="Replace an earlier result of other options at the place of the output."
-    ),
+    typer.Option("--overwrite", help="Replace an earlier result of other options in the output folder."),
 ]

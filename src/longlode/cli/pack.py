@@ -17,19 +17,21 @@ EXAMPLES = (
 
 
 def pack(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders or globs; what longlode select wrote.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Files, folders or globs, e.g. the output of longlode select.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     tokenizer: Annotated[
         str, typer.Option(help="Folder with tokenizer.json, a run, a hub id, or: starter.")
     ] = "starter",
-    length: Annotated[int, typer.Option(min=2, help="Tokens of a training sequence.")] = 4096,
+    length: Annotated[int, typer.Option(min=2, help="Tokens per training sequence.")] = 4096,
     overwrite: Overwrite = False,
     text_field: TextField = "text",
     encoding: Encoding = "utf-8",
 ) -> dict[str, Any]:
     """Tokenize documents into memory-mapped shards.
 
-    OUT keeps the tokens of every document, its edges, its hash, and the tokenizer. The order in which
+    OUT holds the tokens of every document, its boundaries, its hash, and the tokenizer. The order in which
     training reads them depends on the seed and the step alone, so that a run can be resumed anywhere.
     Next: longlode train RECIPE.toml.
     """
@@ -54,5 +56,5 @@ def pack(
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: nothing new."""
+    """Message after Ctrl-C: no shards were written."""
     return f"No shards were written to {options['out']}; the same command starts anew."

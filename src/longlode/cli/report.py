@@ -25,7 +25,7 @@ def report(
 ) -> dict[str, Any]:
     """Write one self-contained page: the finding, all documents to browse, what decided scores, training, evaluation.
 
-    The page loads nothing from elsewhere and needs no server: open it in a browser or send it by mail.
+    The page loads nothing from elsewhere and needs no server: open it in a browser or send it by email.
     Corpus text in it is escaped.
     """
     from longlode.report import build
@@ -37,5 +37,5 @@ def report(
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: the page as it was."""
+    """Message after Ctrl-C: the page is unchanged."""
     return f"{options['out']} is as it was; the same command starts anew."

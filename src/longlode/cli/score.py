@@ -1,4 +1,4 @@
-"""longlode score: how much long-range dependency is in each document?"""
+"""longlode score: measure the long-range dependency of each document."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -60,12 +60,12 @@ def score(
     explain: options.Explain = True,
     dry_run: options.DryRun = False,
 ) -> dict[str, Any] | None:
-    """Score every document for long-range dependency: does far text make later text less surprising?
+    """Score every document for long-range dependency: how much far text makes later text less surprising.
 
     Reads .txt, .md, source files, .jsonl (also .gz, .zst), .parquet, .arrow, and JSON lines or one text from standard
     input. Writes OUT/parts/*.parquet with one row per input document: score, the figures behind it, status (ok,
-    too_short, skipped, failed) and reason. Text is not copied, but for standard input. A run that was stopped goes on
-    where it was. Next: longlode select OUT.
+    too_short, skipped, failed) and reason. Text is not copied, except that of standard input. A stopped run goes on
+    where it ended. Next: longlode select OUT.
     """
     from longlode.api.readers import check_dtype
     from longlode.api.scoring import run_scoring, with_weights
@@ -96,7 +96,7 @@ def score(
 
 
 def _note_without_effect(scorer: "Scorer", model: str, pairs: str | None) -> None:
-    """Name the options that this scorer has no use for."""
+    """Name the options that have no effect on this scorer."""
     if pairs is not None and "pairs" not in scorer.options():
         note(f"--pairs {pairs} has no effect: the scorer {scorer.name!r} samples no pairs.")
     if model != "starter" and not scorer.reads_tokens:
@@ -129,7 +129,7 @@ def _with_stdin(inputs: list[str], folder: Path, stdin_format: str) -> list[str]
 
 
 def _how(model: str, scorer: "Scorer", record: Mapping[str, Any]) -> str:
-    """How the model was used, in a line."""
+    """Line on the use of the model."""
     if not scorer.reads_tokens:
         return "Model: none"
     if not scorer.reads_model:
@@ -139,7 +139,7 @@ def _how(model: str, scorer: "Scorer", record: Mapping[str, Any]) -> str:
 
 
 def _conclude(summary: "ScoreSummary", out: Path, model: str, scorer: "Scorer") -> dict[str, Any]:
-    """Show what was found, how it was read, and what to run next; exit with 1 when there is something wrong.
+    """Show the results, how the texts were read, and what to run next; exit with 1 if something is wrong.
 
     Returns: what --json prints.
     """
@@ -184,7 +184,7 @@ def _stop_if_incomplete(summary: "ScoreSummary", out: Path, told: dict[str, Any]
 
 
 def _race_rule(top: float | None, by: str) -> "RaceRule | None":
-    """What --race and --race-by ask for."""
+    """Rule of --race and --race-by; None without them."""
     from longlode.mining import RaceRule
 
     groups = tuple(name.strip() for name in by.split(",") if name.strip())
@@ -208,7 +208,7 @@ def _number_of_pairs(given: str | None) -> int | Literal["default"] | None:
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: the parts of the units that were finished."""
+    """Message after Ctrl-C: the parts of the finished units are on disk."""
     out = options["out"]
     if out is None or str(out) == STDIN:
         return "Nothing was written."

@@ -18,13 +18,13 @@ Out = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Option(help="For scorers that read one: starter, a folder, or a hub id.")]
-Segment = Annotated[int, typer.Option(min=2, help="Tokens of a segment.")]
+Segment = Annotated[int, typer.Option(min=2, help="Tokens per segment.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")]
 ScorerName = Annotated[
     str,
     typer.Option(
-        help="profile: what context beyond 1k tokens is worth, where the text is one text in its order. To compare "
-        "with: coherence, order, paper, release, strength, context_gain, attention_mass, overlap, gzip."
+        help="profile: the gain from context beyond 1k tokens, if the document is one text in its order. For "
+        "comparison: coherence, order, paper, release, strength, context_gain, attention_mass, overlap, gzip."
     ),
 ]
 ScorerOption = Annotated[
@@ -40,30 +40,36 @@ PairNumber = Annotated[
 ]
 Threads = Annotated[
     int,
-    typer.Option(min=1, help="Threads of a process that reads the model; another number rounds otherwise."),
+    typer.Option(min=1, help="Threads per process that reads the model; scores may differ by rounding."),
 ]
-RowsPerUnit = Annotated[int, typer.Option(min=1, help="Documents of one piece of work.")]
-Dtype = Annotated[str, typer.Option(help="Of the model: float32, bfloat16, or auto (the faster one here).")]
-KeepPairs = Annotated[bool, typer.Option("--keep-pairs", help="Also store every pair that was read.")]
+RowsPerUnit = Annotated[
+    int, typer.Option(min=1, help="Documents per work unit; a stopped run resumes at units.")
+]
+Dtype = Annotated[
+    str, typer.Option(help="Precision of the model: float32, bfloat16, or auto (the faster here).")
+]
+KeepPairs = Annotated[
+    bool, typer.Option("--keep-pairs", help="Also store every pair of segments that was read.")
+]
 Explain = Annotated[bool, typer.Option(help="Also map the 2 best and 2 worst documents, for the report.")]
 RaceTop = Annotated[
     float | None,
     typer.Option(
-        help="Read only as many pairs of a document as it takes to tell whether it is in the best fraction, "
-        "for example 0.5; for --scorer strength. --pairs is the most."
+        help="Keep this best fraction, for example 0.5, and read only as many pairs per document as that decision "
+        "takes; for --scorer strength. --pairs is the upper limit."
     ),
 ]
 RaceBy = Annotated[
-    str, typer.Option(help="With --race: the best fraction of each of: length, source (comma-separated).")
+    str, typer.Option(help="With --race: the best fraction within each of: length, source (comma-separated).")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Score only the first N documents.")]
 DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Say how many documents and tokens there are and how long it will take; write nothing.",
+        help="Print the number of documents and tokens and the time it would take; write nothing.",
     ),
 ]
 StdinFormat = Annotated[
-    str, typer.Option("--format", help="Of standard input: jsonl, text (one document), or auto.")
+    str, typer.Option("--format", help="Format of standard input: jsonl, text (one document), or auto.")
 ]

@@ -1,4 +1,4 @@
-"""What a scores folder says, as tables for a person."""
+"""Tables on the terminal of a scores folder's contents."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ NUM_SOURCES = 15
 
 
 def show_scores(out: Path) -> None:
-    """Print what a scores folder holds: counts that add up, quantiles, the best and the worst documents."""
+    """Print the contents of a scores folder: counts that add up, quantiles, the best and the worst documents."""
     from longlode.api.scores import score_rows, table_columns
 
     record = read_record(out, "scores")
@@ -38,7 +38,7 @@ def show_scores(out: Path) -> None:
 
 
 def _show_gate(out: Path) -> None:
-    """Print how many documents are one text in their order, and what the others are most like."""
+    """Print how many documents are one text in their order, and what kinds of text the others resemble most."""
     from longlode.api.scores import rivals
 
     passed, families = rivals(out)
@@ -52,7 +52,9 @@ def _show_gate(out: Path) -> None:
 
 
 def show_estimate(inputs: list[str], how: dict[str, Any]) -> dict[str, Any]:
-    """Print what scoring the inputs will find and take. Args: how, as of `api.estimate.estimate_scoring`.
+    """Print the documents that scoring would find and the time it would take.
+
+    Args: how, as of `api.estimate.estimate_scoring`.
 
     Returns: what --json prints.
     """
@@ -85,9 +87,9 @@ def show_estimate(inputs: list[str], how: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_race(out: Path) -> str:
-    """Print what a race of a scores folder has done, nothing for other scores.
+    """Print the outcome of a raced scores folder; nothing for other scores.
 
-    Returns: what to select, as options of `longlode select`.
+    Returns: options of `longlode select` that fit the race.
     """
     record = read_record(out, "scores")
     race = record.get("race")

@@ -23,15 +23,15 @@ EXAMPLES = (
 _GROUPS_SHOWN = 12
 
 Top = Annotated[float | None, typer.Option(help="Keep this fraction of the documents, 0 to 1.")]
-Tokens = Annotated[str | None, typer.Option(help="Keep as many tokens as this: 10B, 500M, 64k, 4096.")]
+Tokens = Annotated[str | None, typer.Option(help="Keep about this many tokens: 10B, 500M, 64k, 4096.")]
 MinScore = Annotated[
-    float | None, typer.Option("--min", "--min-score", help="Keep only documents of at least this.")
+    float | None, typer.Option("--min", "--min-score", help="Keep only documents that score at least this.")
 ]
 MaxScore = Annotated[
-    float | None, typer.Option("--max", "--max-score", help="Keep only documents of at most this.")
+    float | None, typer.Option("--max", "--max-score", help="Keep only documents that score at most this.")
 ]
 Where = Annotated[
-    str, typer.Option(help="Keep only documents of which this holds: SQL over the columns of the scores.")
+    str, typer.Option(help="Keep only documents that satisfy this SQL condition over the columns.")
 ]
 By = Annotated[
     str,
@@ -39,7 +39,9 @@ By = Annotated[
 ]
 Column = Annotated[
     str,
-    typer.Option(help="The column of the scores to go by, also extras.NAME; score_low: score - 2 score_se."),
+    typer.Option(
+        help="The column of the scores to rank by, also extras.NAME; score_low: score - 2 score_se."
+    ),
 ]
 
 
@@ -56,18 +58,18 @@ def select(
     by: By = "",
     column: Column = "score",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be kept; write nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be kept; write nothing.")
     ] = False,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Write the documents that score best, and beside them what was dropped and why.
 
-    Give --top, --tokens, --min, --max or --where. The last three say which documents may be kept; --top or --tokens
-    then take the best of them. With --by length they are taken among documents of like length (the power of two at or
-    below their tokens), so that long ones do not win by being long; with --by source among those of one source: the
-    record's `source`, else its file; of whole files their folder. Of a group of n documents --top keeps max(1, top * n
-    rounded), so groups of one or two keep more than the fraction; the summary says so. --tokens cuts every group at the
-    same depth.
+    Give --top, --tokens, --min, --max or --where. The last three limit which documents may be kept; --top or --tokens
+    then take the best of those. With --by length they are taken among documents of similar length (the power of two
+    at or below their tokens), so that long documents do not win by length alone; with --by source, among those of one
+    source: the record's `source`, else its file; for whole files, their folder. Of a group of n documents --top keeps
+    max(1, top * n rounded), so groups of one or two keep more than the fraction; the summary says so. --tokens cuts
+    every group at the same depth.
 
     OUT holds the documents. __selection__/NAME beside it holds the record and dropped.parquet, every other row with
     its reason. Next: longlode pack OUT.
@@ -103,7 +105,7 @@ def select(
 
 
 def _show(summary: "SelectSummary", groups: tuple[str, ...], column: str) -> None:
-    """Say what is kept: of the whole, and of each group."""
+    """Print what is kept: of the whole, and of each group."""
     cut = summary.dropped.items()
     rows = [
         ("kept", summary.num_selected, summary.kept_tokens),
@@ -140,5 +142,5 @@ def _show(summary: "SelectSummary", groups: tuple[str, ...], column: str) -> Non
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: whole files only; the record says "complete": false until all three are of this selection."""
+    """Message after Ctrl-C: only whole files are on disk; the record's "complete" is false until all are written."""
     return f"The selection {options['out']} is not finished; the same command makes it anew."

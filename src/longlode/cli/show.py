@@ -27,18 +27,22 @@ def show(
     bottom: Annotated[int | None, typer.Option(min=1, help="The N worst documents.")] = None,
     dropped: Annotated[
         Path | None,
-        typer.Option(help="Only what a selection left out, with why: the file that select wrote."),
+        typer.Option(
+            help="Only documents that a selection dropped, with reasons: the file that select wrote."
+        ),
     ] = None,
-    where: Annotated[str, typer.Option(help="Only rows of which this holds: SQL over the columns.")] = "",
+    where: Annotated[
+        str, typer.Option(help="Only rows that satisfy this SQL condition over the columns.")
+    ] = "",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Rows at most: 10, where neither --top, --bottom nor --id says.")
+        int | None, typer.Option(min=1, help="Rows at most; 10 without --top, --bottom and --id.")
     ] = None,
     excerpt: Annotated[int, typer.Option(min=0, help="Characters of each text to show; 0: none.")] = 200,
 ) -> dict[str, Any]:
-    """Show documents of a scores folder: score, tokens, why there is none, and how the text begins.
+    """Show documents of a scores folder: score, tokens, the reason if there is no score, and how the text begins.
 
-    Without options the 10 best. Texts are read from where they lay when they were scored; those that are gone or have
-    changed are left out. --json gives all columns of every row. Next: longlode explain SCORES --id ID.
+    Without options the 10 best. Texts are read from the paths they had when they were scored; texts that are gone or
+    have changed are left out. --json gives all columns of every row. Next: longlode explain SCORES --id ID.
     """
     from longlode.api.scored_rows import show as find_rows
 
@@ -72,7 +76,7 @@ def _show_one(row: dict[str, Any]) -> None:
 
 
 def _show_many(rows: list[dict[str, Any]]) -> None:
-    """A line for each, then how the texts begin."""
+    """Print one line per row, then the beginnings of the texts."""
     reasons = any(row["status"] != "ok" or row.get("why") for row in rows)
     columns = ["score", "tokens", "kind" if "kind" in rows[0] else "status", "id", "source"]
     shown = [
@@ -93,5 +97,5 @@ def _show_excerpt(row: dict[str, Any], name: str = "") -> None:
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: nothing."""
+    """Message after Ctrl-C: nothing was written."""
     return "Nothing was written."

@@ -23,7 +23,8 @@ _HEAD_BYTES = 1 << 16
 def spool_stdin(folder: Path, form: str) -> Path:
     """Write standard input to a file below `folder`, named by its content: the same input gives the same file.
 
-    Args: form, "jsonl", "text" or "auto", which looks at the first line. What is compressed by gzip or zstd stays so.
+    Input compressed by gzip or zstd is kept compressed.
+    Args: form, "jsonl", "text" or "auto", which looks at the first line.
     Raises: ConfigError for another format, InputError when there is nothing to read.
     """
     if form not in _FORMATS:
@@ -72,7 +73,7 @@ def _suffix(head: bytes, form: str) -> str:
 
 
 def _is_record(head: bytes) -> bool:
-    """Whether a stream begins with a JSON object on a line of its own."""
+    """Tell if a stream begins with a JSON object on a line of its own."""
     line, newline, _ = head.lstrip().partition(b"\n")
     if not line.startswith(b"{"):
         return False
@@ -83,7 +84,7 @@ def _is_record(head: bytes) -> bool:
 
 
 def print_rows(scores: Path) -> None:
-    """Print the rows of a scores folder as JSON lines, in the order of the input, until nobody reads any more."""
+    """Print the rows of a scores folder as JSON lines, in the order of the input."""
     import pyarrow.parquet as pq
 
     from longlode.api.scores import part_paths

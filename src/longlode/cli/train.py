@@ -33,7 +33,7 @@ Verify = Annotated[
     bool | None,
     typer.Option(
         "--verify/--no-verify",
-        help="Compare the shards with their checksums, or never. Without either: before the first step of a run.",
+        help="Compare the shards with their checksums, or never do so. Default: before the first step of a run.",
         show_default=False,
     ),
 ]
@@ -50,7 +50,7 @@ def _show_keys() -> dict[str, Any]:
 
 @contextmanager
 def watched(label: str) -> "Iterator[tuple[Callable[[RunStart], None], Callable[[dict[str, Any]], None]]]":
-    """What a person sees of a run: its facts at the start, then a progress bar; yields the two that tell."""
+    """Show a run: its facts at the start, then a progress bar; yields the two callbacks that do so."""
     from longlode.api.training import Estimate
 
     with progress(label) as update:
@@ -95,8 +95,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a model on packed shards, with checkpoints that survive a kill.
 
-    OUT/metrics.jsonl has a row a step, OUT/checkpoints what a resume needs, OUT/model the finished model as a
-    Hugging Face folder. Ctrl-C and SIGTERM finish the step and save; --resume goes on bit for bit. Next:
+    OUT/metrics.jsonl has one row per step, OUT/checkpoints what a resume needs, OUT/model the finished model as a
+    Hugging Face folder. Ctrl-C and SIGTERM finish the step and save; --resume continues bit for bit. Next:
     longlode evaluate OUT.
     """
     if list_keys:
@@ -146,7 +146,7 @@ def _show(summary: "TrainSummary") -> None:
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What a second Ctrl-C leaves: the newest checkpoint."""
+    """Message after a second Ctrl-C: the newest checkpoint is on disk."""
     out = options["out"]
     steps = sorted(path.name for path in out.glob("checkpoints/step-*"))
     if not steps:

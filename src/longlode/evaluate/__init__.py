@@ -1,7 +1,7 @@
-"""evaluate: does a model use its context? Tasks at any length, scores with intervals, paired comparison.
+"""evaluate: measure how well a model uses its context. Tasks at any length, scores with intervals, paired comparison.
 
 May import: core, corpus, models and what models may import; torch.
-Start reading: `tasks/base.py` (what a task is), then `run.py`. Works for any Hugging Face causal LM.
+Start reading: `tasks/base.py` (the interface of tasks), then `run.py`. Works for any Hugging Face causal LM.
 """
 
 from longlode.core.callable_rooms import make_callable

@@ -1,4 +1,4 @@
-"""Evaluate a model that is named, on texts that are named: what `longlode evaluate` does."""
+"""Evaluation by the name of a model and the paths of texts, as `longlode evaluate` does."""
 
 import logging
 import os
@@ -37,7 +37,7 @@ def evaluate_model(
     """Load a model and evaluate it, as `longlode evaluate` does.
 
     Args: model: a run folder, a model folder, a hub id, or "starter"; texts: files, folders or globs of held-out
-      documents, whose text stands in `text_field`, in `encoding`; device: "auto", "cpu", "cuda" ...; the others, as of
+      documents, whose text is in `text_field`, in `encoding`; device: "auto", "cpu", "cuda" ...; the others, as of
       `evaluate`.
     Returns: the fields of `out/record.json`.
     Raises: as `evaluate`; InputError for a model or texts that are not there.
@@ -91,7 +91,7 @@ def evaluate_harness(
 
 
 def _open(model: Path, out: Path, kind: str, device: str) -> tuple[Any, Any]:
-    """The model and its tokenizer, once it is sure that there is somewhere to write."""
+    """The model and its tokenizer, loaded after checking that the output can be written."""
     source = model_source(model)
     claim_folder(out, kind, identity={})
     from longlode.models import load

@@ -1,7 +1,7 @@
-"""Which of two evaluated models is better, example by example.
+"""Paired comparison of two evaluated models, example by example.
 
-Both answered the same questions, so the difference is taken on each before it is averaged: what makes an
-example hard for both cancels, and a difference shows that two separate intervals would hide.
+Both answered the same questions, so the difference is taken per question before it is averaged: the difficulty that
+an example has for both cancels, which shows differences that two separate intervals would hide.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def compare(eval_dir_a: str | Path, eval_dir_b: str | Path) -> dict[str, Any]:
     Args: eval_dir_a, eval_dir_b: folders that `evaluate` wrote from the same examples.
     Returns: {"a": name, "b": name, "rows": [{task, length, metric, a, b, difference, low, high, n, better,
       favours}], "curves": {task: [{length, start, stop, mean (of the difference), low, high, n}]}, "task_info"};
-      `favours` is "a" or "b" where the interval leaves 0 out and the metric has a good side, else "".
+      `favours` is "a" or "b" where the interval excludes 0 and the metric has a better direction, else "".
     Raises: InputError when a folder is no evaluation; ConfigError when the examples are not the same.
     """
     record_a, record_b = (read_record(folder, "evaluation") for folder in (eval_dir_a, eval_dir_b))
@@ -56,7 +56,7 @@ def compare(eval_dir_a: str | Path, eval_dir_b: str | Path) -> dict[str, Any]:
 
 
 def _key(row: dict[str, Any], infos: dict[str, TaskInfo]) -> tuple[Any, ...]:
-    """What a row is the answer to."""
+    """Identity of the question that a row answers."""
     columns = ("task", "length", "example", *infos[row["task"]].key_columns)
     return tuple(row[column] for column in columns)
 

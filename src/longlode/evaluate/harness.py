@@ -28,7 +28,7 @@ def run_harness(
     name: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Run tasks of lm-eval; nothing about a task is ours.
+    """Run tasks of lm-eval, unchanged.
 
     Args:
       model, tokenizer: a Hugging Face causal LM and its tokenizer.
@@ -36,8 +36,8 @@ def run_harness(
       out: folder for lm_eval.json (everything that lm-eval reports, less the samples) and record.json.
       include_path: folder with YAML tasks of your own.
       max_length: tokens of context; longer texts lose their beginning, as everywhere in lm-eval.
-      limit: examples a task; None for all.   seed: of few-shot examples and sampling.
-      name: what the record calls the model.   overwrite: replace results of other options that `out` holds.
+      limit: examples per task; None for all.   seed: of few-shot examples and sampling.
+      name: of the model in the record.   overwrite: replace results of other options that `out` holds.
     Returns: the record's fields; `summary` has rows {task, metric, filter, value, stderr, n}.
     Raises: BackendError without lm-eval; ConfigError on tasks it does not know; InputError without include_path.
     """

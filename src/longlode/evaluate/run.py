@@ -1,6 +1,4 @@
-"""Ask a model the examples of some tasks at some lengths; write a row an example, and a record of the
-means.
-"""
+"""Evaluation of a model on examples of tasks at several lengths: one row per example, and a record of the means."""
 
 import os
 import time
@@ -50,11 +48,11 @@ def evaluate(
     Args:
       model, tokenizer: a Hugging Face causal LM and its fast tokenizer.
       tasks: names, addresses (`package.module:Class`), classes or instances; None: all that have the texts they need.
-      lengths: tokens an example may have, special tokens included.
+      lengths: most tokens per example, special tokens included.
       out: folder for examples.jsonl (a row per example; tasks with a curve: a row per stretch of it) and record.json.
       num_examples: examples per task and length; a task with less material uses what there is (`n` in the summary).
       texts: held-out documents, needed by context_curve and loss_by_position.
-      name: what reports call the model; default: its configured name or its class.
+      name: of the model in reports; default: its configured name or its class.
       overwrite: replace an evaluation of another model or with other options that `out` holds.
       progress: called with (examples done, examples in all, task name).
     Returns: the written record's fields.
@@ -136,7 +134,7 @@ def find_tasks(tasks: Sequence[str | Task | type[Task]] | None, *, has_texts: bo
     """Tasks as instances.
 
     Args: tasks, as of `evaluate`; has_texts, whether there are held-out texts.
-    Raises: ConfigError for an unknown name, with what comes near, for none at all, and for two of one name.
+    Raises: ConfigError for an unknown name, with the nearest names, for no task at all, and for two of one name.
     """
     if tasks is None:
         tasks = [name for name in TASKS.names() if has_texts or not TASKS.get(name).needs_texts]
@@ -161,7 +159,7 @@ def _check(lengths: Sequence[int], num_examples: int, limit: int | None) -> None
 
 
 def _read(task: Task, sides: Sequence[Example], length: int) -> list[Tokens]:
-    """What the model reads of each text, which is tokenized once however many conditions share it."""
+    """The tokens that the model reads of each text, which is tokenized once for all conditions that share it."""
     known: dict[str, Tokens] = {}
     for side in sides:
         if side.text not in known:
@@ -218,7 +216,7 @@ def metric_columns(
 
 
 def sampling(info: TaskInfo, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How to resample rows: their weights, and the groups that must be drawn together."""
+    """Settings for resampling rows: their weights, and the groups that must be drawn together."""
     weight, group = info.weight_column, info.group_column or "example"
     return {
         "weights": [row[weight] for row in rows] if weight else None,
@@ -275,7 +273,7 @@ def curves(
 ) -> dict[str, list[dict[str, Any]]]:
     """For each task that has a curve: the mean in each stretch of positions, {length, start, stop, mean, low, high, n}.
 
-    Args: column, what to average; default: the metric that the task draws.
+    Args: column, the metric to average; default: the metric of the task's curve.
     """
     found = {}
     for info in infos.values():

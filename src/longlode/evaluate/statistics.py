@@ -1,4 +1,4 @@
-"""Intervals: how far a mean over examples could be off. All are 95 %. And what rests on them."""
+"""Confidence intervals of means over examples, all 95 %. And what rests on them."""
 
 from collections.abc import Sequence
 

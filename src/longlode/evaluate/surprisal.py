@@ -1,8 +1,8 @@
 """Surprisal and greedy hits of chosen tokens, for any Hugging Face causal LM.
 
 Texts are read in right-padded batches: a causal model cannot see what stands to the right, so the padding
-changes nothing and no mask is needed. Only asked positions reach the LM head where that is safe, because the
-logits of whole texts are what runs out of memory first (4096 tokens, 32000 words: 0.5 GB a text).
+changes nothing and no mask is needed. Where it is safe, only the positions asked for reach the LM head, because the
+logits of whole texts use up memory first (4096 tokens, vocabulary of 32000: 0.5 GB per text).
 """
 
 import itertools
@@ -120,7 +120,7 @@ def losses_after(
 
 
 class _reading:
-    """Eval mode and no gradients inside; the model's mode comes back after."""
+    """Set eval mode and no gradients inside; restore the model's mode afterwards."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -144,10 +144,10 @@ def _surprisal(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[np.ndarray, 
 
 
 def _head_is_all(model: Any) -> bool:
-    """Is a row of logits nothing but the head applied to the body's last hidden state?
+    """Tell if a row of logits is exactly the head applied to the body's last hidden state.
 
-    Models that cap or scale their logits (Gemma, Cohere, Granite) say no; asked of the model itself on a
-    short probe, since no setting says it for all of them.
+    It is not for models that cap or scale their logits (Gemma, Cohere, Granite). Found by running the model on a
+    short probe, since no setting covers all of them.
     """
     body, head = getattr(model, "base_model", None), model.get_output_embeddings()
     if body is None or body is model or getattr(head, "weight", None) is None:
@@ -172,14 +172,13 @@ def _batches(rows: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[
 
 
 def make_encode(tokenizer: Any) -> Encode:
-    """The tokenizer as tasks want it: text -> ids and character offsets, with the special tokens it adds by
-    itself.
+    """Adapt a tokenizer to tasks: text -> ids and character offsets, with the special tokens that it adds itself.
 
     Raises: ConfigError for a tokenizer that cannot give offsets (a slow, pure Python one).
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ConfigError(
-            f"{type(tokenizer).__name__} cannot say which characters a token covers, so answers cannot be "
+            f"{type(tokenizer).__name__} does not give the characters of each token, so answers cannot be "
             "located. Use a fast tokenizer (one with a tokenizer.json)."
         )
 
@@ -191,7 +190,7 @@ def make_encode(tokenizer: Any) -> Encode:
 
 
 def context_limit(model: Any) -> int | None:
-    """The most tokens a model can read, from its configuration; None for one that names no limit."""
+    """Greatest number of tokens that a model can read, from its configuration; None if that names no limit."""
     config = model.config
     if hasattr(config, "get_text_config"):
         config = config.get_text_config()

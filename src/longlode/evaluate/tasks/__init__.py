@@ -1,4 +1,4 @@
-"""tasks: one file a task; TASKS finds them by name.
+"""tasks: one file per task; TASKS finds them by name.
 
 May import: core, and each other's base files. Start reading: `base.py` (the interface), then `passkey.py`.
 A new task is a file here with a class that answers `base.Task`, or an entry point of the group `longlode.tasks` in

@@ -1,8 +1,7 @@
-"""The one interface that every task answers, and the values that pass through it.
+"""Interface of all tasks, and the values that pass through it.
 
 A task makes texts with marked answers and turns the model's surprisal on those answers into rows. It never
-sees a
-model: `run.py` reads each text once and hands back, for every marked span, nats and greedy hits per token.
+sees a model: `run.py` reads each text once and returns, for every marked span, nats and greedy hits per token.
 """
 
 import copy
@@ -81,7 +80,7 @@ class Example:
 
     @property
     def text(self) -> str:
-        """What the model reads."""
+        """The text that the model reads."""
         return self.prompt + self.target
 
     def conditions(self) -> dict[str, "Example"]:
@@ -91,9 +90,9 @@ class Example:
 
 @dataclass(frozen=True)
 class SpanScore:
-    """What a model did on the tokens of one answer span.
+    """Scores of a model on the tokens of one answer span.
 
-    positions: int64 [n], how many tokens stood before each.
+    positions: int64 [n], number of tokens before each.
     nats: float64 [n], surprisal -log p(token | everything before).
     hits: bool [n], whether the token had the highest probability of all (the greedy choice).
     """
@@ -109,7 +108,7 @@ class SpanScore:
 
     @property
     def greedy_exact(self) -> bool:
-        """Would greedy decoding write exactly these tokens here?
+        """Tell if greedy decoding would write exactly these tokens here.
 
         Equal to decoding: greedy decoding takes the argmax after the true prefix, so its first token is right
         iff the first hit is true; then the prefix is again the true one, and so on by induction. Only the
@@ -123,16 +122,16 @@ Scores = Mapping[str, Sequence[SpanScore]]  # condition -> one SpanScore per ans
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the rows that the summary averages, and all that a reader needs to be told of it.
+    """A column of the rows that the summary averages, with all that is needed to read its values.
 
     name: the column.   about: one clause.   unit: e.g. "nats/token", "share", "ratio".
-    better: which way is good, "" where neither is.
+    better: "higher" or "lower", "" where neither is better.
     interval: "wilson" for columns of 0 and 1, "bootstrap" for every other.
     words: a noun phrase for sentences, e.g. "passkeys recalled"; default: `about`.
-    headline: whether it stands in charts, sentences and comparisons of the report; the others stand in tables.
-    chance: what a model that reads nothing scores, None if that is not known.
+    headline: whether it is shown in charts, sentences and comparisons of the report; the others are in tables.
+    chance: score of a model that reads nothing, None if that is not known.
     baseline: the value that shows no effect of the context (0 for a gain, 1 for a ratio), None if there is none.
-    at_baseline: what to say when the interval holds the baseline, e.g. "no use of that line is shown".
+    at_baseline: words for an interval that includes the baseline, e.g. "no use of that line is shown".
     averaged: whether it is the mean of a column. If not, the task computes it from all its rows (`Task.derived`).
     """
 
@@ -151,7 +150,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a task measures along the text: several rows per example, one per stretch of positions.
+    """Measurement along the text: several rows per example, one per stretch of positions.
 
     start, stop: columns with the stretch [start, stop) in tokens before the predicted one.   metric: the column drawn.
     """
@@ -163,10 +162,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What a record keeps of a task, so that results can be read without the package that the task came from.
+    """Description of a task in a record, to read results without the package that the task came from.
 
-    weight_column: the summary weighs rows by it; None: all alike.   group_column: rows of one value are drawn together
-    when intervals are resampled; None: those of one example.   key_columns: what tells the rows of one example apart.
+    weight_column: the summary weighs rows by it; None: equal weights.   group_column: rows of one value are drawn
+    together when intervals are resampled; None: those of one example.   key_columns: tell the rows of one example
+    apart.
     """
 
     name: str
@@ -190,7 +190,7 @@ class TaskInfo:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "TaskInfo":
-        """What `to_json` gave. Raises: ConfigError when it is something else."""
+        """Read the output of `to_json`. Raises: ConfigError when it is something else."""
         try:
             metrics = tuple(Metric(**metric) for metric in fields["metrics"])
             curve = Curve(**fields["curve"]) if fields.get("curve") else None
@@ -224,11 +224,11 @@ class Task(ABC):
     """The held-out texts. Set by `bound_to`."""
 
     def options(self) -> dict[str, Any]:
-        """The settings that shape its examples, as JSON: part of what makes two evaluations the same."""
+        """The settings that determine its examples, as JSON; two evaluations with equal options are comparable."""
         return {}
 
     def info(self) -> TaskInfo:
-        """What the record keeps of it."""
+        """Description of the task for the record."""
         return TaskInfo(
             name=self.name,
             about=self.about,
@@ -253,18 +253,18 @@ class Task(ABC):
         return bound
 
     def prepare(self) -> None:
-        """Do once what all examples need of the tokenizer and the texts."""
+        """Prepare once what all examples need from the tokenizer and the texts."""
         return
 
     def num_available(self, length: int, asked: int) -> int:
-        """How many different examples of `length` there are, at most `asked`."""
+        """Number of different examples of `length`, at most `asked`."""
         return asked
 
     @abstractmethod
     def make(self, length: int, seed: int) -> Example:
         """Make one example of at most `length` tokens.
 
-        Consecutive seeds walk evenly through what the task varies (depths, texts); equal arguments and an
+        Consecutive seeds cover evenly what the task varies (depths, texts); equal arguments and an
         equal tokenizer give an equal example.
         Raises: ConfigError when `length` is too short to hold the question.
         """

@@ -1,9 +1,9 @@
-"""Context curve: what more context is worth, in octaves of distance, on held-out documents.
+"""Context curve: gain from longer context, in octaves of distance, on held-out documents.
 
-The last tokens of a window are predicted again and again, after 16, 32, 64 ... tokens of the text before them. A row
+The last tokens of a window are predicted several times, after 16, 32, 64 ... tokens of the text before them. A row
 is one doubling of one window: the loss after the shorter context minus that after the longer one, of the same tokens.
 Loss by position compares different tokens; this compares a token with itself, so it needs far fewer documents, and
-what it shows can only come from the text farther back.
+the gain can only come from the text farther back.
 """
 
 import itertools
@@ -22,7 +22,7 @@ _LEAST = 4 * _NEAREST  # tokens: below it there is no octave to compare
 
 
 class ContextCurve(HeldoutWindows):
-    """Loss of a window's last tokens after less minus after more context, a row per doubling of the context."""
+    """Loss of a window's last tokens after less minus after more context, one row per doubling of the context."""
 
     name = "context_curve"
     about = "what each doubling of the context is worth to the same tokens of held-out documents"
@@ -58,7 +58,7 @@ class ContextCurve(HeldoutWindows):
     )
 
     def __init__(self, targets: int = 128) -> None:
-        """Ask for the last `targets` tokens of a window, or a quarter of it where that is less."""
+        """Score the last `targets` tokens of a window, or a quarter of it where that is less."""
         if targets < 1:
             raise ConfigError(f"targets is {targets}; expected 1 token or more.")
         self.targets = targets
@@ -68,7 +68,7 @@ class ContextCurve(HeldoutWindows):
         return {"targets": self.targets}
 
     def num_available(self, length: int, asked: int) -> int:
-        """As many as there are windows, at most `asked`; none below 64 tokens."""
+        """Number of windows, at most `asked`; none below 64 tokens."""
         return 0 if length < _LEAST else super().num_available(length, asked)
 
     def make(self, length: int, seed: int) -> Example:
@@ -110,7 +110,7 @@ class ContextCurve(HeldoutWindows):
         return rows
 
     def derived(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Context used, with documents as what was drawn; with one document, its windows."""
+        """Context used, with intervals that resample documents; with one document, its windows."""
         windows: dict[int, list[Mapping[str, Any]]] = {}
         for row in rows:
             windows.setdefault(row["example"], []).append(row)
@@ -123,7 +123,7 @@ class ContextCurve(HeldoutWindows):
 
 
 def contexts(longest: int) -> list[int]:
-    """16, 32, 64 ... and the longest one, which may be less than twice the one before."""
+    """Context lengths 16, 32, 64 ... and the longest one, which may be less than twice the one before."""
     found = []
     context = _NEAREST
     while context < longest:

@@ -1,5 +1,4 @@
-"""What tasks share that ask for one hidden answer: the same question is asked once more with the answer left
-out.
+"""Base of tasks with one hidden answer, and with a control: the same question with the answer left out of the text.
 
 A model that has learnt that digits follow "the pass code is" scores well on digits without reading anything;
 only the gain over the control shows that the context was used.
@@ -49,7 +48,7 @@ class HiddenAnswer(Task):
 
     @abstractmethod
     def page(self, length: int, seed: int, depth: float) -> "Page":
-        """The material of one example, not yet cut to its size."""
+        """Material of one example, not yet cut to its size."""
 
     def make(self, length: int, seed: int) -> Example:
         """The longest page that fits into `length` tokens; its depth is DEPTHS[seed mod 5]."""

@@ -1,4 +1,4 @@
-"""What tasks share that read held-out documents in windows."""
+"""Base of tasks that read held-out documents in windows."""
 
 import random
 
@@ -9,7 +9,7 @@ _MARGIN = 8  # tokens: a cut text may take a token or two less at its edges
 
 
 class HeldoutWindows(Task):
-    """A task on windows of held-out documents, which it takes from all of them in turn."""
+    """A task on windows of held-out documents, taken from all documents in turn."""
 
     needs_texts = True
 
@@ -37,7 +37,7 @@ class HeldoutWindows(Task):
         return self._windows[length]
 
     def num_available(self, length: int, asked: int) -> int:
-        """As many as there are windows, at most `asked`."""
+        """Number of windows, at most `asked`."""
         return min(asked, len(self.windows(length)))
 
     def window(self, length: int, seed: int) -> tuple[str, int, int]:

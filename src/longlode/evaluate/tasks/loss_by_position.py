@@ -1,6 +1,6 @@
-"""Loss by position: nats per token on held-out documents, by how many tokens stood before.
+"""Loss by position: nats per token on held-out documents, by the number of tokens before.
 
-A model that uses its context pays less the more it has read; one that does not is flat after a few hundred
+The loss of a model that uses its context falls with the position; that of one that does not is flat after a few hundred
 tokens. All buckets hold the same windows, so the curve compares positions, not documents.
 """
 
@@ -35,7 +35,7 @@ class LossByPosition(HeldoutWindows):
         return Example("", window, ((0, len(window)),), {"depth": None, "text": text, "first_token": first})
 
     def rows(self, example: Example, scores: Scores) -> list[dict[str, Any]]:
-        """One row a bucket."""
+        """Make one row per bucket."""
         (score,) = scores[MAIN]
         rows = []
         for start, stop in bucket_edges(int(score.positions[-1]) + 1):
@@ -55,7 +55,7 @@ class LossByPosition(HeldoutWindows):
 
 
 def bucket_edges(length: int) -> list[tuple[int, int]]:
-    """[1, 16), [16, 32), [32, 64) ... the last one stops at `length` positions."""
+    """Buckets [1, 16), [16, 32), [32, 64) ...; the last one stops at `length` positions."""
     edges = [1]
     edge = _FIRST_EDGE
     while edge < length:

@@ -1,6 +1,6 @@
 """Passkey: a number said once among lines that repeat, asked for at the end.
 
-Form after Stuffed Mamba (arXiv 2410.07145), with wording of our own: an instruction, a block of noise lines
+Form after Stuffed Mamba (arXiv 2410.07145), with new wording: an instruction, a block of noise lines
 with the pass code at a chosen depth, a question. A recurrent model that never erases can keep the code for
 ever in such noise, so success here is the least that a long-context model should show, not the most.
 """

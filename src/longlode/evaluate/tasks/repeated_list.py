@@ -1,9 +1,8 @@
-"""Repeated list: how much less a list of nouns surprises when it comes a second time.
+"""Repeated list: surprisal of a list of nouns at its second occurrence, relative to the first.
 
-After Armeni et al. (arXiv 2210.13569), with wording of our own: a list, filler, the list again. It is a pure
-loss task: no question has to be understood, so the smallest models show on it whether anything survives the
-  filler. Two controls tell
-what was kept: the same nouns in another order (identity kept, order not), and other nouns (neither).
+After Armeni et al. (arXiv 2210.13569), with new wording: a list, filler, the list again. It needs only the loss: no
+question has to be understood, so even the smallest models show whether they remember anything across the filler. Two
+controls show what is remembered: the same nouns in another order (identity kept, order not), and other nouns (neither).
 """
 
 import random
@@ -18,7 +17,7 @@ _NUM_WORDS = 10
 
 
 class RepeatedList(Task):
-    """Surprisal of a list's second coming over that of its first: 1 is no memory, 0 is perfect memory."""
+    """Surprisal of a list's second occurrence over that of its first: 1 is no memory, 0 is perfect memory."""
 
     name = "repeated_list"
     about = "a list of ten nouns comes again after filler"
@@ -133,7 +132,7 @@ def _example(
 
 
 def _ratio(scores: Any) -> float:
-    """Mean surprisal a noun in the second list over the first: a noun is one unit, however many tokens it
+    """Mean surprisal per noun in the second list over that in the first: a noun is one unit, however many tokens it
     has.
     """
     nats = [float(score.nats.sum()) for score in scores]

@@ -1,4 +1,4 @@
-"""Plain English material for the generated tasks: words and sentences of our own, no data set behind them."""
+"""Plain English material for the generated tasks: words and sentences written for them, from no data set."""
 
 import random
 
