@@ -1,7 +1,7 @@
-"""report: one self-contained HTML page from the records that other rooms wrote.
+"""report: one self-contained HTML page from the records that other packages wrote.
 
-May import: core (and pyarrow, jinja2); no torch. It never opens a corpus: all it shows stands in records.
-Start reading: `build.py` (what the page is made of), then `text.py` (why corpus text cannot harm its reader).
+May import: core (and pyarrow, jinja2); no torch. It never opens a corpus: all that it shows is in records.
+Start reading: `build.py` (the sections of the page), then `text.py` (the escaping of corpus text).
 """
 
 from longlode.core.callable_rooms import make_callable

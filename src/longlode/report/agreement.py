@@ -1,4 +1,4 @@
-"""Several scores folders side by side: do they rank the documents that they share alike, and how do they spread?"""
+"""Comparison of several scores folders: rank correlation over shared documents, and the distributions of scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from longlode.report.text import clipped
 
 MAX_FOLDERS = 8
 MIN_SHARED = 3
-"""Documents below which a rank correlation says nothing."""
+"""Fewest documents for a rank correlation."""
 _NUM_BINS = 30
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two folders: their names, how many documents both scored, and the rank correlation of the scores."""
+    """Two folders: their names, the number of documents that both scored, and the rank correlation of the scores."""
 
     a: str
     b: str
@@ -41,7 +41,7 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Together:
-    """num_documents: different documents over all folders, however often each was read."""
+    """num_documents: different documents in all folders, each counted once."""
 
     num_documents: int
     pairs: list[Agreement]

@@ -1,4 +1,4 @@
-"""The section to browse: every document, kept or dropped, with what decided its score and how it begins."""
+"""Browsing section: every document, kept or dropped, with the reasons for its score and the beginning of its text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from longlode.report.text import clipped, json_for_script, number, one_line
 
 MAX_ROWS = 10_000
 NUM_SHOWN = 25
-"""Rows that stand in the page without the script."""
+"""Number of rows on the page without the script."""
 EXCERPT_CHARS = 180
 _ID_CHARS, _PLACE_CHARS, _REASON_CHARS = 300, 200, 160
 _MAX_OWN = 4
@@ -27,7 +27,7 @@ _RATED = ("strength_mean", "specificity_mean", "repetition", "gzip_ratio")
 class Column:
     """A column of the table.
 
-    name: in copies. title: its head. about: what it says. kind: "text" or "number". shown: in the table, else only in
+    name: in copies. title: its head. about: its meaning. kind: "text" or "number". shown: in the table, else only in
     the opened row.
     """
 
@@ -40,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class BrowseView:
-    """What the template needs: num_documents of the corpus, those that have a row, and the first of them as cells.
+    """Data for the template: num_documents of the corpus, those that have a row, and the first of them as cells.
 
     excerpts: a sentence on where excerpts come from. data: all rows for the script. first: rows of
     (id, anchor, excerpt, source, cells of the columns shown).
@@ -89,7 +89,7 @@ def browse_view(
 
 
 def _chosen(corpora: Sequence[Corpus], documents: list[Identity]) -> list[Identity]:
-    """Documents by falling score in the first folder that has one; of too many, both ends and every k-th between."""
+    """Documents by descending score in the first folder that has one; of too many, both ends and every k-th between."""
     ranked: dict[Identity, float] = {}
     for corpus in corpora:
         for identity, score in zip(corpus.identities, corpus.score.tolist(), strict=True):
@@ -187,7 +187,7 @@ def _row(
 
 
 def _facts(corpus: Corpus, identity: Identity, place: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What one folder says of a document, by name of the column. row: of its table."""
+    """Values of one folder for a document, by name of the column. row: of its table."""
     far = corpus.far
     decision, why = corpus.decisions.of(identity) if corpus.decisions else ("", "")
     reason = row.get("reason") or ""

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from whatever records there are."""
+"""Building of the page: one self-contained HTML file from all records found."""
 
 import base64
 import hashlib
@@ -58,11 +58,12 @@ _FOLDED = (
 
 
 def build(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = False) -> Path:
-    """Write the report of everything found in `folders` and three levels below to `out`, whole or not at all.
+    """Write the report of everything found in `folders` and three levels below to `out`, atomically.
 
-    The page loads nothing: styles and script stand inside and are named by hash in its content security
-    policy. Texts from corpora and records are escaped, and characters that hide or reorder text are written
-    out. An earlier report is replaced, as it can be drawn again from its records; any other file only with `overwrite`.
+    The page loads nothing: styles and script are inline and named by hash in its content security
+    policy. Texts from corpora and records are escaped, and characters that hide or reorder text are shown as
+    code points. An earlier report is replaced, as it can be made again from its records; any other file only with
+    `overwrite`.
     Returns: the path of the page.
     Raises: InputError when a folder is missing, none holds a record, or `out` may not be written.
     """
@@ -74,13 +75,13 @@ def build(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = F
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file is a report of ours."""
+    """Tell if a file is a report that longlode wrote."""
     with path.open("rb") as stream:
         return _GENERATOR in stream.read(_HEAD_BYTES)
 
 
 def render(gathered: Gathered) -> str:
-    """The page of what was gathered."""
+    """The page of the records found."""
     demos = [found.record for found in gathered.of("demo")]
     evaluations = gathered.of("evaluation")
     scores = _scores(gathered)
@@ -210,7 +211,7 @@ def _scores(gathered: Gathered) -> _Scores:
 
 
 def _missing(gathered: Gathered) -> list[tuple[str, str]]:
-    """Kinds that are not there, each with the command that makes one; lm-eval's results are an evaluation too."""
+    """Missing kinds of record, each with the command that makes one; lm-eval's results count as an evaluation."""
     there = {found.kind for found in gathered.found}
     if "lm_eval" in there:
         there.add("evaluation")
@@ -239,7 +240,7 @@ def _comparisons(demos: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _stages(demos: Sequence[Mapping[str, Any]]) -> list[tuple[str, float | None, str, int]]:
-    """(name, seconds, what came of it, share of the longest stage in %) of each stage."""
+    """(name, seconds, outcome, share of the longest stage in %) of each stage."""
     stages = [stage for demo in demos for stage in _list(demo.get("stages")) if isinstance(stage, Mapping)]
     seconds = [as_number(stage.get("seconds")) for stage in stages]
     longest = max((value for value in seconds if value is not None), default=0.0)
@@ -261,7 +262,7 @@ def _summary_text(value: Any) -> str:
 
 
 def _auc_chart(demos: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """How well scores tell labelled documents apart.
+    """Chart of the AUC with which scores separate labelled documents.
 
     The demo's `auc_intervals` {score: {value, low, high}}, else its `auc` {score: AUC or {control: AUC}}.
     """

@@ -1,4 +1,4 @@
-"""The charts of the page: histograms, lines with bands, bars with intervals, a small matrix of numbers."""
+"""Charts of the page: histograms, lines with bands, bars with intervals, a small matrix of numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,8 +49,8 @@ def histograms(
 ) -> Markup:
     """One histogram per group, on one axis and one scale of counts; below each its quartiles and median.
 
-    The axis ends where the values do, but at most three interquartile ranges beyond the quartiles of all values; how
-    many lie outside is written at the edge that they lie beyond, and they are in no bar. reference: a vertical line.
+    The axis ends where the values do, but at most three interquartile ranges beyond the quartiles of all values; the
+    number of values beyond an edge is written there, and they are in no bar. reference: a vertical line.
     """
     low, high = padded(*_reach(np.concatenate([group.values for group in groups])), share=0.02)
     binned = [_binned(group, low, high) for group in groups]
@@ -79,7 +79,7 @@ def histograms(
 
 @dataclass(frozen=True)
 class _Binned:
-    """A group's values in bins: counts per bin, and how many lie below and above all bins."""
+    """A group's values in bins: counts per bin, and the numbers below and above all bins."""
 
     name: str
     num: int
@@ -90,7 +90,7 @@ class _Binned:
     above: int
 
     def outside_words(self, low: float, high: float) -> str:
-        """What lies outside of the bins, for those who cannot see the chart."""
+        """Description of the values outside of the bins, for screen readers."""
         told = [
             f"{count} {where} {number(edge)}"
             for count, where, edge in ((self.below, "below", low), (self.above, "above", high))
@@ -295,7 +295,7 @@ def matrix(
 def level(value: float, top_value: float) -> str:
     """The colour class of a value: h0 to h7 for eight equal steps from 0 to `top_value`, hn well below 0.
 
-    A hair below 0 is noise and looks like 0; hn starts half a step below.
+    A value slightly below 0 is noise and coloured like 0; hn starts half a step below.
     """
     if value < -top_value / 16:
         return "hn"
@@ -303,7 +303,7 @@ def level(value: float, top_value: float) -> str:
 
 
 def legend(names: Sequence[str], *, line: bool = True) -> Markup:
-    """The key of a chart: each series' mark and name."""
+    """Legend of a chart: each series' mark and name."""
     items = []
     for index, name in enumerate(names):
         sheet = Sheet(28, 14, key="", title="", desc="")

@@ -1,4 +1,4 @@
-"""Charts of far context: how far a corpus uses its context, and what each distance is worth to a document."""
+"""Charts of far context: the distance up to which documents use their context, and the gain at each distance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from longlode.report.svg import CHAR_WIDTH, Scale, Sheet, both, padded
 from longlode.report.text import number
 
 MIN_DOCUMENTS = 5
-"""Documents below which a distance has no quartiles."""
+"""Fewest documents for quartiles at a distance."""
 _SURE = 2.0
 """Standard errors above zero from which a column is drawn in colour."""
 
@@ -28,7 +28,7 @@ class CountRow:
 
 
 def reach_rows(far: FarContext, num_without: int) -> list[CountRow]:
-    """Documents by how far they use context, the farthest first, then those that the gate stops or without a score.
+    """Documents by the distance of their context use, the farthest first, then those below the gate or without a score.
 
     limited: documents too short to be measured farther.
     """
@@ -53,7 +53,7 @@ def reach_rows(far: FarContext, num_without: int) -> list[CountRow]:
 
 
 def reach_chart(rows: Sequence[CountRow], *, key: str) -> Markup:
-    """Bars of documents by how far they use their context; the number of each beside it."""
+    """Bars of documents by the distance of their context use; the number of each beside it."""
     most = max(1, *(row.count for row in rows))
     desc = "; ".join(f"{row.name}: {row.count} documents" for row in rows)
     longest = max(len(row.name) for row in rows)
@@ -114,7 +114,7 @@ class ProfileScale:
 
 
 def profile_scale(profiles: Sequence[tuple[np.ndarray, np.ndarray]]) -> ProfileScale:
-    """Where the gains and their errors of all documents shown end, zero included."""
+    """The range of the gains and their errors over all documents shown, zero included."""
     ends = [0.0]
     for gains, errors in profiles:
         known = np.isfinite(gains)

@@ -1,4 +1,4 @@
-"""The section on documents: of a few, what decided the score first, pairwise maps second."""
+"""Documents section: for a few documents, the reasons for the score first, pairwise maps second."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -88,7 +88,7 @@ def identity_of(one: Mapping[str, Any]) -> Identity:
 
 
 def _rank(identity: Identity, given: tuple[Corpus, str, Mapping[str, Any]]) -> float:
-    """Falling scores, as the order of the page."""
+    """Sort key of the page: descending scores."""
     corpus, _, one = given
     place = corpus.places.get(identity)
     score = as_number(one.get("score")) if place is None else float(corpus.score[place])
@@ -150,7 +150,7 @@ def _card(
 
 
 def _lines(text: str) -> list[str]:
-    """The first lines of a text that hold anything."""
+    """The first lines of a text that are not blank."""
     return [line.rstrip() for line in visible(text[:_READ_CHARS]).splitlines() if line.strip()][:_BEGIN_LINES]
 
 
@@ -161,7 +161,7 @@ def _cell(corpus: Corpus, name: str, place: int | None) -> float | None:
 
 
 def _decided(corpus: Corpus, place: int | None, rivals: str) -> list[str]:
-    """Sentences on what made the score, of a scorer with a gate. rivals: other kinds of text that it could be."""
+    """Sentences on the reasons for the score, of a scorer with a gate. rivals: other kinds of text that it could be."""
     far = corpus.far
     if far is None or place is None or not np.isfinite(far.gate[place]):
         return []

@@ -1,4 +1,4 @@
-"""How documents begin, from what longlode wrote itself: explain.json and the file of a selection."""
+"""Beginnings of documents, from files that longlode wrote: explain.json and the output of a selection."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from longlode.report.text import clipped
 def excerpts(
     gathered: Gathered, corpora: Sequence[Corpus], explained: Sequence[Sequence[Mapping[str, Any]]]
 ) -> tuple[dict[Identity, str], str]:
-    """Beginnings of documents, and a sentence on where they are from and why others have none.
+    """Beginnings of documents, and a sentence on their origin and on why other documents have none.
 
     Args: explained, for each folder what its explain.json holds.
     """

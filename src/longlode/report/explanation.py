@@ -1,4 +1,4 @@
-"""What a scorer tells of one document in explain.json: signs of the gate, weakest boundary, words that carry gain."""
+"""Explanation of one document, from explain.json: signs of the gate, weakest boundary, words that carry gain."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from longlode.report.text import as_number, clipped, number, visible
 from longlode.report.words import Place, snippet
 
 NUM_SIGNS = 3
-"""Signs shown for and against."""
+"""Number of signs shown for and against."""
 MAX_CARRIERS = 5
 _LEAST_NATS = 0.05
-"""Signs that move the log-odds less are not shown."""
+"""Signs that move the log-odds by less are not shown, nats."""
 _SIDE_CHARS = 400
 _FACTORS = {
     "order": "passages need the text before them",
@@ -26,7 +26,7 @@ _FACTORS = {
 
 @dataclass(frozen=True)
 class Sign:
-    """Something that decided a gate or a score: a kind of measurement. value: with its unit."""
+    """Evidence behind a gate or a score: a kind of measurement. value: with its unit."""
 
     name: str
     value: str
@@ -35,10 +35,10 @@ class Sign:
 
 @dataclass(frozen=True)
 class Boundary:
-    """The place where a document holds together least. told: a sentence. chart: all cuts of the document, or None."""
+    """Weakest boundary of a document. text: a sentence. chart: all cuts of the document, or None."""
 
     where: str
-    told: str
+    text: str
     before: str
     after: str
     chart: Markup | None
@@ -46,7 +46,7 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Carrier:
-    """A word or a pair of words that carries far gain: nats per token, how often it comes back, and once where."""
+    """A word or a pair of words that carries far gain: nats per token, the number of its returns, and one example."""
 
     text: str
     gain: float
@@ -58,7 +58,7 @@ class Carrier:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the template needs. rivals: other kinds of text that it could be. signs: for, then against."""
+    """Data for the template. rivals: other kinds of text that it could be. signs: for, then against."""
 
     rivals: str
     signs_for: list[Sign]
@@ -69,7 +69,7 @@ class Explanation:
 
 
 def explanation(one: Mapping[str, Any], key: str, name: str) -> Explanation:
-    """Lay out an entry of explain.json; what it lacks is empty. key: prefix of its ids. name: of the document."""
+    """Lay out an entry of explain.json; absent parts are empty. key: prefix of its ids. name: of the document."""
     told = _mapping(one.get("explanation"))
     gate, profile = _mapping(told.get("gate")), _mapping(told.get("profile"))
     signs = [
@@ -155,7 +155,7 @@ def _boundary(given: Mapping[str, Any], key: str, name: str) -> Boundary | None:
 def boundary_chart(
     curve: Sequence[tuple[float, float]], weakest: tuple[float, float], *, key: str, name: str
 ) -> Markup:
-    """What both sides of each cut share, along a document: (token, share), with the weakest marked and 1 as a line."""
+    """Chart of what the two sides of each cut share, along a document: (token, share), the weakest marked."""
     shares = [share for _, share in curve]
     low, high = padded(min(*shares, weakest[1], 0.0), max(*shares, 1.0))
 

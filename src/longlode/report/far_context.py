@@ -1,4 +1,4 @@
-"""The columns of scorers that measure far context: the gate, the profile by distance, how far context is used.
+"""Columns of scorers that measure far context: the gate, the profile by distance, the distance of context use.
 
 They are known by their names in the parts (`extras.gate`, `extras.far_4k`, ...), whatever scorer wrote them.
 """
@@ -16,11 +16,11 @@ GATE, REACH, RIVAL = "extras.gate", "extras.dependency_tokens", "extras.rival"
 
 @dataclass(frozen=True, eq=False)
 class FarContext:
-    """What is known of R documents at D distances, NaN where it is not.
+    """Measurements of R documents at D distances, NaN where there are none.
 
     starts: first tokens of the octaves [start, 2 start), ascending, `[D]`. gains, errors: nats per token, `[R, D]`.
     gate: log-odds in nats, `[R]`, 0 or more passes. reach: tokens up to which every octave helps, `[R]`. rivals: the
-    kind of text that is not one text that each is most like, `[R]`.
+    family of text, other than one text in its order, that each resembles most, `[R]`.
     """
 
     starts: tuple[int, ...]
@@ -90,7 +90,7 @@ def octave(start: int) -> str:
 
 
 def probability(log_odds: float) -> str:
-    """Log-odds in nats as a probability for a reader, never rounded to certainty."""
+    """Log-odds in nats as a probability in per cent, never rounded to certainty."""
     share = 100 / (1 + math.exp(-max(-60.0, min(60.0, log_odds))))
     if share >= 99.95 or share < 0.05:
         return "over 99.9 %" if share > 50 else "under 0.1 %"

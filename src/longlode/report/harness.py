@@ -1,4 +1,4 @@
-"""The table of lm-evaluation-harness: its tasks' results as they stand in the records, models side by side."""
+"""Table of lm-evaluation-harness: its tasks' results as in the records, models side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _MAX_ROWS = 400
 
 @dataclass(frozen=True)
 class HarnessRow:
-    """A metric of a task for one model. filter: what lm-eval did to the answer first, if anything."""
+    """A metric of a task for one model. filter: lm-eval's processing of the answer, if any."""
 
     model: str
     task: str
@@ -25,7 +25,7 @@ class HarnessRow:
 
 @dataclass(frozen=True)
 class HarnessView:
-    """What the template needs of all records of kind lm_eval. settings: a line for each model."""
+    """Data for the template on all records of kind lm_eval. settings: one line per model."""
 
     rows: list[HarnessRow]
     settings: list[str]
@@ -70,7 +70,7 @@ def _rows(name: str, found: Found) -> list[HarnessRow]:
 
 
 def _settings(name: str, found: Found) -> str:
-    """What bounds the figures: the context, and how many examples a task were asked."""
+    """Limits of the figures: the context, and the number of examples per task."""
     given = found.record.get("settings")
     settings = given if isinstance(given, dict) else {}
     length, limit = as_number(settings.get("max_length")), as_number(settings.get("limit"))

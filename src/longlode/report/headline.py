@@ -17,13 +17,13 @@ from longlode.report.scores import Corpus
 from longlode.report.text import clipped, number
 
 FAR_TOKENS = 4096
-"""The distance that the verdict on a corpus speaks of, or the farthest measured octave if that is nearer."""
+"""The distance that the verdict on a corpus is about, or the farthest measured octave if that is nearer."""
 _MAX_INPUTS = 3
 
 
 @dataclass(frozen=True)
 class Figure:
-    """The one figure. kind: "reach", "auc", "histogram", "curve", ...: what a section need not draw again."""
+    """The one figure. kind: "reach", "auc", "histogram", "curve", ...: not drawn again by a section."""
 
     kind: str
     caption: str
@@ -32,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Headline:
-    """What the template needs. facts: (name, value) of the page: its date, corpus, version. rest: further sentences."""
+    """Data for the template. facts: (name, value) of the page: its date, corpus, version. rest: further sentences."""
 
     title: str
     facts: list[tuple[str, str]]
@@ -51,7 +51,7 @@ def headline(
 ) -> Headline:
     """Choose the finding that the page opens with.
 
-    Args: auc, the demo's chart. findings, the demo's, the first of which is the verdict. sentences, what was read from
+    Args: auc, the demo's chart. findings, the demo's, the first of which is the verdict. sentences, the findings of
       all records, the verdict of a page that has no better one.
     """
     told = [*findings, *sentences]
@@ -145,7 +145,7 @@ def _version(found: Found) -> str:
 
 
 def _corpus_verdict(corpus: Corpus) -> str:
-    """The finding on a corpus: how many documents use far context, or how the scores lie."""
+    """Finding on a corpus: the number of documents that use far context, or the distribution of scores."""
     num, scored = corpus.table.num_rows, len(corpus.scored)
     kept = _kept(corpus)
     if corpus.far:

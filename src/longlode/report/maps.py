@@ -1,4 +1,4 @@
-"""The pairwise map of a document: segments against earlier ones, with both texts."""
+"""Pairwise map of a document: segments against earlier ones, with both texts."""
 
 import re
 from bisect import bisect_right
@@ -18,14 +18,14 @@ _SIZE, _LEFT, _TOP = 420, 44, 8
 _SEGMENT_CHARS = 4000
 COLOURS = ("strength", "gain")
 NUM_GAINED = 8
-"""Words of a later segment that are highlighted, as in `longlode explain`."""
+"""Number of words of a later segment that are highlighted, as in `longlode explain`."""
 _PIECE_CHARS = 80
 _WORD = re.compile(r"\w+|[^\w\s]+|\s+")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What segment `j` does for the later segment `i`; gain in nats per token."""
+    """Effect of segment `j` on the later segment `i`; gain in nats per token."""
 
     i: int
     j: int
@@ -43,7 +43,7 @@ class Gains:
 
 @dataclass(frozen=True)
 class MapView:
-    """What the template needs of one document's map.
+    """Data for the template on one document's map.
 
     size: segments from the beginning of the document. strongest: its strongest cells, the first is selected, with its
     `texts` and, if known, its `gains`. marked: whether announced words are marked in it.
@@ -119,7 +119,7 @@ def map_view(document: Mapping[str, Any], key: str, tops: Sequence[float]) -> Ma
 def _data(
     segments: Sequence[str], size: int, cells: Sequence[Cell], gains: Mapping[tuple[int, int], Gains]
 ) -> dict[str, Any]:
-    """What page.js reads: texts and numbers of every cell, and the pieces of those pairs that have them."""
+    """Data for page.js: texts and numbers of every cell, and the pieces of those pairs that have them."""
     return {
         "segments": segments,
         "size": size,
@@ -225,7 +225,7 @@ def _image(
 
 
 def _outlines(cells: Sequence[Cell], colour: str, top: float) -> dict[str, str]:
-    """One path a colour level: thousands of cells in a few elements."""
+    """One path per colour level, so that thousands of cells need few elements."""
     parts: dict[str, list[str]] = {}
     for cell in cells:
         value = getattr(cell, colour)

@@ -1,4 +1,4 @@
-"""What records say of their tasks and metrics: the report knows no task by name."""
+"""Descriptions of tasks and metrics, from the records: the report knows no task by name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Description:
 
     @property
     def meaning(self) -> str:
-        """How to read a value: which way is good, what chance gives, what shows no effect of the context."""
+        """Guide to a value: the better direction, the value of chance, the value without effect of the context."""
         told = [f"{self.better} is better"] if self.better else []
         if self.chance is not None:
             told.append(f"chance {self.value(self.chance)}")
@@ -47,7 +47,7 @@ class Description:
 
 
 def task_info(records: Sequence[Mapping[str, Any]], task: str) -> Mapping[str, Any]:
-    """What the first record that knows the task says of it; {} if none does."""
+    """Description of a task by the first record that has one; {} without any."""
     for record in records:
         known = record.get("task_info")
         info = known.get(task) if isinstance(known, Mapping) else None
@@ -57,7 +57,7 @@ def task_info(records: Sequence[Mapping[str, Any]], task: str) -> Mapping[str, A
 
 
 def describe(records: Sequence[Mapping[str, Any]], task: str, metric: str) -> Description:
-    """A metric by the records; one that they do not describe is called by its name, and `hard` is a headline."""
+    """Description of a metric by the records; without one its words are its name, and `hard` is a headline."""
     entries = task_info(records, task).get("metrics")
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, Mapping) and entry.get("name") == metric:

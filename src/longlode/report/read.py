@@ -1,4 +1,4 @@
-"""Find what longlode wrote below some folders. A broken piece is told in the report; it does not stop it."""
+"""Search for records below some folders. The report names broken files; they do not stop it."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ T = TypeVar("T")
 class Found:
     """One record.
 
-    name: its folder as the reader named it. kind: one of KINDS. record: what it holds. written: when, seconds since
+    name: its folder as the user named it. kind: one of KINDS. record: its fields. written: time, seconds since
     1970.
     """
 
@@ -54,7 +54,7 @@ class Found:
 
 @dataclass
 class Gathered:
-    """All that was found. names: of the folders searched. problems: sentences about unreadable pieces."""
+    """All records found. names: of the folders searched. problems: sentences about unreadable pieces."""
 
     names: list[str] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
@@ -110,7 +110,7 @@ def _told_apart(found: Sequence[Found]) -> list[Found]:
 
 
 def _parent(one: Found) -> str:
-    """The folder that a record's folder lies in; of a selection, that of its documents."""
+    """The parent of a record's folder; of a selection, that of its documents."""
     parent = one.folder.resolve().parent
     return parent.parent.name if parent.name == SELECTION_FOLDER else parent.name
 
@@ -152,7 +152,7 @@ def _take(gathered: Gathered, top: Path, path: Path) -> None:
 
 
 def score_table(gathered: Gathered, scores: Found) -> pa.Table:
-    """The rows of a scores folder's parts, in the columns the report shows; absent ones are left out.
+    """The rows of a scores folder's parts, in the columns the report shows; absent columns are left out.
 
     The parts are those that the record names: parts of earlier settings may lie beside them.
     """

@@ -1,4 +1,4 @@
-"""The section on evaluation: loss by position, task scores with intervals, paired differences."""
+"""Evaluation section: loss by position, task scores with intervals, paired differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from longlode.report.text import as_number, compact, number
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve along the text. about: what it shows and how to read it, in sentences."""
+    """A curve along the text. about: its meaning, in sentences."""
 
     task: str
     about: str
@@ -24,7 +24,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart of a task. about: what it shows. meaning: how to read a value. has_baseline: one says no effect."""
+    """One chart of a task. about: its meaning. meaning: guide to a value. has_baseline: a value shows no effect."""
 
     task: str
     about: str
@@ -35,7 +35,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class DepthMap:
-    """Where in the text the answer stood, against the length, for one model and task."""
+    """Results by the answer's place in the text and the length, for one model and task."""
 
     model: str
     task: str
@@ -54,7 +54,7 @@ class TableLine:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A metric of a task at all its lengths. about: what it measures; meaning: how to read a value."""
+    """A metric of a task at all its lengths. about: the measured quantity; meaning: guide to a value."""
 
     task: str
     metric: str
@@ -66,7 +66,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class ResultsView:
-    """What the template needs of all evaluations. rows: of all metrics, those of headlines first."""
+    """Data for the template on all evaluations. rows: of all metrics, those of headlines first."""
 
     models: list[str]
     legend: Markup
@@ -80,7 +80,7 @@ class ResultsView:
 
 
 def model_names(evaluations: Sequence[Found]) -> list[str]:
-    """What to call each evaluated model: its name in the record, with the folder where two share it."""
+    """Name of each evaluated model: that of the record, with the folder where two models share it."""
     names = [str(found.record.get("model") or found.name) for found in evaluations]
     return [
         f"{name} ({found.name})" if names.count(name) > 1 else name
@@ -97,7 +97,7 @@ def rows_in(value: Any, *needed: str) -> list[dict[str, Any]]:
 def results_view(
     evaluations: Sequence[tuple[Found, Sequence[Mapping[str, Any]]]], comparisons: Sequence[Mapping[str, Any]]
 ) -> ResultsView:
-    """Lay out evaluations with their example rows, and what `evaluate.compare` said of pairs of them."""
+    """Lay out evaluations with their example rows, and the results of `evaluate.compare` on pairs of them."""
     found = [one for one, _ in evaluations]
     names = model_names(found)
     summaries = [rows_in(one.record.get("summary"), "mean", "length") for one in found]
@@ -146,7 +146,7 @@ def _band(name: str, part: Sequence[Mapping[str, Any]]) -> Series:
 
 
 def _curves(evaluations: Sequence[Found], names: Sequence[str]) -> list[Curve]:
-    """The curves of every task that has one, those of which more is better (what context is worth) first."""
+    """The curves of every task that has one, those of which more is better (gain from context) first."""
     records = [found.record for found in evaluations]
     tasks = list(dict.fromkeys(task for record in records for task in curve_tasks(record)))
     ordered = sorted(tasks, key=lambda task: curve_metric(records, task).better != "higher")

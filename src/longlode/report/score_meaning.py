@@ -1,4 +1,4 @@
-"""The unit of a score and the meaning of its zero, for axes and captions."""
+"""Unit of a score and meaning of its zero, for axes and captions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The section on scores: how they spread, what context is worth by distance, what status every document has."""
+"""Scores section: distribution of scores, gain from context by distance, status of every document."""
 
 import re
 from collections import Counter
@@ -39,9 +39,9 @@ SHOWN_COLUMNS = (
 class Corpus:
     """One scores folder, read.
 
-    table: its rows. score: of each row, NaN without one. identities: what tells each row from the others; places: the
-    row of each. decisions: the selection made from it. columns: (name, head, meaning) of those of SHOWN_COLUMNS, and of
-    the scorer's own that the record says to show, that hold anything; a scorer without a model knows no strengths.
+    table: its rows. score: of each row, NaN without one. identities: key of each row; places: the
+    row of each key. decisions: the selection made from it. columns: (name, head, meaning) of the SHOWN_COLUMNS, and of
+    the scorer's own that the record says to show, that hold anything; a scorer without a model has no strengths.
     """
 
     found: Found
@@ -59,12 +59,12 @@ class Corpus:
 
     @property
     def name(self) -> str:
-        """The folder as the reader named it."""
+        """The folder as the user named it."""
         return self.found.name
 
     @property
     def scorer(self) -> str:
-        """What made the scores, "" where the record does not say."""
+        """Name of the scorer, "" where the record has none."""
         return scorer_name(self.found)
 
     @property
@@ -79,10 +79,10 @@ class Corpus:
 
 @dataclass(frozen=True)
 class ScoresView:
-    """What the template needs of one scores folder.
+    """Data for the template on one scores folder.
 
-    meaning: of the score. profile: what context is worth by distance, of a scorer that measures it. rivals: kinds of
-    text that the documents stopped by the gate are most like, with their numbers.
+    meaning: of the score. profile: gain from context by distance, of a scorer that measures it. rivals: families
+    of text that the documents below the gate resemble most, with their numbers.
     """
 
     name: str
@@ -200,7 +200,7 @@ def _extras(found: Found) -> list[tuple[str, str, str]]:
 
 
 def _holds_any(table: pa.Table, name: str, rows: np.ndarray) -> bool:
-    """Whether a column has a value in any of some rows."""
+    """Tell if a column has a value in any of some rows."""
     return name in table.column_names and table.column(name).take(pa.array(rows)).null_count < len(rows)
 
 
@@ -220,7 +220,7 @@ def _is_ok(table: pa.Table) -> np.ndarray:
 
 
 def _group_codes(table: pa.Table, labels: Mapping[str, str]) -> tuple[np.ndarray, list[str], str]:
-    """For each row the number of its group, the groups' names, and what they are: labels, else sources."""
+    """The group number of each row, the groups' names, and their kind: labels, else sources."""
     column, what = _column(table, "source", pa.string(), "no source"), "source"
     if labels:
         marks = [labels.get(name) for name in _column(table, "id", pa.string(), "").to_pylist()]
@@ -247,7 +247,7 @@ def _groups(codes: np.ndarray, names: Sequence[str], values: np.ndarray) -> list
 
 
 def _statuses(table: pa.Table) -> list[tuple[str, int, float, list[tuple[str, int]]]]:
-    """Each status, how many documents, their share, its most common reasons; each document is in one row."""
+    """Each status with its number of documents, their share, and its commonest reasons; a document is in one row."""
     columns = {
         name: _column(table, name, pa.string(), default)
         for name, default in (("status", "unknown"), ("reason", ""))
@@ -263,7 +263,7 @@ def _statuses(table: pa.Table) -> list[tuple[str, int, float, list[tuple[str, in
 
 
 def _alike(reasons: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Reasons that differ in their numbers only as one, told by the commonest of them; most common first."""
+    """Reasons with their counts, most common first; those that differ only in numbers count as their commonest one."""
     kinds: dict[str, list[tuple[str, int]]] = {}
     for reason, count in sorted(reasons, key=lambda one: (-one[1], one[0])):
         kinds.setdefault(_NUMBER.sub("0", reason), []).append((reason, count))

@@ -1,4 +1,4 @@
-"""The selection of a scores folder: which documents were kept, why the others were not, and how the kept ones begin."""
+"""Selection of a scores folder: kept documents with their beginnings, and dropped ones with reasons."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ _BEGINNING = 2000
 
 @dataclass(frozen=True)
 class Decisions:
-    """A selection read. name: its own. dropped: what was left out, with why. documents: the file of the kept ones."""
+    """A selection read. name: its own. dropped: rows not kept, with reasons. documents: the file of the kept ones."""
 
     name: str
     dropped: Mapping[Identity, str]
     documents: Path
 
     def of(self, document: Identity) -> tuple[str, str]:
-        """("kept" or "dropped", why not)."""
+        """("kept" or "dropped", reason for dropping)."""
         why = self.dropped.get(document)
         return ("kept", "") if why is None else ("dropped", why)
 
@@ -39,8 +39,8 @@ class Decisions:
 def decisions(gathered: Gathered, scores: Found, documents: Sequence[Identity]) -> Decisions | None:
     """Read the first selection that was made from a scores folder.
 
-    It is of this folder if its record says so and, since folders move and are scored again, if exactly as many of the
-    documents as it says it kept are not among those that it dropped.
+    A selection belongs to this folder if its record says so and if the documents of the folder that it did not drop are
+    as many as it kept, since folders are moved and scored again.
     """
     for found in gathered.of("selection"):
         path = found.folder / _DROPPED_NAME

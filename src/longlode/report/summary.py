@@ -1,4 +1,4 @@
-"""What was found, in sentences made from the records; no effect is said as plainly as an effect."""
+"""Findings in sentences made from the records; the absence of an effect is stated like an effect."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _MAX_AGREEMENTS = 6
 
 @dataclass(frozen=True)
 class Tile:
-    """A key figure: a number, what it counts, and a clause below it."""
+    """A key figure: a number, its meaning, and a clause below it."""
 
     value: str
     name: str
@@ -27,7 +27,7 @@ class Tile:
 
 
 def score_sentences(views: Sequence[ScoresView], compared: Together | None) -> list[str]:
-    """How many documents were read and scored, how the groups differ, and whether folders rank alike."""
+    """Sentences on the number of documents read and scored, on differences of groups, and on agreement of folders."""
     sentences = []
     for view in views:
         where = f"{clipped(view.name, 60)}: " if len(views) > 1 else ""
@@ -60,7 +60,7 @@ def score_sentences(views: Sequence[ScoresView], compared: Together | None) -> l
 
 
 def _missing_scores(view: ScoresView) -> list[str]:
-    """Where most documents have no score, the rest of a sentence that says so, with the commonest reason."""
+    """End of a sentence on missing scores, with the commonest reason; [] unless most documents have none."""
     if 2 * view.num_scored >= view.num_documents:
         return []
     reasons = [
@@ -77,7 +77,7 @@ def _documents(count: int) -> str:
 
 
 def selection_sentences(selections: Sequence[Found]) -> list[str]:
-    """How much of the scored corpus each selection kept."""
+    """Sentences on the share of the scored corpus that each selection kept."""
     sentences = []
     for found in selections:
         kept, num = (as_number(found.record.get(name)) for name in ("num_selected", "num_documents"))
@@ -88,7 +88,7 @@ def selection_sentences(selections: Sequence[Found]) -> list[str]:
 
 
 def training_sentences(view: TrainingView) -> list[str]:
-    """Where each run ended."""
+    """Sentences on the final loss of each run."""
     ends = [
         f"{clipped(row.name, 60)} at {number(row.loss)}"
         + (f" ({number(row.eval_loss)} on held-out text)" if row.eval_loss is not None else "")
@@ -106,7 +106,7 @@ def training_sentences(view: TrainingView) -> list[str]:
 
 
 def evaluation_sentences(evaluations: Sequence[Found]) -> list[str]:
-    """What each model does with its context: its curve along the text, and the tasks at their greatest length."""
+    """Sentences on each model's use of context: its curve along the text, and the tasks at their greatest length."""
     sentences = []
     for name, found in zip(model_names(evaluations), evaluations, strict=True):
         short = clipped(name, 60)
@@ -145,7 +145,7 @@ def _curve_sentence(name: str, found: Found) -> list[str]:
 
 
 def _metric_words(found: Found, task: str, row: Mapping[str, Any]) -> str:
-    """A headline metric in words: its value, its interval, and whether that leaves the baseline out."""
+    """A headline metric in words: its value, its interval, and whether that excludes the baseline."""
     told = describe([found.record], task, str(row.get("metric")))
     if not told.headline:
         return ""
@@ -157,7 +157,7 @@ def _metric_words(found: Found, task: str, row: Mapping[str, Any]) -> str:
 
 
 def harness_sentences(view: HarnessView | None) -> list[str]:
-    """What lm-eval's tasks gave each model, the first metrics of each; all are in the table."""
+    """Sentences on lm-eval's results per model, the first metrics of each; all are in the table."""
     models: dict[str, list[str]] = {}
     for row in view.rows if view else []:
         error = "" if row.stderr is None else f" \u00b1 {number(row.stderr)}"
@@ -171,7 +171,7 @@ def harness_sentences(view: HarnessView | None) -> list[str]:
 
 
 def comparison_sentences(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which model is better, by paired differences at the greatest length of each task, or that none is."""
+    """Sentences on the better model, if any, by paired differences at the greatest length of each task."""
     sentences = []
     for comparison in comparisons:
         a, b = (clipped(comparison.get(side, side), 60) for side in ("a", "b"))

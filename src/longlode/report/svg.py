@@ -1,7 +1,6 @@
-"""Drawing: an SVG sheet that escapes all it is given, scales with round ticks, and the wide and narrow twin
-of a chart.
+"""SVG drawing: a sheet that escapes its input, scales with round ticks, and a chart's wide and narrow version.
 
-Looks live in page.css alone: shapes carry classes, never style attributes, which the page's CSP would block.
+Styles are in page.css alone: shapes carry classes, never style attributes, which the page's CSP would block.
 """
 
 import math
@@ -48,7 +47,7 @@ class Sheet:
             )
 
     def render_decorative(self, cls: str) -> Markup:
-        """The image as markup that screen readers pass over, for a mark beside its own name."""
+        """The image as markup that screen readers skip, for a mark beside its own name."""
         size = f"0 0 {_value(self.width)} {_value(self.height)}"
         inner = Markup("".join(self._parts))
         return Markup('<svg class="{}" viewBox="{}" aria-hidden="true">{}</svg>').format(cls, size, inner)
@@ -109,9 +108,9 @@ def round_step(rough: float) -> float:
 
 
 def padded(low: float, high: float, *, share: float = 0.05) -> tuple[float, float]:
-    """A range with room at both ends; a single value gets a range around it."""
-    room = (high - low) * share if high > low else max(abs(high) * 0.1, 0.5)
-    return low - room, high + room
+    """A range with a margin at both ends; a single value gets a range around it."""
+    margin = (high - low) * share if high > low else max(abs(high) * 0.1, 0.5)
+    return low - margin, high + margin
 
 
 def x_axis(sheet: Sheet, scale: Scale, y: float, top: float, label: str) -> None:
@@ -135,7 +134,7 @@ def y_axis(sheet: Sheet, scale: Scale, x: float, right: float, label: str) -> No
 
 
 def marker(sheet: Sheet, x: float, y: float, series: int) -> None:
-    """A small shape in a series' colour: the shape tells series apart where colour does not."""
+    """A small shape in a series' colour: the shape distinguishes series where colour does not."""
     cls, r = f"mark c{series % 6}", 3.6
     if series % 4 == 0:
         sheet.add("circle", cx=x, cy=y, r=r, cls=cls)

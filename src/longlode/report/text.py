@@ -1,8 +1,7 @@
-"""Text on its way into a page: what hides is shown, what is long is cut, numbers read the same everywhere.
+"""Preparation of text for the page: hidden characters are shown, long texts cut, numbers formatted alike.
 
-Everything that came out of a corpus or a record is hostile until it went through here. Escaping `<` is not
-enough: a right-to-left override can swap what a reader sees, and a zero-width character can hide what a
-  searcher looks for.
+All text from a corpus or a record is untrusted until it has been through here. Escaping `<` is not enough: a
+right-to-left override can reorder what a reader sees, and a zero-width character can hide what a search looks for.
 """
 
 import math
@@ -29,10 +28,9 @@ def visible(text: str) -> str:
 
 
 def shown(value: Any) -> Any:
-    """What a template expression prints: Markup as it is, None as a dash, all else as visible text.
+    """Value that a template expression prints: Markup as it is, None as a dash, all else as visible text.
 
-    Set as `finalize` of the template environment, so that no expression can skip it; autoescape comes after
-    it.
+    Set as `finalize` of the template environment, so that no expression can skip it; autoescape comes after it.
     """
     if isinstance(value, Markup):
         return value
@@ -46,7 +44,7 @@ def shown(value: Any) -> Any:
 
 
 def clipped(value: Any, num_chars: int) -> str:
-    """The first `num_chars` visible characters, with an ellipsis where something is missing."""
+    """The first `num_chars` visible characters, with an ellipsis where text was cut."""
     text = visible(str(value))
     return text if len(text) <= num_chars else text[: num_chars - 1].rstrip() + "\u2026"
 
@@ -64,7 +62,7 @@ def as_number(value: Any) -> float | None:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number for a reader: `digits` significant, at most 4 decimals, a true minus; a dash for no number."""
+    """A number as text: `digits` significant, at most 4 decimals, a true minus; a dash for no number."""
     x = as_number(value)
     if x is None:
         return _DASH
@@ -84,7 +82,7 @@ def compact(value: float, digits: int = 4) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """Seconds for a reader: 8.4 s, 3 min 20 s, 2 h 5 min."""
+    """Seconds as text: 8.4 s, 3 min 20 s, 2 h 5 min."""
     x = as_number(seconds)
     if x is None:
         return _DASH
@@ -97,8 +95,7 @@ def duration(seconds: Any) -> str:
 
 
 def json_for_script(value: Any) -> Markup:
-    """JSON that can stand inside <script type="application/json">: nothing in it can end the element or a
-    line.
+    """JSON that is safe inside <script type="application/json">: nothing in it can end the element or a line.
 
     Its strings must have gone through `visible` before.
     """

@@ -1,4 +1,4 @@
-"""The section on training: loss over tokens of every run, and how each ended."""
+"""Training section: loss over tokens of every run, and the end of each run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class RunRow:
 
 @dataclass(frozen=True)
 class TrainingView:
-    """What the template needs of all runs. cut: the loss above which the chart shows nothing, or None."""
+    """Data for the template on all runs. cut: the loss above which the chart shows nothing, or None."""
 
     rows: list[RunRow]
     chart: Markup | None
@@ -43,7 +43,7 @@ class TrainingView:
 
     @property
     def has_held_out(self) -> bool:
-        """Whether any run measured held-out text."""
+        """Tell if any run measured held-out text."""
         return any(row.eval_loss is not None for row in self.rows)
 
 
@@ -103,7 +103,7 @@ def _series(name: str, x: np.ndarray, y: np.ndarray) -> Series:
 
 
 def _cut(drawn: Sequence[Series]) -> float | None:
-    """Where to cut the first fall from ln(vocabulary), which would press the rest of the curve flat."""
+    """Loss above which the chart is cut: the initial fall from ln(vocabulary) would flatten the rest of the curve."""
     if not drawn:
         return None
     highest = max(max(series.y) for series in drawn)

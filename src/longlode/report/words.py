@@ -1,4 +1,4 @@
-"""The section on words: what the order contrast of a document is made of, each word in two of its places."""
+"""Words section: the words that make up the order contrast of a document, each in two of its places."""
 
 import re
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ _WORD_CHARS = 60
 
 @dataclass(frozen=True)
 class Place:
-    """A word where it stands: its position in tokens, the text around it on one line, its segment or -1.
+    """A word in its context: its position in tokens, the text around it on one line, its segment or -1.
 
-    token is that of the scored piece of the word; `word` is whole, so a reader sees no halves.
+    token is that of the scored piece of the word; `word` is the whole word.
     """
 
     token: int
@@ -50,7 +50,7 @@ class Word:
 
 @dataclass(frozen=True)
 class WordsView:
-    """What the template needs of a document's words.
+    """Data for the template on a document's words.
 
     score: the order contrast, nats per token. reason: why it has none, or empty.
     """
@@ -144,7 +144,7 @@ def _whole_word(before: str, piece: str, after: str) -> tuple[str, str, str]:
 
 
 def _leading_word(text: str) -> int:
-    """How many characters of a word `text` begins with."""
+    """Number of characters of the word that `text` begins with."""
     found = re.match(r"\w+", text)
     return found.end() if found else 0
 
