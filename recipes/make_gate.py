@@ -22,7 +22,7 @@ from longlode.mining.gate.fit import fit_length, write_gate
 from longlode.mining.gate.reading import Reading
 from longlode.synthetic.families import FAMILIES
 
-LENGTHS = {4096: 3, 16_384: 3}
+LENGTHS = {4096: 4, 16_384: 3}
 """Tokens, and how often the set is drawn."""
 FOLDS = 3
 HEAVIER = {
