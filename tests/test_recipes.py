@@ -1,15 +1,23 @@
-"""Recipes: the fit of the coherence score on rows of known make, and the starter's shuffled copies."""
+"""Recipes: the fit of the coherence score on rows of known make, the starter's shuffled copies and second stage."""
 
 import json
 from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
 from longlode.corpus import Document, Unreadable, in_heldout
 from longlode.mining.coherence.features import read_weights
+from longlode.train import Recipe, build_model
 from recipes import make_coherence
-from recipes.make_starter import PASSAGE_CHARS, with_shuffled_copies
+from recipes.make_starter import (
+    FAR_RECIPE,
+    PASSAGE_CHARS,
+    RECIPE,
+    with_new_layers,
+    with_shuffled_copies,
+)
 
 FEATURES = make_coherence.TEXT + make_coherence.ORDER + make_coherence.SEAMS
 
@@ -67,3 +75,47 @@ def test_shuffled_copies_hold_the_words_of_documents_that_are_trained_on():
     assert all(passage in of_one[0] for passage in passages)
     assert max(map(len, passages)) < PASSAGE_CHARS + 20
     assert list(with_shuffled_copies(iter(items), 0, 0.5)) == items
+
+
+def test_the_second_stage_begins_as_the_first_ended(tmp_path):
+    """New layers add nothing yet; the old ones have their weights, in their order."""
+    head = {"mixer": "ngram_head", "block": "mixer"}
+    new = {"mixer": "ngram_head", "block": "mixer"}
+    sizes = {
+        "hidden_size": 16,
+        "num_heads": 2,
+        "intermediate_size": 32,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.3,
+    }
+    recipes = [
+        Recipe.model_validate(
+            {"model": sizes | {"layers": layers}, "data": {"length": 8, "batch_size": 1}, "run": {"steps": 1}}
+        )
+        for layers in (
+            ["delta_net", "delta_net"],
+            [new, "delta_net", new, "delta_net"],
+            ["delta_net", "ngram_head", "delta_net"],
+            [new, "delta_net"],
+        )
+    ]
+    first = build_model(recipes[0], 40)
+    first.model.norm.weight.data.uniform_(0.5, 2)
+    grown, text = with_new_layers(first, recipes[1]), torch.randint(40, (2, 30))
+    torch.testing.assert_close(grown(text).logits, first(text).logits, rtol=0, atol=0)
+    grown(text, labels=text).loss.backward()
+    head = grown.model.layers[2].attn
+    assert head.match_proj.weight.grad.abs().max() > 0
+    assert head.own_proj.weight.grad.abs().max() > 0
+    with pytest.raises(AssertionError, match="random weights"):
+        with_new_layers(first, recipes[2])
+    with pytest.raises(AssertionError, match="leaves out"):
+        with_new_layers(first, recipes[3])
+
+
+def test_the_recipes_of_the_starter_fit_each_other():
+    first, far = Recipe.load(RECIPE), Recipe.load(FAR_RECIPE)
+    shared = {"hidden_size", "num_heads", "intermediate_size", "tie_word_embeddings"}
+    assert first.model.model_dump(include=shared) == far.model.model_dump(include=shared)
+    assert first.data.heldout_fraction == far.data.heldout_fraction
+    with_new_layers(build_model(first, 60), far)

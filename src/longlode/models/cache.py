@@ -131,7 +131,7 @@ class LonglodeCache(Cache):
     def save(self, path: str | Path, *, model: Any) -> None:
         """Write the states to one safetensors file, to go on from later.
 
-        Its size is that of the states: constant for stacks without A layers, however long the text was.
+        Its size is that of the states: for stacks without A layers and n-gram heads constant, however long the text.
 
         Args: model: the LonglodeForCausalLM that read the text; its fingerprint goes into the file's header.
         Raises: ConfigError when nothing has been read yet; InputError when the file cannot be written.
