@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "longlode"
-PACKAGES = ("evaluate", "report", "api", "cli")
+PACKAGES = (
+    *("core", "corpus", "synthetic", "packing", "train", "readers", "ops"),
+    *("evaluate", "report", "api", "cli"),
+)
 
 CLAUSE_WORDS = {"what", "whether", "who", "whose", "how", "which", "of", "where", "why"}
 """First words that make a summary line a bare clause; imperatives and noun phrases are wanted."""

@@ -76,7 +76,7 @@ def test_key_and_value_sizes(K, V, instruction_set):
 @needs_native
 @pytest.mark.parametrize("gated", [False, True])
 def test_more_chunks_than_between_kept_states(gated):
-    T = 2 * native.span_chunks(32, 16, 16) * 16 + 21
+    T = 2 * native.interval_chunks(32, 16, 16) * 16 + 21
     inputs = make_inputs(1, T, 2, 32, 16, gated=gated, beta_max=1.0, dtype=torch.float32)
     assert_as_exact_as_the_recurrence(inputs, 16)
 

@@ -68,7 +68,7 @@ def call_of(T=40, H=2, K=16, V=32, g=False):
         K=K,
         V=V,
         chunk=32,
-        span=4,
+        interval=4,
         scale=1.0,
     )
     return call, (x, table, o, final)
@@ -89,8 +89,8 @@ WRONG = [
     ("chunk", 8),
     ("chunk", 48),
     ("chunk", 128),
-    ("span", 0),
-    ("span", 17),
+    ("interval", 0),
+    ("interval", 17),
     ("H", 0),
     ("num_documents", 0),
     ("documents", None),

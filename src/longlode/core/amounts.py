@@ -1,4 +1,4 @@
-"""Numbers as people write them: 10B tokens, 500M, 64k."""
+"""Parsing and formatting of large numbers: 10B tokens, 500M, 64k."""
 
 import re
 from fractions import Fraction
@@ -10,13 +10,13 @@ _AMOUNT = re.compile(r"(\d[\d_,]*(?:\.\d+)?)\s*([kmbgt]?)", re.IGNORECASE)
 
 
 def parse_amount(given: str | int, what: str) -> int:
-    """A whole number from 1 up: 4096, "4,096", "64k", "500M", "10B" (or G), "1.5T"; k is a thousand.
+    """Parse a whole number >= 1: 4096, "4,096", "64k", "500M", "10B" (or G), "1.5T"; k is 1,000.
 
-    Args: what: the thing in words, for messages: "--tokens".
+    Args: what: name of the setting, for messages: "--tokens".
     Raises: ConfigError for anything else.
     """
     found = _AMOUNT.fullmatch(str(given).strip())
-    # As a fraction, since 0.7 * 10**12 of floats is no whole number.
+    # As an exact fraction: in floats 0.7 * 10**12 is not a whole number.
     amount = 0 if found is None else int(Fraction(re.sub("[_,]", "", found[1])) * _FACTORS[found[2].lower()])
     if amount < 1:
         raise ConfigError(
@@ -26,7 +26,7 @@ def parse_amount(given: str | int, what: str) -> int:
 
 
 def short_amount(number: float) -> str:
-    """A number in at most five characters: 950, 12.3k, 4.5M, 10B."""
+    """Format a number in at most five characters: 950, 12.3k, 4.5M, 10B."""
     for factor, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
         if number >= 0.9995 * factor:
             return f"{number / factor:.3g}{letter}"

@@ -1,4 +1,4 @@
-"""The one thing that passes from the data tower to the model tower."""
+"""The batch of token rows that packing produces and training reads."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Batch:
-    """Token rows ready for a training step; plain numpy, so that neither tower needs the other.
+    """Token rows ready for a training step; plain numpy, so that packing needs no torch and training no packing.
 
     tokens: int64 `[B, T]`.
     labels: int64 `[B, T]`; `labels[b, t]` is the token that should follow `tokens[b, t]`, -100 where nothing is
@@ -23,12 +23,12 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        """Positions that carry a label."""
+        """Number of positions that carry a label (not -100)."""
         return int((self.labels != -100).sum())
 
     @property
     def total_weight(self) -> float:
-        """What the sum of weighted losses is divided by: the weights of all labels, or their number."""
+        """Divisor of the sum of weighted losses: the sum of the labels' weights, or their number without weights."""
         if self.weights is None:
             return self.num_tokens
         return float(self.weights[self.labels != -100].sum(dtype=np.float64))

@@ -1,10 +1,10 @@
-"""Defaults that Python and the command line share; here, so that `--help` need not import what uses them."""
+"""Defaults shared by Python and the command line, kept here so that `--help` imports nothing heavy."""
 
 SCORER = "profile"
-"""The scorer taken unless another is named."""
+"""Name of the default scorer."""
 
 BYTES_PER_TOKEN = 4
-"""Bytes of UTF-8 that count as a token where no tokenizer is read: about what common ones make of English and code."""
+"""UTF-8 bytes counted as one token where no tokenizer is read: about the average of common ones on English and code."""
 
 ROWS_PER_UNIT = 64
-"""Documents of one piece of work."""
+"""Documents per unit of work."""

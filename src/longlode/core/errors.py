@@ -2,12 +2,12 @@
 
     LonglodeError                 everything below; the CLI prints its text and exits with 2, without a traceback
     |- InputError                 a file, folder or record that cannot be used
-    |- ConfigError (ValueError)   a setting, recipe key or argument that makes no sense
-    |- BackendError               a backend or optional package that was asked for and is not here
+    |- ConfigError (ValueError)   an invalid setting, recipe key or argument
+    |- BackendError               a requested backend or optional package that is not available
     |- ModelError                 a language model or tokenizer that cannot be loaded or used
-    `- CheckpointError            a checkpoint that is missing, torn or belongs to another run
+    `- CheckpointError            a checkpoint that is missing, damaged or of another run
 
-A message says what was wrong, what was got, what was expected and what to do, in that order.
+A message says what is wrong, the value given, the values accepted and what to do, in that order.
 Wrong tensor shapes are `ConfigError`s too: they are `ValueError`s for callers who catch those.
 """
 
@@ -21,11 +21,11 @@ class InputError(LonglodeError):
 
 
 class ConfigError(LonglodeError, ValueError):
-    """A setting, recipe key or argument that makes no sense."""
+    """An invalid setting, recipe key or argument."""
 
 
 class BackendError(LonglodeError):
-    """A backend or optional package that was asked for and is not available."""
+    """A requested backend or optional package that is not available."""
 
 
 class ModelError(LonglodeError):
@@ -33,4 +33,4 @@ class ModelError(LonglodeError):
 
 
 class CheckpointError(LonglodeError):
-    """A checkpoint that is missing, torn, or belongs to another run."""
+    """A checkpoint that is missing, damaged, or belongs to another run."""

@@ -1,4 +1,4 @@
-"""Short names for content: the same thing always gets the same name, on every machine."""
+"""Fingerprints: short hashes of content, the same on every machine."""
 
 import hashlib
 from pathlib import Path

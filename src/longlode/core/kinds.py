@@ -1,4 +1,4 @@
-"""What an output folder can hold. The kind stands in its record.json; its name here is what messages call it."""
+"""Kinds of output folders, as their record.json states them, with the words that messages use for each."""
 
 import os
 from pathlib import Path
@@ -25,20 +25,20 @@ LEFTOVERS = {
     "evaluation": ("examples.jsonl",),
     "lm_eval": ("lm_eval.json",),
 }
-"""What a folder of a kind may hold when its writer was killed before it wrote the record."""
+"""Names that a folder of each kind may hold if its writer was killed before it wrote the record."""
 SELECTION_FOLDER = "__selection__"
-"""Folder beside selected documents: what is in it is no data. Readers of data sets leave out names with `__`."""
+"""Folder of information beside selected documents, not data; readers of data sets skip names that begin with `__`."""
 _DEPTH = 2
 _SKIPPED = {"parts", "rounds", "fit", "checkpoints", "stdin"}
 
 
 def kind_name(kind: Any) -> str:
-    """A kind in words, also one that this version does not know."""
+    """Name a kind in words, also one that this version does not know."""
     return KINDS.get(kind, f"something of kind {kind!r}") if isinstance(kind, str) else "something unknown"
 
 
 def kind_of(folder: Path) -> str | None:
-    """The kind that a folder's record names; None without a record that can be read."""
+    """Return the kind that a folder's record states; None without a readable record."""
     try:
         record = orjson.loads((folder / RECORD_NAME).read_bytes())
     except (OSError, orjson.JSONDecodeError):
@@ -48,7 +48,7 @@ def kind_of(folder: Path) -> str | None:
 
 
 def folders_of_kind(folder: Path, kind: str) -> list[Path]:
-    """Folders of this kind at most two levels below `folder`, in the order of their names, the nearest first."""
+    """List folders of this kind at most two levels below `folder`, nearest first, then by name."""
     found: list[Path] = []
     level = [folder]
     for _ in range(_DEPTH):

@@ -1,8 +1,8 @@
 """One writer at a time for a folder or file of output, on one host and across hosts that share a file system.
 
-Where flock works, it decides: the kernel frees it when its holder ends, however that is. Where hosts share a file
-system over which flock does not reach, or that has none, the lock file itself decides: it names its holder, who
-renews its time every few seconds; one that was not renewed for `STALE_SECONDS` is taken over.
+Where flock works, it decides: the kernel frees the lock when its holder ends, even by a crash. Where a file system
+shared by several hosts does not pass flock between them, or has none, the lock file itself decides: it names its
+holder, which renews its time stamp every few seconds; a lock not renewed for `STALE_SECONDS` is taken over.
 """
 
 import contextlib
@@ -32,10 +32,10 @@ _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 @contextlib.contextmanager
 def write_lock(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` inside the `with` block; it is removed afterwards.
+    """Hold the lock file `path` inside the `with` block; remove it afterwards.
 
     Args: path, the lock file; its folder must exist. what, the thing that is written to, for the message.
-    Raises: InputError, which says who holds it, while another process does; or if no lock can be made there.
+    Raises: InputError that names the holder if another process holds the lock; also if no lock can be made there.
     """
     try:
         handle = _acquire(path, what)
@@ -53,21 +53,21 @@ def write_lock(path: Path, what: str) -> Iterator[None]:
         ended.set()
         beat.join()
         with contextlib.suppress(OSError):
-            # Removed before it is let go: whoever opened it meanwhile sees that it is gone, and starts anew.
+            # Removed before it is released: a process that opened it meanwhile sees that it is gone, and tries again.
             if _same_file(handle, path):
                 path.unlink()
         os.close(handle)
 
 
 def _acquire(path: Path, what: str) -> int:
-    """Open, lock and sign the lock file; returns its handle."""
+    """Open, lock and sign the lock file; return its handle."""
     while True:
         try:
             handle, is_new = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
         except FileExistsError:
             try:
                 handle, is_new = os.open(path, os.O_RDWR), False
-            except FileNotFoundError:  # let go between the two calls
+            except FileNotFoundError:  # released between the two calls
                 continue
         try:
             reaches_kernel = _flock(handle)
@@ -110,7 +110,7 @@ def _flock(handle: int) -> bool:
 
 
 def _is_abandoned(handle: int, path: Path, holder: dict[str, Any], reaches_kernel: bool) -> bool:
-    """Whether the holder that the lock file names is gone."""
+    """Return True if the holder that the lock file names has ended or stopped renewing it."""
     if reaches_kernel and holder.get("boot") in (None, boot_tag()):
         return True  # we hold the flock that it held on this same kernel
     if holder.get("machine") == machine_tag():
@@ -119,7 +119,7 @@ def _is_abandoned(handle: int, path: Path, holder: dict[str, Any], reaches_kerne
 
 
 def _age_seconds(handle: int, path: Path) -> float:
-    """How long ago the lock file was renewed, by the clock of the file system, which two hosts have in common."""
+    """Return the seconds since the lock file was renewed, by the clock of the file system, which all hosts share."""
     probe = path.with_name(f".{path.name}.{process_tag()}.tmp")
     try:
         probe.write_bytes(b"")
@@ -150,7 +150,7 @@ def _sign(handle: int) -> None:
 
 
 def _read_holder(handle: int) -> dict[str, Any]:
-    """Who the lock file names; empty if it says nothing yet, or nothing that can be read."""
+    """Return the holder that the lock file names; {} if it is still empty or unreadable."""
     try:
         found = orjson.loads(os.pread(handle, 1 << 16, 0))
     except orjson.JSONDecodeError:
@@ -159,7 +159,7 @@ def _read_holder(handle: int) -> dict[str, Any]:
 
 
 def _same_file(handle: int, path: Path) -> bool:
-    """Whether `path` still names the open file."""
+    """Return True if `path` still names the open file."""
     try:
         there = path.stat()
     except FileNotFoundError:
@@ -174,10 +174,10 @@ def _held(path: Path, what: str, holder: dict[str, Any], age_seconds: float) -> 
         if {"pid", "host", "since"} <= holder.keys()
         else "another process"
     )
-    told = f"{what} is being written by {who}; expected no other writer. Wait until it ends, or stop it."
+    message = f"{what} is being written by {who}; expected no other writer. Wait until it ends, or stop it."
     if holder.get("boot") not in (None, boot_tag()):
-        told += (
+        message += (
             f" Its last sign of life is {age_seconds:.0f} seconds old; it counts as gone after {STALE_SECONDS:.0f} "
             f"(lock file: {path})."
         )
-    return told
+    return message

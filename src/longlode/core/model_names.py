@@ -1,4 +1,4 @@
-"""What users may write where a model is asked for: "starter", a model folder, a training run, a hub id."""
+"""Names of models that users may give: "starter", a model folder, a training run, a hub id."""
 
 import difflib
 import os
@@ -15,7 +15,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def starter_folder() -> Path:
-    """The folder of the small model that ships with longlode. Raises InputError when it is absent."""
+    """Return the folder of the small model that ships with longlode. Raises: InputError when it is absent."""
     folder = _ASSETS / STARTER
     if not (folder / "model.safetensors").is_file():
         raise InputError(
@@ -26,11 +26,11 @@ def starter_folder() -> Path:
 
 
 def model_source(name: str | os.PathLike[str]) -> str:
-    """Where the model called `name` lies: the packaged starter, the model of a run folder, or `name` itself.
+    """Resolve the name of a model: to the packaged starter, the model of a run folder, or `name` itself.
 
-    A single word that is no folder here and no model in the cache of the hub is taken for a slip: the hub's own ids
-    have an owner, OWNER/NAME, and asking it would take long to say so.
-    Raises: InputError when the starter is asked for and this installation lacks it, and for such a slip.
+    A single word that is neither a folder here nor a model in the hub's cache is refused as a typing error: hub ids
+    have an owner, OWNER/NAME, and asking the hub would take long to fail.
+    Raises: InputError for such a word, and for the starter when this installation lacks it.
     """
     text = os.fspath(name)
     if text == STARTER and not Path(text).is_dir():
@@ -57,12 +57,12 @@ def model_source(name: str | os.PathLike[str]) -> str:
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether `text` has the form of a model's id on the hub, OWNER/NAME or an old one of a single word."""
+    """Return True if `text` has the form of a model's id on the hub, OWNER/NAME or an old one of a single word."""
     return _HUB_ID.fullmatch(text) is not None
 
 
 def _is_cached(hub_id: str) -> bool:
-    """Whether the hub's cache on this machine holds a model of this one word, such as gpt2."""
+    """Return True if the hub's cache on this machine holds a model with this one-word id, such as gpt2."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -73,7 +73,7 @@ def _is_cached(hub_id: str) -> bool:
 
 
 def _is_path(text: str) -> bool:
-    """Whether what looks like a hub id can only be meant as a folder: the folder of that "owner" here holds models."""
+    """Return True if a name like a hub id can only mean a folder: a local folder OWNER holds models."""
     if text.startswith((".", "~", "/")) or text.count("/") != 1:
         return False  # no hub id: loading says that it does not exist
     owner = full_path(text).parent
@@ -92,7 +92,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _near(text: str) -> str:
-    """A hint at names that look alike: the starter, and folders beside."""
+    """Return a hint at similar names: the starter, and folders beside."""
     prefix, slash, last = text.rpartition("/")
     known = [entry.name for entry in _folders(full_path(text).parent)] + ([] if slash else [STARTER])
     close = [f"{prefix}{slash}{name}" for name in difflib.get_close_matches(last, known, n=2, cutoff=0.6)]

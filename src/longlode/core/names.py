@@ -1,8 +1,8 @@
-"""Names of files as text that can be stored and shown: not every name is UTF-8."""
+"""File names as text that can be stored and shown, also those that are not UTF-8."""
 
 
 def printable(name: str) -> str:
-    r"""The name with each byte that is not UTF-8 written as `\xNN`; a UTF-8 name comes back unchanged.
+    r"""Write each byte of a name that is not UTF-8 as `\xNN`; a UTF-8 name is returned unchanged.
 
     Args: name, as Python has it: bytes that cannot be decoded are lone surrogates (PEP 383).
     """

@@ -7,13 +7,13 @@ import orjson
 
 
 def dumps_nested(value: Any, default: Callable[[Any], Any]) -> bytes:
-    """JSON of `value`, nested however deep: orjson reads 1,024 levels but writes no more than 254.
+    """Write `value` as JSON, nested to any depth: orjson reads 1,024 levels but writes no more than 254.
 
-    Args: default: gives a string for a value that JSON has no form for, as in `orjson.dumps`.
-    Raises: TypeError for a value that neither takes, or a key that is no string.
+    Args: default: maps a value without a JSON form to a string, as in `orjson.dumps`.
+    Raises: TypeError for a value that neither accepts, or a key that is not a string.
     """
     written: list[bytes] = []
-    todo: list[Any] = [value]  # what is still to be written, the next at the end: no recursion, so no limit
+    todo: list[Any] = [value]  # a stack instead of recursion, so that depth has no limit; the next at the end
     while todo:
         item = todo.pop()
         if isinstance(item, _Written):

@@ -1,4 +1,4 @@
-"""Typed options of things that are picked by name."""
+"""Typed options of scorers, packers and other components chosen by name."""
 
 import dataclasses
 import difflib
@@ -16,8 +16,8 @@ T = TypeVar("T")
 def build(kind: type[T], options: Mapping[str, Any] | None, what: str) -> T:
     """Make a dataclass from plain values, each checked against the type of its field.
 
-    Args: what: the thing in words, for messages: "the packer 'concat'".
-    Raises: ConfigError for an option that the class does not have, one that is missing, or a value that it refuses.
+    Args: what: name of the component, for messages: "the packer 'concat'".
+    Raises: ConfigError for an unknown option, a missing one, or a value that the class refuses.
     """
     given = dict(options or {})
     assert dataclasses.is_dataclass(kind), "options are the fields of a dataclass"
@@ -30,28 +30,28 @@ def build(kind: type[T], options: Mapping[str, Any] | None, what: str) -> T:
         return TypeAdapter(kind).validate_python(given)
     except ValidationError as error:
         first = error.errors()[0]
-        if first["type"] == "value_error":  # of the class itself, which sees the options together
+        if first["type"] == "value_error":  # raised by the class itself, which checks the options together
             raise ConfigError(f"{what}: {first['ctx']['error']}") from None
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(f"{what}: {where} is {first['input']!r}: {first['msg']}.") from None
 
 
 def list_options(kind: type) -> str:
-    """The options of a dataclass with types and defaults, for messages: "far (int, default 4)"; "none" without any."""
+    """List the options of a dataclass with types and defaults, for messages: "far (int, default 4)", or "none"."""
     types = get_type_hints(kind)
-    told = []
+    listed = []
     for field in dataclasses.fields(kind):
         name = getattr(types[field.name], "__name__", str(types[field.name]))
         has_default = field.default is not dataclasses.MISSING
-        told.append(f"{field.name} ({name}{f', default {field.default!r}' if has_default else ''})")
-    return ", ".join(told) or "none"
+        listed.append(f"{field.name} ({name}{f', default {field.default!r}' if has_default else ''})")
+    return ", ".join(listed) or "none"
 
 
 def parse_options(texts: Sequence[str], flag: str) -> dict[str, Any]:
-    """The options of a command line: KEY=VALUE each, values as `parse_value` takes them.
+    """Parse options of a command line, KEY=VALUE each; values are read by `parse_value`.
 
     Args: flag, for messages: "--scorer-option".
-    Raises: ConfigError for what is no KEY=VALUE and for a key that is given twice.
+    Raises: ConfigError for text that is not KEY=VALUE and for a key that is given twice.
     """
     found: dict[str, Any] = {}
     for text in texts:
@@ -65,7 +65,7 @@ def parse_options(texts: Sequence[str], flag: str) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A value of the command line: TOML, or as it is where that is none."""
+    """Parse a value of the command line as TOML; return the text itself where it is not TOML."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

@@ -1,10 +1,9 @@
-"""Where results may be written: nothing is replaced that the same command did not write.
+"""Checks of output paths: nothing is replaced that the same command did not write.
 
 A folder belongs to the kind that its record.json names. It may be written to in three cases only: it is empty; it holds
-the same result, made with the same options, so that a run goes on or is repeated; or it holds a result of the same kind
-and the caller asked to overwrite it. A folder of another kind, or of files that longlode did not write, is always
-refused. An existing file is replaced where the caller asked to overwrite it, or where it can be told that nothing is
-lost.
+the same result, made with the same options, so that a run continues or is repeated; or it holds a result of the same
+kind and the caller asked to overwrite it. A folder of another kind, or of files that longlode did not write, is always
+refused. An existing file is replaced if the caller asked to overwrite it, or knows that nothing is lost.
 """
 
 import os
@@ -24,7 +23,7 @@ _PROBE = "longlode-writable"
 
 
 def full_path(path: str | os.PathLike[str]) -> Path:
-    """`path` as an absolute path, `~` and `~name` expanded where there is such a home, else taken as they are."""
+    """Make `path` absolute; `~` and `~name` are expanded if there is such a home directory, else kept."""
     given = Path(path)
     try:
         return given.expanduser().absolute()
@@ -46,11 +45,11 @@ def claim_folder(
     Args:
       out: the folder; `~` is expanded.
       kind: one of `kinds.KINDS`.
-      identity: fields of the record that must be equal for the result there to be the same one; {}: any result of the
-        kind is; None: none is. A function is asked whether it accepts the recorded value.
+      identity: fields of the record that must be equal for the existing result to count as the same; {}: any result of
+        the kind counts; None: none does. A field may be a function that takes the recorded value and returns a bool.
       overwrite: accept any result of the same kind.
       advice: what to do about another result of the same kind, besides naming another folder.
-      make: make the folder, see that it can be written to, and remove what killed writers left unfinished there.
+      make: make the folder, check that it can be written to, and remove unfinished files of killed writers.
     Returns: the absolute path.
     Raises: InputError when the folder holds something else, or cannot be written to.
     """
@@ -76,7 +75,7 @@ def claim_file(
     replaceable: Callable[[Path], bool] = lambda path: False,
     overwrite: bool = False,
 ) -> Path:
-    """Check that `what` may be written to the file `out`, make its folder, and remove what killed writers of it left.
+    """Check that `what` may be written to the file `out`, make its folder, remove temporary files of killed writers.
 
     Args:
       what: the result in words, e.g. "a report".
@@ -99,7 +98,7 @@ def claim_file(
 
 
 def writable_folder(path: Path) -> Path:
-    """Make `path` as a folder that can be written to. Raises: InputError that says why it cannot be."""
+    """Make the folder `path` and check that it can be written to. Raises: InputError with the reason."""
     probe = temporary_name(path / _PROBE)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -115,7 +114,7 @@ def writable_folder(path: Path) -> Path:
 
 
 def _check_unclaimed(path: Path, kind: str) -> None:
-    """Refuse a folder without a record that holds more than a killed run of this kind leaves."""
+    """Refuse a folder without a record that holds more than a killed run of this kind leaves behind."""
     foreign = sorted(
         child.name
         for child in path.iterdir()
@@ -132,7 +131,7 @@ def _check_unclaimed(path: Path, kind: str) -> None:
 def _check_record(
     path: Path, kind: str, identity: dict[str, Any] | None, overwrite: bool, advice: str
 ) -> None:
-    """Refuse a folder whose record is of another kind, or says that this result is another one."""
+    """Refuse a folder whose record is of another kind, or of a result made with other options."""
     record = read_record(path)
     if record.get("kind") != kind:
         raise InputError(
@@ -155,7 +154,7 @@ def _check_record(
 
 
 def _differences(name: str, asked: Any, recorded: Any) -> list[str]:
-    """What differs between an option asked for and the recorded one, a line for each value."""
+    """List the differences between the requested and the recorded value of an option, one line per value."""
     if callable(asked):
         return [] if asked(recorded) else [name]
     asked = orjson.loads(orjson.dumps(asked))  # tuples become lists, as in the record
@@ -176,7 +175,7 @@ def _short(value: Any) -> str:
 
 
 def _free_name(path: Path, kind: str) -> Path:
-    """A name beside `path` that is not taken."""
+    """Return an unused name beside `path`."""
     name = f"{path.name or 'longlode'}-{kind}"
     candidates = (path.with_name(name if number == 1 else f"{name}-{number}") for number in range(1, 1000))
     return next((candidate for candidate in candidates if not candidate.exists()), path / kind)

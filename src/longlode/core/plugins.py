@@ -1,15 +1,15 @@
-"""Things by name: those that longlode brings, those that other packages announce, and any class by its address.
+"""Registries of components by name: built in, announced by other packages, or any class by its address.
 
-A registry holds the subclasses of one base class, each under the `name` that stands in the class:
+A registry holds the subclasses of one base class, each under its class attribute `name`:
 
-- built in: every module of one of longlode's packages is looked through, once, when a name is first asked for. A new
-  one is a new file; nothing lists it.
+- built in: every module of one of longlode's packages is searched once, when a name is first requested. To add one,
+  add a file; there is no list to edit.
 - announced: an entry point of the registry's group in any installed package's metadata,
   `name = "package.module:Class"`.
-- by address: `package.module:Class` wherever a name is taken.
+- by address: `package.module:Class` wherever a name is accepted.
 - in this process: `registry.register(Class)`, also as a decorator.
 
-What is saved names the package that a thing came from (`provider`), so that loading it elsewhere can say what to
+Saved files name the package of each component (`provider`), so that loading them elsewhere can say what to
 install.
 """
 
@@ -39,10 +39,10 @@ class Registry(Generic[T]):
     """The concrete subclasses of `base`, by name."""
 
     def __init__(self, what: str, base: type[T], *, package: str, group: str) -> None:
-        """An empty registry; nothing is imported until a name is asked for.
+        """Make an empty registry; nothing is imported until a name is requested.
 
-        Args: what: the thing in words, for messages ("mixer"). base: what every member is a subclass of.
-          package: dotted name of the package whose modules hold the built-in ones. group: of entry points.
+        Args: what: the component in words, for messages ("mixer"). base: the class of all members.
+          package: dotted name of the package whose modules hold the built-in ones. group: the entry point group.
         """
         self.what = what
         self.base = base
@@ -51,27 +51,27 @@ class Registry(Generic[T]):
         self._registered: dict[str, type[T]] = {}
 
     def __contains__(self, name: str) -> bool:
-        """Whether `name` is built in, registered or announced; addresses are not looked up."""
+        """Return True if `name` is built in, registered or announced; addresses are not looked up."""
         return name in self._built_in or name in self._registered or name in self._announced
 
     def __iter__(self) -> Iterator[str]:
-        """As `names`."""
+        """Iterate over `names()`."""
         return iter(self.names())
 
     def names(self) -> list[str]:
-        """All names: the built-in ones in alphabetical order, then those of this process and of other packages."""
+        """List all names: the built-in ones in alphabetical order, then those of this process and of other packages."""
         others = sorted({*self._registered, *self._announced} - set(self._built_in))
         return [*sorted(self._built_in), *others]
 
     def get(self, name: str, *, provider: str | None = None, saved: bool = False) -> type[T]:
-        """The class called `name`, or at the address `name` (`package.module:Class`).
+        """Return the class called `name`, or at the address `name` (`package.module:Class`).
 
         Args:
           provider: the package that it came from when it was saved, if known.
           saved: the name was read from a file that somebody else may have written. Then an address is followed only
-            into modules that are imported already or belong to an installed package, never into a stray file.
-        Raises: ConfigError on a name that nobody has, with what comes near, and on a class of another kind;
-          BackendError when the package that has it is not installed or does not load.
+            into modules that are imported already or belong to an installed package, never into any other file.
+        Raises: ConfigError for an unknown name, with similar ones, and for a class of another kind;
+          BackendError when the package that provides it is not installed or does not load.
         """
         if _ADDRESS.fullmatch(name):
             return self._at(name, provider, saved)
@@ -91,27 +91,27 @@ class Registry(Generic[T]):
         )
 
     def provider(self, name: str) -> str:
-        """The package to install in order to have `name`: "longlode" for built-in ones. Raises as `get`."""
+        """Return the package that provides `name`: "longlode" for built-in ones. Raises: as `get`."""
         if name not in self._built_in and name not in self._registered and name in self._announced:
             return _distribution_of(self._announced[name])
         return package_of(self.get(name))
 
     def name_of(self, kind: type[T]) -> str:
-        """The name under which `get` finds this class: its own if it is registered under it, else its address."""
+        """Return the name under which `get` finds this class: its own if registered, else its address."""
         own = kind.__dict__.get("name")
         if isinstance(own, str) and own in self and self.get(own) is kind:
             return own
         return f"{kind.__module__}:{kind.__qualname__}"
 
     def register(self, kind: type[T]) -> type[T]:
-        """Add a class under its `name` in this process; returns it, so that this can decorate it.
+        """Add a class under its `name` in this process and return it, so that it works as a decorator.
 
-        Raises: ConfigError when it is of another kind, has no good name, or the name is taken by another class.
+        Raises: ConfigError when the class is of another kind, its name is invalid, or another class has the name.
         """
         self._check_kind(kind, f"{kind.__module__}:{kind.__qualname__}")
         name = self._own_name(kind)
         known = self._built_in.get(name) or self._registered.get(name)
-        # A class that was defined anew, as in a notebook's cell, takes the place of what it was.
+        # A class that is defined again, as in a notebook's cell, replaces its earlier version.
         same = known is not None and (known.__module__, known.__qualname__) == (
             kind.__module__,
             kind.__qualname__,
@@ -125,7 +125,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _built_in(self) -> dict[str, type[T]]:
-        """Every concrete class of the kind, with a name of its own, in the modules of the package."""
+        """Collect every concrete class of the kind that defines its own name in the modules of the package."""
         package, found = importlib.import_module(self._package), {}
         for module_info in pkgutil.iter_modules(package.__path__, f"{self._package}."):
             module = importlib.import_module(module_info.name)
@@ -142,7 +142,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _announced(self) -> dict[str, metadata.EntryPoint]:
-        """Entry points by name. Raises ConfigError when two packages announce one name."""
+        """Collect entry points by name. Raises ConfigError when two packages announce one name."""
         found: dict[str, metadata.EntryPoint] = {}
         for point in metadata.entry_points(group=self.group):
             if point.name in self._built_in:
@@ -163,7 +163,7 @@ class Registry(Generic[T]):
     def _load(self, point: metadata.EntryPoint) -> type[T]:
         try:
             kind = point.load()
-        # The package is somebody else's: whatever its import raises means that it cannot be used here.
+        # A third-party package: any error of its import means that it cannot be used here.
         except Exception as error:
             raise BackendError(
                 f"The {self.what} {point.name!r} of the package {_distribution_of(point)} cannot be loaded: "
@@ -172,7 +172,7 @@ class Registry(Generic[T]):
         return self._check_kind(kind, point.value)
 
     def _at(self, address: str, provider: str | None, saved: bool) -> type[T]:
-        """The class at `package.module:Class`."""
+        """Import the class at `package.module:Class`."""
         module_name, _, class_name = address.partition(":")
         top = module_name.partition(".")[0]
         if saved and module_name not in sys.modules and top not in metadata.packages_distributions():
@@ -218,7 +218,7 @@ class Registry(Generic[T]):
 
 
 def package_of(kind: type) -> str:
-    """The installed package that `kind` is from; where there is none, the name of its top module."""
+    """Return the installed package that `kind` comes from, or the name of its top module if there is none."""
     top = kind.__module__.partition(".")[0]
     if top == _OURS:
         return _OURS
@@ -227,5 +227,5 @@ def package_of(kind: type) -> str:
 
 
 def _distribution_of(point: metadata.EntryPoint) -> str:
-    """The package that announces an entry point."""
+    """Return the package that announces an entry point."""
     return point.dist.name if point.dist is not None else point.value.partition(".")[0].partition(":")[0]

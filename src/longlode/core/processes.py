@@ -1,4 +1,4 @@
-"""Name a process so that others can tell, later and from another machine, whether it is surely gone."""
+"""Names of processes that let others decide, later and from another machine, if a process has ended."""
 
 import hashlib
 import os
@@ -11,17 +11,17 @@ _TAG = re.compile(r"[0-9a-f]{8}-\d+-\d+")
 
 
 def process_tag() -> str:
-    """Name this process: `machine-pid-start`, letters that file names may hold.
+    """Name this process: `machine-pid-start`, in characters that file names may hold.
 
     machine: 8 hex digits that differ between hosts, between boots and between containers (PID namespaces), as a PID
-    means something in one of them only. start: the kernel's start time of the process, as PIDs are used again; 0
-    where the system does not say.
+    is valid in one of them only. start: the kernel's start time of the process, as PIDs are reused; 0 if the system
+    does not say.
     """
     return f"{machine_tag()}-{os.getpid()}-{_start_time(os.getpid())}"
 
 
 def is_gone(tag: str) -> bool:
-    """True if the process named `tag` (`process_tag`) provably runs no more; False if it runs or cannot be judged.
+    """Return True if the process named `tag` (`process_tag`) has provably ended; False if it runs or cannot be judged.
 
     Only processes of this machine, since its last boot and in this container, can be judged.
     """
@@ -44,7 +44,7 @@ def machine_tag() -> str:
     """Name the host, its boot and the PID namespace of this process by 8 hex digits."""
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:  # no Linux, or no /proc: then the host's name must do
+    except OSError:  # no Linux, or no /proc: use the host's name instead
         namespace = ""
     return _digest(f"{platform.node()}\0{boot_tag()}\0{namespace}")
 
@@ -58,20 +58,20 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # it runs, as somebody else
+    except PermissionError:  # it runs, as another user
         return True
-    # A zombie has ended, and only waits for its parent to ask how.
+    # A zombie has ended, and only waits for its parent to read its exit status.
     return _stat_fields(pid)[:1] not in (["Z"], ["X"])
 
 
 def _start_time(pid: int) -> int:
-    """Clock ticks after boot at which a process began; 0 if unknown."""
+    """Return the start time of a process in clock ticks after boot; 0 if unknown."""
     fields = _stat_fields(pid)
     return int(fields[19]) if len(fields) > 19 else 0
 
 
 def _stat_fields(pid: int) -> list[str]:
-    """Read /proc/PID/stat from field 3, the state, on (field 22, the start time, is number 19); empty if unknown."""
+    """Read /proc/PID/stat from field 3 (state) on, which puts field 22 (start time) at index 19; empty if unknown."""
     # Field 2, the program's name in parentheses, may hold blanks and parentheses itself.
     return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
 

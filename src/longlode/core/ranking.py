@@ -1,4 +1,4 @@
-"""How well numbers rank: AUC of two groups, and the rank correlation of two orders."""
+"""Rank statistics: AUC of two groups, rank correlation of two arrays."""
 
 import numpy as np
 
@@ -6,20 +6,20 @@ _LEAST = 3
 
 
 def wins(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """float `[P, N]`: 1 where the positive is higher, 0.5 for a tie or where either is NaN, else 0."""
+    """Compare all pairs, float `[P, N]`: 1 if the positive is higher, 0.5 for a tie or if either is NaN, else 0."""
     difference = positive[:, None] - negative[None]
     return (difference > 0) + 0.5 * ((difference == 0) | np.isnan(difference))
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Share of (positive, negative) pairs that are ranked rightly. Source: Mann and Whitney 1947."""
+    """Share of (positive, negative) pairs ranked correctly, ties counted as half. Source: Mann and Whitney 1947."""
     return float(wins(positive, negative).mean())
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Rank correlation of two arrays `[n]` over the places that are finite in both, ties by their mean rank.
+    """Spearman's correlation of two arrays `[n]` over the entries finite in both, ties by their mean rank.
 
-    Returns: None for fewer than three such places, and where one of the arrays is constant.
+    Returns: a number in [-1, 1]; None for fewer than three such entries, and if one of the arrays is constant.
     """
     both = np.isfinite(first) & np.isfinite(second)
     if both.sum() < _LEAST:

@@ -1,7 +1,7 @@
-"""How results get to disk: whole or not at all, and readable by anything that reads JSON.
+"""Results on disk: written completely or not at all, as JSON.
 
 Every output folder has a `record.json` with a `kind` (one of `kinds.KINDS`), the versions that made it and its
-settings; `longlode report` reads nothing else to know what a folder is.
+settings; `longlode report` identifies a folder by it alone.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from longlode.core.kinds import RECORD_NAME, kind_name, where_it_is
 from longlode.core.processes import is_gone, process_tag
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<tag>[0-9a-f]{8}-\d+-\d+)\.tmp(?:\.\w+)?", re.DOTALL)
-"""What `temporary_name` makes, and what stands beside it while it is filled (`.spool`)."""
+"""Pattern of the names that `temporary_name` makes, and of the files beside them while they are filled (`.spool`)."""
 _PACKAGES = ("longlode", "torch", "transformers", "tokenizers", "numpy", "pyarrow")
 
 
@@ -42,9 +42,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new, hidden folder beside `path`; on success sync what it holds and rename it, on error remove it.
+    """Yield a new, hidden folder beside `path`; on success sync its files and rename it to `path`, on error remove it.
 
-    `path` must not exist, or be an empty folder. What killed writers of `path` left is removed first.
+    `path` must not exist, or be an empty folder. Temporary folders of killed writers of `path` are removed first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, path.name)
@@ -64,19 +64,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def temporary_name(path: Path) -> Path:
     """Name the file or folder beside `path` in which this process prepares it: `.NAME.WRITER.tmp`, with its
-    `process_tag`, so that no two processes share one, on whatever machines they run.
+    `process_tag`, so that no two processes share one, even on different machines.
     """
     return path.with_name(f".{path.name}.{process_tag()}.tmp")
 
 
 def remove_leftovers(folder: Path, name: str | None = None, *, sole_writer: bool = False) -> int:
-    """Remove what killed writers left in `folder` under a `temporary_name`.
+    """Remove temporary files that killed writers left in `folder` (see `temporary_name`).
 
     Args:
-      name: only what was prepared for the file or folder of this name; None: for any.
-      sole_writer: the caller holds the `write_lock` for these, so that whatever another process prepared is
-        abandoned. Without it only those go whose writer is provably gone.
-    Returns: how many. One that cannot be removed is left.
+      name: only those for the file or folder of this name; None: for any.
+      sole_writer: the caller holds the `write_lock` for these, so that all files of other processes are
+        abandoned. Without it only files are removed whose writer has provably ended.
+    Returns: the number removed. One that cannot be removed is left.
     """
     own = process_tag()
     removed = 0
@@ -96,7 +96,7 @@ def remove_leftovers(folder: Path, name: str | None = None, *, sole_writer: bool
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut; a file system that cannot sync folders is left as it is."""
+    """Make a rename in `folder` survive a power cut; does nothing on a file system that cannot sync folders."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -137,7 +137,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; a torn last line (a killed writer) is left out, any other bad line raises InputError."""
+    """Read JSON lines; an incomplete last line (a killed writer) is left out, any other bad line raises InputError."""
     lines = path.read_bytes().split(b"\n")
     rows = []
     for number, line in enumerate(lines, 1):
@@ -153,7 +153,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def write_record(folder: Path, kind: str, **fields: Any) -> None:
-    """Write `folder/record.json`: the kind, the versions at work, and `fields`."""
+    """Write `folder/record.json`: the kind, the versions of the software, and `fields`."""
     write_json(folder / RECORD_NAME, {"kind": kind, "made_with": versions(), **fields})
 
 

@@ -1,13 +1,13 @@
-"""Numbers for stretches of text: equal stretches get equal numbers, thousands at a time.
+"""Numbers for stretches of text: equal stretches get equal numbers, many at a time.
 
-A dictionary of Python strings spends 300 ns on each word of a text, most of it on making the string. Here only what was
-never seen before has to become a string: the others are found by their hashes, in vectors, and compared code by code.
+A dictionary of Python strings spends 300 ns per word of a text, most of it on making the string. Here all stretches are
+looked up by their hashes with numpy, and compared code by code with the known stretch of that hash; no string is made.
 
     hash of codes c_0 .. c_(m-1) = sum_k c_k B^k + m D   modulo 2^64        B, D odd
     from prefix sums P_i = sum_(k<i) c_k B^k:  hash of [start, stop) = (P_stop - P_start) B^(-start) + m D
 
-Different stretches may share a hash, by intent too, as the constants are public: those that came later are kept aside,
-in a dictionary, which is slow and right.
+Different stretches may share a hash, also on purpose, as the constants are public. The later ones are kept in a
+dictionary of their codes, which is slow but exact.
 """
 
 import os
@@ -25,36 +25,36 @@ _LEAST_BITS = 12
 
 
 class SpanTable:
-    """Numbers of stretches from 0 up, in the order in which they first came. An open table, at most half full."""
+    """Numbers of stretches from 0, in order of first occurrence: an open-addressing hash table, at most half full."""
 
     def __init__(self) -> None:
-        """Start with nothing known."""
+        """Make an empty table."""
         self._hashes = np.zeros(0, dtype=np.uint64)
         self._numbers = np.zeros(0, dtype=np.int64)
         self._powers = np.ones((2, 1), dtype=np.uint64)
         self._clear(_LEAST_BITS)
-        # What each number stands for: its codes lie in one row of all codes.
+        # The stretch of each number: its codes lie in one array of all codes.
         self._codes = np.zeros(0, dtype=np.uint32)
         self._begin = np.zeros(0, dtype=np.int64)
         self._length = np.zeros(0, dtype=np.int64)
         self._aside: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        """How many are known."""
+        """Number of known stretches."""
         return len(self._length)
 
     @property
     def num_codes(self) -> int:
-        """Codes of all that are known."""
+        """Number of codes of all known stretches."""
         return len(self._codes)
 
     def numbers(
         self, codes: np.ndarray, starts: np.ndarray, stops: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The number of each stretch, and which stretches were new.
+        """Return the number of each stretch, and which stretches were new.
 
         Args: codes uint `[n]`, bytes or code points; starts, stops int `[k]`, stretch i is codes[starts[i] : stops[i]].
-        Returns: int64 `[k]`; and int `[j]`, the first stretch with each number that was given now, in order.
+        Returns: int64 `[k]`; and int `[j]`, the index of the first stretch with each new number, in order.
         """
         hashes = self._hash(codes, starts, stops)
         numbers = self._find(hashes)
@@ -62,6 +62,7 @@ class SpanTable:
         new = missing
         if len(missing):
             _, first, which = np.unique(hashes[missing], return_index=True, return_inverse=True)
+            # np.unique sorts by hash; `rank` renumbers its groups by where each first occurs.
             in_order = np.argsort(first)
             rank = np.empty(len(first), dtype=np.int64)
             rank[in_order] = np.arange(len(first))
@@ -79,7 +80,7 @@ class SpanTable:
         return numbers, new
 
     def _keep(self, codes: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
-        """Store what the next numbers stand for."""
+        """Store the codes of the stretches with the next numbers."""
         lengths = stops - starts
         ends = np.cumsum(lengths)
         self._begin = np.append(self._begin, len(self._codes) + ends - lengths)
@@ -90,10 +91,10 @@ class SpanTable:
     def _is_other(
         self, codes: np.ndarray, starts: np.ndarray, stops: np.ndarray, numbers: np.ndarray
     ) -> np.ndarray:
-        """Where a stretch is not what its number stands for, bool `[k]`."""
+        """Mark stretches that differ from the stored stretch of their number, bool `[k]`."""
         lengths = stops - starts
         is_other: np.ndarray = self._length[numbers] != lengths
-        # Of stretches as long as they should be, all codes at once, one stretch after the other.
+        # For stretches of the stored length, compare all codes at once, laid end to end.
         rows = np.flatnonzero(~is_other & (lengths > 0))
         length, ends = lengths[rows], np.cumsum(lengths[rows])
         here = np.repeat(starts[rows] - (ends - length), length) + np.arange(length.sum())
@@ -115,22 +116,22 @@ class SpanTable:
         np.cumsum(codes * powers[:n], out=sums[1:])
         lengths = (stops - starts).astype(np.uint64)
         hashes: np.ndarray = (sums[stops] - sums[starts]) * inverses[starts] + lengths * np.uint64(_LENGTH)
-        # The first code moves the lowest bits only, and slots are made of the highest.
+        # The first code (times B^0 = 1) changes the lowest bits only, but slots are taken from the highest.
         return (hashes ^ (hashes >> np.uint64(32))) * np.uint64(_MIX)
 
     def _find(self, hashes: np.ndarray) -> np.ndarray:
-        """Numbers by hash, -1 for those that are not known."""
+        """Look up numbers by hash; -1 for unknown ones."""
         slots = (hashes >> self._shift).astype(np.int64)
         numbers = self._number_at[slots]
         other = np.flatnonzero((self._hash_at[slots] != hashes) & (numbers >= 0))
-        while len(other):  # the slot is another's: look in the next
+        while len(other):  # another hash has the slot: look in the next (linear probing)
             slots[other] = (slots[other] + 1) % len(self._number_at)
             numbers[other] = self._number_at[slots[other]]
             other = other[(self._hash_at[slots[other]] != hashes[other]) & (numbers[other] >= 0)]
         return numbers
 
     def _add(self, hashes: np.ndarray, numbers: np.ndarray) -> None:
-        """Args: hashes, new ones, all different; the numbers of their stretches."""
+        """Insert new hashes, all different, with the numbers of their stretches."""
         self._hashes, self._numbers = np.append(self._hashes, hashes), np.append(self._numbers, numbers)
         bits = 1 + len(self._hashes).bit_length()
         if 1 << bits > len(self._number_at):
@@ -139,7 +140,7 @@ class SpanTable:
         slots = (hashes >> self._shift).astype(np.int64)
         while len(numbers):
             free = self._number_at[slots] < 0
-            self._number_at[slots[free]] = numbers[free]  # of several that want a slot, one gets it
+            self._number_at[slots[free]] = numbers[free]  # of several that want one slot, one gets it
             left = self._number_at[slots] != numbers
             self._hash_at[slots[~left]] = hashes[~left]
             numbers, hashes, slots = numbers[left], hashes[left], (slots[left] + 1) % len(self._number_at)
@@ -151,19 +152,19 @@ class SpanTable:
 
 
 class ForkGuard:
-    """One at a time, for a cache that is filled in several steps: `with guard: ...`.
+    """A lock, safe across forks, for a cache that is filled in several steps: `with guard: ...`.
 
-    What is left when a step raises, or when a process is forked while another thread is at it, fits no longer
-    together, so the cache is dropped.
+    When a step raises, or a process is forked while another thread fills the cache, its parts no longer agree, so
+    the cache is dropped.
     """
 
     def __init__(self, forget: Callable[[], None]) -> None:
-        """Args: forget, empties the cache."""
+        """Make a guard. Args: forget, a function that empties the cache."""
         self._forget = forget
         self._lock, self._process = threading.Lock(), os.getpid()
 
     def __enter__(self) -> None:
-        """Wait for the others; a forked child does not wait for threads that it does not have."""
+        """Wait for other threads; a forked child does not wait for threads of its parent."""
         if self._process != os.getpid():
             self._lock, self._process = threading.Lock(), os.getpid()
             self._forget()
@@ -172,7 +173,7 @@ class ForkGuard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the next one in."""
+        """Release the lock; drop the cache after an error."""
         try:
             if kind is not None:
                 self._forget()

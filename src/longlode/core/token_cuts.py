@@ -1,12 +1,12 @@
-"""Where a text can be cut so that the tokens of its pieces, one after the other, are those of the whole text."""
+"""Cutting of long texts such that the tokens of the pieces, concatenated, are those of the whole text."""
 
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
-# Patterns of which it is known that a run of letters, or of digits, ends a piece, and so does a line end between two
-# characters that are no white space. None looks behind, and none looks further than the end of a run of spaces.
+# Split patterns under which a run of letters or digits is known to end a piece, and so is a line end between two
+# characters that are not white space. None looks behind, and none looks further than the end of a run of spaces.
 # In this order: ours, GPT-2 (written out), Llama 3, Qwen 2.
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _PATTERNS = {
@@ -22,8 +22,8 @@ _CUT = re.compile(r"(?<=[A-Za-z0-9])(?=[ \t\r\n])|(?<=\S\n)(?=\S)")
 
 
 def splits_at_runs(tokenizer: dict[str, Any]) -> bool:
-    """Whether a tokenizer (the content of its `tokenizer.json`) is a byte-level BPE that first splits a text by one of
-    the patterns known here, so that what it makes of a piece depends on that piece alone.
+    """Return True if a tokenizer (the content of its `tokenizer.json`) is a byte-level BPE that first splits a text by
+    one of the patterns known here, so that the tokens of a piece depend on that piece alone.
     """
     model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
     if tokenizer.get("normalizer") is not None or model.get("type") != "BPE" or model.get("dropout"):
@@ -47,16 +47,17 @@ def splits_at_runs(tokenizer: dict[str, Any]) -> bool:
 
 
 def can_be_cut(tokenizer_json: str) -> bool:
-    """Whether `cut_text` is exact for a tokenizer, given as JSON; False also where that is not known."""
+    """Return True if `cut_text` is exact for a tokenizer, given as JSON; False also if that is not known."""
     tokenizer = json.loads(tokenizer_json)
-    # An added token is found before the text is split: none may lie across a cut.
+    # Added tokens are found before the text is split, so none may lie across a cut.
     added = tokenizer.get("added_tokens") or []
     return splits_at_runs(tokenizer) and not any(_CUT.search(one["content"]) for one in added)
 
 
 def cut_text(text: str, num_characters: int) -> Iterator[str]:
-    """Yield the pieces of a text: each at least `num_characters` long, but for the last, and then up to the next place
-    after a word and before white space, or after the only line end between two lines.
+    """Yield the pieces of a text, each (except the last) at least `num_characters` long.
+
+    A piece ends at the next place after a word and before white space, or after a single line end between two lines.
     """
     start = 0
     while start < len(text):

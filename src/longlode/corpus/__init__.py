@@ -1,17 +1,16 @@
 """corpus: documents in and out. Finds files, cuts them into units of work, reads, writes, tokenizes.
 
-Every input row gives a `Document` or an `Unreadable` with its status and reason: nothing is lost silently,
-and a bad row, file or archive never takes a good one with it.
+Every input row gives a `Document` or an `Unreadable` with its status and reason: nothing is lost silently, and a bad
+row, file or archive does not affect the others.
 
 May import: core; no torch, no transformers.
-Start reading: `document.py` (what comes out), `read.py` (how), `units.py` (how work is cut), `tokens.py`.
+Start reading: `document.py` (the result of reading), `read.py`, `units.py` (units of work), `tokens.py`.
     inputs.py, stores.py, formats.py   from names, folders, globs and URLs to files
-    streams.py, lines.py, parquet.py   bytes, lines and rows, bounded and torn-proof
-    records.py                         one record to one document, or why not
-    encoding.py, encoded_pieces.py     tokens of texts of any length; what was encoded before
-    words.py                           the words of a text, whatever the tokenizer
-    controls.py, generated.py          documents made on purpose, without dependency: of real text, and of none
-    planted.py                         the same with known ones
+    streams.py, lines.py, parquet.py   bytes, lines and rows, in bounded memory, also of damaged files
+    records.py                         one record to one document, or to the reason why not
+    encoding.py, encoded_pieces.py     tokens of texts of any length; a cache of encoded pieces
+    words.py                           the words of a text, independent of any tokenizer
+    tables.py, arrow.py                rows of Arrow tables, and of Arrow files
 """
 
 from longlode.corpus.document import Document, Unreadable, id_hash, in_heldout

@@ -1,4 +1,4 @@
-"""Rows of Arrow files (IPC streams, as `datasets` saves them, and IPC files), a batch at a time."""
+"""Rows of Arrow files (IPC streams, as `datasets` saves them, and IPC files), one batch at a time."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -26,9 +26,9 @@ _FILE_MAGIC = b"ARROW1"
 
 
 def index_arrow(path: str, *, max_rows: int, max_bytes: int) -> list[Span]:
-    """Cut an Arrow file's rows into spans; a local file is mapped, so that only the heads of its batches are read.
+    """Cut an Arrow file's rows into spans; a local file is memory-mapped, so that only its batch headers are read.
 
-    A file that goes bad after some batches has one row more than those, as `read_arrow_rows` gives it.
+    A file damaged after some batches has one row more than those batches, as `read_arrow_rows` yields it.
     Raises: OSError if the file cannot be opened; TableDamageError when not even its schema can be read.
     """
     sizes: list[tuple[int, float]] = []
@@ -47,7 +47,7 @@ def index_arrow(path: str, *, max_rows: int, max_bytes: int) -> list[Span]:
 def read_arrow_rows(
     path: str, name: str, source: str, start: int, stop: int | None, options: ReadOptions
 ) -> Iterator[Document | Unreadable]:
-    """Yield rows start <= row < stop (None: to the end), one result each; the last says where a file goes bad.
+    """Yield rows start <= row < stop (None: to the end), one result each; the last says where a file is damaged.
 
     Raises: as `index_arrow`; TableDamageError that is transient when the system cannot read the file just now.
     """
@@ -59,7 +59,7 @@ def read_arrow_rows(
                 check_num_rows(last, num_bytes)
                 row, high = max(first, start), last if stop is None else min(last, stop)
                 is_sound = row >= high or _is_sound(batch)
-                for row in range(row, high):  # noqa: B020 - `row` is the place to go on from
+                for row in range(row, high):  # noqa: B020 - reading continues at `row`
                     place = Place(name, row, source, 0)
                     fault = "" if is_sound else _fault(batch.slice(row - first, 1))
                     yield (
@@ -80,7 +80,7 @@ def read_arrow_rows(
 
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[Iterator[pa.RecordBatch], int]]:
-    """The batches of a file, one after the other, and the size of the file in bytes."""
+    """Open a file: an iterator over its batches, and its size in bytes."""
     stores.open_bytes(path).close()  # so that a missing or forbidden file is not called damaged
     if stores.is_url(path):
         source: Any = pa.PythonFile(stores.open_bytes(path), mode="r")
@@ -110,7 +110,7 @@ def _file_batches(reader: Any) -> Iterator[pa.RecordBatch]:
 
 
 def _is_sound(batch: pa.RecordBatch) -> bool:
-    """Whether all of it can be read as it is: nothing in an Arrow file says that its offsets may be trusted."""
+    """Return True if every cell can be read safely; an Arrow file's own offsets may be damaged."""
     try:
         batch.validate(full=True)
     except pa.ArrowException:
@@ -119,14 +119,14 @@ def _is_sound(batch: pa.RecordBatch) -> bool:
 
 
 def _fault(row: pa.RecordBatch) -> str:
-    """Why a row must not be read, or "": offsets that lead out of the file's buffers would be followed."""
+    """Return the reason why a row must not be read, or "": damaged offsets would lead out of the file's buffers."""
     for name, column in zip(row.schema.names, row.columns, strict=True):
         kind = column.type
         if pa.types.is_primitive(kind):
-            continue  # no offsets: whatever stands there is some value
+            continue  # no offsets: any bytes are a valid value
         try:
             if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-                # As bytes: what is no UTF-8 is told when the cell is decoded.
+                # As bytes: invalid UTF-8 is reported later, when the cell is decoded.
                 plain = pa.binary() if pa.types.is_string(kind) else pa.large_binary()
                 column = pa.Array.from_buffers(
                     plain, len(column), column.buffers(), column.null_count, column.offset

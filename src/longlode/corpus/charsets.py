@@ -1,4 +1,4 @@
-"""How the bytes of a text stand for characters: UTF-8, or what the user says."""
+"""Text encodings: UTF-8, or the one that the user names."""
 
 import codecs
 import difflib
@@ -11,7 +11,7 @@ _ASCII = '\n{}[]",:\\ az09'
 
 
 def check_encoding(name: str) -> str:
-    """The canonical name of an encoding: "iso8859-1" for "Latin-1". Raises: ConfigError for what is none of texts."""
+    """Return the canonical name of a text encoding: "iso8859-1" for "Latin-1". Raises: ConfigError if unknown."""
     try:
         found = codecs.lookup(name)
         "a".encode(name)
@@ -27,8 +27,9 @@ def check_encoding(name: str) -> str:
 
 
 def keeps_lines(encoding: str) -> bool:
-    """Whether the letters of JSON and the ends of lines are the same bytes as in ASCII, as in all but UTF-16, UTF-32,
-    UTF-7 and EBCDIC: only then can a file be cut into lines before it is decoded.
+    """Return True if the encoding writes JSON syntax and line ends as ASCII does.
+
+    All do but UTF-16, UTF-32, UTF-7 and EBCDIC. Only then can a file be cut into lines before it is decoded.
     """
     try:
         return _ASCII.encode(encoding) == _ASCII.encode("ascii") and encoding != "utf-7"
@@ -37,7 +38,7 @@ def keeps_lines(encoding: str) -> bool:
 
 
 def decode(data: bytes | bytearray, encoding: str, errors: str) -> str | None:
-    """Decode, or return None for bytes that are not of the encoding under "strict" (`fault` then says where)."""
+    """Decode bytes; under "strict" return None for bytes that are not of the encoding (`fault` then says where)."""
     try:
         return data.decode(encoding, errors)
     except UnicodeError:
@@ -45,7 +46,7 @@ def decode(data: bytes | bytearray, encoding: str, errors: str) -> str | None:
 
 
 def fault(data: bytes | bytearray, encoding: str) -> str:
-    """Where `data` stops being of the encoding, in words."""
+    """Name the first byte of `data` that is not of the encoding, in words for a message."""
     try:
         data.decode(encoding)
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Texts to tokens: of any length, in bounded memory, and whatever a tokenizer does with them."""
+"""Encoding of texts of any length to tokens, in bounded memory."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,10 +19,10 @@ _T = TypeVar("_T")
 
 
 def guarded(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a function of `tokenizers`.
+    """Call a function of `tokenizers`, turning panics of its native code into errors.
 
-    Raises: InputError when its native code panics, as Oniguruma does on runs of some ten million blanks: that comes
-      as a BaseException, which passes every `except Exception`.
+    Raises: InputError when the native code panics, as Oniguruma does on runs of some ten million blanks: a panic is
+      raised as a BaseException, which passes every `except Exception`.
     """
     try:
         return call(*args, **kwargs)
@@ -33,10 +33,10 @@ def guarded(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
 
 
 def vocabulary_size(tokenizer: tokenizers.Tokenizer) -> int:
-    """One more than the largest token id, added tokens included.
+    """Return one more than the largest token id, added tokens included.
 
-    Raises: InputError for an id that no model has a row for. The package writes a tokenizer id by id from 0 on: with
-      such an id it would take all memory, or lose every token without a word.
+    Raises: InputError for an id beyond any model's vocabulary. The package writes a tokenizer id by id from 0 on: with
+      such an id it would use all memory, or silently lose every token.
     """
     ids = tokenizer.get_vocab(with_added_tokens=True)
     token = max(ids, key=ids.__getitem__, default="")
@@ -50,10 +50,10 @@ def vocabulary_size(tokenizer: tokenizers.Tokenizer) -> int:
 
 
 class TextEncoder:
-    """A fast tokenizer as a copy that never cuts or pads. Numbers are those of `tokenizers`, without special tokens."""
+    """A copy of a fast tokenizer that never truncates or pads. It gives the tokens of `tokenizers`, no special ones."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
-        """Copy it, whatever the original does later. Raises: InputError for ids that no model has rows for."""
+        """Copy the tokenizer. Raises: InputError as `vocabulary_size`."""
         self.vocab_size = vocabulary_size(tokenizer)  # rows that a model's embedding must have
         self._inner = copy.deepcopy(tokenizer)
         self._inner.no_truncation()
@@ -63,15 +63,15 @@ class TextEncoder:
         self._pieces = EncodedPieces(self._each_of, self._whole)
 
     def to_str(self) -> str:
-        """All that decides the tokens, as JSON."""
+        """Return the tokenizer as JSON."""
         return str(self._inner.to_str())
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Tokens of each text, int32, without special tokens, whatever its length.
+        """Encode texts of any length; int32 `[n]` for each, without special tokens.
 
         A text of more than 1,048,576 characters is cut before spaces and encoded in pieces, because a
-        tokenizer needs some hundred bytes of working memory a token. For byte-level tokenizers that split
-        words at spaces the tokens are those of the whole text; others may give another token at a cut. Lone
+        tokenizer needs some hundred bytes of working memory per token. For byte-level tokenizers that split
+        words at spaces the tokens are those of the whole text; others may give a different token at a cut. Lone
         surrogates become "?".
 
         Raises: InputError when the tokenizer gives up on a text.
@@ -81,7 +81,7 @@ class TextEncoder:
         plain = [
             number
             for number, text in enumerate(texts)
-            if any(mark in text for mark in self._marks) or _is_foreign(text)
+            if any(mark in text for mark in self._marks) or _has_few_cuts(text)
         ]
         found = dict(zip(plain, self._encode_plainly([texts[number] for number in plain]), strict=True))
         return [
@@ -92,7 +92,7 @@ class TextEncoder:
         ]
 
     def _each_of(self, texts: list[str]) -> tuple[list[int], list[int]]:
-        """Tokens of some short texts, and the number of the text of each token; each call costs 10 us."""
+        """Encode some short texts: tokens, concatenated, and the index of the text of each. A call costs 10 us."""
         found = guarded(self._inner.encode, texts, is_pretokenized=True, add_special_tokens=False)
         return found.ids, cast(
             "list[int]", found.word_ids
@@ -119,7 +119,7 @@ class TextEncoder:
 
 
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
-    """One after the other, int32, in an array that grows where it lies: all parts and the whole are never held."""
+    """Concatenate int32 arrays into one that grows in place: parts and whole are never held together."""
     whole, used = np.zeros(0, dtype=np.int32), 0
     for part in parts:
         if used + len(part) > len(whole):
@@ -130,8 +130,8 @@ def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
     return whole
 
 
-def _is_foreign(text: str) -> bool:
-    """Whether more than a fifth of it is not ASCII: there are few places to cut such a text at."""
+def _has_few_cuts(text: str) -> bool:
+    """Return True if more than a fifth of the text is not ASCII, so that it has few places to cut at."""
     if text.isascii():
         return False
     starts = range(0, len(text), _PIECE_CHARACTERS)
@@ -152,12 +152,12 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _encodable(text: str) -> str:
-    """The text with "?" for each lone surrogate."""
+    """Replace each lone surrogate by "?"."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _groups(sizes: list[int]) -> Iterator[tuple[int, int]]:
-    """Split a row of pieces into runs of about `_GROUP_CHARACTERS`, so that memory stays bounded."""
+    """Split a list of pieces into runs of about `_GROUP_CHARACTERS`, so that memory stays bounded."""
     start, total = 0, 0
     for stop, size in enumerate(sizes, 1):
         total += size

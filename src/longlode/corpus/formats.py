@@ -1,4 +1,4 @@
-"""Which file holds what, by its suffix."""
+"""File formats by suffix."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -23,7 +23,7 @@ makefile dockerfile rakefile gemfile jenkinsfile
 """
 TEXT_SUFFIXES = frozenset("." + word for word in f"{_PROSE} {_CODE}".split())
 TEXT_NAMES = frozenset(_NAMES.split())
-_JSON_REASON = "a .json file is one value, not one record a line; write its records as .jsonl"
+_JSON_REASON = "a .json file is one value, not one record per line; write its records as .jsonl"
 _PACKED_JSON_REASON = (
     "compressed .json may be one value; name it, or a glob of such files, if it holds JSON lines"
 )
@@ -31,7 +31,7 @@ _PACKED_JSON_REASON = (
 
 @dataclass(frozen=True)
 class Format:
-    """How to read a file. kind: "lines", "parquet", "arrow", "text", or "" when it is left out, and then why."""
+    """Format of a file. kind: "lines", "parquet", "arrow", "text", or "" when it is left out for `reason`."""
 
     kind: str
     compression: str = ""
@@ -39,7 +39,7 @@ class Format:
 
 
 def stem(name: str) -> str:
-    """The file's base name without its format and compression suffixes: `a/b.jsonl.zst` gives `b`."""
+    """Return the file's base name without its format and compression suffixes: `a/b.jsonl.zst` gives `b`."""
     path = PurePosixPath(name)
     if path.suffix.lower() in COMPRESSIONS:
         path = path.with_suffix("")
@@ -47,11 +47,11 @@ def stem(name: str) -> str:
 
 
 def classify(name: str, *, explicit: bool) -> Format:
-    """Tell a file's format by its name.
+    """Determine a file's format from its name.
 
     A file that the user named (`explicit`, alone or by a glob) is read as text when its suffix says nothing, and
     as JSON lines when it is `.json.gz` or `.json.zst`, as published corpora name them; in a folder such files are
-    left out, and a bare `.json` always is.
+    left out. A bare `.json` is always left out.
     """
     path = PurePosixPath(name)
     compression = COMPRESSIONS.get(path.suffix.lower(), "")

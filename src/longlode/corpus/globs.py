@@ -1,4 +1,4 @@
-"""What a glob matches: sorted, each file once, and no way through links that lead back."""
+"""Matching of globs on local paths: sorted, each file once, no cycles through links."""
 
 import fnmatch
 import os
@@ -11,22 +11,22 @@ _ANY_DEPTH = "**"
 
 
 def split_pattern(pattern: str) -> tuple[str, list[str]]:
-    """The folder that an absolute pattern begins in, and the rest of it, part by part."""
+    """Split an absolute pattern into its root folder and its other parts."""
     parts = pattern.split("/")
     first = next(number for number, part in enumerate(parts) if GLOB_LETTERS & set(part))
     return "/".join(parts[:first]) or "/", [part for part in parts[first:] if part]
 
 
 def match_local(pattern: str) -> list[str]:
-    """Paths that an absolute local pattern matches, sorted.
+    """List the paths that an absolute local pattern matches, sorted.
 
     As in a shell, `*` and `**` match no hidden name, and `**` stands for any number of folders. `**` follows no link
-    to a folder; a link that is matched by another part is followed, and what it leads to is left out where it was
-    found without the link too (`again -> .`).
+    to a folder; a link matched by another part is followed; files also found without the link are left out
+    (`again -> .`).
     """
     root, parts = split_pattern(pattern)
     kept: dict[str, str] = {}
-    # A path that goes through no link equals its key, and wins over those that do.
+    # A path without links equals its key (the real path) and is preferred.
     for path in sorted(set(_matches(root, parts))):
         key = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))  # noqa: PTH118,PTH119,PTH120
         if key not in kept or path == key:
@@ -64,5 +64,5 @@ def _entries(folder: str) -> list["os.DirEntry[str]"]:
     try:
         with os.scandir(folder or "/") as entries:
             return list(entries)
-    except OSError:  # as in a shell: what cannot be listed matches nothing
+    except OSError:  # as in a shell, a folder that cannot be listed matches nothing
         return []

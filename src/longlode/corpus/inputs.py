@@ -1,4 +1,4 @@
-"""From what the user names (files, folders, globs, URLs) to a list of files in a fixed order."""
+"""Search for input files: from files, folders, globs and URLs to a list in a fixed order."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -24,11 +24,11 @@ _CACHE_FOLDERS = frozenset({"__pycache__", SELECTION_FOLDER})
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file to read, or one that is left out and why (`status` set, `kind` empty).
+    """A file to read, or one that is left out (`status` and `reason` set, `kind` empty).
 
     path: absolute local path, or URL. name: path relative to the input root, unique among the files found.
     kind: "lines", "parquet", "arrow", "text" or "". compression: "", "gzip" or "zstd". num_bytes: size, -1 if
-    unknown. source: what documents without a source of their own get (see `Document`).
+    unknown. source: the source of documents that name none (see `Document`).
     """
 
     path: str
@@ -44,12 +44,11 @@ class InputFile:
 def find_files(inputs: Inputs, *, exclude: Path | None = None) -> list[InputFile]:
     """Find every file behind the inputs, each once, in the order given and sorted inside folders and globs.
 
-    Folders are walked for known text, source and record suffixes. What is not read is in the list too, with its
-    reason: hidden files and folders, `__pycache__`, `__selection__`, other suffixes, links to folders, links that lead
-    nowhere, output folders of longlode.
+    Folders are walked for known text, source and record suffixes. Entries that are not read are in the list too, with
+    the reason: hidden files and folders, `__pycache__`, `__selection__`, other suffixes, links to folders, links to
+    nothing, output folders of longlode.
 
-    Args: exclude, a local folder of which nothing is found by globs and in folders, and nothing is listed: that of
-      a run's own output.
+    Args: exclude, a local folder (a run's own output) that globs and folders skip without listing it.
     Raises: InputError for an input that does not exist or that holds nothing to read.
     """
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
@@ -58,14 +57,14 @@ def find_files(inputs: Inputs, *, exclude: Path | None = None) -> list[InputFile
     own = None if exclude is None else full_path(exclude).resolve()
     found: dict[str, InputFile] = {}
     for item in listed:
-        # By the path as the system has it: names that differ in bytes that are not UTF-8 stay apart.
+        # Keyed by the system's path: names that differ only in bytes that are not UTF-8 stay distinct.
         for path, file in _expand(str(item), own):
             found.setdefault(path, file)
     return _with_unique_names(list(found.values()))
 
 
 def _expand(given: str, own: Path | None) -> list[tuple[str, InputFile]]:
-    """What one input stands for: (path as the system has it, file)."""
+    """Expand one input to files: (the system's path, file)."""
     path = stores.local_path(given)
     if stores.is_url(path) and set("*[") & set(path):  # a question mark in a URL begins a query
         return _expand_glob(given, path, own)
@@ -152,7 +151,7 @@ def _is_own(path: str, own: Path | None) -> bool:
 
 
 def _is_output(folder: str) -> bool:
-    """Whether a local folder is one that longlode wrote: scores, shards, runs and the like."""
+    """Return True if longlode wrote this local folder: scores, shards, runs and the like."""
     if stores.is_url(folder) or not (Path(folder) / RECORD_NAME).is_file():
         return False
     try:
@@ -163,7 +162,7 @@ def _is_output(folder: str) -> bool:
 
 
 def _in_output(path: str, root: str, known: dict[str, bool]) -> bool:
-    """Whether a file lies in an output folder below `root`. Args: known, what was found out before, by folder."""
+    """Return True if a file lies in an output folder below `root`. Args: known, a cache of answers by folder."""
     folder = _parent(path)
     if len(folder) <= len(root.rstrip("/")):
         return False
@@ -191,7 +190,7 @@ def _file(entry: Entry, root: str, *, explicit: bool) -> InputFile:
 
 
 def _source(path: str, root: str, kind: str) -> str:
-    """What documents of a file have for a source unless they name one."""
+    """Return the source of a file's documents that name none."""
     if kind == ARROW and data_files(_parent(path)) is not None:
         return _folder_name(_parent(path))
     if kind != TEXT:
@@ -201,7 +200,7 @@ def _source(path: str, root: str, kind: str) -> str:
 
 
 def _folder_name(folder: str) -> str:
-    """The last part of a folder's path, links not followed; that of "." and ".." is looked up."""
+    """Return the last part of a folder's path without following links; "." and ".." are resolved."""
     name = folder.rstrip("/").rsplit("/", 1)[-1]
     return Path(folder).resolve().name if name in ("", ".", "..") and not stores.is_url(folder) else name
 
@@ -227,9 +226,9 @@ def _relative(path: str, root: str) -> str:
 
 
 def _with_unique_names(files: list[InputFile]) -> list[InputFile]:
-    """Put one more folder before names that files share (`a/x.txt`, `b/x.txt` given alone), until none do.
+    """Prefix names that files share with one more folder each (`a/x.txt`, `b/x.txt`), until all differ.
 
-    Paths that are printed alike (see `printable`) get a number.
+    Paths with the same `printable` form get a number.
     """
     while True:
         counts = Counter(name for name, _ in {(file.name, file.path) for file in files})

@@ -1,4 +1,4 @@
-"""Lines of a file as bytes: never more than one bounded line in memory, and a row for what is wrong."""
+"""Lines of a file as bytes: at most one line of bounded length in memory, and a row for each fault."""
 
 import hashlib
 import re
@@ -24,7 +24,7 @@ class LongLine:
 
 @dataclass(frozen=True)
 class TornEnd:
-    """The place where a file cannot be read further; it takes the row of the line that it broke.
+    """The place where a file cannot be read further; it has the row number of the line that is cut.
 
     transient: as of `Unreadable`.
     """
@@ -49,7 +49,7 @@ class Span:
 
 @dataclass(frozen=True)
 class LineIndex:
-    """What one pass over a file tells: the SHA-256 of its bytes, its spans, whether any line is not blank."""
+    """Results of one pass over a file: SHA-256 of its bytes, its spans, whether any line is not blank."""
 
     content: str
     spans: list[Span]
@@ -58,9 +58,9 @@ class LineIndex:
 
 @dataclass
 class SpanCutter:
-    """Cuts rows into spans: one closes at `max_rows` rows or `max_bytes` bytes, whichever comes first.
+    """Cutter of rows into spans: each closes at `max_rows` rows or `max_bytes` bytes, whichever comes first.
 
-    Bytes come by `feed`, then the rows that end in them by `add`.
+    Call `feed` with bytes, then `add` with the ends of the rows that end in them.
     """
 
     max_rows: int
@@ -82,7 +82,7 @@ class SpanCutter:
         self._chunk = chunk
 
     def _sum_to(self, end: int) -> None:
-        """Take the bytes before `end`, which lie in the last chunk, into the open span's checksum."""
+        """Add the bytes before `end`, which lie in the last chunk, to the open span's checksum."""
         piece = memoryview(self._chunk)[self._summed - self._chunk_start : end - self._chunk_start]
         self._crc, self._summed = zlib.crc32(piece, self._crc), end
 
@@ -115,8 +115,8 @@ class SpanCutter:
 def index_lines(path: str, compression: str, *, max_rows: int, max_bytes: int) -> LineIndex:
     """Read a file once: hash it, count its lines and cut them into spans.
 
-    A file that goes bad has one row more than its whole lines, as `LineReader` gives it. Raises OSError if
-    the file cannot be opened, or the system cannot read it to its end.
+    A damaged file has one row more than its complete lines, as `LineReader` yields it.
+    Raises: OSError if the file cannot be opened, or the system cannot read it to its end.
     """
     hasher = hashlib.sha256()
     cutter = SpanCutter(max_rows, max_bytes)
@@ -147,7 +147,7 @@ def index_lines(path: str, compression: str, *, max_rows: int, max_bytes: int) -
 class LineReader:
     """Lines of a file, in order, from any row on.
 
-    It stands between two lines; `close` keeps that place, so that reading can go on without starting over.
+    Its position is always between two lines; `close` keeps it, so that reading can continue later.
     """
 
     def __init__(self, stream: ByteStream, *, row: int = 0) -> None:
@@ -167,15 +167,15 @@ class LineReader:
         self._stream.close()
 
     def start_sum(self) -> None:
-        """Begin a checksum at the line that comes next."""
+        """Begin a checksum at the next line."""
         self._crc, self._summed = 0, self._start
 
     def checksum(self) -> int:
-        """CRC-32 of the bytes since `start_sum`, up to the line that comes next."""
+        """Return the CRC-32 of the bytes since `start_sum`, up to the next line."""
         return zlib.crc32(memoryview(self._buffer)[self._summed : self._start], self._crc)
 
     def skip_to(self, row: int) -> None:
-        """Go forward to the start of `row`, or to the end or the tear before it. Raises: as the stream."""
+        """Skip to the start of `row`, or to the end or the damage before it. Raises: as `ByteStream.read`."""
         line_is_open = False
         while self.row < row:
             ahead = self._buffer.count(b"\n", self._start)
@@ -201,11 +201,11 @@ class LineReader:
     ) -> Iterator[tuple[int, bytes | LongLine | TornEnd]]:
         """Yield (row, line without its newline) up to row `stop`, or to the end.
 
-        Lines without a byte are counted, not yielded. A line above `max_line_bytes` comes as a LongLine, the
-        place where the file goes bad as a last TornEnd.
+        Empty lines are counted, not yielded. A line above `max_line_bytes` is yielded as a LongLine, the place
+        where the file is damaged as a last TornEnd.
         """
         while not self._ended and (stop is None or self.row < stop):
-            if blank := _BLANK_LINES.match(self._buffer, self._start):  # at once: there can be millions
+            if blank := _BLANK_LINES.match(self._buffer, self._start):  # all at once: there can be millions
                 num_blank = len(blank[0]) if stop is None else min(len(blank[0]), stop - self.row)
                 self.row, self._start = self.row + num_blank, self._start + num_blank
                 continue
@@ -243,7 +243,7 @@ class LineReader:
         return LongLine(size) if size > max_line_bytes else b"".join(parts)
 
     def _fill(self) -> None:
-        """Read on; the rest of the buffer has been used."""
+        """Read the next chunk; the rest of the buffer has been used."""
         chunk = self._stream.read()
         self._crc = zlib.crc32(memoryview(self._buffer)[self._summed :], self._crc)
         self._buffer, self._start, self._summed = chunk, 0, 0

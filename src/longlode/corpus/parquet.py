@@ -1,4 +1,4 @@
-"""Rows of Parquet files, a few at a time."""
+"""Rows of Parquet files, read in small batches."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ _BATCH_ROWS = 64
 
 def open_parquet(path: str) -> pq.ParquetFile:
     """Open a Parquet file. Raises TableDamageError, or OSError if the file cannot be opened at all."""
-    stream = stores.open_bytes(path)  # first, so that a missing or forbidden file is not called damaged
+    stream = stores.open_bytes(path)  # first, so that a missing or forbidden file is not reported as damaged
     source: Any = stream if stores.is_url(path) else path
     if source is path:
         num_bytes = Path(path).stat().st_size
@@ -54,7 +54,7 @@ def open_parquet(path: str) -> pq.ParquetFile:
 
 
 def index_parquet(path: str, *, max_rows: int, max_bytes: int) -> list[Span]:
-    """Cut a Parquet file's rows into spans from its footer alone; sizes are its row groups' averages.
+    """Cut a Parquet file's rows into spans from its footer alone; row sizes are averages of row groups.
 
     Raises: as `open_parquet`.
     """
@@ -67,7 +67,7 @@ def index_parquet(path: str, *, max_rows: int, max_bytes: int) -> list[Span]:
 def read_rows(
     path: str, name: str, source: str, start: int, stop: int | None, options: ReadOptions
 ) -> Iterator[Document | Unreadable]:
-    """Yield rows start <= row < stop (None: to the end), one result each, damaged pages or not.
+    """Yield rows start <= row < stop (None: to the end), one result each, also for rows in damaged pages.
 
     Raises: as `open_parquet`; TableDamageError that is transient when the system cannot read the file just now.
     """
@@ -84,7 +84,7 @@ def read_rows(
                     if batch_start >= high:
                         break
                     batch_stop = min(high, batch_start + batch.num_rows)
-                    for row in range(row, batch_stop):  # noqa: B020 - `row` is the place to go on from
+                    for row in range(row, batch_stop):  # noqa: B020 - reading continues at `row`
                         yield read_row(batch, row - batch_start, Place(name, row, source, 0), options)
                     row = max(row, batch_stop)
             except DAMAGE as error:

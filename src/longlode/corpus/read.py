@@ -20,8 +20,8 @@ from longlode.corpus.units import NO_RECORDS, NO_ROWS, Unit, UnitFile, content_h
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
-# Where this process stopped reading a compressed file, so that its next unit goes on from there instead of
-# decompressing the file from its start again. At most one place, no open file: (path, content) -> reader.
+# Where this process stopped reading a compressed file, so that its next unit continues there instead of
+# decompressing the file from its start again. At most one entry, no open file: (path, content) -> reader.
 _parked: dict[tuple[str, str], LineReader] = {}
 
 
@@ -34,15 +34,15 @@ def read(
     max_text_bytes: int = ReadOptions.max_text_bytes,
     encoding: str = UTF8,
 ) -> Iterator[Document | Unreadable]:
-    """Read everything behind the inputs, a row at a time; no file is hashed or counted first.
+    """Read all rows of the inputs, one at a time; no file is hashed or counted first.
 
-    Gives the same rows in the same order as reading the units of `plan` one after the other.
+    Yields the same rows in the same order as reading the units of `plan` one after the other.
 
     Args:
       inputs: files, folders, globs, URLs (`find_files`).
       text_field: the field or column that holds the text; "text,content" is the first of them that a record has.
       errors: "strict" (bytes that are not of the encoding make the row "failed") or "replace" (each becomes U+FFFD).
-      max_line_bytes: a longer line of a records file is "failed"; it is read through, never held.
+      max_line_bytes: a longer line of a records file is "failed"; it is skipped without being held in memory.
       max_text_bytes: a larger whole-text file is "failed".
       encoding: of whole-text files and JSON lines.
     Raises: ConfigError for an unknown encoding; InputError, before the first row, for an input that is missing or holds
@@ -64,9 +64,9 @@ def read_unit(
 ) -> Iterator[Document | Unreadable]:
     """Read one unit: a Document or an Unreadable for each of its rows, in order. Blank lines give nothing.
 
-    A file that has gone, cannot be read just now or is not what was planned any more gives one "failed" row that is
-    `transient`. When it shows only after some of its rows were read, that row comes after them: what a unit gave is
-    what was planned if no row of it is transient. Arguments as for `read`.
+    A file that is missing, cannot be read just now or has changed since it was planned gives one "failed" row that is
+    `transient`, after the rows read before the change was noticed. The rows of a unit are the planned ones if none of
+    them is transient. Arguments as for `read`.
     """
     options = ReadOptions(text_field, errors, max_line_bytes, max_text_bytes, encoding)
     return (row for file in unit.files for row in _read_unit_file(unit, file, options))
@@ -157,7 +157,7 @@ def _read_lines(
     source = file.source
     if not keeps_lines(options.encoding):
         yield _file_row(
-            file, FAILED, f"lines of JSON cannot be told apart in {options.encoding}; write them in UTF-8"
+            file, FAILED, f"lines of JSON cannot be separated in {options.encoding}; write them in UTF-8"
         )
         return
     for row, line in reader.lines(stop, options.max_line_bytes):
@@ -196,7 +196,7 @@ def _guarded_table(
 
 
 def _read_text(file: UnitFile, options: ReadOptions) -> Document | Unreadable:
-    """A whole file as one document."""
+    """Read a whole file as one document."""
     try:
         data, wrong, content = _read_bytes(file, options.max_text_bytes)
     except OSError as error:
@@ -222,14 +222,14 @@ def _read_text(file: UnitFile, options: ReadOptions) -> Document | Unreadable:
 
 
 def _read_bytes(file: UnitFile, limit: int) -> tuple[bytearray, str, str]:
-    """The file's decompressed bytes; what is wrong with them, or ""; and what `UnitFile.content` should be.
+    """Return the file's decompressed bytes; their fault, or ""; and the expected `UnitFile.content`.
 
     Raises: OSError if the file cannot be opened, UnreadStreamError if the system cannot read on.
     """
     data, too_large = bytearray(), f"larger than {limit:,} bytes (max_text_bytes)"
     if not file.compression and file.num_bytes > limit:
         return data, too_large, file.content
-    # The content of a remote file is its version tag; that of a file that was not planned is not known.
+    # The content of a remote file is its version tag; that of an unplanned file is unknown.
     hasher = hashlib.sha256() if file.content and not stores.is_url(file.path) else None
     wrong = ""
     with ByteStream(file.path, file.compression, hasher=hasher) as stream:
@@ -247,12 +247,12 @@ def _read_bytes(file: UnitFile, limit: int) -> tuple[bytearray, str, str]:
 
 
 _CHANGED = "the file has changed since it was planned"
-# The last content that was looked up, by what tells a version of a file: its path, time and size.
+# The last content that was looked up, keyed by the version of a file: its path, time and size.
 _looked_up: dict[tuple[str, int, int], str] = {}
 
 
 def _change(unit: Unit, file: UnitFile) -> str | None:
-    """Why a file is not what was planned, as far as that shows before it is read."""
+    """Return the reason why a file is not as planned, as far as that is known before reading it, or None."""
     try:
         now = stores.describe(file.path)
     except InputError as error:
@@ -282,7 +282,7 @@ def _file_row(file: UnitFile, status: str, reason: str, *, transient: bool = Fal
 
 
 def _unread_row(file: UnitFile, error: OSError) -> Unreadable:
-    # Permissions last; but a file that could be read when it was planned has changed since.
+    # Missing permissions are lasting, unless the file could be read when it was planned: then it has changed.
     lasts = isinstance(error, PermissionError) and not file.content
     return _file_row(file, FAILED, f"cannot be read: {stores.error_text(error)}", transient=not lasts)
 

@@ -19,12 +19,12 @@ _MAX_DIGITS = 310
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read records and texts.
+    """Options of reading records and texts.
 
     text_field: the field or column that holds the text; or several, "text,content": the first that a record has.
     errors: "strict": bytes that are not UTF-8, and lone surrogates, make the row "failed"; "replace": each
       becomes U+FFFD.
-    max_line_bytes: a longer line of a records file is "failed"; it is read through without being held.
+    max_line_bytes: a longer line of a records file is "failed"; it is skipped without being held in memory.
     max_text_bytes: a larger whole-text file is "failed".
     encoding: of whole-text files and JSON lines; Parquet and Arrow files are UTF-8 by definition.
     """
@@ -37,7 +37,7 @@ class ReadOptions:
     text_fields: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Refuse values that make no sense."""
+        """Check the values. Raises: ConfigError."""
         object.__setattr__(self, "text_fields", split_fields(self.text_field))
         object.__setattr__(self, "encoding", check_encoding(self.encoding))
         if self.errors not in ("strict", "replace"):
@@ -48,7 +48,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row stands: the file's name, the row, the source its file gives it, and its size in bytes."""
+    """Place of a row: the file's name, the row number, the source given by its file, its size in bytes."""
 
     file: str
     row: int
@@ -56,26 +56,26 @@ class Place:
     num_bytes: int
 
     def unreadable(self, status: str, reason: str, *, id: str = "") -> Unreadable:
-        """The row that says why there is no document here."""
+        """Make the row that says why there is no document here."""
         name = id or f"{self.file}#{self.row}"
         return Unreadable(name, self.source, self.file, self.row, status, reason, self.num_bytes)
 
 
 def split_fields(given: str) -> tuple[str, ...]:
-    """The names that a text field may have, in order: "text,content" is both, after a field of just that name."""
+    """List the names of a text field, in order: "text,content" is both, after a field of exactly that name."""
     parts = tuple(part.strip() for part in given.split(",") if part.strip())
     return (given,) if len(parts) < 2 else (given, *parts)
 
 
 def main_field(given: str) -> str:
-    """The field under which the text of every document is written, whichever of several its record had."""
+    """Return the field under which the text of every document is written, whichever of several its record had."""
     return split_fields(given)[:2][-1]
 
 
 def parse_line(line: bytes, place: Place, options: ReadOptions) -> Document | Unreadable:
-    """Turn one JSON line into its row.
+    """Parse one JSON line into a Document, or an Unreadable with the reason.
 
-    What Python's own `json` writes but strict JSON forbids (NaN, Infinity, lone surrogates) is read too.
+    NaN, Infinity and lone surrogates, which Python's `json` writes though JSON forbids them, are accepted.
     """
     if options.encoding != UTF8:
         recoded = _recode(line, options)
@@ -99,13 +99,13 @@ def parse_line(line: bytes, place: Place, options: ReadOptions) -> Document | Un
 
 
 def _recode(line: bytes, options: ReadOptions) -> bytes | None:
-    """A line of another encoding in UTF-8; None if it is not of that encoding."""
+    """Convert a line of another encoding to UTF-8; None if it is not of that encoding."""
     text = decode(line, options.encoding, options.errors)
     return None if text is None else text.encode("utf-8", "surrogatepass")
 
 
 def make_document(record: Any, place: Place, options: ReadOptions) -> Document | Unreadable:
-    """Turn one parsed record into its row."""
+    """Turn one parsed record into a Document, or an Unreadable with the reason."""
     if not isinstance(record, dict):
         return place.unreadable(FAILED, f"the record is {_type_name(record)}, expected an object with fields")
     given_id, given_source = record.get("id"), record.get("source")
@@ -133,13 +133,13 @@ def make_document(record: Any, place: Place, options: ReadOptions) -> Document |
 
 
 def _text_field(record: dict[str, Any], options: ReadOptions) -> str | None:
-    """The first of the text fields that is there; one that is null only where no later one has a value."""
+    """Return the first text field present; a null one only if no later one has a value."""
     there = [name for name in options.text_fields if name in record]
     return next((name for name in there if record[name] is not None), there[0] if there else None)
 
 
 def _missing_field(field: str, names: list[str]) -> str:
-    """The reason for a record without its text field: it lists the fields there are."""
+    """Return the reason for a record without its text field, with the fields that it has."""
     shown = ", ".join(repr(name[:80]) for name in names[:_MAX_NAMES]) or "none"
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return f"no field {field!r}; the record has: {shown}{more}"
@@ -160,12 +160,12 @@ def _clean(text: str) -> str:
 
 
 def _integer(digits: str) -> int | str:
-    """A whole number, or its digits where `_scrub` would keep those: Python refuses to convert some thousands."""
+    """Parse a whole number, or keep its digits as text if very long: Python refuses to convert thousands of digits."""
     return int(digits) if len(digits) <= _MAX_DIGITS else digits
 
 
 def _scrub(value: Any, *, keep: tuple[str, ...] = ()) -> Any:
-    """Make what the lenient parser let through safe to write: no surrogates, no integers above 64 bits."""
+    """Make values of the lenient parser safe to write: no surrogates, no integers above 64 bits."""
     if isinstance(value, str):
         return _clean(value)
     if isinstance(value, list):

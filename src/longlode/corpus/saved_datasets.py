@@ -1,4 +1,4 @@
-"""Folders that `datasets.save_to_disk` wrote: Arrow files, and a state.json that lists those that count."""
+"""Folders written by `datasets.save_to_disk`: Arrow files, and a state.json that lists the valid ones."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ from longlode.corpus import stores
 
 STATE_NAME = "state.json"
 DESCRIPTIONS = frozenset({STATE_NAME, "dataset_info.json", "dataset_dict.json"})
-"""What lies beside the data and holds none."""
+"""Files beside the data that hold no records."""
 
 
 def is_saved_dataset(folder: str) -> bool:
-    """Whether a local folder holds one split as `save_to_disk` writes it."""
+    """Return True if a local folder holds one split as `save_to_disk` writes it."""
     return not stores.is_url(folder) and (Path(folder) / STATE_NAME).is_file()
 
 
 def data_files(folder: str) -> frozenset[str] | None:
-    """Names of the Arrow files of a saved dataset; None for another folder, or when state.json does not say.
+    """List the Arrow files of a saved dataset; None for another folder, or if state.json lists none.
 
-    What `map` and `filter` left in the folder as a cache (`cache-*.arrow`) is not among them: it repeats the data.
+    Caches of `map` and `filter` (`cache-*.arrow`) are not among them: they repeat the data.
     """
     if not is_saved_dataset(folder):
         return None

@@ -1,4 +1,4 @@
-"""Where bytes lie: the local disk by plain calls, anything with `://` through fsspec."""
+"""File access: local paths by plain calls, anything with `://` through fsspec."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ FILE, FOLDER, OTHER = "file", "folder", "other"
 
 @dataclass(frozen=True)
 class Entry:
-    """A thing in a folder. kind: "file", "folder" or "other"; num_bytes is -1 when the store does not say."""
+    """An entry of a folder. kind: "file", "folder" or "other"; num_bytes is -1 when the store does not say."""
 
     path: str
     kind: str
@@ -27,23 +27,23 @@ class Entry:
 
 
 def is_url(path: str) -> bool:
-    """True for paths that fsspec opens (`s3://bucket/x`); `local_path` has made `file://` a plain path."""
+    """Return True for paths that fsspec opens (`s3://bucket/x`); `file://` was made a plain path by `local_path`."""
     return "://" in path
 
 
 def local_path(path: str) -> str:
-    """Absolute form of a local path or `file://` URL; other URLs come back unchanged."""
+    """Make a local path or `file://` URL an absolute path; other URLs are returned unchanged."""
     if path.startswith("file://"):
         path = path.removeprefix("file://")
     return path if is_url(path) else str(full_path(path))
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL and the path inside it.
+    """Return the fsspec file system of a URL and the path inside it.
 
     Raises: BackendError when the store's package is missing; InputError for an unknown or chained protocol.
     """
-    import fsspec  # here, because local work needs none of it
+    import fsspec  # here, because local files do not need it
 
     if "::" in url:
         raise InputError(f"{url} chains several stores; expected one, such as s3://bucket/folder.")
@@ -59,7 +59,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 
 def describe(path: str) -> Entry | None:
-    """What stands at `path`, or None. Raises InputError when the store refuses to say."""
+    """Return the entry at `path`, or None. Raises: InputError when the store gives no answer."""
     if not is_url(path):
         return _local_entry(path) if os.path.lexists(path) else None
     store, inner = filesystem(path)
@@ -72,7 +72,7 @@ def describe(path: str) -> Entry | None:
 
 
 def list_folder(path: str) -> list[Entry]:
-    """The entries of a folder, sorted by path. Raises OSError; InputError for a remote store's own errors."""
+    """List the entries of a folder, sorted by path. Raises: OSError; InputError for a remote store's own errors."""
     if not is_url(path):
         with os.scandir(path) as entries:
             return sorted((_local_entry(entry.path) for entry in entries), key=lambda entry: entry.path)
@@ -88,7 +88,7 @@ def list_folder(path: str) -> list[Entry]:
 
 
 def open_bytes(path: str) -> BinaryIO:
-    """Open a file for reading bytes. Raises OSError (a remote store's own errors are turned into it)."""
+    """Open a file for reading bytes. Raises: OSError (a remote store's own errors are converted to it)."""
     if not is_url(path):
         return Path(path).open("rb")
     store, inner = filesystem(path)
@@ -101,7 +101,7 @@ def open_bytes(path: str) -> BinaryIO:
 
 
 def modified(path: str) -> int:
-    """When a local file was last written, in nanoseconds; -1 for a remote one, and for one that cannot be asked."""
+    """Return the time of a local file's last change in nanoseconds; -1 for a remote file, or if unknown."""
     try:
         return -1 if is_url(path) else Path(path).stat().st_mtime_ns
     except OSError:
@@ -109,7 +109,7 @@ def modified(path: str) -> int:
 
 
 def remote_version(path: str) -> str:
-    """What the store says names this version of the file (its ETag or the like), without reading it."""
+    """Return the store's name of this version of a file (its ETag or the like), without reading it."""
     store, inner = filesystem(path)
     try:
         return str(store.ukey(inner))
@@ -143,5 +143,5 @@ def _store_entry(store: Any, info: dict[str, Any]) -> Entry:
 
 
 def error_text(error: OSError) -> str:
-    """An OSError in words, without its number and path."""
+    """Return an OSError's message without its number and path."""
     return (error.strerror or str(error) or type(error).__name__).lower()

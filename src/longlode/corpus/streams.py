@@ -1,4 +1,4 @@
-"""Decompressed bytes in bounded pieces, from files that may be torn, corrupt or decompression bombs."""
+"""Decompressed bytes in bounded pieces, from files that may be cut short, corrupt or decompression bombs."""
 
 import zlib
 from types import TracebackType
@@ -12,9 +12,9 @@ from longlode.corpus import stores
 CHUNK_BYTES = 256 << 10
 """Bytes read from a file at once."""
 MAX_RATIO = 500
-"""Expansion beyond which a compressed file is taken for a bomb; text reaches 3 to 100."""
+"""Expansion beyond which a compressed file is refused as a decompression bomb; text reaches 3 to 100."""
 RATIO_FLOOR_BYTES = 64 << 20
-"""Decompressed bytes before the ratio is looked at, so that small odd files pass."""
+"""Decompressed bytes before the ratio is checked, so that small unusual files pass."""
 
 _GZIP_OUTPUT_BYTES = 1 << 20
 _ZSTD_INPUT_BYTES = (
@@ -23,7 +23,7 @@ _ZSTD_INPUT_BYTES = (
 
 
 class TornStreamError(InputError):
-    """The bytes of a file end too early or cannot be decompressed further; what came before is good.
+    """The bytes of a file end too early or cannot be decompressed further; the bytes before are good.
 
     transient: the system could not read them; the bytes themselves may be good.
     """
@@ -32,20 +32,20 @@ class TornStreamError(InputError):
 
 
 class UnreadStreamError(TornStreamError):
-    """The system could not read on (an error of the disk or the network)."""
+    """The system could not read further (an error of the disk or the network)."""
 
     transient = True
 
 
 class Hasher(Protocol):
-    """What `hashlib` objects have in common."""
+    """Interface of `hashlib` objects."""
 
     def update(self, data: bytes, /) -> None:
         """Add bytes."""
         ...
 
     def hexdigest(self) -> str:
-        """The hash as hex digits."""
+        """Return the hash as hex digits."""
         ...
 
 
@@ -91,16 +91,16 @@ _DECODERS: dict[str, type[_Plain] | type[_Gzip] | type[_Zstd]] = {"": _Plain, "g
 
 
 class ByteStream:
-    """A file's decompressed bytes, a chunk at a time; a context manager.
+    """A file's decompressed bytes, one chunk at a time; a context manager.
 
-    It can `close` at any point and go on later: the next read opens the file again where it stopped. The
-    chunks depend on the file alone, so two passes over it see the same end, torn or not.
+    It can be closed at any point: the next read opens the file again where it stopped. The chunks depend on the file
+    alone, so two passes over it see the same end, also of a damaged file.
     """
 
     def __init__(
         self, path: str, compression: str = "", *, offset: int = 0, hasher: Hasher | None = None
     ) -> None:
-        """Open nothing yet. `offset` skips bytes of the file; `hasher` is fed its bytes as they are."""
+        """Store the path without opening it. `offset` skips bytes of the file; `hasher` gets its raw bytes."""
         self.path = path
         self._compression = compression
         self._decoder = _DECODERS[compression]()
@@ -127,9 +127,9 @@ class ByteStream:
             self._raw = None
 
     def read(self) -> bytes:
-        """The next decompressed bytes, at most 64 MiB; b"" at the end.
+        """Return the next decompressed bytes, at most 64 MiB; b"" at the end.
 
-        Raises: OSError if the file cannot be opened; TornStreamError if it goes bad later.
+        Raises: OSError if the file cannot be opened; TornStreamError if it is damaged later.
         """
         while True:
             if not self._waiting:

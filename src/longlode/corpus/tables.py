@@ -1,4 +1,4 @@
-"""Rows of Arrow tables to documents; what Parquet and Arrow files share."""
+"""Conversion of rows of Arrow tables to documents, shared by Parquet and Arrow files."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,28 +10,28 @@ from longlode.corpus.lines import Span
 from longlode.corpus.records import Place, ReadOptions, make_document
 
 DAMAGE = (pa.ArrowException, OSError)
-"""What pyarrow raises for bytes that it cannot read."""
+"""Errors that pyarrow raises for bytes that it cannot read."""
 MAX_ROWS_PER_BYTE = 64
 ROWS_FLOOR = 1 << 20
-"""More rows than both allow cannot be in a file: even a column of one repeated value takes some bytes a page."""
+"""Limits on the rows of a file: even a column of one repeated value takes some bytes per page."""
 
 
 class TableDamageError(Exception):
-    """The file is not of its format, or says of itself what cannot be. transient: reading it failed, not its bytes."""
+    """The file is not of its format, or contradicts itself. transient: reading failed, the bytes may be good."""
 
     def __init__(self, text: str, *, transient: bool = False) -> None:
-        """Args: text, the reason."""
+        """Make an error. Args: text, the reason."""
         super().__init__(text)
         self.transient = transient
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the system could not read just now; pyarrow's errors of bad bytes carry no number of the system."""
+    """Return True for an error of the system; pyarrow's errors about bad bytes carry no errno."""
     return isinstance(error, OSError) and error.errno is not None
 
 
 def check_num_rows(num_rows: int, num_bytes: int) -> None:
-    """Raises: TableDamageError when a file of `num_bytes` cannot hold the rows that it claims."""
+    """Check that a file of `num_bytes` can hold the rows that it claims. Raises: TableDamageError."""
     most = max(ROWS_FLOOR, MAX_ROWS_PER_BYTE * num_bytes)
     if not 0 <= num_rows <= most:
         raise TableDamageError(
@@ -40,14 +40,14 @@ def check_num_rows(num_rows: int, num_bytes: int) -> None:
 
 
 def bad_name(error: UnicodeDecodeError) -> TableDamageError:
-    """The damage of a file with a column whose name is not UTF-8; formats promise that, their readers do not check."""
+    """Make the error for a column name that is not UTF-8, which formats promise and their readers do not check."""
     return TableDamageError(f"the name of a column is not UTF-8 at byte {error.start}")
 
 
 def cut_groups(sizes: Iterable[tuple[int, float]], *, max_rows: int, max_bytes: int) -> list[Span]:
     """Cut rows into spans of at most `max_rows` rows and about `max_bytes` bytes.
 
-    Args: sizes, (rows, bytes) of each group of rows in order; the rows of a group count as equally long.
+    Args: sizes, (rows, bytes) of each group of rows in order; rows of a group are taken as equally long.
     """
     spans: list[Span] = []
     row = start = 0
@@ -68,7 +68,7 @@ def cut_groups(sizes: Iterable[tuple[int, float]], *, max_rows: int, max_bytes: 
 
 
 def read_row(batch: pa.RecordBatch, index: int, place: Place, options: ReadOptions) -> Document | Unreadable:
-    """One row of a batch. What is wrong with a cell stays with its row."""
+    """Convert one row of a batch. A damaged cell fails only its own row."""
     record: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
@@ -81,19 +81,19 @@ def read_row(batch: pa.RecordBatch, index: int, place: Place, options: ReadOptio
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Return the first line of an error's message."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _plain_value(scalar: Any, is_text: bool, options: ReadOptions) -> Any:
-    """A cell as a Python value. Files promise UTF-8 and nobody checks it, so strings are decoded here."""
+    """Convert a cell to a Python value. Files promise UTF-8 but no reader checks it, so strings are decoded here."""
     if isinstance(scalar, pa.DictionaryScalar):
         scalar = scalar.value
     if isinstance(scalar, pa.BinaryScalar) and (is_text or _is_text(scalar.type)):
         buffer = scalar.as_buffer()
         return None if buffer is None else buffer.to_pybytes().decode("utf-8", options.errors)
     if pa.types.is_duration(scalar.type):
-        return _as_text(scalar)  # `timedelta` ends at microseconds, and JSON has no such thing
+        return _as_text(scalar)  # `timedelta` ends at microseconds, and JSON has no such type
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
@@ -103,8 +103,9 @@ def _plain_value(scalar: Any, is_text: bool, options: ReadOptions) -> Any:
 
 
 def _parts(scalar: Any, options: ReadOptions) -> Any:
-    """A cell that Python cannot hold as a whole: nested ones part by part, times as text (to the nanosecond, or
-    beyond the year 9999).
+    """Convert a cell that Python cannot hold as a whole.
+
+    Nested ones are converted part by part, times become text (to the nanosecond, or beyond the year 9999).
     """
     if isinstance(scalar, pa.StructScalar):
         return {name: _plain_value(value, False, options) for name, value in scalar.items()}

@@ -1,4 +1,4 @@
-"""Text to token ids and back: a thin wrapper over `tokenizers`, and the training of a byte-level BPE."""
+"""Tokenizers: a thin wrapper over `tokenizers`, and the training of a byte-level BPE."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -24,32 +24,32 @@ _END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
 _NUM_BYTES = 256
 _PIECE_CHARACTERS = 1 << 16
 _PIECES_AT_ONCE = 16
-# Where a config is silent, transformers gives token types as well, which `generate` refuses.
+# Without this key transformers returns token types as well, which `generate` refuses.
 _MODEL_INPUTS = ["input_ids", "attention_mask"]
 
-# What a token may span, first match first. Every character falls into exactly one piece, so nothing is lost.
+# Pieces that a token may not cross, first match first. Every character is in exactly one piece, so none is lost.
 _PIECES = "|".join(
     (
         r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+",  # a word, with the space, dot or underscore in front of it
-        r"\p{N}",  # every digit alone: numbers of one length have one number of tokens
+        r"\p{N}",  # every digit alone: numbers of equal length have equally many tokens
         r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",  # punctuation, with the line end after it
         r"\s*[\r\n]+",  # blank lines
-        r"\s+(?!\S)",  # a run of spaces or tabs, but for the one that belongs to the word after it
+        r"\s+(?!\S)",  # a run of spaces or tabs, except the last, which belongs to the next word
         r"\s+",
     )
 )
 
 
 class Tokenizer:
-    """A `tokenizers.Tokenizer` with its eos token. Texts are data: no text becomes a special token.
+    """A `tokenizers.Tokenizer` with its eos token. Texts are data: a text never encodes to a special token.
 
-    Picklable, so that worker processes can have it.
+    Picklable, for worker processes.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
         """Wrap `inner`; `config` is what `tokenizer_config.json` holds (`eos_token` is read from it).
 
-        Raises: InputError for a token id that no model has a row for.
+        Raises: InputError for a token id beyond any model's vocabulary.
         """
         self.vocab_size = vocabulary_size(inner)  # one more than the largest token id
         inner.no_truncation()
@@ -59,7 +59,7 @@ class Tokenizer:
         self._config = config
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by way of the constructor: the inner object's own pickle loses `encode_special_tokens`."""
+        """Pickle through the constructor: the inner object's own pickle loses `encode_special_tokens`."""
         return Tokenizer, (self._inner, self._config)
 
     @classmethod
@@ -99,11 +99,11 @@ class Tokenizer:
 
     @property
     def inner(self) -> tokenizers.Tokenizer:
-        """The wrapped tokenizer; not to be changed."""
+        """The wrapped tokenizer; do not modify it."""
         return self._inner
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text; no special tokens are added, and none is made of a text that spells one.
+        """Encode texts to token ids; no special tokens are added, and text that spells one is encoded as plain text.
 
         Raises: InputError when the tokenizer gives up on a text.
         """
@@ -111,10 +111,10 @@ class Tokenizer:
         return [encoding.ids for encoding in encodings]
 
     def encode_long(self, text: str) -> np.ndarray:
-        """Token ids of one text of any length, int32 `[n]`: those of `encode`, in little memory.
+        """Encode one text of any length to int32 `[n]`: the ids of `encode`, in little memory.
 
-        A tokenizer takes more than a hundred times the size of a text to encode it. Byte-level BPEs of the kinds that
-        `core.token_cuts` knows get it in pieces; others whole.
+        A tokenizer takes more than a hundred times the size of a text to encode it. Byte-level BPEs of the kinds known
+        to `core.token_cuts` encode it in pieces; others encode it as a whole.
         """
         if not self._can_be_cut:
             return np.array(self.encode([text])[0], dtype=np.int32)
@@ -128,12 +128,12 @@ class Tokenizer:
         return can_be_cut(self._inner.to_str())
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids, special tokens spelled out."""
+        """Decode token ids to text, special tokens spelled out."""
         return self._inner.decode([int(token) for token in tokens], skip_special_tokens=False)
 
     @property
     def eos_id(self) -> int | None:
-        """Id of the token that ends a document: the config's `eos_token`, else a usual name's, else None."""
+        """Id of the token that ends a document: the config's `eos_token`, else one of a common name, else None."""
         named = self._config.get("eos_token")
         if isinstance(named, dict):
             named = named.get("content")
@@ -145,15 +145,15 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A name for what the tokenizer does: its vocabulary, its rules and its eos token."""
+        """Hash of the tokenizer's vocabulary, rules and eos token."""
         return fingerprint([self._inner.to_str(), self.eos_id])
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train a byte-level BPE that loses no byte: for prose and code, digits one by one, runs of spaces kept.
+    """Train a lossless byte-level BPE for prose and code: digits one by one, runs of spaces kept.
 
-    Words keep the one space before them; longer runs of spaces become tokens of their own, as indentation
-    needs. `<|endoftext|>` is bos, eos and pad. Texts too few for `vocab_size` give a smaller vocabulary.
+    A word includes the one space before it; longer runs of spaces, as in indentation, become tokens of their own.
+    `<|endoftext|>` is bos, eos and pad. Too little text for `vocab_size` gives a smaller vocabulary.
 
     Args: texts, read once; vocab_size, at least 257 (the bytes and the special token).
     Raises: ConfigError if vocab_size is smaller; InputError if there is no text.
@@ -183,7 +183,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 class _Counted:
-    """Passes texts on and counts their characters."""
+    """Iterator over texts that counts their characters."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = iter(texts)

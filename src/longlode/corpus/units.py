@@ -1,4 +1,4 @@
-"""The pieces of work that a corpus is cut into: the same on every machine, named by content."""
+"""Units of work that a corpus is cut into: the same on every machine, named by content."""
 
 import hashlib
 from dataclasses import asdict, dataclass, replace
@@ -30,9 +30,9 @@ BYTES_PER_UNIT = 8 << 20
 class UnitFile:
     """A file of a unit.
 
-    path: where it lies. name: relative to the input root. content: SHA-256 of its bytes (for a remote file
+    path: local path or URL. name: relative to the input root. content: SHA-256 of its bytes (for a remote file
     that need not be read to be planned, the store's own version tag). modified: when a local file was last written,
-    in nanoseconds, -1 if unknown. source: as of `InputFile`. status, reason: set when it is reported, not read.
+    in nanoseconds, -1 if unknown. source: as of `InputFile`. status, reason: set for a file that is reported, not read.
     """
 
     path: str
@@ -48,12 +48,12 @@ class UnitFile:
 
 @dataclass(frozen=True)
 class Unit:
-    """One piece of work: rows start <= row < stop of a records file, or a few whole files, a document each.
+    """One unit of work: rows start <= row < stop of a records file, or a few whole files, one document each.
 
     kind: "lines", "parquet", "arrow" or "files". offset: byte where row `start` begins, for uncompressed lines, else
       0.
-    num_bytes: its size, an estimate for Parquet. checksum: of lines, CRC-32 of those bytes, -1 if unknown.
-    Small, and plain JSON by `to_json` and `from_json`.
+    num_bytes: its size, an estimate for Parquet. checksum: CRC-32 of the bytes of lines, -1 if unknown.
+    `to_json` and `from_json` convert a unit to plain JSON and back.
     """
 
     kind: str
@@ -66,7 +66,7 @@ class Unit:
 
     @property
     def fingerprint(self) -> str:
-        """A name made of the files' names, sources and contents and the rows, not of where the files lie."""
+        """Hash of the files' names, sources and contents and of the rows, not of the files' location."""
         files = [
             [file.name, file.source, file.num_bytes, file.content, file.status, file.reason]
             for file in self.files
@@ -74,12 +74,12 @@ class Unit:
         return fingerprint([self.kind, files, self.start, self.stop])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and integers."""
+        """Convert to plain dicts, lists, strings and integers."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Unit":
-        """The unit that `to_json` wrote."""
+        """Make the unit that `to_json` wrote."""
         return cls(**{**value, "files": tuple(UnitFile(**file) for file in value["files"])})
 
 
@@ -94,11 +94,11 @@ def plan(
     """Cut inputs into units; together they hold every row exactly once, in order.
 
     A unit closes at `rows_per_unit` rows or `bytes_per_unit` bytes, whichever comes first (64 files for whole
-    files). Every local file is read once, to name it by its content and to count lines; nothing is decoded.
-    Files that cannot be opened, are empty, or are left out of a folder take part, with a status and a reason.
+    files). Every local file is read once, to hash its content and to count lines; nothing is decoded.
+    Files that cannot be opened, are empty, or are left out of a folder are included, with a status and a reason.
 
-    Args: inputs, exclude: as of `find_files`. limit: only so many rows, the first ones; what lies beyond the file that
-      the last of them stands in is not read.
+    Args: inputs, exclude: as of `find_files`. limit: plan only this many rows, the first ones; files after the last of
+      them are not read.
     Raises: InputError for an input that is missing or holds nothing to read; ConfigError for a limit below 1.
     """
     if limit is not None and limit < 1:
@@ -132,7 +132,7 @@ def _num_rows(units: list[Unit]) -> int:
 
 
 def _first_rows(units: list[Unit], limit: int | None) -> list[Unit]:
-    """The units of the first `limit` rows, the last one cut."""
+    """Return the units of the first `limit` rows, the last one cut."""
     kept: list[Unit] = []
     left = _num_rows(units) if limit is None else limit
     for unit in units:
@@ -149,10 +149,10 @@ def _first_rows(units: list[Unit], limit: int | None) -> list[Unit]:
 
 
 def _examine(file: InputFile, max_rows: int, max_bytes: int) -> tuple[UnitFile, list[Span]]:
-    """Name a file by its content, and cut the rows of a records file. No spans: one row of a "files" unit."""
+    """Hash a file's content, and cut the rows of a records file. No spans: one row of a "files" unit."""
     if file.status:
         return _unit_file(file), []
-    modified = stores.modified(file.path)  # before it is read: what is written from now on shows
+    modified = stores.modified(file.path)  # before it is read, so that later writes are noticed
     try:
         if file.kind == TEXT:
             return _unit_file(file, content_hash(file.path), modified), []
@@ -192,7 +192,7 @@ def _unit_file(
 
 
 def content_hash(path: str) -> str:
-    """What names the content of a file, as `UnitFile.content` does. Raises: OSError."""
+    """Return the hash or version of a file's content, as in `UnitFile.content`. Raises: OSError."""
     if stores.is_url(path):
         return stores.remote_version(path)
     hasher = hashlib.sha256()

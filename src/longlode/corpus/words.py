@@ -1,4 +1,4 @@
-"""Words of a text, the same whatever tokenizer a model has: lower case, identifiers taken apart."""
+"""Words of a text, independent of any tokenizer: lower case, identifiers split."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from longlode.core.spans import ForkGuard, SpanTable
 
 _SPACELESS = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _PART = re.compile(
-    rf"[{_SPACELESS}]"  # kana and Han are written without spaces: a character each
+    rf"[{_SPACELESS}]"  # kana and Han are written without spaces: one word per character
     r"|[A-Z]+(?![^\W\d_A-Z])"  # HTTP in HTTPServer, and whole words in capitals
     rf"|[A-Z]?[^\W\d_A-Z{_SPACELESS}]+"  # Server in HTTPServer, was, größer
     r"|\d+"
@@ -21,11 +21,11 @@ _CHUNK_CHARACTERS = 1 << 17
 _RENUMBERED_WORDS = 1 << 20
 _KEPT_WORDS = 1 << 18
 _KEPT_CODES = 1 << 23
-"""Characters of what is kept: pages of base64 would fill the memory with fewer words."""
+"""Limit on the characters kept: pages of base64 would fill the memory with fewer words."""
 _ALPHABETS = (1 << 7, 1 << 16, 0x110000)
-"""ASCII, the basic plane, and all there are: a table of classes is made when a text needs it."""
+"""Sizes of the tables of character classes (ASCII, basic plane, all), each made when a text needs it."""
 
-# Classes of characters, and of the places between two of them.
+# Classes of characters, and of the positions between two of them.
 _NO_WORD, _LOWER, _CAPITAL, _DIGIT, _SPACELESS_LETTER, _SPACELESS_SIGN = range(6)
 _CLASSES = {
     _LOWER: rf"[^\W\d_A-Z{_SPACELESS}]",
@@ -37,24 +37,24 @@ _CLASSES = {
 
 
 def word_starts(text: str) -> list[int]:
-    """Where each word of `split_words` begins, in characters."""
+    """Return the index of the first character of each word of `split_words`."""
     return [part.start() for part in _PART.finditer(text)]
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a text in order, lower case; `parse_HTTPHeader2` gives parse, http, header, 2."""
+    """Split a text into words, in order, lower case; `parse_HTTPHeader2` gives parse, http, header, 2."""
     return [part.lower() for part in _PART.findall(text)]
 
 
 class Vocabulary:
-    """Numbers for words, kept from text to text, so that a text costs little more than a look at its characters.
+    """Cache of numbers for words, kept across texts, so that known words need no string operations.
 
-    words: word by number. It lets go of what it knows after a text that left more than 262,144 spellings or 8 MB.
-    Within a text it then finds known spellings anew, by the words.
+    words: word by number. The cache is emptied after a text that left more than 262,144 spellings or 8 MB. Within
+    such a text spellings are looked up again by their words.
     """
 
     def __init__(self) -> None:
-        """Start with no word."""
+        """Make an empty cache."""
         self._guard = ForkGuard(self._forget)
         self._forget()
 
@@ -67,7 +67,7 @@ class Vocabulary:
         self._over = False
 
     def read(self, text: str) -> tuple[np.ndarray, list[str]]:
-        """The words of a text, numbered in the order in which they first stand there.
+        """Number the words of a text in the order of their first occurrence.
 
         Returns: int32 `[n]`, the number of each word of `split_words`; and the words by number.
         """
@@ -82,18 +82,18 @@ class Vocabulary:
             return result
 
     def _make_room(self) -> None:
-        """Let go of the spellings if they are too many; their words keep their numbers until the text is read."""
+        """Drop the spellings if they are too many; their words keep their numbers until the text is read."""
         if len(self._spans) > _KEPT_WORDS or self._spans.num_codes > _KEPT_CODES:
             self._spans, self._word_of_span = SpanTable(), np.zeros(0, dtype=np.int32)
             self._over = True
 
     def _renumber(self, mine: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        """Numbers of ours, which are written over, to those of one text."""
+        """Convert the cache's numbers (overwritten in place) to those of one text."""
         if len(self._first) < len(self.words):
             self._first = np.zeros(2 * len(self.words), dtype=np.int64)
-        # What is left of earlier texts does no harm: only places that were just written are read.
+        # Entries of earlier texts are harmless: only entries written just now are read.
         blocks = range(0, len(mine), _RENUMBERED_WORDS)
-        for start in reversed(blocks):  # the last write wins: that of the first place
+        for start in reversed(blocks):  # backward, so that the last write, of the first occurrence, remains
             block = mine[start : start + _RENUMBERED_WORDS]
             self._first[block[::-1]] = np.arange(start, start + len(block))[::-1]
         found = [np.zeros(0, dtype=np.int32)]
@@ -110,7 +110,7 @@ class Vocabulary:
     def _numbers_of(self, chunk: str) -> np.ndarray:
         if (
             len(chunk) > 8 * _CHUNK_CHARACTERS
-        ):  # one endless word, or a script without any sign: rare, and slow
+        ):  # one very long word, or a script without any separator: rare, and slow
             return np.array([self._number(word) for word in split_words(chunk)], dtype=np.int32)
         if chunk.isascii():
             codes: np.ndarray = np.frombuffer(chunk.encode("ascii"), dtype=np.uint8)
@@ -136,12 +136,12 @@ class Vocabulary:
 
 @cache
 def shared_vocabulary() -> Vocabulary:
-    """That of this process."""
+    """Return the vocabulary shared within this process."""
     return Vocabulary()
 
 
 def _chunks(text: str) -> Iterator[str]:
-    """Cut a text where no word can be cut."""
+    """Cut a text into chunks, never inside a word."""
     start = 0
     while start < len(text):
         gap = _GAP.search(text, start + _CHUNK_CHARACTERS)
@@ -151,7 +151,7 @@ def _chunks(text: str) -> Iterator[str]:
 
 
 def word_bounds(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the words of `split_words` begin and stop, all at once, int `[words]` each.
+    """Return the starts and stops of the words of `split_words`, vectorised, int `[words]` each.
 
     Args: codes, of characters, uint `[n]`; UTF-32, or bytes if all are ASCII.
     """
@@ -159,11 +159,11 @@ def word_bounds(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     most = int(codes.max(initial=0))
     kinds[1:-1] = _classes(next(size for size in _ALPHABETS if size > most)).take(codes)
     here, after = kinds[1:-1], kinds[2:]
-    if most >= _ALPHABETS[0]:  # the pattern takes no capital right before a letter without case
+    if most >= _ALPHABETS[0]:  # the pattern excludes a capital right before a letter without case
         here[(here == _CAPITAL) & (after == _SPACELESS_LETTER)] = _NO_WORD
     same = _joins().take(kinds[:-1] * np.uint8(8) + kinds[1:])
     capitals = np.flatnonzero(same[:-1] == _CAPITAL)
-    same[capitals] = after[capitals] != _LOWER  # the last capital goes with what follows
+    same[capitals] = after[capitals] != _LOWER  # the last capital belongs to the next word
     joined = same.view(bool)
     in_word = here != _NO_WORD
     return np.flatnonzero(in_word & ~joined[:-1]), np.flatnonzero(in_word & ~joined[1:]) + 1
@@ -171,7 +171,7 @@ def word_bounds(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _joins() -> np.ndarray:
-    """By 8 times the class of a character and that of the next: 1 if one word holds both, 2 if what follows decides."""
+    """Table by 8 * class of a character + class of the next: 1 if in one word, 2 if the text after decides."""
     joins = np.zeros(64, dtype=np.uint8)
     for before, here in ((_LOWER, _LOWER), (_DIGIT, _DIGIT), (_CAPITAL, _LOWER)):
         joins[8 * before + here] = 1
@@ -181,7 +181,7 @@ def _joins() -> np.ndarray:
 
 @cache
 def _classes(size: int) -> np.ndarray:
-    """The class of each of the first `size` characters, uint8."""
+    """Return the class of each of the first `size` characters, uint8 `[size]`."""
     characters = "".join(map(chr, range(size)))
     classes = np.zeros(len(characters), dtype=np.uint8)
     for number, pattern in _CLASSES.items():

@@ -1,4 +1,4 @@
-"""Write rows as JSON lines or Parquet: the whole file or none of it."""
+"""Writing of rows as JSON lines or Parquet: the whole file or nothing."""
 
 import base64
 import gzip
@@ -24,7 +24,7 @@ _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 
 
 def check_output_path(path: Path) -> None:
-    """Raise InputError unless the suffix is one that `write_documents` writes."""
+    """Check the suffix of an output path. Raises: InputError for one that `write_documents` cannot write."""
     if not path.name.endswith(_SUFFIXES):
         raise InputError(f"{path} cannot be written: its suffix must be one of {', '.join(_SUFFIXES)}.")
 
@@ -32,19 +32,18 @@ def check_output_path(path: Path) -> None:
 Row = dict[str, Any]
 Refused = Callable[[Row, str], None]
 _MAX_PARQUET_DEPTH = 48
-"""Levels of lists and objects in a Parquet column. Arrow files, in which rows wait, hold 64 levels of types."""
+"""Deepest nesting of lists and objects in a Parquet column; the Arrow spool files hold 64 levels of types."""
 
 
 def write_documents(path: str | Path, rows: Iterable[Row], *, refused: Refused | None = None) -> int:
-    """Write rows in the format that the suffix names, atomically; returns how many were written.
+    """Write rows in the format given by the suffix, atomically; return the number written.
 
-    `.jsonl`, `.jsonl.gz`, `.jsonl.zst`: a JSON object a line; dates and decimals become strings, bytes become
+    `.jsonl`, `.jsonl.gz`, `.jsonl.zst`: one JSON object per line; dates and decimals become strings, bytes become
     base64, NaN becomes null. `.parquet`: one column for each field seen, null where a row lacks it. The same
     rows give the same bytes. Rows are held a few at a time.
 
-    Args: refused: told of each row that the format cannot hold, and why; the others are written. None: raise.
-    Raises: InputError for another suffix, a folder that cannot be written, or fields that the format cannot
-    hold.
+    Args: refused: called with each row that the format cannot hold, and the reason; others are written. None: raise.
+    Raises: InputError for another suffix, a folder that cannot be written, or fields that the format cannot hold.
     """
     path = Path(path)
     check_output_path(path)
@@ -90,7 +89,7 @@ def _write_lines(stream: BinaryIO, path: Path, rows: Iterable[Row], refused: Ref
 def _json(row: Row) -> bytes:
     try:
         return orjson.dumps(row, default=_as_text)
-    except TypeError:  # nested too deeply for orjson, or what no encoder takes
+    except TypeError:  # nested too deeply for orjson, or a type without JSON form
         return dumps_nested(row, _as_text)
 
 
@@ -111,7 +110,7 @@ def _as_text(value: Any) -> str:
 
 
 def _write_parquet(temporary: Path, path: Path, rows: Iterable[Row], refused: Refused | None) -> int:
-    """Batches go to spool files with the columns they have; at the end they come under one schema."""
+    """Write batches to spool files with the columns they have, then merge them under one schema."""
     spool = temporary.with_name(temporary.name + ".spool")
     spool.mkdir()
     try:
@@ -149,7 +148,7 @@ def _shallow(rows: Iterable[Row], path: Path, refused: Refused | None) -> Iterat
 
 
 def _is_deeper(value: Any, limit: int) -> bool:
-    """Whether lists and objects are nested more than `limit` levels deep."""
+    """Return True if lists and objects are nested more than `limit` levels deep."""
     level = [value]
     for _ in range(limit):
         level = [

@@ -4,7 +4,7 @@ May import: core, corpus, models and what models may import; torch.
 Start reading: `tasks/base.py` (the interface of tasks), then `run.py`. Works for any Hugging Face causal LM.
 """
 
-from longlode.core.callable_rooms import make_callable
+from longlode.core.callable_packages import make_callable
 from longlode.evaluate.compare import compare
 from longlode.evaluate.harness import run_harness
 from longlode.evaluate.run import evaluate

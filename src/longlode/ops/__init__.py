@@ -1,12 +1,12 @@
-"""ops: the mathematics that the models are made of, as functions of tensors. No parameters, no modules.
+"""ops: the numerical operations of the models, as functions of tensors. No parameters, no modules.
 
-Holds four rooms, each a function of its own name: `delta_rule` (the recurrence of DeltaNet and Gated
-DeltaNet), `linear_attention` (without the delta rule; no decay, one a head, one a channel), `short_conv`
+Holds four packages, each with a function of its name: `delta_rule` (the recurrence of DeltaNet and Gated
+DeltaNet), `linear_attention` (without the delta rule; no decay, one per head or one per channel), `short_conv`
 (depthwise causal convolution), `attention` (causal and sliding-window). May import: core and torch.
-Import a function from its room (`from longlode.ops.delta_rule import delta_rule`); it is not repeated here,
-where it would hide the room. Start reading: `delta_rule/reference.py` (the equations), then
-`delta_rule/README.md`. What ops share: `backends.py` (which implementation a call takes; `used_backends()` says which
-were taken so far), `surroundings.py` (transforms and tracers around a call), `packed.py` (`Offsets` of documents),
+Import a function from its package (`from longlode.ops.delta_rule import delta_rule`); it is not exported here,
+where it would hide the package. Start reading: `delta_rule/reference.py` (the equations), then
+`delta_rule/README.md`. Shared by ops: `backends.py` (choice of the implementation of a call; `used_backends()` lists
+those used so far), `surroundings.py` (transforms and tracers around a call), `packed.py` (`Offsets` of documents),
 `chunking/` (sequences in chunks), `dtypes.py`.
 """
 

@@ -1,8 +1,8 @@
-"""Backends of an op: one record each of what it can do, one choice a call, and a record of what was used.
+"""Backends of an op: one record of abilities each, one choice per call, and a record of the backends used.
 
 An op makes a `Backends` of its records, in the order in which "auto" prefers them, and asks it once per call. Asking
 by name for a backend that is absent, or cannot run the call, is an error; "auto" takes the first that can, and the log
-says once why it was not the one before it. Nothing here knows what any op computes.
+says once why it was not the one before it. This module is independent of any op.
 """
 
 import logging
@@ -26,21 +26,21 @@ _used: dict[str, dict[str, None]] = {}
 
 
 def used_backends() -> dict[str, list[str]]:
-    """Backends that calls of this process took: op -> names, in the order of first use; self-checks do not count."""
+    """Return the backends used in this process: op -> names, in order of first use; self-checks do not count."""
     return {op: list(names) for op, names in _used.items()}
 
 
 @dataclass(frozen=True)
 class Backend(Generic[Request]):
-    """One implementation of an op. Reasons are text that says why not and what to do; "" is no reason.
+    """One implementation of an op. Reasons are text that says why not and what to do; "" means none.
 
-    name: what users ask for.
+    name: the name that users give.
     run: the implementation.
-    interface: what it needs of a call's tensors and surroundings.
+    interface: its requirements on a call's tensors and surroundings.
     device_types: devices on which "auto" considers it; None is any.
-    absent: why it cannot be used in this process at all.
-    unsupported: why it cannot run such a call.
-    fault: what its self-check found, for kernels that are not trusted unseen; asked for by "auto" only.
+    absent: function that returns the reason why it cannot be used in this process at all.
+    unsupported: function that returns the reason why it cannot run such a call.
+    fault: function that returns the finding of its self-check, for kernels that need one; called for "auto" only.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Backends(Generic[Request]):
     """The backends of one op."""
 
     def __init__(self, op: str, *backends: Backend[Request]) -> None:
-        """`backends` in the order in which "auto" prefers them; the last runs every call."""
+        """Store `backends` in the order in which "auto" prefers them; the last must run every call."""
         self.op = op
         self.names = tuple(backend.name for backend in backends)
         self._backends = backends
@@ -65,7 +65,7 @@ class Backends(Generic[Request]):
     def pick(
         self, name: str, tensors: tuple[torch.Tensor | None, ...], device: torch.device, request: Request
     ) -> Backend[Request]:
-        """The backend for a call on `tensors`: the one called `name`, or for "auto" the first that can run it.
+        """Choose the backend for a call on `tensors`: the one called `name`, or for "auto" the first that can run it.
 
         Raises: ConfigError on an unknown name; BackendError on a backend that is absent or cannot run the call.
         """
@@ -86,7 +86,7 @@ class Backends(Generic[Request]):
         return backend
 
     def forget(self) -> None:
-        """Let the log say again what it has said."""
+        """Reset the messages already logged, so that they are logged again."""
         self._said.clear()
 
     def _named(self, name: str) -> Backend[Request]:
@@ -125,32 +125,32 @@ class Backends(Generic[Request]):
 
 
 def note_use(op: str, name: str, device_type: str) -> None:
-    """Put a backend into `used_backends`, and its first use into the log."""
+    """Add a backend to `used_backends`, and log its first use."""
     names = _used.setdefault(op, {})
     if name not in names:
         names[name] = None
         _log.info("%s uses backend %r on %s", op, name, device_type)
 
 
-# The mark that torch.compiler.assume_constant_result sets (which would import a second of torch._dynamo): a trace runs
-# the function as it is, once, and does not take it into the graph.
+# The mark set by torch.compiler.assume_constant_result, whose import of torch._dynamo takes a second: a trace runs the
+# function once, and does not put it into the graph.
 note_use._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class SelfCheck:
-    """A comparison of kernels with a path that is trusted, made once for each set of arguments and kept.
+    """A comparison of kernels with a trusted implementation, made once for each set of arguments and cached.
 
-    The verdict must not depend on who happened to call first, so it is reached in `neutral_surroundings`; where those
-    cannot be had, the answer is a reason for this call only.
+    The result must not depend on the first caller's settings, so it is computed in `neutral_surroundings`; where these
+    cannot be entered, the answer is a reason for this call only.
     """
 
     def __init__(self, compare: Callable[..., str]) -> None:
-        """compare: arguments, the first of them a device -> "" or what differs. It may raise anything."""
+        """Store `compare`: arguments, the first of them a device -> "" or the difference. It may raise any error."""
         self._compare = compare
         self._verdicts: dict[tuple[Any, ...], str] = {}
 
     def __call__(self, device: torch.device, *arguments: Any) -> str:
-        """ "" if the kernels are right, else what is wrong."""
+        """Return "" if the kernels are correct, else their fault."""
         key = (device, *arguments)
         if key not in self._verdicts:
             reason = why_not_neutral()
@@ -160,11 +160,9 @@ class SelfCheck:
         return self._verdicts[key]
 
     def run(self, device: torch.device, *arguments: Any) -> str:
-        """The comparison itself, made anew."""
+        """Run the comparison, without the cache."""
         try:
             with neutral_surroundings(device.type):
                 return self._compare(device, *arguments)
-        except (
-            Exception
-        ) as error:  # a compiler's or driver's fault of any kind must not take the user's run down
+        except Exception as error:  # no error of a compiler or driver may end the user's run
             return f"its self-check failed on {device} with {type(error).__name__}: {error}"

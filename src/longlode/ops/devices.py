@@ -1,4 +1,4 @@
-"""Devices by name."""
+"""Choice of devices by name."""
 
 import torch
 
@@ -6,9 +6,9 @@ from longlode.core.errors import BackendError
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """The device called `name`; "auto" is CUDA where there is one, else the CPU.
+    """Return the device called `name`; "auto" is CUDA if available, else the CPU.
 
-    Raises: BackendError for a name that is no device, and for a device that is not here.
+    Raises: BackendError for an unknown name, and for a device that is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -16,7 +16,7 @@ def pick_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        # torch's own message lists every kind of device that it was ever built for.
+        # torch's own message lists every kind of device that it knows.
         reason = "" if "Expected one of" in str(error) else f" ({str(error).splitlines()[0]})"
         raise BackendError(
             f"The device {str(name)!r} cannot be used here{reason}; expected auto, cpu, or one of "

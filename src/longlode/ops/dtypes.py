@@ -8,7 +8,7 @@ _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_dtypes(same: dict[str, torch.Tensor], others: dict[str, torch.Tensor | None]) -> None:
-    """The tensors of `same` share one floating dtype, the others are floating, all lie on one device.
+    """Check that the tensors of `same` share one floating dtype, the others are floating, and all are on one device.
 
     Raises: ConfigError naming the first tensor that does not fit.
     """

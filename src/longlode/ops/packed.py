@@ -1,4 +1,4 @@
-"""Packed documents: `Offsets`, where they begin and end, read from the device once however many ops ask."""
+"""Packed documents: their `Offsets`, read from the device once for all ops."""
 
 import functools
 import itertools
@@ -18,8 +18,8 @@ R = TypeVar("R")
 class Offsets:
     """Token offsets of N documents packed in one row, on the host and on a device.
 
-    Every op takes one wherever it takes `cu_seqlens`. A plain tensor does as well, but is then copied to the host by
-    each op, and on CUDA each copy waits for the device: make one `Offsets` per forward pass with `Offsets.read`.
+    Every op accepts one as `cu_seqlens`. A plain tensor is accepted too, but is then copied to the host by each op, and
+    on CUDA each copy waits for the device: make one `Offsets` per forward pass with `Offsets.read`.
 
     host: `(0, end of document 0, ..., number of tokens)`.
     tensor: integers `[N + 1]`, the same numbers; two `Offsets` are equal when `host` is.
@@ -54,19 +54,19 @@ class Offsets:
 
     @property
     def num_documents(self) -> int:
-        """N."""
+        """N, number of documents."""
         return len(self.host) - 1
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all documents together."""
+        """Number of tokens of all documents together."""
         return self.host[-1]
 
 
 def document_offsets(
     cu_seqlens: torch.Tensor | Offsets | None, num_rows: int, num_tokens: int
 ) -> tuple[int, ...] | None:
-    """Check `cu_seqlens` against B = `num_rows` and T = `num_tokens` of packed tensors; its numbers, None for None.
+    """Check `cu_seqlens` against B = `num_rows` and T = `num_tokens` of packed tensors; return its offsets or None.
 
     Raises: ConfigError as `Offsets.read`, on more than one row, and on offsets that do not end at T.
     """
@@ -85,10 +85,10 @@ def document_offsets(
 
 
 def kept(make: Callable[P, R]) -> Callable[P, R]:
-    """Keep the last 64 results of `make`, whose tensors are constants: functions of its (hashable) arguments alone.
+    """Cache the last 64 results of `make`, whose tensors depend only on its (hashable) arguments.
 
-    The tensors are plain ones whoever asks first, since autograd could not save what inference mode made. Tracers get
-    tensors of their own, which end with the trace, and compilers, which see through no cache, `make` itself.
+    The tensors are made outside inference mode, since autograd cannot save inference tensors. Tracers get uncached
+    tensors, which end with the trace, and compilers, which cannot trace a cache, call `make` itself.
     """
 
     @functools.lru_cache(maxsize=64)

@@ -1,8 +1,8 @@
-"""What stands around a call of an op: transforms, tracing, forward-mode derivatives, tensors that are not plain memory.
+"""Checks on the surroundings of a call: transforms, tracing, forward-mode derivatives, tensors without plain memory.
 
-A compiled kernel reads addresses. Under a tracer, a transform of torch.func or a forward-mode derivative it would read
-stale or no memory, or lose a derivative, and nobody would notice. `required_interface` says what a call allows, and
-why; `resolved` turns lazily negated and zero tensors into plain ones; `neutral_surroundings` is for self-checks.
+A compiled kernel reads addresses. Under a tracer, a transform of torch.func or a forward-mode derivative it would
+read invalid memory or lose a derivative, silently. `required_interface` finds what a call allows, and why; `resolved`
+turns lazily negated and zero tensors into plain ones; `neutral_surroundings` is for self-checks.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,10 +18,10 @@ from longlode.core.errors import ConfigError
 
 
 class Interface(IntEnum):
-    """How an implementation reaches the numbers of its tensors; each allows more surroundings than the one before.
+    """Kinds of access of an implementation to its tensors; each works in more surroundings than the one before.
 
     MEMORY: it reads and writes addresses.  FUNCTION: torch operations inside a `torch.autograd.Function` with a
-    backward of its own.  OPERATIONS: torch operations alone, which every transform of torch understands.
+    backward of its own.  OPERATIONS: torch operations only, which every transform of torch supports.
     """
 
     MEMORY = 0
@@ -30,12 +30,12 @@ class Interface(IntEnum):
 
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-# Modes that record or imitate operations. A mode that only watches (a FLOP counter) changes no number.
+# Modes that record or imitate operations. A mode that only observes (a FLOP counter) changes no result.
 _TRACING_MODES = tuple(torch._C._TorchDispatchModeKey.__members__.values())
 
 
 def required_interface(tensors: Iterable[torch.Tensor | None]) -> tuple[Interface, str]:
-    """The first interface that may serve a call on these tensors here and now, and why none before it may."""
+    """Return the first interface allowed for a call on these tensors, and the reason why none before it is."""
     if torch.compiler.is_compiling():
         return Interface.FUNCTION, "torch.compile or torch.export is tracing the call"
     if torch._C._are_functorch_transforms_active():
@@ -60,7 +60,7 @@ def _has_tangent(x: torch.Tensor) -> bool:
 
 
 def resolved(x: torch.Tensor | None) -> torch.Tensor | None:
-    """`x`, or a plain tensor of the same numbers where it is a lazy negative or a zero without memory."""
+    """Return `x`, or a plain tensor of the same numbers if it is a lazy negative or a zero tensor without memory."""
     if x is None or torch.compiler.is_compiling():
         return x
     if x._is_zerotensor():
@@ -70,10 +70,10 @@ def resolved(x: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def fixed_sizes(x: torch.Tensor) -> tuple[int, ...]:
-    """`x.shape` as plain integers.
+    """Return `x.shape` as plain integers.
 
-    Under torch.jit.trace it holds tensors, under symbolic tracing numbers that are not known yet; what lays out chunks
-    by the sizes can use neither. Raises: ConfigError on symbolic sizes.
+    Under torch.jit.trace a shape holds tensors, under symbolic tracing unknown numbers; the layout of chunks can use
+    neither. Raises: ConfigError on symbolic sizes.
     """
     if torch.compiler.is_compiling():
         return tuple(x.shape)
@@ -92,7 +92,7 @@ def fixed_sizes(x: torch.Tensor) -> tuple[int, ...]:
 
 
 def why_not_neutral() -> str:
-    """ "" if `neutral_surroundings` can leave what stands around this point, else what cannot be left."""
+    """Return "" if `neutral_surroundings` can be entered here, else the reason why not."""
     if torch.compiler.is_compiling():
         return "torch.compile or torch.export is tracing"
     if torch._C._are_functorch_transforms_active():
@@ -106,10 +106,10 @@ def why_not_neutral() -> str:
 
 @contextmanager
 def neutral_surroundings(device_type: str) -> Iterator[None]:
-    """Computes as at the top of a program: no autocast, modes, saved-tensor hooks or inference mode; gradients on.
+    """Run the block as at the top of a program: no autocast, modes, saved-tensor hooks or inference mode; gradients on.
 
-    The hooks of a checkpoint would count what a computation in here saves as the checkpointed function's own.
-    Raises: AssertionError where `why_not_neutral` has a reason.
+    Otherwise the hooks of a checkpoint would count tensors saved in the block as the checkpointed function's own.
+    Raises: AssertionError if `why_not_neutral` gives a reason.
     """
     assert not why_not_neutral(), why_not_neutral()
     with ExitStack() as stack:
@@ -118,7 +118,7 @@ def neutral_surroundings(device_type: str) -> Iterator[None]:
         stack.enter_context(torch.autocast(device_type, enabled=False))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        # Where hooks are forbidden there are none to be kept from; only the innermost pair is ever called.
+        # Where hooks are disabled there are none to suspend; only the innermost pair is ever called.
         if torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_unchanged, _unchanged))
         yield

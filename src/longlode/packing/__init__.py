@@ -1,12 +1,11 @@
 """packing: documents to token shards on disk, and shards to training batches in a reproducible order.
 
-`pack` tokenizes documents into memory-mapped files; a packer arranges them in rows; `batches` reads those. Which rows
-come at a step depends on (seed, step, content of the shards, packer) and nothing else, so that a run resumes anywhere
-at no cost.
+`pack` tokenizes documents into memory-mapped files; a packer arranges them in rows; `batches` reads those. The rows of
+a step depend only on (seed, step, content of the shards, packer), so that a run resumes at any step at no cost.
 
 May import: core, corpus, mining; no torch, no transformers.
-Start reading: `shards.py` (what lies on disk), `packers/` (how rows are made, one file each), `loader.py` (what
-    training gets). writer.py   documents in, one folder of shards out, whole or not at all
+Start reading: `shards.py` (files on disk), `packers/` (ways to make rows, one file each), `loader.py` (training
+batches), `writer.py` (documents in, one folder of shards out, complete or not at all).
 """
 
 from longlode.packing.loader import batches, plan

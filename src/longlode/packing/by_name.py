@@ -1,4 +1,4 @@
-"""Pack by the names of inputs and of a tokenizer: what the command `pack` does, and `longlode.pack(...)`."""
+"""Packing by names of inputs and of a tokenizer: the command `pack` and `longlode.pack(...)`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,17 +25,17 @@ def pack(
     encoding: str = "utf-8",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Tokenize the documents behind `inputs` into shards.
+    """Tokenize the documents of `inputs` into shards.
 
     Args:
-      inputs: files, folders, globs or URLs; what select wrote.
+      inputs: files, folders, globs or URLs, also output of `select`.
       out: the folder to write.
       tokenizer: "starter", a folder that holds tokenizer.json, a run folder, or a hub id.
       length, overwrite, progress: as in `packing.pack`.
       text_field: the field that holds the text of a record, or several as of `corpus.read`; encoding: as there.
     Returns: as `packing.pack`.
-    Raises: as `packing.pack`; InputError for an input that is not there, a selection that is not finished, a
-      tokenizer that cannot be had, or rows that the system cannot read after several tries.
+    Raises: as `packing.pack`; InputError for an input that does not exist, an unfinished selection, a tokenizer
+      that cannot be loaded, or rows that the system cannot read after several tries.
     """
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     for file in find_files(listed):
@@ -54,7 +54,7 @@ def _named_tokenizer(name: str | Path) -> Tokenizer:
 
 
 def _from_hub(hub_id: str) -> Path:
-    """The folder of the hub's cache with the tokenizer's files. Raises: InputError when they cannot be had."""
+    """Download a tokenizer's files into the hub's cache; return their folder. Raises: InputError when this fails."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -62,7 +62,9 @@ def _from_hub(hub_id: str) -> Path:
         found = Path(hf_hub_download(hub_id, TOKENIZER_NAME))
         try:
             hf_hub_download(hub_id, CONFIG_NAME)  # it names the token that ends a document
-        except LocalEntryNotFoundError:  # not "it has none" but "it could not be asked"
+        except (
+            LocalEntryNotFoundError
+        ):  # the hub could not be asked, which does not mean that there is no such file
             raise
         except EntryNotFoundError:
             pass

@@ -1,4 +1,4 @@
-"""Training batches from shards, in an order that is a pure function."""
+"""Training batches from shards, in an order that is a pure function of seed and step."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def plan(
     split: str = "train",
     heldout_fraction: float = 0.0,
 ) -> Schedule:
-    """The rows of every step, and a report of what the packer makes of the documents. Arguments: as in `batches`."""
+    """Plan the rows of every step, with the packer's report on the documents. Arguments: as in `batches`."""
     return _plan(shards, packer, length, batch_size, seed, split, heldout_fraction)[1]
 
 
@@ -40,21 +40,21 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield the batches of steps start_step, start_step + 1, ... without end.
 
-    The packer decides which tokens stand in which row of which step. Step k's batch does not depend on `start_step`,
+    The packer assigns tokens to rows and steps. Step k's batch does not depend on `start_step`,
     so that `batches(start_step=k)` is `batches()` with k batches skipped, at no cost. A label is the next token of the
-    same document, also across the end of a row; the last token of a document, its eos, has the label -100: nothing is
-    predicted across documents.
+    same document, also across the end of a row; the last token of a document, its eos, has the label -100, so that
+    nothing is predicted across documents.
 
     Args:
       length: tokens of a full row. batch_size: full rows per step.
       packer: one of `packing.packers`, or the name of one with its default options.
       packed: False: tokens and labels `[rows, tokens]`, cu_seqlens None, though a row may hold several documents;
         rows that are not full end in padding, eos without labels. True: one row `[1, tokens]`, without padding, with
-        cu_seqlens at every document's and every row's edge.
-      split, heldout_fraction: "train" leaves out, "heldout" takes, the documents for which the first 8 bytes,
+        cu_seqlens at every boundary of documents and of rows.
+      split, heldout_fraction: "heldout" takes, and "train" leaves out, the documents for which the first 8 bytes,
         big-endian, of the BLAKE2b hash of the id, divided by 2**64, are below the fraction
         (`corpus.in_heldout`).
-    Raises: InputError for too few tokens to fill one step; ConfigError for settings that make no sense.
+    Raises: InputError for too few tokens to fill one step; ConfigError for invalid settings.
     """
     if start_step < 0:
         raise ConfigError(f"start_step is {start_step}; expected >= 0.")
@@ -76,7 +76,7 @@ def _plan(
     split: str,
     heldout_fraction: float,
 ) -> tuple[np.ndarray, Schedule]:
-    """The documents of a split and the schedule of their rows."""
+    """Return the documents of a split and the schedule of their rows."""
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; expected >= 1.")
     packer = make_packer(packer) if isinstance(packer, str) else packer
@@ -104,7 +104,7 @@ def _batches(
 
 
 def _packed(shards: Shards, documents: np.ndarray, step: StepRows) -> Batch:
-    """All pieces of a step in one row, one after the other."""
+    """Make a batch of all pieces of a step in one row, end to end."""
     pieces = [piece for row in step.rows for piece in row]
     edges = np.concatenate([[0], np.cumsum([piece.stop - piece.start for piece in pieces])])
     filled = _Filled((int(edges[-1]),), shards.eos_id)
@@ -114,7 +114,7 @@ def _packed(shards: Shards, documents: np.ndarray, step: StepRows) -> Batch:
 
 
 def _rows(shards: Shards, documents: np.ndarray, step: StepRows) -> Batch:
-    """The rows of a step, one under the other."""
+    """Make a batch of the rows of a step, stacked."""
     filled = _Filled((len(step.rows) * step.length,), shards.eos_id)
     for number, row in enumerate(step.rows):
         start = number * step.length
@@ -134,8 +134,8 @@ class _Filled:
         self._is_weighted = False
 
     def put(self, shards: Shards, documents: np.ndarray, piece: Piece, start: int) -> None:
-        """Put a piece where it starts."""
-        # One token more than the piece, where the document has one: the last label.
+        """Write a piece from position `start` on."""
+        # One token more than the piece, if the document has one: the last label.
         found = shards.tokens(int(documents[piece.document]), piece.start, piece.stop + 1)
         size = piece.stop - piece.start
         self._tokens[start : start + size] = found[:size]
@@ -144,6 +144,6 @@ class _Filled:
         self._is_weighted |= piece.weight != 1.0
 
     def batch(self, shape: tuple[int, int], edges: np.ndarray | None) -> Batch:
-        """The batch, its arrays in this shape."""
+        """Return the batch, its arrays in this shape."""
         weights = self._weights.reshape(shape) if self._is_weighted else None
         return Batch(self._tokens.reshape(shape), self._labels.reshape(shape), edges, weights)

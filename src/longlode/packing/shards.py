@@ -1,7 +1,7 @@
 """Token shards on disk, opened for reading.
 
 FOLDER/record.json              kind "shards": tokenizer, counts, fingerprint, the files below with their SHA-256
-FOLDER/tokens-00000.bin         token ids of whole documents, one after the other, each ended by eos;
+FOLDER/tokens-00000.bin         token ids of whole documents, end to end, each ended by eos;
                                 little-endian uint16, or uint32 above 65,536 ids
 FOLDER/documents-00000.parquet  one row per document of that file, in order (columns: `DOCUMENT_COLUMNS`)
 FOLDER/unreadable.jsonl         one row per input row that gave no document: id, source, file, row, status, reason
@@ -24,7 +24,7 @@ from longlode.core.records import read_record
 
 KIND = "shards"
 FORMAT = 2
-"""Raised when the layout changes; 2: the tables of documents and the tokenizer have checksums too."""
+"""Format number, increased when the layout changes; 2 added checksums of document tables and tokenizer."""
 TOKENIZER_FOLDER = "tokenizer"
 DOCUMENT_COLUMNS = pa.schema(
     [
@@ -41,7 +41,7 @@ DOCUMENT_COLUMNS = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class PackedDocument:
-    """A document as it lies in the shards: tokens int64 `[T]`, eos last."""
+    """A document of the shards: tokens int64 `[T]`, eos last."""
 
     id: str
     source: str
@@ -61,12 +61,12 @@ class ShardFile:
 class Shards:
     """Packed documents, numbered 0 to num_documents - 1 over all files of all folders.
 
-    fingerprint: names the documents (ids and texts) and the tokenizer, not where they lie or how they are cut
-    into files. length: the row length they were packed for; rows of any other length can be cut as well.
+    fingerprint: hash of the documents (ids and texts) and the tokenizer, not of their location or division into
+    files. length: the row length they were packed for; rows of any other length can be made too.
     """
 
     def __init__(self, folders: Sequence[Path], records: Sequence[dict[str, Any]]) -> None:
-        """Use `open_shards`."""
+        """Make them by `open_shards`, which checks the files."""
         first = records[0]
         self.folders = tuple(folders)
         self.tokenizer_folder = folders[0] / TOKENIZER_FOLDER
@@ -89,12 +89,12 @@ class Shards:
 
     @property
     def num_documents(self) -> int:
-        """Documents in all files."""
+        """Number of documents in all files."""
         return int(self._first_documents[-1])
 
     @property
     def num_tokens(self) -> int:
-        """Tokens in all files, each document's eos included."""
+        """Number of tokens in all files, each document's eos included."""
         return sum(file.num_tokens for file in self.files)
 
     @cached_property
@@ -119,7 +119,7 @@ class Shards:
 
     @cached_property
     def _starts(self) -> np.ndarray:
-        """Where each document starts in its own file; int64 `[num_documents]`."""
+        """Index of each document's first token in its file; int64 `[num_documents]`."""
         ends = np.cumsum(self.lengths)
         starts = ends - self.lengths
         firsts = self._first_documents[:-1]
@@ -127,9 +127,9 @@ class Shards:
         return inside
 
     def tokens(self, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Tokens start <= t < stop of a document (None: to its end), memory-mapped, in the dtype on disk.
+        """Return tokens start <= t < stop of a document (None: to its end), memory-mapped, in the dtype on disk.
 
-        Raises: InputError for a token that the tokenizer does not have, of a file damaged after it was packed.
+        Raises: InputError for a token id beyond the vocabulary, in a file damaged after it was packed.
         """
         file = int(np.searchsorted(self._first_documents, document, side="right")) - 1
         first = int(self._starts[document])
@@ -143,7 +143,7 @@ class Shards:
         return found
 
     def split(self, name: str, heldout_fraction: float) -> np.ndarray:
-        """Documents of "train" or "heldout", ascending; int64. A document is held out by `corpus.in_heldout`.
+        """Return the documents of "train" or "heldout", ascending; int64 `[n]`. Rule: `corpus.in_heldout`.
 
         Raises: ConfigError for another name, a fraction outside [0, 1), or "heldout" with nothing held out.
         """
@@ -215,7 +215,7 @@ def _check_file(folder: Path, file: dict[str, Any], token_bytes: int) -> None:
 
 
 def _check_sums(folder: Path, record: dict[str, Any]) -> None:
-    """Compare every file that training reads, or copies beside the model, with the record."""
+    """Compare every file that training reads, or copies beside the model, with its SHA-256 in the record."""
     sums: dict[str, str] = dict(record["tokenizer_files"])
     for file in record["files"]:
         sums |= {file["tokens"]: file["sha256"], file["documents"]: file["documents_sha256"]}
@@ -230,7 +230,7 @@ def _check_sums(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _table(file: ShardFile, columns: list[str]) -> pa.Table:
-    """Columns of a table of documents. Raises: InputError when it is damaged."""
+    """Read columns of a table of documents. Raises: InputError when it is damaged."""
     try:
         # pq.read_table would also read the folder's name as columns.
         with pq.ParquetFile(file.documents, page_checksum_verification=True) as source:

@@ -1,4 +1,4 @@
-"""A pass over documents that tries again where the system could not read just now."""
+"""Reading with retries of rows that the system could not read just now."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,16 +7,16 @@ from longlode.core.errors import InputError
 from longlode.corpus import Document, Unreadable
 
 WAITS_SECONDS = (0.5, 2.0, 8.0)
-"""Before each new try; a row that is read sound starts them anew."""
+"""Seconds before each retry; a row that is read resets the count."""
 
 Row = Document | Unreadable
 
 
 def steady(read: Callable[[], Iterator[Row]]) -> Iterator[Row]:
-    """Rows of an input, none of them `transient`: at one the input is read anew up to that row.
+    """Yield the rows of an input; at a `transient` row the input is read again up to that row.
 
-    Args: read, begins a pass over the input.
-    Raises: InputError when a row stays unreadable, or the rows before it are not what they were.
+    Args: read, a function that begins a pass over the input.
+    Raises: InputError when a row stays unreadable, or the rows before it have changed.
     """
     num_done, last, tries = 0, ("", 0), 0
     while True:

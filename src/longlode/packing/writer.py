@@ -1,4 +1,4 @@
-"""Documents to token shards: the whole folder or none of it."""
+"""Writing of documents to token shards: the whole folder or nothing."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ from longlode.corpus import Document, Tokenizer, Unreadable, id_hash
 from longlode.packing.shards import DOCUMENT_COLUMNS, FORMAT, KIND, TOKENIZER_FOLDER
 
 _BATCH_DOCUMENTS = 64
-# A tokenizer's working memory is about a hundred times the text that it is given at once.
+# A tokenizer's working memory is about a hundred times the text that it encodes at once.
 _BATCH_CHARACTERS = 1 << 20
 _LONG_CHARACTERS = 1 << 18
 _TABLE_ROWS = 1 << 14
@@ -45,14 +45,13 @@ def pack(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Tokenize documents into a folder of shards (laid out as `shards.py` says); a failure leaves nothing.
+    """Tokenize documents into a folder of shards (layout: `shards.py`); a failure leaves nothing.
 
     Every input row counts once: as a document, or in `unreadable.jsonl` with its status and reason; a
-    document that the tokenizer cannot take is "failed", one without a token "too_short", and the others go
-    on.
+    document that the tokenizer cannot encode is "failed", one without a token "too_short"; others are unaffected.
 
     Args:
-      documents: what `corpus.read` yields. tokenizer: must name an eos token, which ends every document.
+      documents: rows, as `corpus.read` yields them. tokenizer: must name an eos token, which ends every document.
       out: a folder that does not exist or is empty.
       length: tokens of the rows to be cut later; at least that many tokens are required.
       shard_tokens: a token file is closed once it has this many; documents are never cut.
@@ -88,7 +87,7 @@ def _write(
     shard_tokens: int,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
-    """Write the shards beside `out`, then put them in its place."""
+    """Write the shards beside `out`, then move them to `out`."""
     temporary = temporary_name(out)
     try:
         temporary.mkdir()
@@ -111,7 +110,7 @@ def _write(
 
 
 class _Writer:
-    """Appends documents to token files and their tables, and rows to unreadable.jsonl."""
+    """Writer of documents to token files and their tables, and of other rows to unreadable.jsonl."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, shard_tokens: int) -> None:
         self.folder = folder
@@ -157,13 +156,13 @@ class _Writer:
             self._close_file()
 
     def close(self) -> None:
-        """Finish the files: all is on disk afterwards."""
+        """Finish the files and sync them to disk."""
         self._close_file()
         _sync(self._unreadable)
         self._unreadable.close()
 
     def abandon(self) -> None:
-        """Let go of files that are still open, whatever they hold; they go away with their folder."""
+        """Close files that are still open; the caller removes them with their folder."""
         for stream in (self._table, self._tokens, self._unreadable):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -230,7 +229,7 @@ def _encode_batch(
     except BaseException as error:
         if not _is_tokenizer_fault(error):
             raise
-        encoded = None  # whose fault it is shows when each goes alone
+        encoded = None  # encode each text alone to find the faulty one
     for item in batch:
         if isinstance(item, Unreadable):
             yield [], item
@@ -259,8 +258,10 @@ def _judged(
 
 
 def _is_tokenizer_fault(error: BaseException) -> bool:
-    """Whether `error` is about the text: `tokenizers` raises Exception, TypeError and more, and where its Rust code
-    panics, as it does in a word of some million characters, a BaseException that has no public name.
+    """Return True if `error` is about the text.
+
+    `tokenizers` raises Exception, TypeError and more. Where its Rust code panics, as in a word of some million
+    characters, it raises a BaseException without a public name.
     """
     return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
 
@@ -270,7 +271,7 @@ def _left_out(item: Document, status: str, reason: str) -> Unreadable:
 
 
 def _finish(folder: Path, writer: _Writer, tokenizer: Tokenizer, length: int) -> dict[str, Any]:
-    """Write the tokenizer, then the record; returns the summary."""
+    """Write the tokenizer, then the record; return the summary."""
     tokenizer.save(folder / TOKENIZER_FOLDER)
     summary = {
         "num_documents": writer.counts["ok"],
@@ -300,7 +301,7 @@ def _finish(folder: Path, writer: _Writer, tokenizer: Tokenizer, length: int) ->
 
 
 def _recover(out: Path) -> None:
-    """Undo what killed runs of `pack` left beside `out`; the caller holds its lock, so nobody is at work there."""
+    """Undo unfinished work of killed runs of `pack` beside `out`; the caller holds the lock, so no run is active."""
     moved_aside = sorted(path for path in out.parent.iterdir() if _is_moved_aside(path, out))
     for old in moved_aside:
         if out.exists():
@@ -308,7 +309,7 @@ def _recover(out: Path) -> None:
         else:
             old.replace(out)
             logger.warning(
-                "A run that was to replace %s was killed; the shards that lay there are back.", out
+                "A run that was to replace %s was killed; its earlier shards have been restored.", out
             )
     remove_leftovers(out.parent, out.name, sole_writer=True)
 

@@ -1,8 +1,8 @@
-"""Where does a model's attention go? Shares between the segments of a text, summed up while it is read.
+"""Attention shares between the segments of a text, summed while a model reads it.
 
-A layer's weights are `[n, heads, T, T]`: for 2,048 tokens and 16 heads 256 MiB a text in float32. They are reduced to
-`[n, S, S]`, segment by segment, as soon as the layer has run, so that at most one layer's are held at a time; of our
-own layers only those of one segment of queries.
+A layer's weights are `[n, heads, T, T]`: for 2,048 tokens and 16 heads 256 MiB per text in float32. They are reduced
+to `[n, S, S]`, segment by segment, as soon as the layer has run, so that at most one layer's weights are held at a
+time; for longlode layers only those of one segment of queries.
 """
 
 from collections.abc import Iterator
@@ -20,22 +20,22 @@ _WEIGHT_BYTES = {"cpu": 512 << 20, "cuda": 4 << 30}
 
 
 class ShareSum:
-    """Sums the shares of the layers of one pass. Args: segment, L; num_tokens, T = S L of every text."""
+    """Sum of the shares of the layers of one pass. Args: segment, L; num_tokens, T = S L of every text."""
 
     def __init__(self, segment: int, num_tokens: int) -> None:
-        """Start at zero layers."""
+        """Make a sum over no layers."""
         self._segment = segment
         self._num_tokens = num_tokens
         self._sum: Tensor | None = None
         self._num_layers = 0
 
     def add_weights(self, weights: Tensor) -> None:
-        """One layer's attention weights `[n, H, T, T]`."""
+        """Add one layer's attention weights `[n, H, T, T]`."""
         pieces = weights.split(self._segment, dim=2)
         self._add(torch.stack([self._share(piece) for piece in pieces], dim=1))
 
     def add_keys(self, q: Tensor, k: Tensor) -> None:
-        """One causal layer's queries `[n, T, H, K]` and keys `[n, T, G, K]`; a key head serves H / G query heads."""
+        """Add a causal layer's queries `[n, T, H, K]` and keys `[n, T, G, K]`; a key head serves H / G query heads."""
         q = q.transpose(1, 2) * q.shape[-1] ** -0.5
         k = k.transpose(1, 2).repeat_interleave(q.shape[1] // k.shape[2], dim=1)
         shares = []
@@ -51,11 +51,11 @@ class ShareSum:
         )
 
     def mean(self) -> Tensor | None:
-        """Mean over layers, float32 `[n, S, S]`; None when none has been added."""
+        """Return the mean over layers, float32 `[n, S, S]`; None if none was added."""
         return None if self._sum is None else self._sum / self._num_layers
 
     def _share(self, weights: Tensor) -> Tensor:
-        """Mean over heads and queries of `[n, H, Q, J]`, summed over the keys of each segment: `[n, J / L]`."""
+        """Average `[n, H, Q, J]` over heads and queries, and sum over the keys of each segment: `[n, J / L]`."""
         over_queries = weights.mean(dim=(1, 2), dtype=torch.float32)
         return over_queries.unflatten(-1, (-1, self._segment)).sum(dim=-1)
 
@@ -65,12 +65,12 @@ class ShareSum:
 
 
 def attention_shares(model: Any, reader: Any, tokens: Tensor, segment: int) -> Tensor:
-    """Read texts in one pass each and say what share of its attention a segment pays to each segment.
+    """Compute the share of its attention that each segment pays to each segment, in one pass per text.
 
     Args: reader, the part of `model` that reads; tokens `[n, S L]` on its device; segment, L.
     Returns: float32 `[n, S, S]`: `[:, i, j]` is the mean over full-attention layers, heads and queries in s_i of the
       attention to all keys in s_j; 0 for j > i, and every row sums to 1.
-    Raises: ModelError when the model has no full-attention layer that tells its weights.
+    Raises: ModelError when the model has no full-attention layer that returns its weights.
     """
     config, context = model.config.get_text_config(), context_tokens(model)
     if context is not None and tokens.shape[1] > context:
@@ -89,8 +89,8 @@ def attention_shares(model: Any, reader: Any, tokens: Tensor, segment: int) -> T
         mean = total.mean()
         if mean is None:
             raise ModelError(
-                f"{type(model).__name__} has no layer of full attention that tells its weights; expected one that has, "
-                "such as facebook/opt-350m or Llama."
+                f"{type(model).__name__} has no layer of full attention that returns its weights; expected one "
+                "that does, such as facebook/opt-350m or Llama."
             )
         shares.append(mean)
     return torch.cat(shares)
@@ -98,7 +98,7 @@ def attention_shares(model: Any, reader: Any, tokens: Tensor, segment: int) -> T
 
 @contextmanager
 def _watched(model: Any, total: ShareSum, num_tokens: int) -> Iterator[None]:
-    """Tell `total` of the attention of all full-attention layers that run inside."""
+    """Add to `total` the attention of all full-attention layers that run inside the block."""
 
     def after_ours(layer: FullAttention, inputs: tuple[Tensor, ...], _: Any) -> None:
         q, k, _values = layer.project(
@@ -131,7 +131,7 @@ def _watched(model: Any, total: ShareSum, num_tokens: int) -> Iterator[None]:
 
 
 def _sees_all(layer: nn.Module, num_tokens: int) -> bool:
-    """Whether no sliding window, as transformers names them, hides a part of `num_tokens` from the layer."""
+    """Return True if no sliding window (in transformers' names) hides a part of `num_tokens` from the layer."""
     config, number = getattr(layer, "config", None), getattr(layer, "layer_idx", None)
     kinds = getattr(config, "layer_types", None)
     if kinds and number is not None and kinds[number] == "full_attention":

@@ -1,4 +1,4 @@
-"""Which dtype a model should be read in on this machine, when the user leaves it open."""
+"""Choice of the dtype for reading a model on this machine, when the user names none."""
 
 import time
 
@@ -7,14 +7,14 @@ import torch
 from longlode.ops.devices import pick_device
 
 WORTH_IT = 1.2
-"""bfloat16 is taken when it is so many times faster than float32: some CPUs are 500 times slower in it."""
+"""Least speed-up over float32 at which bfloat16 is chosen; some CPUs are 500 times slower in it."""
 
 _ROWS, _WIDTH = 1024, 256
 _PROBE_SECONDS = 0.05
 
 
 def fastest_dtype(device: str = "auto") -> tuple[str, str]:
-    """("bfloat16" or "float32", why), for scoring on `device` ("auto": a GPU if there is one)."""
+    """Return ("bfloat16" or "float32", reason), for scoring on `device` ("auto": a GPU if there is one)."""
     if pick_device(device).type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bfloat16", "the GPU has it") if native else ("float32", "the GPU has no bfloat16")
@@ -24,7 +24,7 @@ def fastest_dtype(device: str = "auto") -> tuple[str, str]:
 
 
 def products_per_second(dtype: torch.dtype) -> float:
-    """Matrix products of a small model's size on the CPU a second, tried for 50 ms or once."""
+    """Measure the matrix products per second of a small model's size on the CPU, for 50 ms or one product."""
     x = torch.randn(_ROWS, _WIDTH).to(dtype)
     weight = torch.randn(_WIDTH, _WIDTH).to(dtype)
     with torch.inference_mode():

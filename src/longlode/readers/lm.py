@@ -1,12 +1,12 @@
-"""A causal language model as mining reads it: how surprising is a segment alone, and after another one?
+"""A causal language model as mining uses it: surprisal of a segment alone, and after another one.
 
 Three facts make it fast and keep it exact:
 
-1. The pass that scores s_j alone leaves its prefix state behind (a KV cache, or one constant-size state a
-   layer). In the pair [s_j; s_i] the segment s_j stands at the same positions, so that state is what a fresh
-   read would build: s_j is never read twice.
-2. Only scored positions reach the LM head, in slices that stay in the processor's cache. The last token of
-   s_i predicts nothing that is scored, so it is not read at all.
+1. The pass that scores s_j alone also gives its prefix state (a KV cache, or one constant-size state per
+   layer). In the pair [s_j; s_i] the segment s_j has the same positions, so this state equals that of a new
+   pass: s_j is never read twice.
+2. Only scored positions reach the LM head, in slices that fit the processor's cache. The last token of
+   s_i predicts no scored token, so it is not read.
 3. Every segment has the same length, so batches are full and nothing is padded.
 
 As in the released ProLong code, no BOS is put in front and the first token of a segment is scored neither
@@ -40,7 +40,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-# On a CPU passes of 1,024 to 8,192 tokens run within a tenth of each other; small ones need less memory.
+# On a CPU the speed of passes of 1,024 to 8,192 tokens differs by at most a tenth; small ones need less memory.
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
 _LOGIT_BYTES = {
     "cpu": 16 << 20,
@@ -57,7 +57,7 @@ _T = TypeVar("_T")
 def _reading(
     method: Callable[Concatenate["LMReader", _P], _T],
 ) -> Callable[Concatenate["LMReader", _P], _T]:
-    """Without gradients, and in the reader's number of threads, whatever the process is set to."""
+    """Decorate a method to run without gradients and in the reader's number of threads."""
 
     @wraps(method)
     def run(self: "LMReader", *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -73,20 +73,20 @@ def _reading(
 
 
 class LMReader:
-    """Reads segments with a causal LM. Answers mining's `Reader` protocol: numpy in, numpy out.
+    """Reader of segments with a causal LM, by mining's `Reader` protocol: numpy in, numpy out.
 
-    It reads in one thread unless `use_threads` says otherwise: sums of another number of threads round otherwise.
+    It uses one thread unless `use_threads` sets another number, with which sums are rounded differently.
 
     Args:
       model: any transformers causal LM that returns a cache it can continue from exactly, or one of ours.
       tokenizer: its fast tokenizer.
-      segment: L, tokens a segment; the model must be able to read 2 L.
-      batch_tokens: tokens a forward pass reads at most (default 2,048 on a CPU, 65,536 on a GPU). Halved for
-        good when a GPU runs out of memory; the log says so.
+      segment: L, tokens per segment; the model must be able to read 2 L.
+      batch_tokens: most tokens per forward pass (default 2,048 on a CPU, 65,536 on a GPU). Halved permanently
+        when a GPU runs out of memory, which is logged.
       state_bytes: memory for the states of one `alone` call (default 4 GiB on a CPU, half of what is free on
-        a GPU). An attention model keeps 2 x layers x KV heads x head_dim numbers a token: 256 segments of 128
-        tokens take 6.4 GB in float32 for OPT-350M. Blocks over the budget are dropped and read again in
-        `given`, which gives the same numbers; a recurrent model hardly ever comes near it.
+        a GPU). An attention model keeps 2 x layers x KV heads x head_dim numbers per token: 256 segments of
+        128 tokens take 6.4 GB in float32 for OPT-350M. Blocks over the budget are dropped and read again in
+        `given`, with the same results; a recurrent model hardly ever reaches it.
     Raises: ModelError when the model cannot be used: no LM head, no cache, a cache that is not exact
       (checked here on a few random tokens), a context too short, another model's tokenizer. ConfigError on a
       setting out of range.
@@ -101,7 +101,7 @@ class LMReader:
         batch_tokens: int | None = None,
         state_bytes: int | None = None,
     ) -> None:
-        """Prepare and check the model; what the arguments mean stands above."""
+        """Prepare and check the model; for the arguments see the class."""
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.threads = 1
@@ -120,7 +120,7 @@ class LMReader:
         self._num_tokens: int = head.weight.shape[0]
         self._score_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         self._slice_rows = max(64, _LOGIT_BYTES[kind] // (self._num_tokens * self._score_dtype.itemsize))
-        # What reads tokens, and what turns its output into logits.
+        # The backbone, and the head that makes logits of its output.
         self._reader: Any = model.get_decoder()
         self._to_logits: Any = head
         self._probe()
@@ -150,7 +150,7 @@ class LMReader:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names weights, config, tokenizer and dtype; the same on every machine. Hashes the weights once."""
+        """Hash of weights, config, tokenizer and dtype; the same on every machine. Reads the weights once."""
         return reader_fingerprint(self.model, self._encoder)
 
     def use_threads(self, count: int) -> None:
@@ -160,7 +160,7 @@ class LMReader:
         self.threads = count
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """See `TextEncoder.encode`: tokens of each text, without special tokens, whatever its length."""
+        """Encode texts of any length to tokens, without special tokens; see `TextEncoder.encode`."""
         return self._encoder.encode(texts)
 
     @_reading
@@ -179,10 +179,10 @@ class LMReader:
     def continued(
         self, states: SegmentStates, sources: np.ndarray, segments: np.ndarray
     ) -> tuple[np.ndarray, SegmentStates]:
-        """Read each segment after everything that its state has read, and keep the new state.
+        """Read each segment after the text of its state, and keep the new state.
 
         Args: states, from `alone` or `continued`; sources int `[n]`, rows of that call; segments int64 `[n, L]`.
-        Returns: as `alone`; `given` and `continued` go on from the new states in the same way.
+        Returns: as `alone`; `given` and `continued` can continue from the new states.
         Raises: ConfigError on a shape, token or source out of range; ModelError when the text so far and the
           segment are more than the model can read.
         """
@@ -210,13 +210,13 @@ class LMReader:
         edges: Sequence[int],
         prefix: Callable[[int, int], Any],
     ) -> tuple[np.ndarray, SegmentStates]:
-        """Read whole segments, in batches none of which crosses an edge, and keep what they leave behind.
+        """Read whole segments, in batches within the given edges, and keep their states.
 
-        Args: tokens `[n, L]`; history `[n, L']`, all that each state will have read; prefix, the cache that the
-          rows [first, stop) start from.
+        Args: tokens `[n, L]`; history `[n, L']`, the text that each state will cover; prefix, a function that returns
+          the cache from which the rows [first, stop) start.
         """
         nll, caches, starts, spent = [], [], [0], 0
-        # The cache of an attention model grows with the text: fewer rows at a time once it is four segments long.
+        # The cache of an attention model grows with the text: read fewer rows at a time once it is four segments long.
         length = max(tokens.shape[1], history.shape[1] // 4)
         for edge in edges:
             while starts[-1] < edge:
@@ -238,7 +238,7 @@ class LMReader:
 
     @_reading
     def given(self, states: SegmentStates, sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Read each target after what the state that it starts from has read.
+        """Read each target after the text of its state.
 
         Args: states, from `alone` or `continued`; sources int `[p]`, rows of that call; targets int64 `[p, L]`.
         Returns: nll `[p, L - 1]` nats of tokens 1 to L - 1 of each target; dtype as from `alone`.
@@ -259,7 +259,7 @@ class LMReader:
     def _read_pairs(
         self, states: SegmentStates, block: int, sources: np.ndarray, tokens: torch.Tensor, pairs: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (pair numbers, nll) of the pairs whose sources lie in one block of states."""
+        """Yield (pair numbers, nll) of the pairs whose sources are in one block of states."""
         first = states.starts[block]
         stored = self._stored(states, block)
         while len(pairs):
@@ -272,7 +272,7 @@ class LMReader:
                 pairs = pairs[len(batch) :]
 
     def _stored(self, states: SegmentStates, block: int) -> Any:
-        """The cache of a block of states; one that was dropped is read again."""
+        """Return the cache of a block of states; one that was dropped is computed again."""
         stored = states.caches[block]
         if stored is None:
             text = states.tokens[states.starts[block] : states.starts[block + 1]]
@@ -282,7 +282,7 @@ class LMReader:
     def _read(
         self, inputs: torch.Tensor, labels: torch.Tensor, make_cache: Callable[[], Any]
     ) -> tuple[np.ndarray, Any] | None:
-        """Read one batch: (nll, cache after it), or None when memory ran out and batches were halved."""
+        """Read one batch; return (nll, cache after it), or None when memory ran out and batches were halved."""
         try:
             output, cache = self._forward(inputs, make_cache())
             return self._nll(output, labels).cpu().numpy(), cache
@@ -299,12 +299,12 @@ class LMReader:
             return None
 
     def _forward(self, inputs: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
-        """Output `[r, T, width]` of the reader for inputs `[r, T]` after `cache`, and the cache then."""
+        """Run the backbone on inputs `[r, T]` after `cache`: output `[r, T, width]`, and the new cache."""
         output = self._reader(input_ids=inputs, use_cache=True, **{CACHE_KEYWORD: cache})
         return output[0], output.get(CACHE_KEYWORD)
 
     def _nll(self, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """NLL `[r, T]` of labels `[r, T]` from the first T positions of `output`, slice by slice."""
+        """Compute the NLL `[r, T]` of labels `[r, T]` from the first T positions of `output`, slice by slice."""
         flat = output[:, : labels.shape[1]].reshape(-1, output.shape[-1])
         wanted = labels.reshape(-1, 1)
         nll = torch.empty(len(flat), dtype=self._score_dtype, device=flat.device)
@@ -316,7 +316,7 @@ class LMReader:
 
     @_reading
     def attention(self, texts: np.ndarray) -> np.ndarray:
-        """Read each text in one pass and say what share of its attention a segment pays to each segment.
+        """Compute the share of its attention that each segment pays to each segment, in one pass per text.
 
         Args: texts int64 `[n, S L]`, S segments each.
         Returns: float32 `[n, S, S]`, see `attention_shares`.
@@ -334,7 +334,7 @@ class LMReader:
 
     @_reading
     def whole(self, tokens: np.ndarray) -> np.ndarray:
-        """Read a text of any length that the model takes, `batch_tokens` at a time, going on from its own cache.
+        """Read one text, `batch_tokens` at a time, continuing from its cache, up to the model's longest context.
 
         Args: tokens int64 `[n]`, n >= 1.
         Returns: nll `[n - 1]` nats of tokens 1 to n - 1, each after all before it; dtype as from `alone`.
@@ -356,7 +356,7 @@ class LMReader:
 
     @_reading
     def lacks(self, protocol: type) -> str:
-        """Reason why this model cannot do what a capability asks for; "" if it can, as of `SelectiveReader`."""
+        """Return the reason why this model lacks a capability, or "" if it has it; see `SelectiveReader`."""
         if protocol is not AttendingReader:
             return ""
         text = torch.zeros(1, 2 * self.segment, dtype=torch.int64, device=self.device)
@@ -367,7 +367,7 @@ class LMReader:
         return ""
 
     def _next_rows(self, left: int, length: int) -> int:
-        """Rows of the next batch: as few batches within `batch_tokens` as possible, evenly filled."""
+        """Return the rows of the next batch: as few batches within `batch_tokens` as possible, evenly filled."""
         num_batches = -(-left // max(1, self.batch_tokens // length))
         return -(-left // num_batches)
 
@@ -382,7 +382,7 @@ class LMReader:
         return self._in_vocabulary(name, array)
 
     def _in_vocabulary(self, name: str, array: np.ndarray) -> torch.Tensor:
-        """Check that the model knows all tokens and put them on the device."""
+        """Check that all tokens are in the model's vocabulary and put them on the device."""
         if array.size and not 0 <= array.min() <= array.max() < self._num_tokens:
             raise ConfigError(
                 f"{name} holds tokens from {array.min()} to {array.max()}; the model knows 0 to "
@@ -391,12 +391,12 @@ class LMReader:
         return torch.from_numpy(array).to(self.device)
 
     def _as_rows(self, states: SegmentStates, sources: np.ndarray, tokens: torch.Tensor) -> np.ndarray:
-        """Check that there is one source a row of `tokens`, and room for both in the model's context."""
+        """Check that there is one source per row of `tokens`, and that both fit the model's context."""
         rows = np.asarray(sources, dtype=np.int64)
         most = int(states.starts[-1]) - 1
         if rows.shape != (len(tokens),) or (rows.size and not 0 <= rows.min() <= rows.max() <= most):
             raise ConfigError(
-                f"sources has shape {list(rows.shape)}; expected [{len(tokens)}], one a target, each from "
+                f"sources has shape {list(rows.shape)}; expected [{len(tokens)}], one per target, each from "
                 f"0 to {most}, a row of the call that made the states."
             )
         num_tokens = states.tokens.shape[1] + tokens.shape[1]
@@ -410,7 +410,7 @@ class LMReader:
 
     @_reading
     def _probe(self) -> None:
-        """On a few random tokens: is the head all that follows the reader, and is reading on exact?"""
+        """Check on random tokens that only the head follows the backbone and that continuing from a cache is exact."""
         name, length = type(self.model).__name__, min(self.segment, _PROBE_TOKENS)
         pair = torch.randint(self._num_tokens, (1, 2 * length), generator=torch.Generator().manual_seed(0))
         pair = pair.to(self.device)
@@ -419,7 +419,7 @@ class LMReader:
         if cache is None:
             raise ModelError(f"{name} returns no cache to continue from. Use another causal language model.")
         if not (_close(hidden, into_head) and from_head is not None and torch.equal(from_head, logits)):
-            # This model scales or caps its logits: it has to turn hidden states into logits itself.
+            # This model scales or caps its logits, so the whole model must compute them.
             self._reader, self._to_logits = self.model, torch.nn.Identity()
             self.batch_tokens = min(self.batch_tokens, 16 * self._slice_rows)
         numbers = pair.cpu().numpy()
@@ -432,14 +432,14 @@ class LMReader:
         if not error <= allowed:
             raise ModelError(
                 f"{name} does not continue exactly from its own cache: after a stored state its scores "
-                f"differ from a fresh read by {error:.3g} nats a token; at most {allowed} is accepted. "
+                f"differ from a fresh read by {error:.3g} nats per token; at most {allowed} is accepted. "
                 "Use another model."
             )
 
 
 @dataclass(frozen=True)
 class ReaderSpec:
-    """What it takes to load a reader; picklable, so that each worker process builds its own.
+    """Arguments to load a reader; picklable, so that each worker process can load its own.
 
     path_or_id: folder or hub id. The other fields are the options of `LMReader.load`.
     """
@@ -470,7 +470,7 @@ def _joined(nll: list[np.ndarray], length: int) -> np.ndarray:
 def _watch_head(
     model: Any, head: torch.nn.Module, tokens: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """Read tokens with the whole model: its logits, and what went into and came out of the head."""
+    """Read tokens with the whole model; return its logits, and the input and output of the head."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     handle = head.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output.clone())))
     try:
@@ -481,7 +481,7 @@ def _watch_head(
 
 
 def _close(hidden: torch.Tensor, other: torch.Tensor | None) -> bool:
-    """Equal up to rounding, which half precision has much of."""
+    """Return True if both are equal up to rounding of their dtype."""
     if other is None or hidden.shape != other.shape:
         return False
     return bool((hidden - other).norm() <= (1e-3 if hidden.dtype.itemsize >= 4 else 0.05) * other.norm())

@@ -1,6 +1,6 @@
-"""Prefix states of segments: keep them after one pass, pick them by row for the next, count their bytes.
+"""Prefix states of segments: kept after one pass, selected by row for the next, measured in bytes.
 
-Works on the cache of any transformers model and on ours; nothing here knows what a cache layer means.
+Works on the cache of any transformers model and of longlode's, independent of the kind of layer.
 """
 
 import copy
@@ -14,11 +14,11 @@ from transformers.cache_utils import DynamicLayer
 
 @dataclass(frozen=True)
 class SegmentStates:
-    """Prefix states of the rows of one call of `LMReader.alone` or `continued`, in blocks; opaque to its users.
+    """Prefix states of the rows of one call of `LMReader.alone` or `continued`, in blocks; opaque to callers.
 
     starts: int64 `[num_blocks + 1]`; block b holds rows `starts[b]` to `starts[b + 1] - 1`.
-    tokens: int64 `[n, T]` on the model's device, all that was read, to read again a block that was not kept.
-    caches: one a block; None where the state budget was used up.
+    tokens: int64 `[n, T]` on the model's device, the text read so far, to read again a block that was not kept.
+    caches: one per block; None where the state budget was used up.
     """
 
     starts: np.ndarray
@@ -45,11 +45,11 @@ class _GatheredLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prefix and new keys and values together; signature and layout are those of transformers."""
+        """Join prefix and new keys and values; signature and layout are those of transformers."""
         return self._joined(self.stored.keys, key_states), self._joined(self.stored.values, value_states)
 
     def _joined(self, prefix: Any, new: torch.Tensor) -> torch.Tensor:
-        """The chosen rows of `prefix [n, H, Tp, K]` in front of `new [r, H, T, K]`, written once."""
+        """Join the chosen rows of `prefix [n, H, Tp, K]` and `new [r, H, T, K]` in one copy."""
         length = prefix.shape[-2]
         joined = new.new_empty(*new.shape[:-2], length + new.shape[-2], new.shape[-1])
         torch.index_select(prefix, 0, self.rows, out=joined[..., :length, :])
@@ -57,14 +57,14 @@ class _GatheredLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return joined
 
     def get_seq_length(self) -> int:
-        """Tokens of the prefix."""
+        """Return the number of tokens of the prefix."""
         return self.stored.get_seq_length()
 
 
 def select(cache: Any, rows: torch.Tensor, *, keep: bool = False) -> Any:
-    """The states of `rows` (int64, repeats allowed) as a cache for one pass; `cache` stays as it is.
+    """Make a cache of the states of `rows` (int64, repeats allowed) for one pass; `cache` is not changed.
 
-    keep: the cache must hold what the pass adds, for another pass to go on from; it then owns a copy of the rows.
+    keep: the new cache must keep what the pass adds, for another pass to continue; it then owns a copy of the rows.
     """
     if hasattr(cache, "select"):
         return cache.select(rows)
@@ -74,7 +74,7 @@ def select(cache: Any, rows: torch.Tensor, *, keep: bool = False) -> Any:
 
 
 def cache_bytes(cache: Any) -> int:
-    """Bytes of all tensors that a cache holds, however it names them; a shared tensor counts once."""
+    """Count the bytes of all tensors that a cache holds; a shared tensor counts once."""
     sizes: dict[int, int] = {}
     stack = [cache]
     while stack:

@@ -1,4 +1,4 @@
-"""Where a model comes from, what can be wrong with it, and the name of its content."""
+"""Loading of models for reading, checks on them, and their fingerprints."""
 
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from longlode.ops.devices import pick_device
 
 
 def load_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
-    """Load (model, tokenizer) for scoring from a folder or the hub: safetensors only, no code of theirs.
+    """Load (model, tokenizer) for scoring from a folder or the hub: safetensors only, no remote code.
 
     Args: device: "auto" (a GPU if there is one) or a torch device.
-    Raises: ModelError that says what is missing and what to do; BackendError for a device that is not here.
+    Raises: ModelError that says what is missing and what to do; BackendError for a device that is not available.
     """
     where = pick_device(device)
     folder = full_path(model_source(path_or_id))
@@ -33,7 +33,7 @@ def load_parts(path_or_id: str | Path, dtype: torch.dtype, device: str) -> tuple
 
 
 def load_reader_tokenizer(path_or_id: str | Path) -> Any:
-    """The tokenizer that `load_parts` gives, without the model. Raises as that."""
+    """Load the tokenizer of `load_parts`, without the model. Raises: as `load_parts`."""
     try:
         return load_tokenizer(path_or_id)
     except InputError as error:
@@ -41,12 +41,12 @@ def load_reader_tokenizer(path_or_id: str | Path) -> Any:
 
 
 def reader_fingerprint(model: Any, encoder: TextEncoder) -> str:
-    """Name what decides a score: weights, config, tokenizer, dtype."""
+    """Hash all that determines a score: weights, config, tokenizer, dtype."""
     return fingerprint({**model_identity(model), "tokenizer": encoder.to_str()})
 
 
 def context_tokens(model: Any) -> int | None:
-    """Tokens that a model can read at most; None for one without a limit."""
+    """Return the model's longest context in tokens; None for one without a limit."""
     context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return context
 
@@ -69,7 +69,7 @@ def check_fit(model: Any, head: Any, encoder: TextEncoder, segment: int) -> None
 
 
 def _check_weights(folder: Path) -> None:
-    """A folder with a config has weights in safetensors, not in a pickle, which can run code when opened."""
+    """Check that a folder with a config has weights in safetensors, not in a pickle, which can run code when opened."""
     names = sorted(entry.name for entry in folder.iterdir())
     if any(name.endswith(".safetensors") for name in names):
         return

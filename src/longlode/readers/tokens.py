@@ -1,4 +1,4 @@
-"""The tokenizer of any model, as `tokenizers` has it."""
+"""The tokenizer of any model, as a `tokenizers.Tokenizer`."""
 
 import json
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from longlode.corpus import Tokenizer
 from longlode.corpus.tokens import CONFIG_NAME, TOKENIZER_NAME
 from longlode.mining.engine.token_reader import TokenReader
 
-# Classes that take tokenizer.json as it is; others build or change the tokenizer themselves, which only they can do.
+# Classes that use tokenizer.json unchanged; others build or change the tokenizer in their own code.
 _PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 @dataclass(frozen=True)
 class TokenReaderSpec:
-    """What it takes to load a `TokenReader`; picklable. path_or_id: as of `model_source`."""
+    """Arguments to load a `TokenReader`; picklable. path_or_id: as of `model_source`."""
 
     path_or_id: str
 
     def __call__(self) -> TokenReader:
-        """Load the tokenizer, nothing else; transformers only where its class does more than read tokenizer.json.
+        """Load only the tokenizer, through transformers only if its class does more than read tokenizer.json.
 
         Raises: ModelError that says what is missing.
         """
@@ -41,7 +41,7 @@ class TokenReaderSpec:
 
 
 def backend_of(tokenizer: Any) -> tokenizers.Tokenizer:
-    """The fast tokenizer inside a transformers tokenizer. Raises: ModelError when there is none."""
+    """Return the fast tokenizer inside a transformers tokenizer. Raises: ModelError when there is none."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(
@@ -51,7 +51,7 @@ def backend_of(tokenizer: Any) -> tokenizers.Tokenizer:
 
 
 def _is_plain(folder: Path) -> bool:
-    """Whether a folder's tokenizer.json alone decides the tokens."""
+    """Return True if a folder's tokenizer.json alone determines the tokens."""
     config = folder / CONFIG_NAME
     if not (folder / TOKENIZER_NAME).is_file() or not config.is_file():
         return False

@@ -4,7 +4,7 @@ May import: core (and pyarrow, jinja2); no torch. It never opens a corpus: all t
 Start reading: `build.py` (the sections of the page), then `text.py` (the escaping of corpus text).
 """
 
-from longlode.core.callable_rooms import make_callable
+from longlode.core.callable_packages import make_callable
 from longlode.report.build import build
 
 __all__ = ["build"]

@@ -1,7 +1,7 @@
-"""synthetic: text whose dependency is known because it was made: controls, and documents with planted facts.
+"""synthetic: generated text with known dependencies: controls without any, and documents with planted ones.
 
 For the demo, `fit-score`, the benchmarks and the tests. May import: core.
-    families.py, disorder.py    40 families of text that is not one document in its order, made from works
+    families.py, disorder.py    40 families of text that is not one coherent document, made from works
     controls.py     a coherent document spoiled in one known way: spliced, shuffled, glued, names changed
     generated.py    controls that need no text: logs, tables, pages of a web site
     planted.py      documents with names that are defined and used again at a known distance

@@ -1,15 +1,15 @@
-"""Documents without long-range dependency, made on purpose: what a score must tell from the real thing.
+"""Controls: documents without long-range dependency, which a score must separate from real ones.
 
 Each function takes real text and a `random.Random` and destroys one property while it keeps the others:
 
     spliced            pieces of many texts, one after the other: local fluency, no dependency between pieces
-    spliced_documents  whole short documents, one after the other: coherence that ends after a page or two
-    shuffled           one text's blocks in random order: the same words, the order gone
+    spliced_documents  whole short documents, one after the other: coherence that ends after one or two pages
+    shuffled           one text's blocks in random order: the same words, no order
     renamed            every name replaced anew in every piece: local coherence, no entity carries over
     repeated           one block again and again with small edits: repetition, nothing to follow
-    mixed_turns        turns of conversations in random order, speakers kept: a chat that nobody had
+    mixed_turns        turns of conversations in random order, speakers kept: a chat without a thread
 
-Those that need no text of their own (logs, tables, pages of a web site) are in `synthetic.generated`.
+Controls that need no input text (logs, tables, pages of a web site) are in `synthetic.generated`.
 """
 
 import builtins
@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from longlode.core.errors import ConfigError
 
 LONG_BLOCK = 2500
-"""Characters; text whose blank lines lie further apart on average has its paragraphs marked in another way."""
+"""Characters; in text with fewer blank lines than one per so many, paragraphs are found in another way."""
 
 _NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}")
 _WORD = re.compile(r"(?m)^[A-Z][\w.'-]*(?: [A-Z][\w.'-]*){0,3}(?=:)|(?<![\w\\])[A-Za-z_]\w{2,}")
@@ -59,17 +59,17 @@ _KEPT = frozenset(keyword.kwlist) | frozenset(dir(builtins)) | {"self", "cls", "
 
 
 def looks_like_code(text: str) -> bool:
-    """True if at least one line in 50 opens as lines of programs do (def, import, return, #include ...)."""
+    """Return True if at least one line in 50 begins like a line of code (def, import, return, #include ...)."""
     num_lines = text.count("\n") + 1
     return 50 * len(_CODE_LINE.findall(text)) >= num_lines > 1
 
 
 def blocks(text: str) -> list[str]:
-    """The paragraphs of a text, in order, without the white space around them; none is empty.
+    """Split a text into paragraphs, in order, stripped of white space; none is empty.
 
-    Code is cut before definitions of the two outer levels. Other text is cut at blank lines; if it has none to speak
-    of, at the short last lines of hard-wrapped paragraphs, or at every line (one paragraph or turn a line). A text in
-    one line is cut after sentences, every 550 characters or so.
+    Code is cut before definitions of the two outer levels. Other text is cut at blank lines; if it has too few, at the
+    short last lines of hard-wrapped paragraphs, or at every line (one paragraph or turn per line). A text in one line
+    is cut after sentences, about every 550 characters.
     """
     if looks_like_code(text):
         parts = re.split(r"\n[ \t]*\n(?=(?: {4}|\t)?[\w@#])", text)
@@ -85,8 +85,8 @@ def blocks(text: str) -> list[str]:
 def short_documents(text: str, *, rng: random.Random, least: int = 1800, most: int = 9000) -> list[str]:
     """Cut a text at its own boundaries into parts that can stand alone, `least` to `most` characters each.
 
-    First at headings (files of a package, chapters, sections). Short neighbours stay together; what is still too long
-    is cut between blocks, at a length drawn for each part. What cannot be made to fit is left out.
+    The cuts are first made at headings (files of a package, chapters, sections). Short neighbours stay together; longer
+    parts are cut between blocks, at a length drawn for each. Parts that cannot be made to fit are left out.
     """
     places = [0, *(found.start() for found in _HEADING.finditer(text)), len(text)]
     sections = [text[start:stop] for start, stop in itertools.pairwise(places) if text[start:stop].strip()]
@@ -137,8 +137,8 @@ def spliced(texts: Sequence[str], *, num_chars: int, rng: random.Random, piece_c
 def spliced_documents(shelves: Sequence[Sequence[str]], *, num_chars: int, rng: random.Random) -> str:
     """Join whole documents, each used once, neighbours always from different shelves, until `num_chars` are there.
 
-    Args: shelves, documents by where they come from (an author, a package), so that two in a row never belong
-      together. The last document is not cut; the result is shorter than `num_chars` if the shelves run out.
+    Args: shelves, documents grouped by origin (an author, a package); neighbours never share a shelf.
+      The last document is not cut; the result is shorter than `num_chars` if the shelves run out.
     Raises: ConfigError when fewer than two shelves hold a document.
     """
     left = [rng.sample(list(shelf), len(shelf)) for shelf in shelves if shelf]
@@ -164,7 +164,7 @@ def shuffled(text: str, *, rng: random.Random) -> str:
 
 
 def renamed(text: str, *, rng: random.Random, piece_chars: int = 500) -> str:
-    """Give every name a new one in every piece of `piece_chars` characters, the same throughout a piece.
+    """Replace every name by a new one in each piece of `piece_chars` characters, the same throughout a piece.
 
     Names are the capitalised words inside sentences and the speakers before a colon; of code, the identifiers that it
     defines, assigns or calls (built-in names and keywords stay). New names are pronounceable, and those of code keep
@@ -187,9 +187,9 @@ def renamed(text: str, *, rng: random.Random, piece_chars: int = 500) -> str:
 
 
 def repeated(text: str, *, num_chars: int, rng: random.Random, edits: int = 5) -> str:
-    """Repeat one block of the text, each time with `edits` words replaced by others of its own, to `num_chars`.
+    """Repeat one block of the text to `num_chars`, each time with `edits` words replaced by other words of the block.
 
-    The block is drawn among those of 60 words and more (else it is the longest); 150 words of it are used.
+    The block is drawn from those of 60 words or more (else the longest is used); its first 150 words are repeated.
     """
     candidates = [part.split() for part in blocks(text)]
     long = [words for words in candidates if len(words) >= 60] or [max(candidates, key=len)]
@@ -206,10 +206,9 @@ def repeated(text: str, *, num_chars: int, rng: random.Random, edits: int = 5) -
 
 
 def turns(text: str) -> list[str]:
-    """The turns of a conversation, `Speaker: words` a line; of prose, what stands between double quotation marks.
+    """List the turns of a conversation, one `Speaker: words` per line; in prose, the text in double quotation marks.
 
-    Spoken lines of prose get a speaker from a cast of six, drawn from the line itself, as prose names none. Code has no
-    turns.
+    Quotations get one of six speakers, chosen by the line's characters, as prose names none. Code has no turns.
     """
     lines = [line for line in text.split("\n") if _SPEAKER.match(line)]
     if len(lines) * 200 > len(text):
@@ -223,9 +222,9 @@ def turns(text: str) -> list[str]:
 
 
 def mixed_turns(conversations: Sequence[Sequence[str]], *, num_chars: int, rng: random.Random) -> str:
-    """Draw turns of the conversations at random, none twice, and write them a line each, to `num_chars`.
+    """Draw turns of the conversations at random, none twice, and write one per line, to `num_chars`.
 
-    Order is destroyed inside each conversation as well: conversations that merely alternate would still be followed.
+    Order is destroyed inside each conversation as well: two that merely alternate could still be followed.
     """
     pool = [turn for conversation in conversations for turn in conversation]
     rng.shuffle(pool)
@@ -240,14 +239,14 @@ def mixed_turns(conversations: Sequence[Sequence[str]], *, num_chars: int, rng: 
 
 
 def _separator(text: str) -> str:
-    """What stands between the blocks of a text: a blank line, a line end, or a space if it is all one line."""
+    """Return the separator of a text's blocks: a blank line, a line end, or a space if it is all one line."""
     if text.count("\n\n") * LONG_BLOCK >= len(text):
         return "\n\n"
     return "\n" if "\n" in text.strip() else " "
 
 
 def _line_blocks(text: str) -> list[str]:
-    """Blocks of text without blank lines: ends of hard-wrapped paragraphs, else lines."""
+    """Split text without blank lines into blocks: at the ends of hard-wrapped paragraphs, else at lines."""
     lines = [line for line in text.split("\n") if line.strip()]
     width = sorted(map(len, lines))[int(0.95 * len(lines))] if lines else 0
     full = sum(len(line) >= 0.8 * width for line in lines)
@@ -262,13 +261,13 @@ def _line_blocks(text: str) -> list[str]:
 
 
 def _speakers(text: str) -> frozenset[str]:
-    """What stands before a colon at the beginning of at least five lines."""
+    """Return the words before a colon at the beginning of at least five lines."""
     found = _SPEAKER.findall(text)
     return frozenset(name for name in set(found) if found.count(name) >= 5)
 
 
 def _identifiers(text: str) -> frozenset[str]:
-    """Names that the code defines, assigns, imports or calls, and all that are written like_this or LikeThis."""
+    """Return names that the code defines, assigns, imports or calls, and all that are written like_this or LikeThis."""
     found = {name for pair in _DEFINED.findall(text) for name in pair if name}
     found |= set(re.findall(r"\b(?:[a-z]+_\w+|_\w{2,}|[A-Z][a-z]+[A-Z]\w+)\b", text))
     return frozenset(name for name in found if name not in _KEPT and not name.startswith("__"))
@@ -279,7 +278,7 @@ def _new_name(rng: random.Random) -> str:
 
 
 def _new_identifier(old: str, rng: random.Random) -> str:
-    """Two words in the style of the old name."""
+    """Make a name of two words in the style of the old one."""
     start = "_" if old.startswith("_") else ""
     first, second = rng.choice(_CODE_WORDS), rng.choice(_CODE_WORDS)
     if old.isupper():
@@ -290,7 +289,7 @@ def _new_identifier(old: str, rng: random.Random) -> str:
 
 
 def _piece(text: str, num_chars: int, rng: random.Random) -> str:
-    """About `num_chars` characters from a random place of `text`, begun and ended at white space."""
+    """Draw about `num_chars` characters from a random position of `text`, from white space to white space."""
     start = rng.randrange(len(text) - num_chars + 1)
     rough = text[start : start + num_chars]
     if start > 0:

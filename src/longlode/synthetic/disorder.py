@@ -1,6 +1,6 @@
-"""Text spoiled word by word or line by line: permuted, drawn from tables, its names changed.
+"""Text disordered by words or lines: permuted, drawn from tables, names changed.
 
-Each function takes a `families.Draw`, after the text that it changes where it changes one.
+Each function takes a `families.Draw`, after the text to change if it changes one.
 """
 
 import itertools
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def permuted(width: int | None) -> "Callable[[str, Draw], str]":
-    """Words in random order in every stretch of `width` words (of the whole text if None); the space stays."""
+    """Put words in random order within every `width` words (in the whole text if None); white space stays in place."""
 
     def change(text: str, draw: "Draw") -> str:
         parts = _words_and_gaps(text)
@@ -32,14 +32,14 @@ def permuted(width: int | None) -> "Callable[[str, Draw], str]":
 
 
 def _words_and_gaps(text: str) -> list[str]:
-    """Words and the white space between them in turn; characters where words are not parted."""
+    """Split into words and the white space between them, alternating; into characters in scripts without spaces."""
     if " " in text[:2000]:
         return re.split(r"(\s+)", text)
     return [part for character in text for part in (character, "")]
 
 
 def lines_shuffled(text: str, draw: "Draw") -> str | None:
-    """Lines, or sentences where there are few lines, in random order."""
+    """Put lines, or sentences where there are few lines, in random order."""
     lines = text.split("\n")
     if len(lines) < 40:
         lines = re.split(r"(?<=[.!?。！？])\s*", text)
@@ -48,14 +48,14 @@ def lines_shuffled(text: str, draw: "Draw") -> str | None:
 
 
 def names_changed(text: str, draw: "Draw") -> str | None:
-    """Names replaced anew on the way; None for a text with few of them."""
+    """Replace names by new ones that change along the text; None for a text with few names."""
     changed = controls.renamed(text, rng=draw.rng)
     before, after = text.split(), changed.split()
     return changed if len(before) > 1000 and sum(map(str.__ne__, before, after)) * 120 > len(before) else None
 
 
 def drifting(text: str, draw: "Draw") -> str | None:
-    """Words that are rare in the text are replaced, by others of its rare words, anew in every sixteenth of it."""
+    """Replace each rare word by another rare word of the text, by a new mapping in every sixteenth of it."""
     words = re.findall(r"\w+|\W+", text)
     counts: dict[str, int] = {}
     for word in words:
@@ -73,7 +73,7 @@ def drifting(text: str, draw: "Draw") -> str | None:
 
 
 def markov(text: str, draw: "Draw") -> str | None:
-    """A chain of word pairs of the text, its white space kept: fluent for two words."""
+    """Draw words from a bigram Markov chain of the text, its white space kept: fluent for two words."""
     parts = _words_and_gaps(text)
     words = parts[::2]
     follow: dict[str, list[str]] = {}
@@ -86,7 +86,7 @@ def markov(text: str, draw: "Draw") -> str | None:
 
 
 def unigram(draw: "Draw") -> str:
-    """Words of all works, drawn by how often they stand there."""
+    """Draw words of all works by their frequency."""
     pool: list[str] = []
     for work in draw.works:
         part = work.text[:200_000]

@@ -1,6 +1,6 @@
-"""Families of text that is not one document in its own order, made from works of any language.
+"""Families of text that is not one coherent document, made from works of any language.
 
-Each maker takes a `Draw` (works of one domain and language, a length, a generator) and gives a text, or None where
+Each maker takes a `Draw` (works of one domain and language, a length, a generator) and returns a text, or None if
 the works do not allow it. `FAMILIES` holds them by name, in groups of those that destroy the same property.
 """
 
@@ -24,25 +24,26 @@ from longlode.synthetic.disorder import (
 
 
 class Work(Protocol):
-    """A document that texts are made from. Works of one author or project have ids that begin alike."""
+    """A document that texts are made from. Ids of works by one author or project share a prefix."""
 
     @property
     def id(self) -> str:
-        """Its name."""
+        """Name of the work."""
         ...
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The whole text."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """What a family is made from.
+    """Source material of one text of a family.
 
-    works: of one domain and language. length: tokens of the result. rng: decides by chance. strangers: works of other
-    languages or domains; lists: works that are lists by nature. used: ids of the works that stretches were taken from.
+    works: documents of one domain and language. length: tokens of the result. rng: source of randomness. strangers:
+    works of other languages or domains. lists: works that are lists by nature. used: ids of the works that stretches
+    were taken from.
     """
 
     works: Sequence[Work]
@@ -54,16 +55,16 @@ class Draw:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the result."""
+        """Target size of the result in bytes."""
         return self.length * BYTES_PER_TOKEN
 
     def stretch(self, work: Work, share: float = 1.0) -> str | None:
-        """A stretch of `share` of the length, from a random line of the work on."""
+        """Draw a stretch of `share` of the length from a work, beginning at a random line."""
         self.used.append(work.id)
         return stretch(work.text, int(self.length * share), self.rng)
 
     def several(self, number: int) -> list[Work] | None:
-        """So many different works, None if there are fewer."""
+        """Draw `number` different works; None if there are fewer."""
         long = [work for work in self.works if len(work.text.encode()) >= 1.6 * self.num_bytes / number]
         return self.rng.sample(long, number) if len(long) >= number else None
 
@@ -72,7 +73,7 @@ Maker = Callable[[Draw], str | None]
 
 
 def cut_tokens(text: str, num_tokens: int) -> str | None:
-    """The beginning of a text that is `num_tokens` long, ended at a space where one is near; None if too short."""
+    """Return the first `num_tokens` tokens of a text, ended at a space if one is near; None if it is too short."""
     wanted = num_tokens * BYTES_PER_TOKEN
     data = text[:wanted].encode()
     if len(data) < wanted:
@@ -83,7 +84,7 @@ def cut_tokens(text: str, num_tokens: int) -> str | None:
 
 
 def stretch(text: str, length: int, rng: random.Random) -> str | None:
-    """`length` tokens from the beginning of a random line on; None if the text is shorter."""
+    """Return `length` tokens from the beginning of a random line; None if the text is shorter."""
     room = round(len(text) * (1 - length * BYTES_PER_TOKEN / max(1, len(text.encode()))))
     for _ in range(4):
         start = rng.randrange(max(1, room))
@@ -96,7 +97,7 @@ def stretch(text: str, length: int, rng: random.Random) -> str | None:
 
 
 def _pieces(text: str, size: int) -> list[str]:
-    """Cut a text into pieces of about `size` bytes, at white space where there is some."""
+    """Cut a text into pieces of about `size` bytes, at white space where there is any."""
     width = max(1, round(size * len(text) / max(1, len(text.encode()))))
     found, at = [], 0
     while at < len(text):
@@ -119,7 +120,7 @@ def _random_piece(work: Work, size: int, rng: random.Random) -> str:
 
 
 def splice(size: int) -> Maker:
-    """Pieces of about `size` bytes, neighbours from different works."""
+    """Make a maker that joins pieces of about `size` bytes, neighbours from different works."""
 
     def make(draw: Draw) -> str | None:
         works = [work for work in draw.works if len(work.text) > 2 * size // 3]
@@ -137,7 +138,7 @@ def splice(size: int) -> Maker:
 
 
 def _sentences(draw: Draw) -> str | None:
-    """Single sentences of many works."""
+    """Join single sentences of many works."""
     pool = []
     for work in draw.works:
         pool += re.findall(r"[^.!?。！？\n]{20,300}[.!?。！？]", work.text[:400_000])
@@ -147,14 +148,14 @@ def _sentences(draw: Draw) -> str | None:
 
 
 def halves(draw: Draw) -> str | None:
-    """One work to the middle, another from there on."""
+    """Join the first half of one work and a half of another."""
     works = draw.several(2)
     parts = [draw.stretch(work, 0.5) for work in works or ()]
     return "\n\n".join(parts) + "\n\n" + (parts[1] or "")[:400] if parts and all(parts) else None  # type: ignore[arg-type]
 
 
 def inserted(draw: Draw) -> str | None:
-    """One work, whose middle third is of another."""
+    """Replace the middle third of one work by a part of another."""
     works = draw.several(2)
     if works is None:
         return None
@@ -166,7 +167,7 @@ def inserted(draw: Draw) -> str | None:
 
 
 def glued(number: int) -> Maker:
-    """So many equal stretches, neighbours of different works; of as many works as there are."""
+    """Make a maker that joins `number` equal stretches, neighbours from different works."""
 
     def make(draw: Draw) -> str | None:
         works = draw.several(min(number, max(2, len(draw.works))))
@@ -178,7 +179,7 @@ def glued(number: int) -> Maker:
 
 
 def interleaved(size: int | None, number: int = 2) -> Maker:
-    """So many works in turn: pieces of `size` bytes, or a paragraph each."""
+    """Make a maker that alternates `number` works, in pieces of `size` bytes or paragraph by paragraph (None)."""
 
     def make(draw: Draw) -> str | None:
         works = draw.several(number)
@@ -194,7 +195,7 @@ def interleaved(size: int | None, number: int = 2) -> Maker:
 
 
 def _own(change: Callable[[str, Draw], str | None]) -> Maker:
-    """A maker that changes a stretch of one work."""
+    """Make a maker that changes a stretch of one work."""
 
     def make(draw: Draw) -> str | None:
         work = draw.rng.choice(list(draw.works))
@@ -218,7 +219,7 @@ def _reverse_sentences(text: str, draw: Draw) -> str | None:
 
 
 def _own_pieces(draw: Draw) -> str | None:
-    """Pieces of one work from all over it, in random order."""
+    """Join pieces from all over one work in random order."""
     work = draw.rng.choice(list(draw.works))
     if len(work.text.encode()) < 1.2 * draw.num_bytes:
         return None
@@ -229,7 +230,7 @@ def _own_pieces(draw: Draw) -> str | None:
 
 
 def _looped(text: str, draw: Draw) -> str:
-    """The first 2,000 bytes again and again."""
+    """Repeat the first 2,000 bytes."""
     part = _pieces(text, 2000)[0]
     return (part + "\n") * (draw.num_bytes // max(1, len(part.encode())) + 1)
 
@@ -239,7 +240,7 @@ def _repeated(text: str, draw: Draw) -> str:
 
 
 def _pages(draw: Draw) -> str | None:
-    """Short passages of one project or author, unrelated places, under the same boilerplate line."""
+    """Join short, unrelated passages of one project or author under the same boilerplate line."""
     prefix = draw.rng.choice(list(draw.works)).id.split("_")[0].rsplit("/", 1)[0]
     same = [work for work in draw.works if work.id.startswith(prefix)]
     parts: list[str] = []
@@ -269,7 +270,7 @@ def _list(draw: Draw) -> str | None:
 
 
 def _two_languages(draw: Draw) -> str | None:
-    """Paragraphs in turn with those of a work of another domain or language."""
+    """Alternate paragraphs with those of a work of another domain or language."""
     long = [w for w in draw.strangers if len(w.text.encode()) > draw.num_bytes]
     if not long or not (own := draw.several(1)):
         return None
@@ -283,7 +284,7 @@ def _two_languages(draw: Draw) -> str | None:
 
 
 def _index(draw: Draw) -> str | None:
-    """The vocabulary of a work in alphabetical order, with page numbers."""
+    """List the vocabulary of a work in alphabetical order, with page numbers."""
     words = sorted(set(re.findall(r"\w{3,}", draw.rng.choice(list(draw.works)).text)) or {"none"})
     rng = draw.rng
     lines = [
@@ -400,7 +401,7 @@ def _hex(draw: Draw) -> str:
 
 
 def _template(draw: Draw) -> str | None:
-    """One paragraph of a work as a form, its longer words filled in anew each time."""
+    """Repeat one paragraph of a work as a form whose longer words are replaced each time."""
     work = draw.rng.choice(list(draw.works))
     pool = re.findall(r"\w{5,}", work.text[:200_000])
     parts = [part for part in controls.blocks(work.text[:60_000]) if 150 < len(part) < 1500]
@@ -483,4 +484,4 @@ FAMILIES: dict[str, dict[str, Maker]] = {
 }
 """Makers by group and name."""
 FROM_ONE = frozenset({"machine", "lists", "repeated"})
-"""Groups that say little of a language or domain: fewer of them are made in each."""
+"""Groups that depend little on language or domain; fewer texts of them are made per domain."""

@@ -1,4 +1,4 @@
-"""Controls that need no text of their own: logs, tables and the pages of a web site. See `synthetic.controls`."""
+"""Controls that need no input text: logs, tables and the pages of a web site. See `synthetic.controls`."""
 
 import json
 import random
@@ -34,8 +34,8 @@ _PLACES, _GOODS, _MENU = (
 def synthetic_log(*, num_chars: int, rng: random.Random) -> str:
     """Write machine log lines with rising time stamps, to `num_chars`.
 
-    One of four formats: an application's log, a web server's, JSON lines, the system log of one machine; of the message
-    templates two to six.
+    The format is one of four: an application's log, a web server's, JSON lines, the system log of one machine; two to
+    six message templates are used.
     """
     templates = rng.sample(_APPLICATION_LINES, rng.randint(2, 6))
     write: Callable[[int, str, random.Random], str] = rng.choice(
@@ -76,14 +76,14 @@ def synthetic_table(*, num_chars: int, rng: random.Random) -> str:
 
 
 def boilerplate_pages(snippets: Sequence[str], *, num_chars: int, rng: random.Random) -> str:
-    """Write the pages of one web site, each around a snippet of its own, until `num_chars` are there.
+    """Write the pages of one web site, each around a different snippet, to `num_chars`.
 
-    Header, menu, cookie notice, side bar and footer are the same on every page, and more than the snippets (of which
-    the first 60 to 160 words are used, none twice); dates and counts change. Shorter if the snippets run out.
+    Header, menu, cookie notice, side bar and footer are the same on every page, and longer than the snippets (of each
+    the first 60 to 160 words are used, once); dates and counts change. The result is shorter if the snippets run out.
     Raises: ConfigError when there is no snippet.
     """
     if not snippets:
-        raise ConfigError("Pages need at least 1 snippet of text to stand on them; got 0.")
+        raise ConfigError("Pages need at least 1 snippet of text; got 0.")
     name = f"{rng.choice(_PLACES)} {rng.choice(('Gazette', 'Online', 'Review', 'Hub', 'Daily', 'Forum'))}"
     menu = " | ".join(rng.sample(_MENU, rng.randint(6, 10)))
     header = f"{name}\nSkip to main content\n{menu}\nSearch {name} ...  Log in  Register  Basket (0)"

@@ -1,9 +1,9 @@
-"""Documents with dependencies at known places: truth to hold a score against.
+"""Documents with dependencies at known positions: ground truth for scores.
 
-Background words are drawn independently, so nothing in them depends on anything. Names are words of their own; each
-occurs once as a definition and then in `num_uses` callbacks. A planted name has its occurrences one `distance` after
-the other; any other name has them at random places. Both stand as often in the text, so a score that differs has seen
-the order, not the words.
+Background words are drawn independently, so nothing in them depends on anything. Names are separate words; each
+occurs once as a definition and then in `num_uses` later uses. Occurrences of a planted name are one `distance` apart;
+those of any other name are at random positions. Both are equally frequent, so a score that differs between them has
+measured order, not words.
 """
 
 import random
@@ -27,10 +27,10 @@ def planted_document(
     num_uses: int = 1,
     repeated_share: float = 0.0,
 ) -> str:
-    """A document of `num_words` words on lines of 12, `num_planted` of its `num_names` names planted.
+    """Make a document of `num_words` words in lines of 12; `num_planted` of its `num_names` names are planted.
 
-    Args: distance, words from one occurrence of a planted name to the next, give or take a tenth; num_uses, callbacks
-      of each name; repeated_share, of the lines how many are copies of five fixed ones.
+    Args: distance, words from one occurrence of a planted name to the next, within a tenth; num_uses, later uses of
+      each name; repeated_share, the share of lines that are copies of five fixed ones.
     Raises: ConfigError when a planted name does not fit into the document.
     """
     reach = int(num_uses * distance * (1 + _JITTER)) + 1
@@ -61,7 +61,7 @@ def planted_document(
 
 
 def _background(rng: random.Random, num_words: int, repeated_share: float) -> list[str]:
-    """Lines of words by Zipf's law, some of them replaced by fixed ones."""
+    """Draw lines of words by Zipf's law, some of them replaced by fixed ones."""
     weights = [1 / (rank + 1) for rank in range(NUM_COMMON)]
     num_lines = -(-num_words // _WORDS_PER_LINE)
     drawn = rng.choices(range(NUM_COMMON), weights, k=(num_lines + _NUM_TEMPLATES) * _WORDS_PER_LINE)
@@ -75,7 +75,7 @@ def _background(rng: random.Random, num_words: int, repeated_share: float) -> li
 
 
 def _word(number: int) -> str:
-    """A made-up word for each number: its digits to the base of 15, as syllables."""
+    """Make a word for each number: its digits in base 15, as syllables."""
     syllables = []
     while True:
         number, digit = divmod(number, len(_SYLLABLES))

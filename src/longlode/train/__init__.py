@@ -2,10 +2,10 @@
 
 May import core, ops, mixers, models, torch; not corpus, mining or packing: data arrives as an
 iterator of `core.batch.Batch`.
-Start reading: `loop.py`; then `recipe.py` (what a run may say) and `checkpoint.py` (what survives a kill).
+Start reading: `loop.py`; then `recipe.py` (settings of a run) and `checkpoint.py` (state saved for resuming).
 """
 
-from longlode.core.callable_rooms import make_callable
+from longlode.core.callable_packages import make_callable
 from longlode.train.build import build_model
 from longlode.train.loop import TrainSummary, train
 from longlode.train.recipe import Recipe

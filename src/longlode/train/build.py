@@ -1,4 +1,4 @@
-"""From a recipe to a fresh model."""
+"""Construction of a new model from a recipe."""
 
 import torch
 from torch import nn
@@ -9,10 +9,10 @@ from longlode.train.recipe import Recipe
 
 
 def build_model(recipe: Recipe, vocab_size: int, *, eos_token_id: int | None = None) -> LonglodeForCausalLM:
-    """A model with weights drawn from `run.seed`, on `run.device`, in float32.
+    """Make a model with weights drawn from `run.seed`, on `run.device`, in float32.
 
-    Args: vocab_size: entries of the tokenizer; eos_token_id: its end of text, also used for padding.
-    Raises: ConfigError if the model section makes no sense; BackendError if the device is not there.
+    Args: vocab_size: entries of the tokenizer; eos_token_id: its end-of-text id, also used for padding.
+    Raises: ConfigError if the model section is invalid; BackendError if the device is not available.
     """
     device = pick_device(recipe.run.device)
     torch.manual_seed(recipe.run.seed)

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or do not count.
+"""Checkpoints, each complete or ignored.
 
     checkpoints/step-00000100/   model.safetensors   parameters and buffers
                                  optim.safetensors   AdamW's moments, torch's random state
@@ -6,7 +6,7 @@
                                  manifest.json       size and sha256 of the other three; written last
 
 A save fills a hidden folder, syncs every file, writes the manifest, renames the folder. Only a folder whose
-manifest agrees with its files counts, so a kill at any moment leaves the older checkpoints as they were.
+manifest agrees with its files is used, so a kill at any moment leaves the older checkpoints intact.
 Nothing is pickled.
 """
 
@@ -36,16 +36,16 @@ _RANDOM = "random."
 
 @dataclass
 class RunState:
-    """Where a run stands: all that the loop knows besides weights, moments and random state."""
+    """Progress of a run: the loop's state besides weights, moments and random state."""
 
     step: int = 0
-    """Steps done; also the position in the data."""
+    """Number of steps done; also the position in the data."""
     tokens: int = 0
-    """Label tokens read."""
+    """Number of label tokens read."""
     seconds: float = 0.0
-    """Time in the loop, over all sessions of the run."""
+    """Time in the loop in seconds, over all sessions of the run."""
     skips: int = 0
-    """Steps left out because they were not finite."""
+    """Number of steps skipped because they were not finite."""
 
 
 def save_checkpoint(
@@ -57,8 +57,8 @@ def save_checkpoint(
 ) -> Path:
     """Save one checkpoint below `folder`, read it back and return its path.
 
-    Args: identity: what `check_identity` compares on resume, from `run_identity`.
-    Raises: CheckpointError if it cannot be written or does not verify; older checkpoints stay as they are.
+    Args: identity: the value that `check_identity` compares on resume, from `run_identity`.
+    Raises: CheckpointError if it cannot be written or does not verify; older checkpoints are not touched.
     """
     path = folder / f"step-{state.step:08d}"
     unfinished = folder / f"{_UNFINISHED}{path.name}"
@@ -76,11 +76,11 @@ def save_checkpoint(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise CheckpointError(
             f"Checkpoint {path} could not be written: {error}. Older checkpoints in {folder} are untouched; "
-            "make room or mend the disk, then go on with --resume."
+            "make room or repair the disk, then continue with --resume."
         ) from error
     if problem := find_problem(path):
         raise CheckpointError(
-            f"Checkpoint {path} was written but reads back wrong: {problem}. Mend the disk."
+            f"Checkpoint {path} was written but reads back wrong: {problem}. Repair the disk."
         )
     return path
 
@@ -92,15 +92,13 @@ def prune_checkpoints(folder: Path, keep: int) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed saves left behind."""
+    """Remove unfinished folders of killed saves."""
     for path in folder.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(path)
 
 
 def set_aside_newer(folder: Path, step: int) -> None:
-    """Rename checkpoints newer than `step`, which did not verify, to unusable-*: none counts among those to
-    keep.
-    """
+    """Rename checkpoints newer than `step`, which did not verify, to unusable-*, so that none counts as kept."""
     for path in checkpoint_folders(folder):
         if _step_of(path) > step:
             unusable = path.with_name(f"unusable-{path.name}")
@@ -109,7 +107,7 @@ def set_aside_newer(folder: Path, step: int) -> None:
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
-    """Checkpoint folders below `folder`, newest step first, verified or not."""
+    """List checkpoint folders below `folder`, newest step first, verified or not."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if path.is_dir() and _STEP_FOLDER.fullmatch(path.name)]
@@ -121,7 +119,7 @@ def _step_of(path: Path) -> int:
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that verifies, and one line for each newer one that does not and why.
+    """Find the newest checkpoint that verifies, with one line of reason for each newer one that does not.
 
     Raises: CheckpointError if there are checkpoints and none verifies: starting over would be a silent loss.
     """
@@ -141,7 +139,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def find_problem(path: Path) -> str | None:
-    """Why the checkpoint at `path` cannot be trusted, or None if every file is as its manifest says."""
+    """Return the fault of the checkpoint at `path`, or None if every file is as its manifest says."""
     try:
         manifest = read_json(path / _MANIFEST)
         if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
@@ -165,7 +163,7 @@ def find_problem(path: Path) -> str | None:
 
 
 def run_identity(recipe: Recipe, data_fingerprint: str) -> dict[str, Any]:
-    """What makes two sessions one run: kept in state.json and compared on resume."""
+    """Return the identity of a run: fixed recipe keys and data, saved in state.json and compared on resume."""
     return {
         "recipe": recipe.resolved(),
         "recipe_fingerprint": recipe.fingerprint(),
@@ -175,7 +173,7 @@ def run_identity(recipe: Recipe, data_fingerprint: str) -> dict[str, Any]:
 
 
 def check_identity(path: Path, recipe: Recipe, data_fingerprint: str) -> None:
-    """Raises CheckpointError, naming what differs, if the checkpoint is of another recipe or other data."""
+    """Check that a checkpoint is of this recipe and data. Raises: CheckpointError that names the differences."""
     saved = read_json(path / _STATE)
     if changes := recipe_changes(saved["recipe"], recipe.resolved()):
         raise CheckpointError(
@@ -191,7 +189,7 @@ def check_identity(path: Path, recipe: Recipe, data_fingerprint: str) -> None:
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
-    """Put weights, moments and torch's random state back, and return where the run stood.
+    """Restore weights, moments and torch's random state, and return the run's progress.
 
     Raises: CheckpointError if the names or shapes of the weights are not the model's.
     """
@@ -217,7 +215,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 
 
 def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name; a tensor with two names (tied weights) stands under the first only."""
+    """Return parameters and buffers by name; a tensor with two names (tied weights) is listed under the first."""
     seen: set[int] = set()
     tensors = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -228,7 +226,7 @@ def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors, named "<moment>.<parameter name>"."""
+    """Return the optimizer's tensors, named "<moment>.<parameter name>"."""
     return {
         f"{kind}.{name}": tensor.contiguous()
         for name, parameter in model.named_parameters()

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT ask the loop to stop after its step; nothing is cut off in the middle."""
+"""Signal handling: SIGTERM and SIGINT stop the loop after its current step."""
 
 import signal
 import threading
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class StopSignal:
-    """Inside `with StopSignal() as stop`, the first SIGTERM or SIGINT sets `stop.received` and nothing else.
+    """Context manager in which the first SIGTERM or SIGINT only sets `stop.received`.
 
-    A second one acts as it would have without us. Outside the main thread, where Python allows no handlers,
-    signals are left alone.
+    A second one has its usual effect. Outside the main thread, where Python allows no handlers, signals are not
+    handled.
     """
 
     def __init__(self) -> None:
-        """Nothing is installed yet."""
+        """Make the object; handlers are installed on entering."""
         self.received: str | None = None
         self._previous: dict[int, Any] = {}
 
@@ -26,7 +26,7 @@ class StopSignal:
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        """Put the earlier handlers back."""
+        """Restore the earlier handlers."""
         self._restore()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -1,8 +1,8 @@
-"""The training loop. Read `train`, `run_steps`, `training_step`: they are the whole run from top to bottom.
+"""The training loop. Read `train`, `run_steps`, `training_step`, in this order.
 
-A step is: forward, backward, all ranks agree that loss and gradient norm are finite, clip, step. What the
-loop knows is weights, moments, random state and one `RunState`; all of it is in every checkpoint, and data
-comes from `batches(step)`. So 10 steps are 5 steps, a kill and 5 steps more, bit for bit.
+A step is: forward, backward, all ranks agree that loss and gradient norm are finite, clip, step. The
+loop's state is weights, moments, random state and one `RunState`; all of it is in every checkpoint, and data
+comes from `batches(step)`. So 5 steps, a kill and 5 more steps give bit for bit the result of 10 steps.
 """
 
 import contextlib
@@ -33,23 +33,23 @@ from longlode.train.recipe import Recipe, RunSection
 from longlode.train.run_folder import RunFolder
 
 NEXT_TOKEN = NextToken()
-"""What held-out text is measured by, whatever is trained for."""
+"""Objective of held-out losses, independent of the training objective."""
 
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """How a session of `train` ended."""
+    """Result of a session of `train`."""
 
     status: str
-    """finished; time_limit (max_seconds, scheduled by steps); interrupted (a signal: resume goes on)."""
+    """One of: finished; time_limit (max_seconds, scheduled by steps); interrupted (by a signal; resume continues)."""
     step: int
     tokens: int
     seconds: float
     skips: int
     loss: float | None
-    """Newest logged training loss, nats a token."""
+    """Newest logged training loss, nats per token."""
     eval_loss: float | None
-    """Newest held-out loss, nats a token."""
+    """Newest held-out loss, nats per token."""
     resumed_from: int | None
     """Step of the checkpoint that this session began with."""
     model_folder: Path | None
@@ -58,7 +58,7 @@ class TrainSummary:
 
 @dataclass
 class Session:
-    """One process at work on one run: what `run_steps` needs, gathered."""
+    """The objects that `run_steps` needs in one process of a run."""
 
     model: PreTrainedModel
     objective: Objective
@@ -83,19 +83,19 @@ def train(
     on_step: Callable[[dict[str, Any]], None] | None = None,
     data_facts: dict[str, Any] | None = None,
 ) -> TrainSummary:
-    """Train `model` by `recipe`; everything it leaves behind is in `run_dir`.
+    """Train `model` by `recipe`; all output is written to `run_dir`.
 
     Args:
-      model: a causal language model, ours or another of transformers', on its device.
+      model: a causal language model of longlode or transformers, on its device.
       batches: `batches(step)` yields the batch of that step (from 0), then of the next, and so on.
-      data_fingerprint: name of the data; a checkpoint of other data is refused.
-      resume: go on from the newest checkpoint that verifies. Without it, `run_dir` must be empty.
+      data_fingerprint: hash of the data; a checkpoint of other data is refused.
+      resume: continue from the newest checkpoint that verifies. Without it, `run_dir` must be empty.
       heldout: yields the same held-out batches at every call; the first `run.eval_batches` give eval_loss.
       tokenizer_folder: its tokenizer files are copied beside the final model.
       on_step: called after every step with its metrics row.
-      data_facts: what the run's record shall say of the data, under `data`.
-    Raises: CheckpointError as said in `RunFolder`; InputError if `batches` ends; LonglodeError at a step that
-      is not finite, naming it. Checkpoints made before an error stay as they are.
+      data_facts: facts about the data for the run's record, under `data`.
+    Raises: CheckpointError as in `RunFolder.restore`; InputError if `batches` ends; LonglodeError that names a step
+      that is not finite. Checkpoints made before an error are kept.
     """
     objective = make_objective(recipe.optim.objective, recipe.optim.objective_options)
     run = RunFolder(Path(run_dir), recipe, data_fingerprint, data_facts)
@@ -108,9 +108,7 @@ def train(
         try:
             status, folder = _run_session(session, batches, tokenizer_folder)
         except Exception as error:
-            with contextlib.suppress(
-                LonglodeError
-            ):  # the disk may be full, which must not hide the first error
+            with contextlib.suppress(LonglodeError):  # a full disk here must not hide the first error
                 run.write_record("failed", state, reason=str(error))
             raise
         run.write_record(status, state)
@@ -130,7 +128,7 @@ def train(
 def _run_session(
     session: Session, batches: Callable[[int], Iterator[Batch]], tokenizer_folder: str | Path | None
 ) -> tuple[str, Path | None]:
-    """Take the steps, evaluate, save; returns the status and, unless interrupted, the folder of the model."""
+    """Take the steps, evaluate, save; return the status and, unless interrupted, the folder of the model."""
     model, run, state = session.model, session.run, session.state
     with _settings(session.recipe.run), StopSignal() as stop:
         status = run_steps(session, batches(state.step), stop)
@@ -144,7 +142,7 @@ def _run_session(
 
 
 def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> str:
-    """Take steps until the run ends or must stop, logging and saving on the way; returns the status."""
+    """Take steps until the run ends or must stop, logging and saving on the way; return the status."""
     recipe, run, state = session.recipe, session.run, session.state
     began = saved = time.monotonic()
     seconds_before = state.seconds
@@ -181,7 +179,7 @@ def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> st
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gave."""
+    """Result of a step."""
 
     loss: float
     """The objective over the whole batch, auxiliary losses not included; nats per label for next_token."""
@@ -190,7 +188,7 @@ class StepResult:
     taken: bool
     """False if a loss or the gradient was not finite: then weights and moments are as before."""
     metrics: dict[str, Tensor]
-    """What the model or the objective says besides, means over the labels; `aux_loss` is minimised with the loss."""
+    """Further metrics of the model or the objective, means over the labels; `aux_loss` is added to the loss."""
 
 
 def training_step(
@@ -201,7 +199,7 @@ def training_step(
     recipe: Recipe,
     objective: Objective = NEXT_TOKEN,
 ) -> StepResult:
-    """One step on one batch; micro batches count by their weight in the objective, so their number is free."""
+    """Take one step on one batch; micro batches are weighted by the objective, so their number does not matter."""
     model.train()
     optimizer.zero_grad(set_to_none=True)
     rows = recipe.data.micro_batch_size or recipe.data.batch_size
@@ -238,9 +236,9 @@ def _autocast(model: PreTrainedModel, dtype: str) -> torch.autocast:
 
 
 def micro_batches(batch: Batch, rows: int, length: int) -> Iterator[Batch]:
-    """Cut a batch in parts of at most rows * length tokens, or of one row; parts without labels are left out.
+    """Cut a batch into parts of at most rows * length tokens, or of one row; parts without labels are skipped.
 
-    A packed batch is cut at document edges, in parts of at most as many tokens, or of one document.
+    A packed batch is cut at document boundaries, into parts of at most as many tokens, or of one document.
     """
     if batch.cu_seqlens is None:
         fitting = max(1, rows * length // batch.tokens.shape[1])
@@ -269,7 +267,7 @@ def micro_batches(batch: Batch, rows: int, length: int) -> Iterator[Batch]:
 
 
 def evaluate_heldout(session: Session) -> None:
-    """Log the loss on the held-out batches, unless there are none or this step's is logged already."""
+    """Log the loss on the held-out batches, unless there are none or this step's loss is logged already."""
     model, recipe, run = session.model, session.recipe, session.run
     if session.heldout is None or run.evaluated_step == session.state.step:
         return
@@ -289,7 +287,7 @@ def evaluate_heldout(session: Session) -> None:
 
 
 def _why_stop(recipe: Recipe, state: RunState, session_seconds: float, stop: StopSignal) -> str | None:
-    """The status to end with, or None to go on."""
+    """Return the status to end with, or None to continue."""
     if recipe.num_steps is not None and state.step >= recipe.num_steps:
         return "finished"
     limit = recipe.run.max_seconds
@@ -303,7 +301,7 @@ def _why_stop(recipe: Recipe, state: RunState, session_seconds: float, stop: Sto
 
 
 def _progress(recipe: Recipe, state: RunState) -> float:
-    """Part of the run that is done, 0 at the first step and 1 at the last."""
+    """Return the fraction of the run that is done, 0 at the first step and 1 at the last."""
     if recipe.optim.schedule_by == "time" and recipe.run.max_seconds is not None:
         return state.seconds / recipe.run.max_seconds
     return state.step / max(1, (recipe.num_steps or 1) - 1)
@@ -315,7 +313,7 @@ def _checkpoint_due(run: RunSection, step: int, seconds_since: float) -> bool:
 
 
 def _judge_skip(session: Session, result: StepResult) -> None:
-    """Raise if the recipe does not allow (any more) steps to be left out."""
+    """Raise LonglodeError if the recipe does not allow this step to be skipped."""
     state, optim, saved = session.state, session.recipe.optim, session.run.saved_step
     if optim.on_nonfinite == "skip" and state.skips <= optim.max_skips:
         return
@@ -338,7 +336,7 @@ def _judge_skip(session: Session, result: StepResult) -> None:
 
 @contextlib.contextmanager
 def _settings(run: RunSection) -> Iterator[None]:
-    """Threads and determinism as the recipe wants them, and back as they were."""
+    """Set threads and determinism as in the recipe, and restore them afterwards."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     try:
         if run.threads is not None:

@@ -1,4 +1,4 @@
-"""AdamW in groups, as the mixers say, and the learning rate as a pure function of step and progress."""
+"""AdamW in parameter groups, and the learning rate as a pure function of step and progress."""
 
 import math
 
@@ -11,11 +11,11 @@ from longlode.train.recipe import OptimSection
 
 
 def build_optimizer(model: PreTrainedModel, optim: OptimSection) -> torch.optim.AdamW:
-    """AdamW over the model's trainable parameters, in groups by weight decay and learning rate.
+    """Make AdamW over the model's trainable parameters, in groups by weight decay and learning rate.
 
-    Mixers say how their parameters are treated (`Mixer.parameter_rules`). Elsewhere those with two dimensions decay,
-    less embeddings and the output matrix unless `optim.decay_embeddings`. A group's "lr_scale" is the multiple of the
-    run's learning rate that it takes. Source: AdamW, arXiv 1711.05101.
+    Mixers define the treatment of their parameters (`Mixer.parameter_rules`). Elsewhere matrices decay, except
+    embeddings and the output matrix unless `optim.decay_embeddings`. A group's "lr_scale" is its factor on the run's
+    learning rate. Source: AdamW, arXiv 1711.05101.
     """
     rules: dict[int, ParameterRule] = {}
     for module in model.modules():
@@ -43,18 +43,18 @@ def build_optimizer(model: PreTrainedModel, optim: OptimSection) -> torch.optim.
 
 
 def _vocabulary_matrices(model: PreTrainedModel) -> set[int]:
-    """Ids of the embedding matrices and of the output matrix."""
+    """Return the `id`s of the embedding matrices and of the output matrix."""
     found = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     head = model.get_output_embeddings()
     return found | ({id(head.weight)} if head is not None else set())
 
 
 def learning_rate(optim: OptimSection, step: int, progress: float) -> float:
-    """Learning rate of step number `step` (from 0) when `progress` (0 to 1) of the run is done.
+    """Compute the learning rate of step `step` (from 0) when `progress` (0 to 1) of the run is done.
 
-    It is warm-up(step) * schedule(progress). The first is (step + 1) / warmup_steps up to 1; the second goes
+    The rate is warm-up(step) * schedule(progress). The first is (step + 1) / warmup_steps up to 1; the second goes
     from lr to lr * min_lr_ratio by half a cosine, or by a straight line over the last decay_fraction (wsd),
-    or stays.
+    or stays constant.
     """
     progress = min(max(progress, 0.0), 1.0)
     if optim.schedule == "constant":
@@ -68,16 +68,16 @@ def learning_rate(optim: OptimSection, step: int, progress: float) -> float:
 
 
 def gradient_norm(model: nn.Module) -> Tensor:
-    """L2 norm of all gradients together, a scalar tensor; not finite if any of them is not."""
+    """Compute the L2 norm of all gradients together, a scalar tensor; not finite if any of them is not."""
     return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
 def clip_gradients(model: nn.Module, norm: Tensor, max_norm: float | None) -> None:
-    """Scale all gradients so that their norm, now `norm`, is at most `max_norm`; None leaves them."""
+    """Scale all gradients so that their norm, now `norm`, is at most `max_norm`; None leaves them unchanged."""
     if max_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
 
 
 def all_ranks_finite(*values: Tensor) -> bool:
-    """Whether every one of `values` is finite on every rank; there is one rank, more will reduce here."""
+    """Return True if all `values` are finite on every rank (at present there is one rank)."""
     return all(bool(torch.isfinite(value).all()) for value in values)

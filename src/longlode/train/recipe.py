@@ -1,7 +1,7 @@
-"""The recipe of a run: what a TOML file may say, checked, with every field described and its unit named.
+"""Recipes of runs: the keys of a TOML file, checked, each with a description and its unit.
 
-    [model]  the network                [data]  what a step reads
-    [optim]  how weights move           [run]   how long, how it is saved and watched
+    [model]  the network                [data]  input of a step
+    [optim]  optimizer and schedule     [run]   length, checkpoints, logging
 
 Unknown keys are refused. Fields marked `_FREE` may change when a run resumes; all others belong to the run.
 """
@@ -37,9 +37,7 @@ class _Section(BaseModel):
 
 
 class _GrowingSection(_Section):
-    """A section with keys that came later: at their default they are not written down, so that a recipe and a run of
-    before keep their name.
-    """
+    """A section with keys added later: their defaults are not saved, so that older recipes keep their fingerprint."""
 
     _later: ClassVar[frozenset[str]]
 
@@ -90,7 +88,7 @@ else:
 
 
 class DataSection(_GrowingSection):
-    """What one step reads."""
+    """Input of one step."""
 
     _later = frozenset({"packer", "packer_options"})
 
@@ -132,7 +130,7 @@ class DataSection(_GrowingSection):
 
 
 class OptimSection(_GrowingSection):
-    """AdamW, its learning rate, and what it minimises."""
+    """AdamW, its learning rate, and the objective."""
 
     _later = frozenset({"objective", "objective_options"})
 
@@ -167,7 +165,7 @@ class OptimSection(_GrowingSection):
 
 
 class RunSection(_Section):
-    """How long a run lasts, and how it is saved and watched."""
+    """Length of a run, its checkpoints and its logging."""
 
     steps: int | None = Field(None, gt=0, description="Length of the run (steps).", json_schema_extra=_FREE)
     tokens: int | None = Field(
@@ -244,7 +242,7 @@ class Recipe(_Section):
     def load(cls, path: str | Path, overrides: list[str] | None = None) -> "Recipe":
         """Read a recipe from a TOML file, then apply `overrides` ("optim.lr=1e-3"), and check the whole.
 
-        Raises: InputError if the file cannot be read; ConfigError if it, or an override, makes no sense.
+        Raises: InputError if the file cannot be read; ConfigError if it, or an override, is invalid.
         """
         path = Path(path)
         try:
@@ -259,7 +257,7 @@ class Recipe(_Section):
     def parse(
         cls, values: dict[str, Any], overrides: list[str] | None = None, where: str = "Recipe"
     ) -> "Recipe":
-        """Check a tree of plain values with `overrides` applied. Raises ConfigError naming each bad key."""
+        """Check a tree of plain values with `overrides` applied. Raises: ConfigError that names each bad key."""
         tree = {name: dict(keys) if isinstance(keys, dict) else keys for name, keys in values.items()}
         for override in overrides or []:
             section, key, value = _parse_override(override)
@@ -276,29 +274,29 @@ class Recipe(_Section):
 
     @property
     def num_steps(self) -> int | None:
-        """Steps of the run; None for a run that only time limits."""
+        """Number of steps of the run; None for a run limited only by time."""
         if self.run.tokens is not None:
             return math.ceil(self.run.tokens / (self.data.batch_size * self.data.length))
         return self.run.steps
 
     def resolved(self) -> dict[str, Any]:
-        """The whole tree as plain JSON values, defaults included."""
+        """Return the whole tree as plain JSON values, defaults included."""
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """Name of the run's fixed part: recipes that may resume one another have the same name."""
+        """Hash of the run's fixed part: recipes that may resume each other have the same one."""
         return fingerprint(fixed_part(self.resolved()))
 
 
 def fixed_part(resolved: dict[str, Any]) -> dict[str, Any]:
-    """The flat "section.key" -> value map of a resolved recipe, less the keys that may change on resume."""
+    """Return the flat "section.key" -> value map of a resolved recipe, without the keys that may change on resume."""
     flat = {f"{section}.{key}": value for section, keys in resolved.items() for key, value in keys.items()}
     free = {name for name, field in _fields().items() if field.json_schema_extra == _FREE}
     return {name: value for name, value in flat.items() if name not in free}
 
 
 def recipe_changes(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """One line for each key that differs between two resolved recipes and must not."""
+    """Return one line for each fixed key that differs between two resolved recipes."""
     old, new = fixed_part(saved), fixed_part(now)
     absent = object()
     return [
@@ -310,7 +308,7 @@ def recipe_changes(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class RecipeKey:
-    """A key of a recipe: section.key, its type, its default in TOML's words ("required" without one), its meaning."""
+    """A key of a recipe: section.key, its type, its default in TOML ("required" without one), its meaning."""
 
     name: str
     type: str
@@ -320,7 +318,7 @@ class RecipeKey:
 
 
 def list_keys() -> list[RecipeKey]:
-    """Every key that a recipe may have, section by section."""
+    """List every key that a recipe may have, section by section."""
     return [
         RecipeKey(
             name,
@@ -334,7 +332,7 @@ def list_keys() -> list[RecipeKey]:
 
 
 def _type_name(annotation: Any) -> str:
-    """A type in few words: int, float, "cosine" | "wsd", list of str ..."""
+    """Name a type: int, float, "cosine" | "wsd", list of str ..."""
     if annotation is type(None):
         return "none"
     inner = get_args(annotation)
@@ -364,7 +362,7 @@ def _sections() -> dict[str, type[BaseModel]]:
 
 
 def _fields() -> dict[str, Any]:
-    """Every field of a recipe, by its full name."""
+    """Return every field of a recipe by its full name."""
     return {
         f"{name}.{key}": field
         for name, section in _sections().items()
@@ -373,7 +371,7 @@ def _fields() -> dict[str, Any]:
 
 
 def _parse_override(text: str) -> tuple[str, str, Any]:
-    """Split "optim.lr=1e-3" into ("optim", "lr", 0.001). Values are TOML; what is not TOML is a string."""
+    """Split "optim.lr=1e-3" into ("optim", "lr", 0.001). Values are TOML; other text is a string."""
     name, equals, value = text.partition("=")
     name, value = name.strip(), value.strip()
     section, dot, key = name.partition(".")
@@ -387,7 +385,7 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
 
 
 def _explain(problem: Any) -> str:
-    """One line for one of pydantic's complaints: which key, what was got, what is expected."""
+    """Format one of pydantic's errors in one line: the key, the value given, the values accepted."""
     location = [str(part) for part in problem["loc"]]
     name = ".".join(location) or "the recipe"
     if problem["type"] == "extra_forbidden" and len(location) == 1:

@@ -1,6 +1,6 @@
-"""The folder of a run: who may write in it, and what it holds.
+"""Run folders: files, locking, checkpoints, record.
 
-record.json      what the run is and how it ended        metrics.jsonl    one row a logged step
+record.json      settings and result of the run          metrics.jsonl    one row per logged step
 checkpoints/     see checkpoint.py                       model/           Hugging Face folder, at the end
 """
 
@@ -58,12 +58,12 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """One run's folder. Nothing in it is written but through this class, inside `with run.opened()`."""
+    """One run's folder. All its files are written through this class, inside `with run.opened()`."""
 
     def __init__(
         self, path: Path, recipe: Recipe, data_fingerprint: str, data_facts: dict[str, Any] | None = None
     ) -> None:
-        """Remember what the folder is for. data_facts: what its record shall say of the data besides."""
+        """Store the run's settings. data_facts: further facts about the data for the record."""
         self.path = path
         self.recipe = recipe
         self.data_fingerprint = data_fingerprint
@@ -82,9 +82,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Make the folder and be its only writer.
+        """Make the folder and lock it against other writers.
 
-        Raises: InputError if it cannot be made, or while another session writes in it.
+        Raises: InputError if it cannot be made, or while another session writes to it.
         """
         with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -92,9 +92,9 @@ class RunFolder:
             yield
 
     def restore(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, resume: bool) -> RunState:
-        """Where the run begins: at step 0, or with `resume` at the newest checkpoint that verifies.
+        """Begin the run at step 0, or with `resume` at the newest checkpoint that verifies.
 
-        Rows of metrics.jsonl beyond that checkpoint are removed, as their steps will be run again.
+        Rows of metrics.jsonl beyond that checkpoint are removed, as their steps will be repeated.
         Raises: InputError if the folder holds another run and `resume` is False, holds anything else, or cannot be
           made; CheckpointError if no checkpoint verifies, or if it is of another recipe or other data.
         """
@@ -118,7 +118,9 @@ class RunFolder:
         with _writing(self.path):
             set_aside_newer(self.checkpoints, state.step)
             remove_unfinished(self.checkpoints)
-            if checkpoint is not None:  # a session that ended while it removed an old one left the rest of it
+            if (
+                checkpoint is not None
+            ):  # a session killed while it removed an old checkpoint leaves its remains
                 prune_checkpoints(self.checkpoints, self.recipe.run.keep)
             if self.metrics.exists():
                 rows = [row for row in read_jsonl(self.metrics) if row["step"] <= state.step]
@@ -133,7 +135,7 @@ class RunFolder:
             self.path,
             "run",
             identity={} if resume else None,
-            advice="go on with its run by --resume",
+            advice="continue its run with --resume",
         )
 
     def log(self, row: dict[str, Any]) -> None:
@@ -152,7 +154,7 @@ class RunFolder:
         """Save a checkpoint of `state` unless there is one, then remove the oldest ones."""
         if self.saved_step == state.step:
             return
-        # Before the checkpoint: a session that goes on from it may have no step left that would use them.
+        # Before the checkpoint: a session that continues from it may have no step left that would write them.
         if self._backends() != self._backends_recorded:
             self.write_record("running", state)
         if self.metrics.exists():
@@ -164,7 +166,7 @@ class RunFolder:
         prune_checkpoints(self.checkpoints, self.recipe.run.keep)
 
     def export(self, save_model: Callable[[Path], None], tokenizer_folder: Path | None) -> Path:
-        """Write model/ by `save_model`, the tokenizer's files beside it; replaces an older one."""
+        """Write model/ by `save_model` with the tokenizer's files, replacing an older one."""
         folder, unfinished, old = (
             self.path / "model",
             self.path / ".model.unfinished",
@@ -185,7 +187,7 @@ class RunFolder:
         return folder
 
     def start_record(self, model: PreTrainedModel, state: RunState) -> None:
-        """Write down the model and the machine, and that the run is under way."""
+        """Record the model and the machine, with the status of a run in progress."""
         self.facts = {
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
             "model_config": orjson.loads(model.config.to_json_string()),
@@ -195,15 +197,13 @@ class RunFolder:
         self.write_record("running", state)
 
     def _backends(self) -> dict[str, list[str]]:
-        """Backends that ops took in the run: in its earlier sessions, then in this process; op -> names."""
+        """Return the backends used in the run, in earlier sessions and then in this process; op -> names."""
         before, now = self._backends_before, used_backends()
         ops = dict.fromkeys([*before, *now])
         return {op: list(dict.fromkeys([*before.get(op, ()), *now.get(op, ())])) for op in ops}
 
     def write_record(self, status: str, state: RunState, **results: Any) -> None:
-        """Write record.json: the resolved recipe, the data, how far the run came, the newest losses (nats per token),
-        the backends that ops took in the run so far, `results`.
-        """
+        """Write record.json: resolved recipe, data, progress, losses (nats per token), backends used, `results`."""
         self._backends_recorded = self._backends()
         with _writing(self.path):
             write_record(
@@ -241,5 +241,5 @@ def _writing(path: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission into an InputError that names `path`."""
     try:
         yield
-    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+    except (OSError, SafetensorError) as error:  # safetensors raises its own error for a full disk
         raise InputError(f"{path} cannot be written: {error}. Make room or pick another folder.") from error

@@ -1,6 +1,6 @@
 """attention: causal softmax attention, full or in a sliding window, as a function of tensors.
 
-May import: core and torch. Start reading: `attention` below, then `blocks.py` (how a window stays cheap).
+May import: core and torch. Start reading: `attention` below, then `blocks.py` (computation in blocks).
 """
 
 import torch
@@ -26,19 +26,19 @@ def attention(
 ) -> torch.Tensor:
     """Causal attention: o_t = sum_j softmax_j(scale q_t . k_j) v_j over the keys j that token t may see.
 
-    Query t stands at position q_offset + t, key j at position j. It may see j <= its position, j > its
+    Query t has position q_offset + t, key j position j. It may see j <= its position, j > its
     position - window, j where `key_mask` is true, and j in its own document.
 
     Args:
       q: `[B, T, H, K]`.
       k, v: `[B, J, G, K]` and `[B, J, G, V]`, G key heads, each shared by H / G consecutive query heads.
-      window: how many positions a query sees, itself included; None is all.
+      window: number of positions that a query sees, itself included; None is all.
       q_offset: position of the first query among the keys (the length of a cache before it).
       key_mask: bool `[B, J]`, false on padding; None is all true.
       cu_seqlens: integer `[N + 1]`, or `ops.packed.Offsets`: token offsets of documents packed in q; then B = 1. The
-        `q_offset` keys before them belong to the first document, which they continue.
+        `q_offset` keys before them belong to the first document.
       scale: None is K ** -0.5.
-    Returns: o `[B, T, H, V]`. A query that may see no key gives zeros.
+    Returns: o `[B, T, H, V]`. A query without a visible key gives zeros.
     Raises: ConfigError on shapes, offsets, or a window below 1.
     Gradients are those of PyTorch's kernels: a second derivative, or one in forward mode, needs its MATH kernel
     (`torch.nn.attention.sdpa_kernel`), and raises in the others.

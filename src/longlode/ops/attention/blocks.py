@@ -5,7 +5,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 
-# Queries a block: with a window of w a block reads at most w + _BLOCK - 1 keys, so the waste stays under
+# Queries per block: with a window of w a block reads at most w + _BLOCK - 1 keys, so the extra work is below
 # _BLOCK / w.
 _BLOCK = 256
 
@@ -20,11 +20,11 @@ def attend(
     offsets: tuple[int, ...] | None,
     scale: float,
 ) -> torch.Tensor:
-    """Arguments and result as in `longlode.ops.attention.attention`, checked."""
+    """Compute attention on checked arguments; these and the result are as in `longlode.ops.attention.attention`."""
     if offsets is not None:
         parts = []
         for start, end in itertools.pairwise(offsets):
-            # The first document has the keys of the cache before its own; the others begin at their own first key.
+            # The first document has the keys of the cache before its own; others begin at their own first key.
             before = q_offset if start == 0 else 0
             keys = slice(q_offset - before + start, q_offset + end)
             mask = None if key_mask is None else key_mask[:, keys]
@@ -51,7 +51,7 @@ def attend(
 
 
 def _visible(start: int, end: int, first: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """Which keys `first` to `end - 1` the queries `start` to `end - 1` see: bool `[1, 1, queries, keys]`."""
+    """Make the mask of keys `first` to `end - 1` for queries `start` to `end - 1`: bool `[1, 1, queries, keys]`."""
     position = torch.arange(start, end, device=device)[:, None]
     key = torch.arange(first, end, device=device)
     seen = key <= position
@@ -76,6 +76,6 @@ def _kernel(
         enable_gqa=q.shape[2] != k.shape[2],
     )
     if mask is not None:
-        # A softmax over no key is undefined and kernels differ; a query that sees nothing reads zeros.
+        # A softmax over no key is undefined and kernels differ, so a query without a visible key gives zeros here.
         o = torch.where(mask.any(-1, keepdim=True), o, 0.0)
     return o.transpose(1, 2)

@@ -1,9 +1,9 @@
-"""How documents are cut into chunks, and how chunks travel between `[B, T, H, K]` and the order of the scan.
+"""Division of documents into chunks, and copies of chunks between `[B, T, H, K]` and the order of the scan.
 
-A tile is a group of documents and a span of chunk steps, small enough to stay in cache. Inside a tile chunks
+A tile is a group of documents and a range of chunk steps, small enough to stay in cache. Inside a tile chunks
 are ordered by step, then by document, so a step of the sequential scan is one contiguous slice. Documents
 are sorted by length, longest first: the documents still running at a step are always a prefix of the group.
-No chunk spans two documents.
+No chunk crosses a document boundary.
 """
 
 import itertools
@@ -15,8 +15,7 @@ import torch
 
 from longlode.ops.packed import kept
 
-# Chunk tokens times heads of a tile: large enough to amortise the calls, small enough for the second-level
-# cache.
+# Chunk tokens times heads of a tile: large enough to amortise the calls, small enough for the L2 cache.
 _CPU_TILE_TOKEN_HEADS = 2048
 _GPU_TILE_TOKEN_HEADS = 1 << 20
 _CPU_MATRICES_PER_STEP = 16
@@ -25,7 +24,7 @@ _MIN_STEPS = 4
 
 @dataclass(frozen=True)
 class Tile:
-    """Some chunk steps of some documents.
+    """A range of chunk steps of a group of documents.
 
     rows: first document of the group, in sorted order.
     counts: documents still running at each step; never increases.
@@ -38,16 +37,16 @@ class Tile:
 
     @property
     def num_chunks(self) -> int:
-        """Chunks in the tile, over all its documents."""
+        """Number of chunks in the tile, over all its documents."""
         return sum(self.counts)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All tiles of a call, in an order in which every document runs forward in time.
+    """All tiles of a call, in an order that keeps every document's tiles in time order.
 
     lengths and starts are those of the documents in sorted order; `order[i]` is the caller's index of sorted
-    document i. packed: whether the documents lie in one row (`cu_seqlens`) or each in its own.
+    document i. packed: True if the documents share one row (`cu_seqlens`), False if each has its own.
     """
 
     chunk: int
@@ -63,7 +62,7 @@ def make_plan(
 ) -> Plan:
     """Cut the documents into tiles. `offsets` is None for `num_rows` documents of `num_tokens` each."""
     if torch.compiler.is_compiling():
-        # torch.compile warns of caches, which it cannot see through.
+        # torch.compile cannot trace through caches, and warns about them.
         return _plan(offsets, num_rows, num_tokens, num_heads, chunk, on_gpu)
     return _kept_plan(offsets, num_rows, num_tokens, num_heads, chunk, on_gpu)
 
@@ -104,7 +103,7 @@ _kept_plan = lru_cache(maxsize=64)(_plan)
 
 @kept
 def order_on(order: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """`Plan.order` as a tensor for indexing."""
+    """Return `Plan.order` as a tensor for indexing."""
     return torch.tensor(order, device=device)
 
 
@@ -124,10 +123,10 @@ def _group_tiles(row: int, num_steps: list[int], budget: int) -> list[Tile]:
 
 @dataclass(frozen=True)
 class _Run:
-    """Chunks of a tile whose tokens lie evenly in memory: some steps of one document, or of rows of equal length.
+    """Chunks of a tile whose tokens are evenly spaced in memory: steps of one document, or of rows of equal length.
 
-    first, steps, count: chunks `first` on, `steps` steps of `count` chunks each.  rows: which of the `count`.
-    source, tokens: rows and tokens of `[B, T, H, ...]`.  width: tokens in each chunk, C or fewer.
+    first, steps, count: the chunks from `first` on, `steps` steps of `count` chunks each.  rows: slice of each `count`.
+    source, tokens: slices of rows and tokens of `[B, T, H, ...]`.  width: tokens in each chunk, C or fewer.
     """
 
     first: int
@@ -139,30 +138,30 @@ class _Run:
     width: int
 
     def of_chunks(self, chunks: torch.Tensor) -> torch.Tensor:
-        """View `[steps, rows, H, C, ...]` of `[num_chunks, H, C, ...]`."""
+        """Return the view `[steps, rows, H, C, ...]` of `[num_chunks, H, C, ...]`."""
         stretch = chunks[self.first : self.first + self.steps * self.count]
         return stretch.unflatten(0, (self.steps, self.count))[:, self.rows]
 
     def of_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        """View `[steps, rows, H, width, ...]` of `[B, T, H, ...]`."""
-        span = tokens[self.source, self.tokens].unflatten(1, (self.steps, self.width))
-        return span.transpose(0, 1).transpose(2, 3)
+        """Return the view `[steps, rows, H, width, ...]` of `[B, T, H, ...]`."""
+        part = tokens[self.source, self.tokens].unflatten(1, (self.steps, self.width))
+        return part.transpose(0, 1).transpose(2, 3)
 
 
 class Mover:
-    """Moves a tile's tokens between tensors `[B, T, H, ...]` and chunks `[num_chunks, H, C, ...]`."""
+    """Copies of a tile's tokens between tensors `[B, T, H, ...]` and chunks `[num_chunks, H, C, ...]`."""
 
     def __init__(self, plan: Plan, tile: Tile) -> None:
-        """Work out where the tile's tokens lie."""
+        """Locate the tile's tokens."""
         self._chunk = plan.chunk
         self._runs = list(_runs(plan, tile))
 
     def pull(
         self, source: torch.Tensor, chunks: torch.Tensor, factor: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Fill `chunks` with the tile's tokens of `source`; padding becomes zero. Returns `chunks`.
+        """Fill `chunks` with the tile's tokens of `source` and return it; padding becomes zero.
 
-        factor: `[num_chunks, H, C, 1]`, multiplied in on the way; None is 1.
+        factor: `[num_chunks, H, C, 1]`, multiplied in; None is 1.
         """
         for run in self._runs:
             part = run.of_chunks(chunks)
@@ -187,14 +186,14 @@ def _move(source: torch.Tensor, factor: torch.Tensor | None, target: torch.Tenso
     if factor is None:
         target.copy_(source)
     elif torch.compiler.is_compiling():
-        # The same numbers; compilers refuse an `out` that is no contiguous tensor, and need no hint to fuse the two.
+        # The same result; compilers refuse an `out` that is not contiguous, and fuse the two operations anyway.
         target.copy_(source * factor)
     else:
         torch.mul(source, factor, out=target)
 
 
 def _runs(plan: Plan, tile: Tile) -> Iterator[_Run]:
-    """The tile as runs: whole chunks, then the ragged last one; per document when packed, else all rows together."""
+    """Divide the tile into runs: full chunks, then the shorter last one; per document if packed, else all rows."""
     num_rows = tile.counts[0]
     if plan.packed:
         groups = [(slice(row, row + 1), slice(0, 1), row) for row in range(num_rows)]

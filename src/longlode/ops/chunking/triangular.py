@@ -10,9 +10,9 @@ def unit_lower_inverse(A: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
 
     Diagonal blocks of 8 are inverted by forward substitution, vectorised over all of them; pairs of blocks
     are then merged by [[L1, 0], [B, L2]]^-1 = [[T1, 0], [-T2 B T1, T2]] until one is left. No step forms a
-    power of A, so no number in it is larger than those of the result: with equal keys the powers reach 3^C
+    power of A, so no intermediate number is larger than those of the result: with equal keys the powers reach 3^C
     and cancel, and a method that sums them (nilpotent doubling) loses all digits.
-    Reads the strictly lower triangle only. Cost: about C^3 / 3 multiply-adds a matrix.
+    Reads the strictly lower triangle only. Cost: about C^3 / 3 multiply-adds per matrix.
     """
     X, C, _ = A.shape
     block = min(BASE_BLOCK, C)
@@ -30,15 +30,15 @@ def unit_lower_inverse(A: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
 
 
 def _diagonal_blocks(matrices: torch.Tensor, block: int) -> torch.Tensor:
-    """View of the diagonal blocks of `[X, C, C]`, as `[X, C / block, block, block]`."""
+    """Return a view of the diagonal blocks of `[X, C, C]`, as `[X, C / block, block, block]`."""
     tiles = matrices.unflatten(2, (-1, block)).unflatten(1, (-1, block))
     return tiles.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
 
 
 def _substitute(blocks: torch.Tensor) -> torch.Tensor:
-    """Inverse of I + the strictly lower part of each `[X, Y, b, b]` block, by forward substitution."""
+    """Invert I + the strictly lower part of each `[X, Y, b, b]` block, by forward substitution."""
     X, Y, b, _ = blocks.shape
-    # The blocks go last in memory, so that each step is one long vector operation over all of them.
+    # The blocks become the last dimension in memory, so that each step is one long vector operation over all of them.
     A = blocks.permute(2, 3, 0, 1).reshape(b, b, X * Y)
     T = torch.eye(b, dtype=A.dtype, device=A.device)[:, :, None].repeat(1, 1, X * Y)
     for j in range(b - 1):

@@ -1,7 +1,7 @@
-"""delta_rule: the one recurrence behind DeltaNet (`g=None`) and Gated DeltaNet (`g` given).
+"""delta_rule: the recurrence of DeltaNet (`g=None`) and Gated DeltaNet (`g` given).
 
-May import: core, torch and what ops share (`chunking`, `backends`, `packed`). Start reading: `reference.py`
-(the recurrence), `README.md` (the chunk form, derived), `chunkwise.py` (the chunk form, in the README's letters);
+May import: core, torch and the shared modules of ops (`chunking`, `backends`, `packed`). Start reading: `reference.py`
+(the recurrence), `README.md` (the chunk form, derived), `chunkwise.py` (the chunk form, in the README's symbols);
 `native.py` and `native/` for compiled CPU kernels; `triton.py` and `TRITON.md` for the GPU.
 """
 
@@ -52,17 +52,17 @@ def delta_rule(
       state: `[N, HV, K, V]`, the state before the first token of each document; None is zero.
       cu_seqlens: integer `[N + 1]`, or `ops.packed.Offsets`: token offsets of N packed documents; B must be 1.
         Row n of `state` belongs to document n. Without it N = B.
-      chunk_size: tokens a chunk, a power of two from 4 to 256 (triton, native: 16, 32, 64); None picks it.
+      chunk_size: tokens per chunk, a power of two from 4 to 256 (triton, native: 16, 32, 64); None: chosen by backend.
       backend: "auto" (by `q.device`: on CUDA the Triton kernels, on the CPU the compiled ones, where they can run
         the call and agreed there with the chunkwise path; else chunkwise, which may also be traced and compiled;
-        under transforms of torch.func and forward-mode derivatives the reference; the log says why), or one of
+        under transforms of torch.func and forward-mode derivatives the reference; the reason is logged), or one of
         `available_backends()`.
     Returns: o `[B, T, HV, V]` in q.dtype, and the state after the last token of each document `[N, HV, K, V]`,
       float32 (float64 for float64 inputs). Arithmetic runs in the state's dtype (triton: products of bfloat16
       inputs on bfloat16 operands). Gradients flow to every
-      tensor argument, from o and from the state. The same inputs give bitwise the same results.
+      tensor argument, from o and from the state. Equal inputs give bitwise equal results.
     Raises: ConfigError (a ValueError) on shapes, dtypes, devices, offsets or chunk sizes that do not fit;
-      BackendError on a backend that is not here or cannot run the call.
+      BackendError on a backend that is not available or cannot run the call.
     Cost: O(T (K V + C (K + V))) time, T / C sequential steps; O(T (K + V)) memory, forward and backward.
     Source: Yang et al., arXiv 2406.06484, sections 2-3; with g: arXiv 2412.06464, eq. 10.
     """
@@ -89,11 +89,11 @@ def delta_rule_step(
     scale: float | None = None,
     state: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token of `delta_rule`, for decoding.
+    """Advance `delta_rule` by one token, for decoding.
 
     Args: q, k `[B, H, K]`, v `[B, HV, V]`, beta and g `[B, HV]`, state `[B, HV, K, V]`, as in `delta_rule`.
     Returns: o `[B, HV, V]` in q.dtype and the new state (a new tensor; the old one is left as it was).
-    Cost: O(K V) a head, whatever came before. Raises: ConfigError on shapes and dtypes, as `delta_rule`.
+    Cost: O(K V) per head, independent of the text length. Raises: ConfigError on shapes and dtypes, as `delta_rule`.
     """
     sizes: dict[str, int] = {}
     check_shape("q", q, "B H K", sizes)
@@ -125,7 +125,7 @@ def delta_rule_step(
 def available_backends(
     device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> dict[str, str]:
-    """Backends of `delta_rule`: name -> "" if it can be used here, else why not and what to do.
+    """List the backends of `delta_rule`: name -> "" if it can be used here, else why not and what to do.
 
     With `device` or `dtype` the answer is for tensors on that device, of that dtype; None is any.
     """
@@ -177,7 +177,7 @@ def _check_heads(sizes: dict[str, int]) -> None:
 
 
 def _for_each_value_head(x: torch.Tensor, num_value_heads: int, dim: int = 2) -> torch.Tensor:
-    """x with each of its heads repeated for the value heads that it serves; gradients of the copies add up."""
+    """Repeat each head of x for the value heads that it serves; gradients of the copies are summed."""
     repeats = num_value_heads // x.shape[dim]
     if repeats == 1:
         return x

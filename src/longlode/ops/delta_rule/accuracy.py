@@ -1,7 +1,7 @@
 """The self-test behind `longlode doctor --ops`: delta-rule backends against the recurrence, on this machine.
 
-Compilers have miscompiled exactly these kernels, and random keys hide what repetitive text brings out, so
-near-identical keys with beta up to 2 are part of the test.
+Compilers have miscompiled exactly these kernels. Random keys hide errors that repetitive text reveals, so near-equal
+keys with beta up to 2 are part of the test.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 LIMITS = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 3e-2}
-"""Largest relative error (L2) that a sound backend may show; what rounding alone gives is a tenth or less."""
+"""Largest relative error (L2) of a correct backend; rounding alone gives a tenth of it or less."""
 KEYS = ("random", "near-identical")
-_B, _T, _H, _K, _V = 2, 150, 2, 32, 48  # no multiple of any chunk, K != V
-_NOISE = 1e-4  # between near-identical keys
+_B, _T, _H, _K, _V = 2, 150, 2, 32, 48  # T is not a multiple of any chunk, K != V
+_NOISE = 1e-4  # size of the differences between near-identical keys
 
 
 @dataclass(frozen=True)
 class OpCheck:
-    """One comparison. forward: worst relative error of output and state; gradient: worst of all gradients."""
+    """Result of one comparison. forward: worst relative error of output and state; gradient: worst of all gradients."""
 
     backend: str
     device: str
@@ -28,12 +28,12 @@ class OpCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether both errors are numbers and within the limit of the dtype (NaN is not)."""
+        """True if both errors are within the limit of the dtype (NaN is not)."""
         return self.forward <= LIMITS[self.dtype] and self.gradient <= LIMITS[self.dtype]
 
 
 def check_backends() -> list[OpCheck]:
-    """Check every backend but the reference, for the devices and dtypes that it says it takes here."""
+    """Check every backend but the reference, for the devices and dtypes that it supports here."""
     import functools
 
     import torch
@@ -73,7 +73,7 @@ def check_op(
 
 
 def _inputs(keys: str) -> dict[str, Any]:
-    """Float64 arguments of `delta_rule`, gate and incoming state included; the same at every call."""
+    """Make float64 arguments of `delta_rule`, with gate and incoming state; the same at every call."""
     import torch
 
     draw = torch.Generator().manual_seed(0)
@@ -95,7 +95,7 @@ def _inputs(keys: str) -> dict[str, Any]:
 
 
 def _outputs_and_gradients(op: Callable[..., Any], inputs: dict[str, Any]) -> list[Any]:
-    """Output, final state, then the gradient of a fixed mix of both with respect to every argument."""
+    """Compute output, final state, and the gradient of a fixed combination of both with respect to every argument."""
     import torch
 
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
@@ -111,5 +111,5 @@ def _relative_error(got: Any, exact: Any) -> float:
 
 
 def _worst(errors: list[float]) -> float:
-    """The largest; NaN if there is one, which `max` may lose."""
+    """Return the largest; NaN if there is one, which `max` may lose."""
     return max(errors, key=lambda error: (error != error, error))

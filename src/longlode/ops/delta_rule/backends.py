@@ -1,6 +1,6 @@
-"""Which backend of the delta rule can be used where, and whether compiled kernels are right on this machine.
+"""Backends of the delta rule: where each can be used, and self-checks of compiled kernels on this machine.
 
-Nothing here imports triton, or loads the compiled library, before it is asked for. Compilers have miscompiled kernels
+Triton is imported, and the compiled library loaded, only when first used. Compilers have miscompiled kernels
 of exactly this kind on Hopper, silently and for months, so "auto" takes kernels only after they agreed with the
 chunkwise path on the device at hand; `longlode doctor --ops` compares every backend with the float64 recurrence.
 """
@@ -22,14 +22,14 @@ from longlode.ops.surroundings import Interface
 _INTERPRET = "or set TRITON_INTERPRET=1 before Python starts to run it, very slowly, on the CPU"
 # Relative error (L2) against the chunkwise path in float32, far above rounding, far below a wrong gradient.
 _LIMITS = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
-_TOKENS, _HEADS = 600, 2  # more chunks than lie between two kept states, and a last one that is not full
+_TOKENS, _HEADS = 600, 2  # more chunks than lie between two kept states, the last of them not full
 _NATIVE_SIZES = (48, 32)  # both widths of register tile, and K != V
 _CPU = torch.device("cpu")
-_STEP_NUMBERS = 1 << 20  # 4 MB of state: below, one thread is as good as many
+_STEP_NUMBERS = 1 << 20  # 4 MB of state: below, one thread is as fast as several
 
 
 class Request(NamedTuple):
-    """What a backend of `delta_rule` is chosen by, besides the surroundings; dtype is that of q."""
+    """Properties of a `delta_rule` call by which its backend is chosen; dtype is that of q."""
 
     device: torch.device
     dtype: torch.dtype
@@ -41,7 +41,7 @@ class Request(NamedTuple):
 
 @cache
 def why_no_triton() -> str:
-    """ "" if the Triton backend can run in this process on some device, else why not and what to do."""
+    """Return "" if the Triton backend can run in this process on some device, else why not and what to do."""
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed (pip install triton, on Linux); use backend='auto' or 'chunkwise'"
     if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
@@ -54,7 +54,7 @@ def why_no_triton() -> str:
 
 
 def why_no_triton_for(device: torch.device | str | None, dtype: torch.dtype | None) -> str:
-    """As `why_no_triton`, for tensors on `device` and of `dtype`; None asks about any."""
+    """As `why_no_triton`, for tensors on `device` and of `dtype`; None means any."""
     reason = why_no_triton()
     if reason or (device is None and dtype is None):
         return reason
@@ -68,7 +68,7 @@ def why_no_triton_for(device: torch.device | str | None, dtype: torch.dtype | No
 
 
 def why_no_native_for(device: torch.device | str | None, dtype: torch.dtype | None) -> str:
-    """ "" if the compiled CPU kernels can run for tensors on `device` and of `dtype` (None: any), else why not."""
+    """Return "" if the compiled CPU kernels can run on tensors on `device` of `dtype` (None: any), else why not."""
     if device is not None and torch.device(device).type != "cpu":
         return f"it got tensors on {device} and runs on the CPU; use backend='auto' or 'chunkwise'"
     reason = native.why_no_native()
@@ -76,9 +76,10 @@ def why_no_native_for(device: torch.device | str | None, dtype: torch.dtype | No
 
 
 def _compare_triton(device: torch.device, K: int, V: int, dtype: torch.dtype, gated: bool) -> str:
-    """Compare kernels and chunkwise path on `device`; "" if they agree, else what is wrong.
+    """Compare kernels and chunkwise path on `device`; return "" if they agree, else the difference.
 
-    Half of the keys are random with beta to 2, half are equal with beta = 1; output, state and all gradients count.
+    Half of the keys are random with beta up to 2, half are equal with beta = 1; output, state and all gradients are
+    compared.
     """
     from longlode.ops.delta_rule.triton import delta_rule_triton
 
@@ -86,7 +87,7 @@ def _compare_triton(device: torch.device, K: int, V: int, dtype: torch.dtype, ga
 
 
 def _compare_native(device: torch.device) -> str:
-    """As `_compare_triton`, for the compiled CPU kernels: one code serves all sizes, so one comparison does (15 ms)."""
+    """As `_compare_triton`, for the compiled CPU kernels; one code serves all sizes, so one comparison suffices."""
     return _difference("compiled", native.delta_rule_native, device, *_NATIVE_SIZES, torch.float32, True)
 
 
@@ -113,7 +114,7 @@ def _difference(
 def _check_inputs(
     device: torch.device, K: int, V: int, dtype: torch.dtype, gated: bool
 ) -> dict[str, torch.Tensor]:
-    # Named, because torch.set_default_device would make numbers where this generator cannot go.
+    # The device is given, because torch.set_default_device may choose one that this generator does not support.
     made: dict[str, Any] = {"generator": torch.Generator("cpu").manual_seed(0), "device": "cpu"}
     q, k = (torch.randn(1, _TOKENS, _HEADS, K, **made) for _ in range(2))
     k[:, _TOKENS // 2 :] = k[:, :1]
@@ -132,13 +133,13 @@ def _check_inputs(
 
 
 def _results(run: object, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Output, final state and gradients of one backend's function."""
+    """Compute output, final state and gradients of one backend's function."""
     assert callable(run)
     x = {name: tensor.clone().requires_grad_() for name, tensor in inputs.items()}
     scale = inputs["q"].shape[-1] ** -0.5
     o, final = run(*(x["q"], x["k"], x["v"], x["beta"], x.get("g"), scale, x["state"], None, None))
     weights = [torch.linspace(-1, 1, y.numel(), device=y.device).view_as(y).to(y.dtype) for y in (o, final)]
-    # A scalar: given gradients of outputs, torch imports a third of a second of symbolic algebra to compare shapes.
+    # A scalar: given gradients of outputs, torch imports symbolic algebra (0.3 s) to compare shapes.
     loss = (o * weights[0]).sum() + (final * weights[1]).sum()
     grads = torch.autograd.grad(loss, list(x.values()))
     named = {f"the gradient of {name}": grad for name, grad in zip(x, grads, strict=True)}
@@ -154,7 +155,7 @@ def _run_triton(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _unsupported_by_triton(request: Request) -> str:
     if why_no_triton():
-        return ""  # `absent` says so
+        return ""  # reported by `absent`
     from longlode.ops.delta_rule.triton import unsupported
 
     reason = why_no_triton_for(request.device, None)
@@ -194,7 +195,7 @@ BACKENDS = Backends(
 
 
 class StepRequest(NamedTuple):
-    """What a backend of `delta_rule_step` is chosen by; differentiated: gradients will be asked for."""
+    """Properties of a `delta_rule_step` call by which its backend is chosen; differentiated: gradients are needed."""
 
     dtypes: frozenset[torch.dtype]
     K: int

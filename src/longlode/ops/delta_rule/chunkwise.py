@@ -1,9 +1,9 @@
 """The delta rule in chunks: matrix products inside a chunk, a scan over chunks, and its own backward.
 
-Letters as in `README.md`, which derives every line. Per chunk, with L = [scale Q; beta K] (2C rows):
+Symbols as in `README.md`, which derives every line. Per chunk, with L = [scale Q; beta K] (2C rows):
     [P; A] = mask * (L K^T),  T = (I + A)^-1,  R = T (beta V - e^G beta K S),  O = e^G scale Q S + P R,
     S' = e^{G_C} S + (e^{G_C - G} K)^T R.
-The backward keeps the inputs, T where it is small, and one state a tile; it recomputes the rest of a tile and scans
+The backward keeps the inputs, T where it is small, and one state per tile; it recomputes the rest of a tile and scans
 in reverse.
 """
 
@@ -48,12 +48,12 @@ def delta_rule_chunkwise(
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
         o, final_state = _DeltaRule.apply(*inputs, scale, plan)
         return o, final_state
-    # Without gradients there is no need of autograd.Function, in which exporters trace a backward too.
+    # Without gradients autograd.Function is avoided, as exporters would trace its backward too.
     return _forward(_Call(q, k, v, beta, g, scale, plan), state, None)
 
 
 class _Call:
-    """What every tile of one forward or backward call shares."""
+    """Data shared by all tiles of one forward or backward call."""
 
     def __init__(
         self,
@@ -76,20 +76,20 @@ class _Call:
         self.order = order_on(plan.order, q.device)
 
     def sorted_states(self, states: torch.Tensor | None) -> torch.Tensor:
-        """Copy of `[N, H, K, V]` states in the plan's order of documents; zeros for None."""
+        """Copy `[N, H, K, V]` states into the plan's order of documents; zeros for None."""
         if states is None:
             shape = (len(self.plan.order), self.H, self.K, self.V)
             return torch.zeros(shape, dtype=self.scratch.dtype, device=self.q.device)
         return states[self.order].to(self.scratch.dtype).contiguous()
 
     def callers_states(self, states: torch.Tensor) -> torch.Tensor:
-        """Copy of sorted states in the caller's order of documents."""
+        """Copy sorted states into the caller's order of documents."""
         result = torch.empty_like(states)
         result[self.order] = states
         return result
 
     def tile_states(self, states: torch.Tensor, tile: Tile) -> torch.Tensor:
-        """View `[rows * H, K, V]` of the states of the tile's documents."""
+        """Return the view `[rows * H, K, V]` of the states of the tile's documents."""
         return states[tile.rows : tile.rows + tile.counts[0]].view(-1, self.K, self.V)
 
 
@@ -148,10 +148,10 @@ class _DeltaRule(torch.autograd.Function):
 def _forward(
     call: _Call, state: torch.Tensor | None, kept: list[torch.Tensor | None] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Outputs and final states; `kept` receives, for each tile, the states before it and T (or None)."""
+    """Compute outputs and final states; `kept` receives, for each tile, the states before it and T (or None)."""
     states = call.sorted_states(state)
     o = torch.empty(call.v.shape, dtype=call.q.dtype, device=call.q.device)
-    # T is no larger than K then, and the dearest thing to compute again.
+    # Then T is no larger than K, and it is the most expensive part to compute again.
     keep_inverse = kept is not None and call.C <= call.K
     for tile in call.plan.tiles:
         S = call.tile_states(states, tile)
@@ -178,7 +178,7 @@ class _Decay:
 
 @dataclass
 class _Chunks:
-    """A tile's chunks before any state comes in; `m` is chunks times heads.
+    """A tile's chunks, as far as they do not depend on states; `m` is chunks times heads.
 
     left: L = [scale Q; beta K] `[m, 2C, K]`; left_decayed = e^G L (L itself without decay).
     keys: K `[m, C, K]`; keys_decayed = e^{G_C - G} K (K itself without decay).
@@ -212,9 +212,9 @@ def _chunks_of(
     inverse: torch.Tensor | None = None,
     store: torch.Tensor | None = None,
 ) -> _Chunks:
-    """Bring a tile into chunks and compute all that needs no state.
+    """Copy a tile into chunks and compute all that does not depend on states.
 
-    inverse: T `[m, C, C]` if known already.  store: where to put it if not; None is a buffer of the call.
+    inverse: T `[m, C, C]` if already known.  store: output for it if not; None is a buffer of the call.
     """
     H, K, V, C, take = call.H, call.K, call.V, call.C, call.scratch.take
     num = tile.num_chunks
@@ -242,9 +242,9 @@ def _chunks_of(
 
 
 def _decays(call: _Call, g: torch.Tensor) -> tuple[torch.Tensor, _Decay]:
-    """The masks times e^{G_i - G_j} `[m, 2C, C]` and the other decays, from g `[m, C]`.
+    """Compute the masks times e^{G_i - G_j} `[m, 2C, C]` and the other decays, from g `[m, C]`.
 
-    G is summed in float64 (MPS has none): its differences must not lose the small terms to the large ones.
+    G is summed in float64 (MPS has none): its differences must keep small terms beside large ones.
     -inf is cut to -1e4, whose exponential is 0 in every dtype, so that no difference is inf - inf. Above the
     diagonal the exponent is positive and may overflow: it is set to -inf before the exponential, not masked
     after it.
@@ -268,7 +268,7 @@ def _scan(
     reads: torch.Tensor | None = None,
     states: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Carry the state through the tile's steps; `S` `[rows * H, K, V]` and `chunks.X` are updated in place.
+    """Propagate the state through the tile's steps; `S` `[rows * H, K, V]` and `chunks.X` are updated in place.
 
     Returns R `[m, C, V]`. Fills, where given, reads = e^G scale Q S `[m, C, V]` and the state before each
     chunk, states `[m, K, V]`.
@@ -294,13 +294,13 @@ def _scan(
 
 
 class _Steps:
-    """Cuts tensors whose first dim is chunks times heads into the steps of the scan."""
+    """Splits tensors whose first dimension is chunks times heads into the steps of the scan."""
 
     def __init__(self, tile: Tile, H: int) -> None:
         self.sizes = [count * H for count in tile.counts]
 
     def of(self, x: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-        """One view a step; empty for None."""
+        """Return one view per step; an empty tuple for None."""
         return () if x is None else x.split(self.sizes)
 
 
@@ -314,10 +314,10 @@ def _tile_backward(
     mover: Mover,
     grads: list[torch.Tensor],
 ) -> None:
-    """Write the tile's part of `grads` (of q, k, v, beta, g) and carry `dS` back in place.
+    """Write the tile's part of `grads` (of q, k, v, beta, g) and propagate `dS` back in place.
 
-    S: the states coming into the tile.     N = [dO; -dX] pairs with L = [scale Q; beta K]: both halves meet
-      the state and the scores in the same way.
+    S: the states before the tile.     N = [dO; -dX] pairs with L = [scale Q; beta K]: both halves are multiplied
+      with the state and the scores in the same way.
     """
     H, K, V, C, take = call.H, call.K, call.V, call.C, call.scratch.take
     m = tile.num_chunks * H
@@ -362,7 +362,7 @@ def _scan_back(
     dS: torch.Tensor,
     tile: Tile,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Carry the state's gradient back through the tile's steps: updates `dS`, writes -dX into `N`.
+    """Propagate the state's gradient back through the tile's steps: updates `dS`, writes -dX into `N`.
 
     Returns dX `[m, C, V]`, the gradient R dS^T of the decayed keys `[m, C, K]`, and e^{G_C} <dS, S> `[m]`
     (with decay).
@@ -378,7 +378,7 @@ def _scan_back(
         running = dS[: steps.sizes[i]]
         torch.bmm(Rs[i], running.transpose(1, 2), out=each_dkeys[i])
         torch.bmm(inverses[i].transpose(1, 2), dRs[i].baddbmm_(keys[i], running), out=dXs[i])
-        Ns[i][:, C:].copy_(dXs[i]).neg_()  # not `out=`, which compilers want contiguous
+        Ns[i][:, C:].copy_(dXs[i]).neg_()  # not `out=`, which compilers require to be contiguous
         if chunks.decay is not None:
             running.mul_(totals[i])
             torch.sum(running * each_states[i], dim=(1, 2), out=dtotals[i])
@@ -393,19 +393,19 @@ def _decay_gradient(
     dkeys_decayed: torch.Tensor,
     dtotal: torch.Tensor,
 ) -> torch.Tensor:
-    """dg `[m, C]`: the sum of every term whose decay spans token t.
+    """Compute dg `[m, C]`: the sum of all terms whose decay covers token t.
 
-    Terms that do not span it are never added, rather than added and cancelled: dg may be far below them.
-    g_t stands in e^{G_i - G_j} for j < t <= i, in e^{G_i} for t <= i, in e^{G_C - G_j} for j < t, and in
+    Terms that do not cover it are left out, not added and cancelled: dg may be far smaller than they are.
+    g_t occurs in e^{G_i - G_j} for j < t <= i, in e^{G_i} for t <= i, in e^{G_C - G_j} for j < t, and in
     e^{G_C}.
     """
     m, C, _ = chunks.keys.shape
     pairs = (dscores * chunks.scores).view(m, 2, C, C).sum(1)
     from_here = torch.ones(C, C, dtype=pairs.dtype, device=pairs.device).triu()
-    spanning = torch.matmul(from_here, pairs).tril_(-1).sum(-1)
+    covering = torch.matmul(from_here, pairs).tril_(-1).sum(-1)
     reads = (chunks.left_decayed * dleft_decayed).sum(-1).view(m, 2, C).sum(1)
     writes = (chunks.keys_decayed * dkeys_decayed).sum(-1)
     later_reads = reads.flip(-1).cumsum(-1).flip(-1)
-    # Shifted, not `cumsum - writes`: the newest write is not decayed and would swamp the others.
+    # Shifted, not `cumsum - writes`: the newest write is not decayed, and cancelling it would lose the others' digits.
     earlier_writes = torch.nn.functional.pad(writes[:, :-1].cumsum(-1), (1, 0))
-    return spanning + later_reads + earlier_writes + dtotal[:, None]
+    return covering + later_reads + earlier_writes + dtotal[:, None]

@@ -1,4 +1,4 @@
-"""Backwards written by hand have no derivative of their own; asking for one must raise, not give zeros."""
+"""Wrapper for hand-written backwards, which have no derivative: asking for one raises instead of giving zeros."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from longlode.core.errors import BackendError
 
 
 class FirstOrderOnly(torch.autograd.Function):
-    """Passes gradients through, tied to what they depend on; differentiating them raises BackendError.
+    """Identity on gradients that keeps their dependence on the inputs; differentiating it raises BackendError.
 
     `apply(backend, num, *gradients, *inputs)` gives the first `num` tensors; `backend` is for the message.
     """
@@ -18,13 +18,13 @@ class FirstOrderOnly(torch.autograd.Function):
     def forward(
         ctx: Any, backend: str, num: int, *tensors: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
-        """Return the gradients as they are."""
+        """Return the gradients unchanged."""
         ctx.backend = backend
         return tensors[:num]
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Raise."""
+        """Raise BackendError."""
         raise BackendError(
             f"delta_rule backend {ctx.backend!r} has no second derivative, and one was asked for; "
             "use backend='reference', which autograd differentiates as often as asked."
@@ -37,9 +37,9 @@ def first_order(
     ctx: Any,
     *grads_of_outputs: torch.Tensor | None,
 ) -> tuple[torch.Tensor | None, ...]:
-    """`backward(ctx, *grads_of_outputs)` without a graph, tied to what it depends on where a graph is asked for.
+    """Call `backward(ctx, *grads_of_outputs)` without a graph, wrapped in `FirstOrderOnly` if a graph is requested.
 
-    torch's once_differentiable drops the graph where the gradient of the output has none, and stays silent.
+    torch's once_differentiable silently drops the graph if the gradient of the output has none.
     """
     with torch.no_grad():
         grads = backward(ctx, *grads_of_outputs)

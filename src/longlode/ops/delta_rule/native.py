@@ -1,8 +1,8 @@
-"""The delta rule in compiled C for CPUs: binding and autograd of the library that `native/` is compiled to.
+"""The delta rule in compiled C for CPUs: binding and autograd of the library compiled from `native/`.
 
-The kernels are plain C behind four functions, loaded with ctypes (which lets go of the GIL during a call): the
-library knows neither torch nor Python, so one file serves every version of both. README.md, section 7, says how the
-kernels work, how they are built, and how to turn them off. float32 arithmetic; bfloat16 and float16 inputs are
+The kernels are plain C behind four functions, loaded with ctypes (which releases the GIL during a call): the
+library depends neither on torch nor on Python, so one file serves all versions of both. README.md, section 7, explains
+the kernels, their build, and how to turn them off. float32 arithmetic; bfloat16 and float16 inputs are
 widened first.
 """
 
@@ -28,7 +28,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_HEAD_DIM = 256
 _ABI = 3
 _CHUNK = 32
-# Kept states are a backward's memory, the chunks between two of them its working set, which must fit the second cache.
+# Kept states are a backward's memory, the chunks between two of them its working set, which must fit the L2 cache.
 _SPAN_BYTES = 1 << 19
 _SPANS = (4, 16)
 _REBUILD = (
@@ -51,7 +51,7 @@ class _Call(ctypes.Structure):
         *((name, _Tensor) for name in ("q", "k", "v", "beta", "g", "o", "dq", "dk", "dv", "dbeta", "dg")),
         *((name, ctypes.c_void_p) for name in ("state", "final_state", "dfinal_state", "dstate", "kept")),
         ("documents", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("num_documents", "H", "K", "V", "chunk", "span")),
+        *((name, ctypes.c_int64) for name in ("num_documents", "H", "K", "V", "chunk", "interval")),
         ("scale", ctypes.c_float),
     ]
 
@@ -66,36 +66,36 @@ class _Token(ctypes.Structure):
 
 @dataclass(frozen=True)
 class DocumentTable:
-    """Where documents lie, and where their kept states go.
+    """Table of the documents of a call and of their kept states.
 
-    documents: int64 `[N, 4]`, of each its batch row, first token, number of tokens, first kept state.
-    chunk: C.  span: chunks between two kept states.  num_spans: kept states over all documents.
+    documents: int64 `[N, 4]`: batch row, first token, number of tokens, first kept state of each.
+    chunk: C.  interval: chunks between two kept states.  num_kept: kept states over all documents.
     """
 
     documents: torch.Tensor
     chunk: int
-    span: int
-    num_spans: int
+    interval: int
+    num_kept: int
 
 
 @lru_cache(maxsize=64)
 def make_document_table(
-    offsets: tuple[int, ...] | None, num_rows: int, num_tokens: int, chunk: int, span: int
+    offsets: tuple[int, ...] | None, num_rows: int, num_tokens: int, chunk: int, interval: int
 ) -> DocumentTable:
-    """List `num_rows` documents of `num_tokens` each, or those that `offsets` cut one row into."""
+    """Make the table of `num_rows` documents of `num_tokens` each, or of those that `offsets` cut one row into."""
     if offsets is None:
         places = [(row, 0, num_tokens) for row in range(num_rows)]
     else:
         places = [(0, start, end - start) for start, end in itertools.pairwise(offsets)]
-    rows, num_spans = [], 0
+    rows, num_kept = [], 0
     for row, start, length in places:
-        rows.append((row, start, length, num_spans))
-        num_spans += -(-length // (chunk * span))
-    return DocumentTable(torch.tensor(rows, dtype=torch.int64, device="cpu"), chunk, span, num_spans)
+        rows.append((row, start, length, num_kept))
+        num_kept += -(-length // (chunk * interval))
+    return DocumentTable(torch.tensor(rows, dtype=torch.int64, device="cpu"), chunk, interval, num_kept)
 
 
-def span_chunks(K: int, V: int, chunk: int) -> int:
-    """Chunks between two kept states: as many as the second cache holds at work."""
+def interval_chunks(K: int, V: int, chunk: int) -> int:
+    """Return the chunks between two kept states: as many as the L2 cache holds with their working memory."""
     slot_bytes = 4 * (K * V + 2 * chunk * V + 4 * chunk * chunk)
     return max(_SPANS[0], min(_SPANS[1], _SPAN_BYTES // slot_bytes))
 
@@ -115,14 +115,14 @@ def delta_rule_native(
     """Run the compiled kernels; arguments and results as in `longlode.ops.delta_rule.delta_rule`.
 
     `offsets` is the checked `cu_seqlens`; `chunk` is 16, 32 or 64, None for the fastest. instruction_set: one of
-    `instruction_sets()`, None for the best. Differentiable once. Raises: BackendError on what the kernels don't do.
+    `instruction_sets()`, None for the best. Differentiable once. Raises: BackendError on an unsupported call.
     """
     K, V = q.shape[-1], v.shape[-1]
     why_not = unsupported(q.dtype, K, V, chunk)
     if why_not:
         raise BackendError(f"delta_rule backend 'native' cannot run this call: {why_not}.")
     C = chunk or _CHUNK
-    table = make_document_table(offsets, q.shape[0], q.shape[1], C, span_chunks(K, V, C))
+    table = make_document_table(offsets, q.shape[0], q.shape[1], C, interval_chunks(K, V, C))
     inputs = (q, k, v, beta, g, state)
     differentiate = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     o, final_state = _NativeDeltaRule.apply(
@@ -132,7 +132,7 @@ def delta_rule_native(
 
 
 def unsupported(dtype: torch.dtype, K: int, V: int, chunk: int | None) -> str:
-    """Why the kernels cannot run such a call, and what to do; "" if they can."""
+    """Return why the kernels cannot run such a call, and what to do; "" if they can."""
     if dtype not in DTYPES:
         return f"q is {dtype} and the kernels compute in float32. Use backend='chunkwise'"
     if K % 16 or V % 16 or max(K, V) > MAX_HEAD_DIM:
@@ -145,19 +145,19 @@ def unsupported(dtype: torch.dtype, K: int, V: int, chunk: int | None) -> str:
 
 
 def why_no_native() -> str:
-    """ "" if the library is there and loads, else why not and what to do."""
+    """Return "" if the library exists and loads, else why not and what to do."""
     return switched_off() or _why_not_loaded(LIBRARY)
 
 
 def switched_off() -> str:
-    """ "" if the kernels may be used, else that the environment says no."""
+    """Return "" if the kernels may be used, else the reason that the environment variable turns them off."""
     if os.environ.get(SWITCH, "") == "off":
         return f"the environment variable {SWITCH} is 'off'; unset it, or use backend='chunkwise'"
     return ""
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Instruction sets that the library holds and this CPU has, best first."""
+    """List the instruction sets in the library that this CPU supports, best first."""
     names: bytes = _load(LIBRARY).longlode_instruction_sets()
     return tuple(names.decode().split(","))
 
@@ -180,7 +180,7 @@ def _why_not_loaded(library: Path) -> str:
 
 @cache
 def _load(library: Path) -> ctypes.CDLL:
-    """Load the library. Raises OSError where it cannot be, AttributeError where a function is missing."""
+    """Load the library. Raises: OSError if it cannot be loaded, AttributeError if a function is missing."""
     loaded = ctypes.CDLL(str(library))
     loaded.longlode_abi.restype = ctypes.c_int
     loaded.longlode_instruction_sets.restype = ctypes.c_char_p
@@ -201,10 +201,10 @@ def step_native(
     scale: float,
     state: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token, float32 throughout, without gradients; shapes as in `longlode.ops.delta_rule.delta_rule_step`."""
+    """Advance by one token, in float32, without gradients; shapes as in `longlode.ops.delta_rule.delta_rule_step`."""
     inputs = [x if x is None else x.contiguous() for x in (q, k, v, beta, g, state)]
     B, H, K, V = state.shape
-    # The device is named here and below, because torch.set_default_device must not choose it.
+    # The device is given here and below, because torch.set_default_device must not choose it.
     o = torch.empty(B, H, V, dtype=torch.float32, device="cpu")
     new_state = torch.empty(B, H, K, V, dtype=torch.float32, device="cpu")
     pointers = [x if x is None else x.data_ptr() for x in (*inputs, o, new_state)]
@@ -220,7 +220,7 @@ def _best_instruction_set() -> bytes:
 
 
 def _wide(x: torch.Tensor) -> torch.Tensor:
-    """float32, the last dimension contiguous; x itself where it is so already."""
+    """Convert to float32 with a contiguous last dimension; return x itself if it is so already."""
     x = x.float()
     return x if x.stride(-1) == 1 else x.contiguous()
 
@@ -261,7 +261,7 @@ def _run(
         K=q.shape[3],
         V=v.shape[3],
         chunk=table.chunk,
-        span=table.span,
+        interval=table.interval,
         scale=scale,
     )
     run = getattr(_load(LIBRARY), function)
@@ -269,7 +269,7 @@ def _run(
 
 
 def _check(status: int, instruction_set: str) -> None:
-    """Raises: BackendError on a status that is not 0."""
+    """Raise BackendError for a status that is not 0."""
     if status:
         reasons = {
             1: "out of memory",
@@ -301,9 +301,7 @@ class _NativeDeltaRule(torch.autograd.Function):
         o = torch.empty(v.shape, dtype=torch.float32, device="cpu")
         final_state = torch.empty(len(table.documents), H, K, V, dtype=torch.float32, device="cpu")
         kept = (
-            torch.empty(table.num_spans, H, K, V, dtype=torch.float32, device="cpu")
-            if differentiate
-            else None
+            torch.empty(table.num_kept, H, K, V, dtype=torch.float32, device="cpu") if differentiate else None
         )
         initial = None if state is None else state.float().contiguous()
         states = {"state": initial, "final_state": final_state, "kept": kept}

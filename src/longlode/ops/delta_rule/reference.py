@@ -1,4 +1,4 @@
-"""The delta rule as it is defined: the recurrence, one token a step. The oracle of every test."""
+"""The delta rule as defined: the recurrence, one token per step. The reference of all tests."""
 
 import itertools
 
@@ -18,7 +18,7 @@ def delta_rule_reference(
     offsets: tuple[int, ...] | None,
     chunk: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run the recurrence over every document; autograd differentiates it, as often as asked.
+    """Run the recurrence over every document; differentiable by autograd any number of times.
 
     Arguments and results as in `longlode.ops.delta_rule.delta_rule`; `offsets` is the checked `cu_seqlens`;
     `chunk` changes nothing.

@@ -14,7 +14,7 @@ def fused_step(
     scale: float,
     state: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step; shapes as in `longlode.ops.delta_rule.delta_rule_step`. Differentiable by autograd.
+    """Advance by one token; shapes as in `longlode.ops.delta_rule.delta_rule_step`. Differentiable by autograd.
 
     With r = beta (v - S^T k), the read after the write is S'^T q = S^T q + (k . q) r, so S^T [k q] is one
     product and S is written once.

@@ -1,8 +1,8 @@
 """The delta rule in Triton kernels: `../triton_kernels/` on a CUDA device, or in Triton's interpreter on the CPU.
 
-`TRITON.md` says what each kernel reads and writes, and what was measured. This module plans a call (which chunk
-belongs to which document), picks block sizes from a fixed table, and wires forward and backward to autograd.
-Importing it imports triton, which decides then whether it interprets (TRITON_INTERPRET=1).
+`TRITON.md` says what each kernel reads and writes, and what was measured. This module plans a call (the documents of
+all chunks), picks block sizes from a fixed table, and wires forward and backward to autograd.
+Importing it imports triton, which reads TRITON_INTERPRET at that moment.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from longlode.ops.delta_rule.triton_kernels.scan import backward_kernel, forward
 CHUNK_SIZES = (16, 32, 64)
 DTYPES = (torch.float32, torch.bfloat16)
 MAX_HEAD_DIM = 256
-# Chunks between two kept states: at C = 64 and K = V = 128 they cost 128 bytes a token and head, an eighth of the
+# Chunks between two kept states: at C = 64 and K = V = 128 they cost 128 bytes per token and head, an eighth of the
 # inputs and outputs. More would leave the parallel recomputation too few programs.
-_SPAN = 8
+_INTERVAL = 8
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Config:
 
 
 def launch_config(K: int, V: int, dtype: torch.dtype) -> Config:
-    """The fixed choice for key and value sizes and a dtype; nothing is tuned at run time.
+    """Return the fixed block sizes for key and value sizes and a dtype; nothing is tuned at run time.
 
     The gradients kernel runs with 8 warps, never 4: `prepare_wy_repr_bwd`, its like in another library, gave wrong
     dk and dbeta on Hopper with 4 warps and Triton >= 3.4 (and right ones with 2). The cause known there, a
-    transposed accumulator, does not occur here; the choice costs little and the self-check looks again.
+    transposed accumulator, does not occur here; the choice costs little and the self-check covers it.
     """
     wide = max(K, V) > 128
     if dtype == torch.float32:
@@ -54,16 +54,16 @@ def launch_config(K: int, V: int, dtype: torch.dtype) -> Config:
         # With C = 32 at K = 128 the gradients kernel overflows its registers by kilobytes (Triton 3.6 and 3.9).
         return Config(16 if max(K, V) > 64 else 32, block_v, block_v, (4, 1), (4, 1), (8, 1))
     block_v = min(_block(V), 32 if wide else 64)
-    # At K = 128 a second stage would leave room for one program a multiprocessor; two programs hide more.
+    # At K = 128 a second stage would leave space for one program per multiprocessor; two programs hide more latency.
     scan_stages = 2 if max(K, V) <= 64 else 1
     return Config(32 if wide else 64, block_v, block_v, (4, 1), (4, scan_stages), (8, 2))
 
 
 @dataclass(frozen=True)
 class ChunkTables:
-    """Where documents, chunks and segments (of _SPAN chunks) of a call lie: integer tensors on the device.
+    """Positions of documents, chunks and segments (of _INTERVAL chunks) of a call: integer tensors on the device.
 
-    documents: int64 `[N + 1, 3]`, each document's first token, chunk and segment; the last row is the ends.
+    documents: int64 `[N + 1, 3]`, each document's first token, chunk and segment; the last row holds the ends.
     chunk_owners, segment_owners: int32 `[num_chunks]` and `[num_segments]`, the document each belongs to.
     """
 
@@ -74,10 +74,10 @@ class ChunkTables:
 
 @lru_cache(maxsize=16)
 def make_chunk_tables(offsets: tuple[int, ...], C: int, device: torch.device) -> ChunkTables:
-    """Cut documents `offsets[n]` to `offsets[n + 1]` into chunks of C tokens; none spans two documents."""
+    """Cut documents `offsets[n]` to `offsets[n + 1]` into chunks of C tokens; none crosses a document boundary."""
     starts = torch.tensor(offsets, dtype=torch.int64)
     num_chunks = (starts.diff() + C - 1) // C
-    num_segments = (num_chunks + _SPAN - 1) // _SPAN
+    num_segments = (num_chunks + _INTERVAL - 1) // _INTERVAL
     firsts = [torch.nn.functional.pad(counts.cumsum(0), (1, 0)) for counts in (num_chunks, num_segments)]
     document = torch.arange(len(offsets) - 1, dtype=torch.int32)
     owners = [torch.repeat_interleave(document, counts) for counts in (num_chunks, num_segments)]
@@ -99,7 +99,7 @@ def delta_rule_triton(
     """Run the kernels; arguments and results as in `longlode.ops.delta_rule.delta_rule`.
 
     `offsets` is the checked `cu_seqlens`; `chunk` is 16, 32 or 64, None for the table's. config: block sizes in
-    place of the table's, for measuring. Differentiable once. Raises: BackendError on what the kernels don't do.
+    place of the table's, for measuring. Differentiable once. Raises: BackendError on an unsupported call.
     """
     why_not = unsupported(q.dtype, q.shape[-1], v.shape[-1], chunk)
     if why_not:
@@ -118,7 +118,7 @@ def delta_rule_triton(
 
 
 def unsupported(dtype: torch.dtype, K: int, V: int, chunk: int | None) -> str:
-    """Why the kernels cannot run such a call, and what to do; "" if they can."""
+    """Return why the kernels cannot run such a call, and what to do; "" if they can."""
     if dtype not in DTYPES:
         return f"q is {dtype}; expected float32 or bfloat16. Use backend='chunkwise'"
     if max(K, V) > MAX_HEAD_DIM:
@@ -129,7 +129,7 @@ def unsupported(dtype: torch.dtype, K: int, V: int, chunk: int | None) -> str:
 
 
 class _Launch:
-    """What the launches of one forward or backward call share."""
+    """Data shared by the launches of one forward or backward call."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class _Launch:
         assert v is not None
         assert beta is not None
         self.q, self.k, self.v, self.beta = q, k, v, beta
-        # A pointer must be given; without a gate no kernel reads it.
+        # A pointer is required; without a gate no kernel reads it.
         self.g = beta if g is None else g
         self.scale, self.tables, self.config, self.C = scale, tables, config, chunk
         self.H, self.K, self.V = q.shape[2], q.shape[3], v.shape[3]
@@ -167,7 +167,7 @@ class _Launch:
 
     def warps(self, kernel: str) -> dict[str, int | bool]:
         num_warps, num_stages = getattr(self.config, kernel)
-        # Fused multiply-adds are said, not left to a default that differs between Triton's versions.
+        # Fused multiply-adds are set explicitly, as the default differs between Triton's versions.
         return {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
 
     def values(self) -> dict[str, int]:
@@ -187,7 +187,7 @@ class _Launch:
     def forward(
         self, inverses: torch.Tensor, state: torch.Tensor | None, save: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Outputs, final state, and the states kept for the backward (empty without `save`)."""
+        """Compute outputs, final state, and the states kept for the backward (empty without `save`)."""
         tables = self.tables
         o, final_state = torch.empty_like(self.v), self.states(self.N, torch.float32)
         initial = torch.zeros_like(final_state) if state is None else state.float().contiguous()
@@ -196,7 +196,7 @@ class _Launch:
             *(self.q, self.k, self.v, self.beta, self.g, inverses, initial, o, final_state),
             checkpoints if save else final_state,
             *(tables.documents, self.scale, self.H),
-            **{**self.options, **self.values(), "SPAN": _SPAN, "SAVE": save},
+            **{**self.options, **self.values(), "INTERVAL": _INTERVAL, "SAVE": save},
             **self.warps("scan"),
         )
         return o, final_state, checkpoints
@@ -204,13 +204,13 @@ class _Launch:
     def recompute(
         self, inverses: torch.Tensor, checkpoints: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The state before each chunk, in the inputs' dtype, and R."""
+        """Compute the state before each chunk, in the inputs' dtype, and R."""
         tables = self.tables
         states, corrections = self.states(self.num_chunks, self.q.dtype), torch.empty_like(self.v)
         states_kernel[(self.scan_grid[0], len(tables.segment_owners), self.H)](
             *(self.k, self.v, self.beta, self.g, inverses, checkpoints, states, corrections),
             *(tables.documents, tables.segment_owners, self.H),
-            **{**self.options, **self.values(), "SPAN": _SPAN},
+            **{**self.options, **self.values(), "INTERVAL": _INTERVAL},
             **self.warps("scan"),
         )
         return states, corrections
@@ -218,7 +218,7 @@ class _Launch:
     def scan_back(
         self, inverses: torch.Tensor, do: torch.Tensor, dfinal_state: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """dX, the gradient of the state after each chunk, and that of the incoming state."""
+        """Compute dX, the gradient of the state after each chunk, and that of the incoming state."""
         tables = self.tables
         dX, dstates = torch.empty_like(self.v), self.states(self.num_chunks, self.q.dtype)
         dstate = self.states(self.N, torch.float32)
@@ -238,7 +238,7 @@ class _Launch:
         states: torch.Tensor,
         dstates: torch.Tensor,
     ) -> list[torch.Tensor]:
-        """Gradients of q, k, v, beta and (meaningless without a gate) g."""
+        """Compute gradients of q, k, v, beta and (meaningless without a gate) g."""
         tables = self.tables
         grads = [torch.empty_like(x) for x in (self.q, self.k, self.v, self.beta, self.g)]
         gradients_kernel[self.chunk_grid](
@@ -295,5 +295,5 @@ class _TritonDeltaRule(torch.autograd.Function):
 
 
 def _block(size: int) -> int:
-    """The smallest block a product may have that holds `size`."""
+    """Return the smallest block allowed in a product that holds `size`."""
     return max(16, triton.next_power_of_2(size))

@@ -1,6 +1,6 @@
-"""linear_attention: the recurrence behind linear attention, Mamba-2 and GLA: no decay, one a head, one a channel.
+"""linear_attention: the recurrence of linear attention, Mamba-2 and GLA: no decay, one per head, or one per channel.
 
-May import: core, torch and what ops share (`chunking`, `backends`, `packed`). Start reading:
+May import: core, torch and the shared modules of ops (`chunking`, `backends`, `packed`). Start reading:
 `reference.py` (the recurrence), then `chunkwise.py` (matrix products, derived at its top).
 """
 
@@ -42,13 +42,13 @@ def linear_attention(
     Args:
       q, k: `[B, T, H, K]`; float64, 32, 16 or bfloat16.
       v: `[B, T, H, V]`, dtype of q.
-      g: log-decay in nats a token, <= 0 (-inf clears): `[B, T, H]` for one number a head, `[B, T, H, K]` for
-        one a key channel, None for no decay.
+      g: log-decay in nats per token, <= 0 (-inf clears): `[B, T, H]` for one per head, `[B, T, H, K]` for one per
+        key channel, None for no decay.
       scale: factor on the output; None is K ** -0.5.
       state: `[N, H, K, V]`, the state before the first token of each document; None is zero.
       cu_seqlens: integer `[N + 1]`, or `ops.packed.Offsets`: token offsets of N packed documents; B must be 1.
         Row n of `state` belongs to document n. Without it N = B.
-      chunk_size: tokens a chunk of the chunkwise backend, a power of two from 4 to 256; None picks it.
+      chunk_size: tokens per chunk of the chunkwise backend, a power of two from 4 to 256; None: chosen by it.
       backend: "auto" (chunkwise, on every device; the reference under transforms of torch.func and forward-mode
         derivatives), "chunkwise" or "reference".
     Returns: o `[B, T, H, V]` in q.dtype, and the state after the last token of each document `[N, H, K, V]`,
@@ -56,12 +56,12 @@ def linear_attention(
       the state.
     Raises: ConfigError (a ValueError) on shapes, dtypes, devices, offsets, chunk sizes or backends; BackendError on
       a backend that cannot run the call.
-    Cost: O(T (K V + C (K + V))) time, with a decay a channel O(T C K) more; T / C sequential steps.
-    Source: arXiv 2006.16236 (no decay), 2405.21060 sections 6-7 (a head), 2312.06635 section 4 (a channel).
+    Cost: O(T (K V + C (K + V))) time, with a decay per channel O(T C K) more; T / C sequential steps.
+    Source: arXiv 2006.16236 (no decay), 2405.21060 sections 6-7 (per head), 2312.06635 section 4 (per channel).
     """
     sizes: dict[str, int] = {}
-    for name, tensor, letters in (("q", q, "B T H K"), ("k", k, "B T H K"), ("v", v, "B T H V")):
-        check_shape(name, tensor, letters, sizes)
+    for name, tensor, dimensions in (("q", q, "B T H K"), ("k", k, "B T H K"), ("v", v, "B T H V")):
+        check_shape(name, tensor, dimensions, sizes)
     if 0 in sizes.values():
         raise ConfigError(f"q has shape {list(q.shape)} and v {list(v.shape)}; expected no size of 0.")
     if g is not None:
@@ -90,11 +90,11 @@ def linear_attention_step(
     scale: float | None = None,
     state: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token of `linear_attention`, for decoding.
+    """Advance `linear_attention` by one token, for decoding.
 
     Args: q, k `[B, H, K]`, v `[B, H, V]`, g `[B, H]` or `[B, H, K]`, state `[B, H, K, V]`.
     Returns: o `[B, H, V]` in q.dtype and the new state (a new tensor). Raises: ConfigError on shapes, dtypes.
-    Cost: O(K V) a head, whatever came before.
+    Cost: O(K V) per head, independent of the text length.
     """
     sizes: dict[str, int] = {}
     named = (("q", q, "B H K"), ("k", k, "B H K"), ("v", v, "B H V"), ("state", state, "B H K V"))

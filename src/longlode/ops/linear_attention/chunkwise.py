@@ -5,15 +5,15 @@ For a chunk with incoming state S, and a_{i<-j} = exp(sum of g over the tokens a
     o_i = scale * ( S^T (a_{i<-start} q_i)  +  sum_{j <= i} (q_i . a_{i<-j} k_j) v_j )
     S'  = diag(a_{end<-start}) S + sum_j (a_{end<-j} k_j) v_j^T
 
-Every decay is the exponential of a sum that is formed as such, never a difference of two: sums are <= 0, so
-nothing overflows, and g = -inf clears the state without a NaN. With one decay a head the a_{i<-j} are a C x C
-matrix. With one a channel they are a C x C x K cube, which is never formed: cut the chunk in halves; between a
+Every decay is the exponential of a sum that is formed directly, never a difference of two: sums are <= 0, so
+nothing overflows, and g = -inf clears the state without a NaN. With one decay per head the a_{i<-j} are a C x C
+matrix. With one per channel they are a C x C x K cube, which is never formed: cut the chunk in halves; between a
 token i of the right and j of the left, a_{i<-j} = a_{i<-middle} a_{middle<-j}, one factor on the query and one on
 the key, and the scores of the quadrant are one matrix product. Both diagonal quadrants are cut again (arXiv
 2312.06635 section 4.3 has the first such cut, into sub-chunks).
 
-The backward keeps the inputs and one state a tile, and lets autograd differentiate a tile computed again. Where its
-result is to be differentiated in turn, it lets autograd differentiate the whole forward instead.
+The backward keeps the inputs and one state per tile; it computes a tile again and lets autograd differentiate it. For
+second derivatives autograd differentiates the whole forward instead.
 """
 
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ def linear_attention_chunkwise(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the chunk form; arguments and results as in `longlode.ops.linear_attention.linear_attention`.
 
-    `offsets` is the checked `cu_seqlens`; `chunk` is a power of two. Differentiable as often as asked.
+    `offsets` is the checked `cu_seqlens`; `chunk` is a power of two. Differentiable any number of times.
     """
     B, T, H, K = fixed_sizes(q)
     on_gpu = q.device.type != "cpu"
@@ -51,7 +51,7 @@ def linear_attention_chunkwise(
         state = q.new_zeros(len(plan.order), H, K, v.shape[-1], dtype=state_dtype(q.dtype))
     inputs = (q, k, v, g, state)
     differentiate = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    # A compiler differentiates the forward itself, and decides what to keep; it cannot look into our backward.
+    # A compiler differentiates the forward itself; it cannot trace this hand-written backward.
     if differentiate and not torch.compiler.is_compiling():
         o, final_state = _LinearAttention.apply(*inputs, scale, plan)
         return o, final_state
@@ -89,7 +89,7 @@ class _LinearAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, do: torch.Tensor, dfinal: torch.Tensor) -> tuple[Any, ...]:
-        # Autograd asks for a graph of the gradients (create_graph=True) by having gradients enabled here.
+        # Gradients are enabled here if autograd needs a graph of the gradients (create_graph=True).
         run = _differentiable_gradients if torch.is_grad_enabled() else _gradients
         with torch.autocast(do.device.type, enabled=False):
             return *run(ctx, do, dfinal), None, None
@@ -98,7 +98,7 @@ class _LinearAttention(torch.autograd.Function):
 def _forward(
     inputs: _Chunks, state: torch.Tensor, scale: float, plan: Plan, kept: list[torch.Tensor] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Outputs and final states; `kept` receives the states before each tile. Autograd can differentiate it."""
+    """Compute outputs and final states; `kept` receives the states before each tile. Differentiable by autograd."""
     q, v = inputs.q, inputs.v
     order = order_on(plan.order, q.device)
     states = state[order].to(state_dtype(q.dtype))
@@ -114,7 +114,7 @@ def _forward(
 
 
 def _gradients(ctx: Any, do: torch.Tensor, dfinal: torch.Tensor) -> list[torch.Tensor | None]:
-    """Gradients of q, k, v, g and state, tile by tile from the last."""
+    """Compute gradients of q, k, v, g and state, tile by tile from the last."""
     q, k, v, g, initial, *kept = ctx.saved_tensors
     plan: Plan = ctx.plan
     order = order_on(plan.order, q.device)
@@ -136,8 +136,8 @@ def _gradients(ctx: Any, do: torch.Tensor, dfinal: torch.Tensor) -> list[torch.T
 
 
 def _differentiable_gradients(ctx: Any, do: torch.Tensor, dfinal: torch.Tensor) -> list[torch.Tensor | None]:
-    """The same with a graph of their own, down to the inputs and to the gradients that came in."""
-    # Views, because of inputs that depend on one another (k = f(q)): only what the op does is differentiated here.
+    """Compute the gradients with a graph to the inputs and to the incoming gradients."""
+    # Views, because inputs may depend on one another (k = f(q)): only the op itself is differentiated here.
     views = [None if x is None else x.view_as(x) for x in ctx.saved_tensors[:5]]
     q, k, v, g, state = views
     assert q is not None
@@ -156,7 +156,7 @@ def _pull_all(mover: Mover, plan: Plan, tile: Tile, tensors: _Chunks) -> _Chunks
 
 
 def _pull(mover: Mover, plan: Plan, tile: Tile, x: torch.Tensor) -> torch.Tensor:
-    """The tile's tokens of x `[B, T, H, ...]` as chunks `[m, H, C, ...]`, in the dtype of the arithmetic."""
+    """Copy the tile's tokens of x `[B, T, H, ...]` into chunks `[m, H, C, ...]`, in the dtype of the arithmetic."""
     shape = (tile.num_chunks, x.shape[2], plan.chunk, *x.shape[3:])
     return mover.pull(x, torch.empty(shape, dtype=state_dtype(x.dtype), device=x.device))
 
@@ -164,13 +164,13 @@ def _pull(mover: Mover, plan: Plan, tile: Tile, x: torch.Tensor) -> torch.Tensor
 def _tile(
     inputs: _Chunks, state: torch.Tensor, scale: float, tile: Tile
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Outputs `[m, H, C, V]`, and the states `[rows, H, K, V]` after the tile's last step."""
+    """Compute outputs `[m, H, C, V]`, and the states `[rows, H, K, V]` after the tile's last step."""
     q, k, v, g = inputs
     g = None if g is None else g.to(q.dtype)
     scores = _scores(q, k, g)
     totals = None
     if g is not None:
-        # Padding at the end of a document has g = 0 and k = 0: it neither fades the state nor writes.
+        # Padding at the end of a document has g = 0 and k = 0: it neither decays the state nor writes.
         per_channel = g if g.dim() == 4 else g[..., None]
         to_here = per_channel.cumsum(2).exp()
         q, k, totals = q * to_here, k * _sum_after(per_channel).exp(), to_here[:, :, -1, :, None]
@@ -182,7 +182,7 @@ def _tile(
 def _scan(
     state: torch.Tensor, writes: torch.Tensor, totals: torch.Tensor | None, counts: tuple[int, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """States before each chunk `[m, H, K, V]`, and after the last chunk of each document `[rows, H, K, V]`."""
+    """Compute states before each chunk `[m, H, K, V]`, and after each document's last chunk `[rows, H, K, V]`."""
     before, finished = [], []
     fades: Any = [None] * len(counts) if totals is None else totals.split(counts)
     for count, write, fade in zip(counts, writes.split(counts), fades, strict=True):
@@ -195,18 +195,18 @@ def _scan(
 
 
 def _scores(q: torch.Tensor, k: torch.Tensor, g: torch.Tensor | None) -> torch.Tensor:
-    """q_i . a_{i<-j} k_j for j <= i, else 0: `[m, H, C, C]`."""
+    """Compute q_i . a_{i<-j} k_j for j <= i, else 0: `[m, H, C, C]`."""
     if g is None:
         return (q @ k.transpose(2, 3)).tril()
     if g.dim() == 3:
         # Row i of column j sums the tokens after j up to i.
-        spans = g[..., None].expand(*g.shape, g.shape[-1]).tril(-1).cumsum(2)
-        return (q @ k.transpose(2, 3) * spans.exp()).tril()
+        sums = g[..., None].expand(*g.shape, g.shape[-1]).tril(-1).cumsum(2)
+        return (q @ k.transpose(2, 3) * sums.exp()).tril()
     return _scores_per_channel(q, k, g)
 
 
 def _scores_per_channel(q: torch.Tensor, k: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """The same for one decay a channel: blocks on the diagonal, doubled until one is the whole chunk."""
+    """Compute `_scores` with one decay per channel: blocks on the diagonal, doubled until one is the whole chunk."""
     C = q.shape[2]
     blocks = (q * k).sum(-1)[..., None, None]
     half = 1
@@ -223,6 +223,6 @@ def _scores_per_channel(q: torch.Tensor, k: torch.Tensor, g: torch.Tensor) -> to
 
 
 def _sum_after(g: torch.Tensor, dim: int = 2) -> torch.Tensor:
-    """Sum of the entries behind each along `dim`, itself left out (not subtracted: -inf - -inf is no number)."""
+    """Sum the entries after each along `dim`, itself excluded (not subtracted: -inf - -inf is NaN)."""
     later = g.narrow(dim, 1, g.shape[dim] - 1).flip(dim).cumsum(dim).flip(dim)
     return torch.cat((later, torch.zeros_like(g.narrow(dim, 0, 1))), dim)

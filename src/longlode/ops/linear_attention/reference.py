@@ -1,4 +1,4 @@
-"""Linear attention as it is defined: the recurrence, one token a step. The oracle of every test."""
+"""Linear attention as defined: the recurrence, one token per step. The reference of all tests."""
 
 import itertools
 
@@ -15,7 +15,7 @@ def advance(
     scale: float,
     state: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token: q, k `[B, H, K]`, v `[B, H, V]`, g `[B, H]` or `[B, H, K]` -> o and the next state, in its dtype."""
+    """Advance by one token: q, k `[B, H, K]`, v `[B, H, V]`, g `[B, H]` or `[B, H, K]` -> o, next state."""
     dtype = state_dtype(q.dtype)
     q, k, v, S = (x.to(dtype) for x in (q, k, v, state))
     if g is not None:
@@ -43,14 +43,14 @@ def linear_attention_reference(
     """
     B, T, H, K = q.shape
     if offsets is None:
-        spans = [(slice(0, B), 0, T)]
+        pieces = [(slice(0, B), 0, T)]
     else:
-        spans = [(slice(n, n + 1), *span) for n, span in enumerate(itertools.pairwise(offsets))]
+        pieces = [(slice(n, n + 1), *edges) for n, edges in enumerate(itertools.pairwise(offsets))]
     if state is None:
-        num_documents = B if offsets is None else len(spans)
+        num_documents = B if offsets is None else len(pieces)
         state = q.new_zeros(num_documents, H, K, v.shape[-1], dtype=state_dtype(q.dtype))
     outputs, states = [], []
-    for documents, start, end in spans:
+    for documents, start, end in pieces:
         S = state[documents]
         for t in range(start, end):
             o, S = advance(q[:, t], k[:, t], v[:, t], None if g is None else g[:, t], scale, S)

@@ -21,20 +21,19 @@ def short_conv(
     cu_seqlens: torch.Tensor | Offsets | None = None,
     activation: str | None = "silu",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Depthwise causal convolution: y_t = f(sum_i weight[:, i] * x_{t - W + 1 + i}), W taps, the last on x_t
-    itself.
+    """Depthwise causal convolution: y_t = f(sum_i weight[:, i] * x_{t - W + 1 + i}), W taps, the last on x_t.
 
     Args:
       x: `[B, T, D]`.
-      weight: `[D, W]`, one filter a channel.
+      weight: `[D, W]`, one filter per channel.
       state: `[N, D, W - 1]`, the inputs before the first token of each document, oldest first; None is zeros.
       cu_seqlens: integer `[N + 1]`, or `ops.packed.Offsets`: token offsets of N packed documents; B must be 1.
         Row n of `state` belongs to document n. Without it N = B.
       activation: f, "silu" or None.
     Returns: y `[B, T, D]` in x.dtype, and the last W - 1 inputs of each document `[N, D, W - 1]` (with the
       incoming state or zeros in front when the document is shorter). Sums and f are formed in float32 at least,
-      and rounded once; in bfloat16 and float16 packed documents give the bits of separate ones. Gradients flow to
-      x, weight and state, through both results.
+      and rounded once; in bfloat16 and float16 packed documents give bitwise the results of separate ones. Gradients
+      flow to x, weight and state, through both results.
     Raises: ConfigError on shapes, offsets or an unknown activation.
     Cost: O(T D W) time.
     """
@@ -57,7 +56,7 @@ def short_conv(
 def short_conv_step(
     x: torch.Tensor, weight: torch.Tensor, *, state: torch.Tensor, activation: str | None = "silu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One token of `short_conv`, for decoding: x `[B, D]`, state `[B, D, W - 1]`.
+    """Advance `short_conv` by one token, for decoding: x `[B, D]`, state `[B, D, W - 1]`.
 
     Returns: y `[B, D]` and the new state (a new tensor). Raises: ConfigError as `short_conv`.
     """

@@ -13,10 +13,9 @@ from longlode.ops.packed import kept
 def convolve(
     x: torch.Tensor, weight: torch.Tensor, state: torch.Tensor | None, offsets: tuple[int, ...] | None
 ) -> torch.Tensor:
-    """y before the activation, in the dtype of the sums; arguments as in `longlode.ops.short_conv.short_conv`, offsets
-    checked.
+    """Compute y before the activation, in the dtype of the sums; arguments as in `short_conv`, offsets checked.
 
-    One shifted multiply-add a tap is a few streaming passes over memory; a grouped convolution needs `[B, D,
+    One shifted multiply-add per tap is a few streaming passes over memory; a grouped convolution needs `[B, D,
     T]`, which costs two transposes each way (measured at one thread: 1.2 to 2.5 times slower, forward and
     backward).
     """
@@ -32,12 +31,12 @@ def convolve(
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:
-    """x in the dtype that sums are formed in: float32 for bfloat16 and float16, else its own."""
+    """Convert x to the dtype of the sums: float32 for bfloat16 and float16, else unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def sum_of_taps(inputs: Iterable[torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
-    """sum_i weight[:, i] * input_i for inputs that come newest first: i = W - 1 down to 0."""
+    """Sum weight[:, i] * input_i over i, for inputs given newest first: i = W - 1 down to 0."""
     taps = reversed(range(weight.shape[1]))
     return functools.reduce(torch.add, (x * weight[:, i] for x, i in zip(inputs, taps, strict=True)))
 
@@ -45,7 +44,7 @@ def sum_of_taps(inputs: Iterable[torch.Tensor], weight: torch.Tensor) -> torch.T
 def last_inputs(
     x: torch.Tensor, num_inputs: int, state: torch.Tensor | None, offsets: tuple[int, ...] | None
 ) -> torch.Tensor:
-    """The last `num_inputs` inputs of each document, oldest first, `[N, D, num_inputs]`."""
+    """Return the last `num_inputs` inputs of each document, oldest first, `[N, D, num_inputs]`."""
     if offsets is None:
         recent = x[:, max(0, x.shape[1] - num_inputs) :]
         missing = num_inputs - recent.shape[1]
@@ -58,7 +57,7 @@ def last_inputs(
 
 
 def _rows_before(x: torch.Tensor, num_inputs: int, state: torch.Tensor | None) -> torch.Tensor:
-    """The state, or zeros, as inputs in front of x: `[B, num_inputs, D]`."""
+    """Return the state, or zeros, as inputs before x: `[B, num_inputs, D]`."""
     if state is None:
         return x.new_zeros(x.shape[0], num_inputs, x.shape[2])
     return state.to(x.dtype).transpose(1, 2)
@@ -72,10 +71,10 @@ def _restart_documents(
     offsets: tuple[int, ...],
     narrow: bool,
 ) -> torch.Tensor:
-    """Replace the outputs that looked across a document's start: the first W - 1 of each document.
+    """Replace the outputs that depend on the previous document: the first W - 1 of each document.
 
-    narrow: whether y will be rounded to a narrower dtype. A row of its own must then give the same bits, so its order
-    of terms is kept; otherwise the quicker sum will do, a unit in the last place beside it.
+    narrow: True if y will be rounded to a narrower dtype. Then the terms are summed in the order of an unpacked row, to
+    give the same bits; otherwise a faster order is used, which may differ in the last bit.
     """
     W = weight.shape[1]
     windows = _inputs_at(x, _first_places(offsets, W, x.device), state).unfold(1, W, 1)  # [N, W - 1, D, W]
@@ -85,10 +84,10 @@ def _restart_documents(
 
 
 class _Places(NamedTuple):
-    """Where inputs of documents lie: positions `[N, P]` counted from each document's start, and their tokens.
+    """Locations of inputs of documents: positions `[N, P]` counted from each document's start, and their tokens.
 
-    token: `[N, P]` in the packed row, cut to its ends.  before: `[N, P]`, whether the position is before the document.
-    from_end: `[N, P]` int, for those the distance from the end of the document's state, 1 for its newest entry.
+    token: `[N, P]` index in the packed row, clamped to its ends.  before: `[N, P]`, True before the document's start.
+    from_end: `[N, P]` int, for these the distance from the end of the document's state, 1 for its newest entry.
     """
 
     token: torch.Tensor
@@ -104,7 +103,7 @@ def _places(offsets: tuple[int, ...], position: torch.Tensor, device: torch.devi
 
 @kept
 def _last_places(offsets: tuple[int, ...], num_inputs: int, device: torch.device) -> _Places:
-    """The last `num_inputs` positions of each document, negative where it is shorter."""
+    """Locate the last `num_inputs` positions of each document, negative where it is shorter."""
     lengths = torch.tensor([end - start for start, end in itertools.pairwise(offsets)], device="cpu")
     position = lengths[:, None] - num_inputs + torch.arange(num_inputs, device="cpu")
     return _places(offsets, position, device)
@@ -112,7 +111,7 @@ def _last_places(offsets: tuple[int, ...], num_inputs: int, device: torch.device
 
 @kept
 def _first_places(offsets: tuple[int, ...], W: int, device: torch.device) -> _Places:
-    """The 2 W - 2 positions that the windows of a document's first W - 1 tokens hold."""
+    """Locate the 2 W - 2 positions in the windows of a document's first W - 1 tokens."""
     position = torch.arange(1 - W, W - 1, device="cpu").expand(len(offsets) - 1, -1)
     return _places(offsets, position, device)
 
@@ -121,7 +120,7 @@ def _first_places(offsets: tuple[int, ...], W: int, device: torch.device) -> _Pl
 def _first_tokens(
     offsets: tuple[int, ...], W: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first W - 1 tokens of each document that has them, in one row, and which `[N, W - 1]` those are."""
+    """Locate the first W - 1 tokens of each document that exist, and the mask `[N, W - 1]` of those."""
     starts, ends = (torch.tensor(x, device="cpu")[:, None] for x in (offsets[:-1], offsets[1:]))
     token = starts + torch.arange(W - 1, device="cpu")
     exists = token < ends
@@ -129,15 +128,15 @@ def _first_tokens(
 
 
 def _inputs_at(x: torch.Tensor, places: _Places, state: torch.Tensor | None) -> torch.Tensor:
-    """Inputs `[N, P, D]` of packed x `[1, T, D]` at `places`.
+    """Gather inputs `[N, P, D]` of packed x `[1, T, D]` at `places`.
 
-    Those before a document come from its state `[N, D, W - 1]`, or are zero without one; those beyond its end are some
-    other input, which the caller drops.
+    Inputs before a document come from its state `[N, D, W - 1]`, or are zero without one; those beyond its end are
+    arbitrary, and the caller drops them.
     """
     inputs = x[0][places.token]
     if state is None:
         return inputs.masked_fill(places.before[:, :, None], 0.0)
-    # Clamped, because the index is read, and dropped, at positions inside the document too.
+    # Clamped, because gather also reads (and `where` then drops) the index at positions inside the document.
     index = (state.shape[2] - places.from_end.clamp(1, state.shape[2]))[:, None]
     from_state = state.to(x.dtype).gather(2, index.expand(-1, state.shape[1], -1)).transpose(1, 2)
     return torch.where(places.before[:, :, None], from_state, inputs)

@@ -1,8 +1,8 @@
-"""Packers: how documents become the rows of training steps. A new one is a new file here, or an entry point.
+"""Packers: the ways to arrange documents in rows of training steps. A new one is a new file here, or an entry point.
 
-    concat      end to end, cut where a row is full           truncate    one document a row
-    best_fit    whole documents, the least cutting            masked      the same, every document weighs the same
-    decompose   one document a sequence, powers of two, from short to long
+    concat      end to end, cut where a row is full           truncate    one document per row
+    best_fit    whole documents, the fewest cuts              masked      the same rows, every document has equal weight
+    decompose   one document per sequence, powers of two, from short to long
 
 Start reading: `base.py` (what a packer is), `concat.py`, `rows.py` (rows of one length in a random order).
 """

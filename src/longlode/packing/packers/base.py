@@ -1,4 +1,4 @@
-"""What a packer is: documents in, the rows of every training step out, with their lengths, order and loss weights."""
+"""Interface of packers: document lengths in, the rows of every training step out, with order and loss weights."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from longlode.core.plugins import Registry
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens start <= t < stop of one document (an index into the lengths that the packer was given).
+    """Tokens start <= t < stop of one document (an index into the packer's `lengths`).
 
-    weight: of the loss of each of its labels, relative to that of other pieces.
+    weight: weight of each of its labels in the loss, relative to other pieces.
     """
 
     document: int
@@ -35,11 +35,11 @@ class StepRows:
 
 @dataclass(frozen=True, kw_only=True)
 class PackingReport:
-    """What a packer makes of its documents in one epoch.
+    """Statistics of one epoch of a packer.
 
-    num_documents: given. num_rows: made. num_tokens: of the documents, each one's eos included. cut_tokens: those in no
-    row. padding_tokens: places of rows that hold no token. num_split_documents: with tokens in several rows.
-    mean_context_tokens: over the tokens in rows, how many of the same document stand before one in its row.
+    num_documents: documents given. num_rows: rows made. num_tokens: tokens of the documents, eos included. cut_tokens:
+    tokens in no row. padding_tokens: positions of rows without a token. num_split_documents: documents with tokens in
+    several rows. mean_context_tokens: mean number of tokens of the same document before a token in its row.
     """
 
     num_documents: int
@@ -51,7 +51,7 @@ class PackingReport:
     mean_context_tokens: float
 
     def in_words(self) -> str:
-        """One line for a person."""
+        """Format the report as one line of text."""
         places = self.num_tokens - self.cut_tokens + self.padding_tokens
         return (
             f"{self.num_rows:,} rows per epoch, {self.padding_tokens / max(1, places):.1%} padding, "
@@ -64,27 +64,27 @@ class PackingReport:
 class Schedule(ABC):
     """The rows of every step of a run, in an order that is a pure function of the step.
 
-    num_rows: rows per epoch; without any, no step can be asked for.
+    num_rows: rows per epoch; if 0, `step` must not be called.
     """
 
     num_rows: int
 
     @abstractmethod
     def step(self, index: int) -> StepRows:
-        """The rows of a step, from 0, without end. A far step costs no more than a near one."""
+        """Return the rows of a step, from 0, without end. Every step costs the same."""
 
     @abstractmethod
     def report(self) -> PackingReport:
-        """What became of the documents."""
+        """Return the statistics of an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packer(ABC):
-    """Makes schedules. The fields of a subclass, a frozen dataclass too, are its options: typed, with defaults."""
+    """Base class of packers. The fields of a subclass, a frozen dataclass, are its options: typed, with defaults."""
 
     name: ClassVar[str]
     needs_isolation: ClassVar[bool] = False
-    """Whether its rows mean what they should only if the documents in one row do not see each other."""
+    """True if its rows are correct only when documents in one row do not attend to each other (`packed=True`)."""
 
     @abstractmethod
     def plan(self, lengths: np.ndarray, *, length: int, batch_size: int, order: "Order") -> Schedule:
@@ -92,15 +92,15 @@ class Packer(ABC):
 
         Args:
           lengths: int64 `[N]`, tokens of each document, its eos included.
-          length: tokens of a full row. batch_size: full rows per step; length * batch_size tokens are a step's.
-          order: the source of everything that is drawn.
-        Raises: ConfigError for settings that make no sense together. Too few documents give a schedule without rows.
+          length: tokens of a full row. batch_size: full rows per step, so a step has length * batch_size tokens.
+          order: the source of all randomness.
+        Raises: ConfigError for invalid settings. Too few documents give a schedule without rows.
         """
 
 
 @dataclass(frozen=True)
 class Order:
-    """What decides a random order besides the epoch: the seed of the run and the name of its data."""
+    """Source of random orders, besides the epoch: the seed of the run and the fingerprint of its data."""
 
     seed: int
     fingerprint: str
@@ -112,19 +112,18 @@ PACKERS: Registry[Packer] = Registry(
     package="longlode.packing.packers",
     group="longlode.packers",
 )
-"""Packers by name; `core.plugins` says how others come in."""
+"""Packers by name; see `core.plugins` for adding others."""
 
 
 def make_packer(name: str, options: Mapping[str, Any] | None = None) -> Packer:
-    """The packer called `name` with these options.
+    """Make the packer called `name` with these options.
 
-    Raises: ConfigError for a name that nobody has, an option that the packer does not have, or a value that it does
-      not take.
+    Raises: ConfigError for an unknown name, an unknown option, or a value that the packer refuses.
     """
     return build(PACKERS.get(name), options, f"the packer {name!r}")
 
 
 def check_length(length: int) -> None:
-    """Raises: ConfigError for rows that would hold no label."""
+    """Check the row length in tokens. Raises: ConfigError for rows without a label (fewer than 2 tokens)."""
     if length < 2:
         raise ConfigError(f"length is {length}; expected at least 2 tokens.")

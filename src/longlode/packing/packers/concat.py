@@ -1,4 +1,4 @@
-"""Documents end to end, cut where a row is full."""
+"""The packer `concat`: documents end to end, cut where a row is full."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from longlode.packing.packers.rows import Rows, ShuffledRows
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatPacker(Packer):
-    """Documents end to end in their order, cut every `length` tokens; the tail that does not fill a row is left out.
+    """Documents end to end in their order, cut every `length` tokens; an incomplete last row is left out.
 
     No padding, and a document is split wherever a row happens to end. Source: GPT-3, arXiv 2005.14165, appendix B.
     """
@@ -19,7 +19,7 @@ class ConcatPacker(Packer):
     name: ClassVar[str] = "concat"
 
     def plan(self, lengths: np.ndarray, *, length: int, batch_size: int, order: Order) -> Schedule:
-        """As said in `Packer`."""
+        """See `Packer.plan`."""
         return ShuffledRows(ConcatRows(lengths, length), lengths, length, batch_size, order)
 
 
@@ -35,7 +35,7 @@ class ConcatRows(Rows):
         self.num_rows = self.num_tokens // length
 
     def row(self, index: int) -> list[Piece]:
-        """The pieces of a row."""
+        """Return the pieces of a row."""
         start, stop = index * self.length, (index + 1) * self.length
         document = int(np.searchsorted(self._ends, start, side="right"))
         pieces = []

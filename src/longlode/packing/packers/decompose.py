@@ -1,4 +1,4 @@
-"""Sequences of one document each, in buckets by length, with a curriculum from short to long."""
+"""The packer `decompose`: sequences of one document each, in buckets by length, from short to long."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,14 +19,14 @@ _ODDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class DecomposePacker(Packer):
-    """Dataset decomposition: documents are cut into sequences of powers of two, and a step has sequences of one length.
+    """Dataset decomposition: documents are cut into powers of two, and a step has sequences of one length.
 
-    A document of 2,500 tokens gives sequences of 2048, 256, 128 and 64 (and 4 tokens too few). Every step has as many
-    tokens, so many short sequences or few long ones. Within each of `cycles` parts of an epoch, short ones come first
-    by odds. Source: Pouransari et al. 2024, "Dataset decomposition", arXiv 2405.13226.
+    A document of 2,500 tokens gives sequences of 2048, 256, 128 and 64 tokens; 4 are dropped. Every step has equally
+    many tokens: many short sequences or few long ones. Within each of `cycles` parts of an epoch, short ones are more
+    likely to come first. Source: Pouransari et al. 2024, "Dataset decomposition", arXiv 2405.13226.
 
-    min_length: shortest sequence (tokens, a power of two); what is left of a document below it is cut.
-    cycles: times that an epoch goes from short to long.
+    min_length: shortest sequence (tokens, a power of two); a shorter remainder of a document is dropped.
+    cycles: number of passes from short to long per epoch.
     curriculum: odds of a bucket to be next, from the shortest on: all 1; n, n - 1, ..., 1; or 2^(n-1), ..., 2, 1.
     """
 
@@ -36,7 +36,7 @@ class DecomposePacker(Packer):
     curriculum: Literal["uniform", "grow_linear", "grow_p2"] = "grow_p2"
 
     def plan(self, lengths: np.ndarray, *, length: int, batch_size: int, order: Order) -> Schedule:
-        """As said in `Packer`. Raises: ConfigError unless the lengths are powers of two, min_length <= length."""
+        """See `Packer.plan`. Raises: ConfigError unless the lengths are powers of two, min_length <= length."""
         for name, value in (("length", length), ("min_length", self.min_length)):
             if value < 2 or value & (value - 1):
                 raise ConfigError(f"the packer 'decompose': {name} is {value}; expected a power of two.")
@@ -63,23 +63,24 @@ class _Bucket:
 
 
 def _bucket(lengths: np.ndarray, size: int, longest: int) -> _Bucket:
-    """The sequences of `size` tokens: the longest as often as they go, of every other at most one a document."""
+    """Collect the sequences of `size` tokens: any number per document of the longest size, of others at most one."""
     if size == longest:
         counts = lengths // size
         documents = np.repeat(np.arange(len(lengths)), counts)
         nth = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
         return _Bucket(size, documents, nth * size)
-    # The bit of `size` in a length says whether there is one; the bits above it stand before it in the document.
+    # In binary, the bit of `size` in a length says if the document has such a sequence. The sequences of higher bits
+    # come before it, so it starts at the length with the bit of `size` and all lower bits cleared.
     documents = np.flatnonzero(lengths & size)
     return _Bucket(size, documents, lengths[documents] // (2 * size) * (2 * size))
 
 
 class _Buckets(Schedule):
-    """Steps of one bucket each. In an epoch every bucket gets its share of steps; what is left of it is carried on.
+    """Schedule of steps of one bucket each. Per epoch every bucket gets its share of steps; fractions carry over.
 
-    Bucket b has n_b sequences, r_b of which are a step. By the end of epoch e it has had floor((e + 1) n_b / r_b)
-    steps, so that every sequence is read as often as any other, whatever n_b is, and both the epoch of a step and a
-    place in a bucket's own endless row of sequences are found without counting up.
+    Bucket b has n_b sequences, r_b of which make a step. By the end of epoch e it has had floor((e + 1) n_b / r_b)
+    steps. So every sequence is read equally often for any n_b, and both the epoch of a step and its position in a
+    bucket's endless list of sequences are computed directly, without counting.
     """
 
     def __init__(
@@ -119,14 +120,14 @@ class _Buckets(Schedule):
         return report_of(documents, starts, starts + sizes, self._lengths, len(documents), int(sizes.sum()))
 
     def _done(self, epoch: int) -> list[int]:
-        """Steps that each bucket has had before an epoch."""
+        """Return the number of steps of each bucket before an epoch."""
         return [
             epoch * len(bucket.documents) // count
             for bucket, count in zip(self._buckets, self._per_step, strict=True)
         ]
 
     def _epoch_of(self, index: int) -> int:
-        """The epoch that holds a step: the last one before which no more than `index` steps were done."""
+        """Return the epoch of a step: the last one before which at most `index` steps were done."""
         low, high = 0, 1
         while sum(self._done(high)) <= index:
             low, high = high, 2 * high
@@ -136,7 +137,7 @@ class _Buckets(Schedule):
         return low
 
     def _arrange(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The bucket of each step of an epoch, and the how manieth of its bucket it is; int64 `[S]` each."""
+        """Return the bucket of each step of an epoch, and the step's index within its bucket; int64 `[S]` each."""
         before, after = self._done(epoch), self._done(epoch + 1)
         totals = [last - first for first, last in zip(before, after, strict=True)]
         cycles = self._packer.cycles

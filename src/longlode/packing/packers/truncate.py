@@ -1,4 +1,4 @@
-"""One document per row, what is too long cut off."""
+"""The packer `truncate`: one document per row, cut off at the row length."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,14 +13,14 @@ from longlode.packing.packers.rows import ShuffledRows, TabledRows
 class TruncatePacker(Packer):
     """One document per row: its first `length` tokens, and padding after a shorter one.
 
-    Nothing is ever joined or continued, at the price of padding. Documents without a label (fewer than 2 tokens) are
+    Documents are never joined or continued, at the cost of padding. Documents without a label (fewer than 2 tokens) are
     left out.
     """
 
     name: ClassVar[str] = "truncate"
 
     def plan(self, lengths: np.ndarray, *, length: int, batch_size: int, order: Order) -> Schedule:
-        """As said in `Packer`."""
+        """See `Packer.plan`."""
         check_length(length)
         documents = np.flatnonzero(lengths >= 2)
         rows = TabledRows(

@@ -1,9 +1,9 @@
-"""Objectives: what a training step minimises. A new one is a new file here, or an entry point.
+"""Objectives: the losses that training steps minimise. A new one is a new file here, or an entry point.
 
-    next_token   cross entropy of the next token, each label as the batch weighs it
-    far_tokens   the same, labels with little context before them count less
+    next_token   cross entropy of the next token, labels weighted by the batch
+    far_tokens   the same, with less weight for labels with little context
 
-Start reading: `base.py` (what an objective is), `next_token.py`.
+Start reading: `base.py` (the interface), `next_token.py`.
 """
 
 from longlode.train.objectives.base import OBJECTIVES, Losses, Objective, make_objective

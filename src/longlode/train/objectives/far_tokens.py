@@ -1,4 +1,4 @@
-"""Next-token prediction in which labels with little context before them count less."""
+"""The objective `far_tokens`: next-token prediction with less weight for labels with little context."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
@@ -14,14 +14,14 @@ from longlode.train.objectives.next_token import NextToken
 
 @dataclass(frozen=True, kw_only=True)
 class FarTokens(Objective):
-    """Next token; a label with fewer than `min_context` tokens before it in its document counts `near_weight`.
+    """Next-token loss; labels with fewer than `min_context` tokens before them in their document weigh `near_weight`.
 
-    Most labels of a corpus stand near the beginning of a document and can be learned from short text as well; this
-    moves the gradient to where a long context can help. Documents are told by the edges of
-    packed rows; in other batches a row counts as one.
+    Most labels of a corpus are near the beginning of a document and can be learned from short text as well; this moves
+    the gradient to labels where a long context can help. Documents are those of `cu_seqlens`; in batches without it
+    each row counts as one document.
 
-    min_context: tokens before a label from which on it counts fully.
-    near_weight: what a nearer label counts, above 0 and up to 1.
+    min_context: number of tokens before a label from which it has full weight.
+    near_weight: weight of other labels, above 0 and up to 1.
     """
 
     name: ClassVar[str] = "far_tokens"
@@ -29,11 +29,11 @@ class FarTokens(Objective):
     near_weight: Annotated[float, Field(gt=0, le=1)] = 0.1
 
     def weight(self, batch: Batch) -> float:
-        """The weights of the labels, after the nearer ones were lowered."""
+        """Return the sum of the labels' weights, with `near_weight` applied."""
         return self._weighed(batch).total_weight
 
     def losses(self, model: PreTrainedModel, batch: Batch) -> Losses:
-        """As `NextToken`, with the weights changed."""
+        """Return the losses as `NextToken` does, with `near_weight` applied."""
         return NextToken().losses(model, self._weighed(batch))
 
     def _weighed(self, batch: Batch) -> Batch:

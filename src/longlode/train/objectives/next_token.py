@@ -1,4 +1,4 @@
-"""Cross entropy of the next token, for any causal language model."""
+"""The objective `next_token`: cross entropy of the next token, for any causal language model."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,16 +17,16 @@ from longlode.train.objectives.base import Losses, Objective
 
 @dataclass(frozen=True, kw_only=True)
 class NextToken(Objective):
-    """Mean of -log p(label), nats per label, labels weighed as the batch says."""
+    """Mean of -log p(label), nats per label, labels weighted by `batch.weights`."""
 
     name: ClassVar[str] = "next_token"
 
     def weight(self, batch: Batch) -> float:
-        """The weights of the labels, or how many there are."""
+        """Return the sum of the labels' weights, or their number without weights."""
         return batch.total_weight
 
     def losses(self, model: PreTrainedModel, batch: Batch) -> Losses:
-        """Of a model of ours without ever holding all logits; of another from its logits."""
+        """Return the losses; for a longlode model without holding all logits, for another from its logits."""
         return (_of_ours if isinstance(model, LonglodeForCausalLM) else _of_others)(model, batch)
 
 
@@ -37,8 +37,8 @@ def _of_ours(model: PreTrainedModel, batch: Batch) -> Losses:
     if batch.cu_seqlens is not None:
         inputs["cu_seqlens"] = torch.from_numpy(batch.cu_seqlens).to(device)
     importance = None if batch.weights is None else torch.from_numpy(batch.weights).to(device)
-    # The whole model is called, so that what hangs on it (hooks, wrappers) is too. Its loss is taken from hidden states
-    # block by block; of the logits, which it would make of every token in evaluation, one is kept.
+    # The whole model is called, so that its hooks and wrappers run. Its loss is computed from hidden states block by
+    # block; of the logits, which it would compute for every token in evaluation, only the last is requested.
     output = model(
         **inputs,
         use_cache=False,
@@ -52,7 +52,7 @@ def _of_ours(model: PreTrainedModel, batch: Batch) -> Losses:
 
 
 def _of_others(model: PreTrainedModel, batch: Batch) -> Losses:
-    """Documents of a packed row are told by positions that begin anew, as transformers' models read them."""
+    """Return the losses of a transformers model; positions that restart at 0 mark documents of a packed row."""
     device = next(model.parameters()).device
     labels = torch.from_numpy(batch.labels).to(device)
     inputs = {"input_ids": torch.from_numpy(batch.tokens).to(device)}
@@ -72,14 +72,14 @@ def _of_others(model: PreTrainedModel, batch: Batch) -> Losses:
 
 
 def _with_sides(summed: Tensor, batch: Batch, output: object, scale: float = 1.0) -> Losses:
-    """The summed loss, and what else the model's output holds: its auxiliary loss, times `scale`, and metrics.
+    """Collect the summed loss, the model output's auxiliary loss times `scale`, and its metrics.
 
-    An auxiliary loss is a mean over the batch: among parts of a batch it counts by their labels.
+    An auxiliary loss is a mean over a part: parts of a batch are weighted by their labels.
     """
     auxiliary = getattr(output, "aux_loss", None)
     if isinstance(auxiliary, Tensor):
         auxiliary = batch.total_weight * scale * auxiliary
     else:
-        auxiliary = None  # a model that was not asked for its router's logits may have 0 here
+        auxiliary = None  # a model may return 0 here if its router's logits were not requested
     metrics = getattr(output, "metrics", None) or {}
     return Losses(summed, {name: value.detach() for name, value in metrics.items()}, auxiliary)

@@ -76,7 +76,7 @@ NOINLINE void gradient_of_scores(Work *w, Slot *slot) {
         }
 }
 
-/* dg of the chunk: for each place where g_t stands the terms that it spans, none added only to be taken away again.
+/* dg of the chunk: for each place where g_t occurs the terms that it covers, none added only to be taken away again.
  * reads [C]: sum of e^G L (N S^T); writes [C]: e^{G_C - G} K (R dS^T). */
 NOINLINE void gradient_of_decay(Work *w, Slot *slot, const float *reads, const float *writes) {
     const int64_t num = w->num;

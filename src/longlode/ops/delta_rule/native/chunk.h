@@ -31,7 +31,7 @@ typedef struct {
     int gated;
     int64_t row, size, num; /* batch row of the document; tokens of the chunk, and that rounded up to 16 */
     int64_t token;          /* first token of the chunk, in the tensors */
-    Slot slots[MAX_SPAN + 1];
+    Slot slots[MAX_INTERVAL + 1];
     float *L;         /* [2C, K]: [scale Q; K] */
     float *keys;      /* [K, C]: K^T */
     double *wide;     /* [K, C]: K^T */

@@ -59,11 +59,11 @@ static int find_window(const Job *job, int64_t pair, int64_t round, Window *wind
     const Call *call = job->call;
     const int64_t document = job->order[pair / call->H];
     const int64_t num_chunks = parts_of(call->documents[4 * document + 2], call->chunk);
-    const int64_t number = parts_of(num_chunks, call->span) - 1 - round;
-    const int64_t bytes = call->span * job->kernels->slot_bytes(call);
+    const int64_t number = parts_of(num_chunks, call->interval) - 1 - round;
+    const int64_t bytes = call->interval * job->kernels->slot_bytes(call);
     char *carries = job->slots + job->num_pairs * bytes;
-    *window = (Window){.document = document, .head = pair % call->H, .first = number * call->span,
-                       .end = least(num_chunks, (number + 1) * call->span), .slots = job->slots + pair * bytes,
+    *window = (Window){.document = document, .head = pair % call->H, .first = number * call->interval,
+                       .end = least(num_chunks, (number + 1) * call->interval), .slots = job->slots + pair * bytes,
                        .carry = (float *)carries + pair * call->K * call->V};
     return round >= 0 && number >= 0;
 }
@@ -79,7 +79,7 @@ static void split_backward(const Job *job, int64_t phase, int64_t item, void *wo
                                       least(job->num_columns, job->call->V - first_column), workspace);
         return;
     }
-    const int64_t pair = item / job->call->span, index = item % job->call->span;
+    const int64_t pair = item / job->call->interval, index = item % job->call->interval;
     if (find_window(job, pair, round - 1, &window) && window.first + index < window.end)
         job->kernels->finish_chunk(job->call, &window, window.first + index, workspace);
     if (find_window(job, pair, round, &window) && window.first + index < window.end)
@@ -197,7 +197,7 @@ static int bad_sizes(int64_t K, int64_t V) {
 static int bad_call(const Call *call, int backward) {
     if (bad_sizes(call->K, call->V) || call->H < 1 || call->num_documents < 1 || !call->documents) return 1;
     if (call->chunk != 16 && call->chunk != 32 && call->chunk != 64) return 1;
-    if (call->span < 1 || call->span > MAX_SPAN) return 1;
+    if (call->interval < 1 || call->interval > MAX_INTERVAL) return 1;
     if (!call->q.data || !call->k.data || !call->v.data || !call->beta.data) return 1;
     if (!backward && (!call->o.data || !call->final_state)) return 1;
     if (backward && (!call->dq.data || !call->dk.data || !call->dv.data || !call->dbeta.data || !call->kept)) return 1;
@@ -209,19 +209,20 @@ static int bad_call(const Call *call, int backward) {
     return 0;
 }
 
-/* Turns a backward into one in windows, if its memory is to be had. A window is a span: the chunks that the second cache
- * holds at work. Longer ones wait for one another less often, and cost 10 to 40 % more arithmetic time. */
+/* Turns a backward into one in windows, if its memory can be allocated. A window is the chunks of one interval, as many
+ * as the L2 cache holds at work. Longer windows wait for one another less often, and cost 10 to 40 % more arithmetic
+ * time. */
 static void split(Job *job) {
     const Call *call = job->call;
-    const int64_t bytes = job->num_pairs * call->span * job->kernels->slot_bytes(call);
+    const int64_t bytes = job->num_pairs * call->interval * job->kernels->slot_bytes(call);
     const int64_t carries = job->num_pairs * call->K * call->V * (int64_t)sizeof(float);
     void *slots = 0;
     if (bytes > MOST_SLOT_BYTES || posix_memalign(&slots, 64, (size_t)(bytes + carries))) return;
     job->slots = slots;
     job->way = SPLIT_BACKWARD;
     const int64_t num_chunks = parts_of(call->documents[4 * job->order[0] + 2], call->chunk);
-    job->queue.num_phases = 2 * parts_of(num_chunks, call->span) + 1;
-    job->queue.num_items[0] = job->num_pairs * call->span;
+    job->queue.num_phases = 2 * parts_of(num_chunks, call->interval) + 1;
+    job->queue.num_items[0] = job->num_pairs * call->interval;
     job->queue.num_items[1] = job->num_pairs * job->num_pieces;
 }
 

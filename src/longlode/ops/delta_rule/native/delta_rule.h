@@ -9,9 +9,9 @@
 #define LONGLODE_ABI 3
 
 /* Limits of a call; one that breaks them is refused with LONGLODE_BAD_CALL. K and V are multiples of 16. */
-#define MAX_SIZE 256 /* K and V */
-#define MAX_CHUNK 64 /* C: 16, 32 or 64 */
-#define MAX_SPAN 16  /* chunks between two kept states */
+#define MAX_SIZE 256    /* K and V */
+#define MAX_CHUNK 64    /* C: 16, 32 or 64 */
+#define MAX_INTERVAL 16 /* chunks between two kept states */
 
 /* A float tensor [B, T, H, size], its last dimension contiguous; beta and g are [B, T, H], size 1. */
 typedef struct {
@@ -29,12 +29,12 @@ typedef struct {
     float *final_state;           /* forward: the state after the last token */
     float *dfinal_state;          /* backward: its gradient; NULL is zero */
     float *dstate;                /* backward: gradient of state; NULL: not wanted */
-    float *kept;                  /* [number of spans, H, K, V], the state before each span; NULL: don't keep */
-    const int64_t *documents;     /* [N, 4]: batch row, first token, number of tokens, first span */
+    float *kept;                  /* [number of intervals, H, K, V], the state before each interval; NULL: don't keep */
+    const int64_t *documents;     /* [N, 4]: batch row, first token, number of tokens, first interval */
     int64_t num_documents;
     int64_t H, K, V; /* K and V: multiples of 16 up to MAX_SIZE */
-    int64_t chunk;   /* C: 16, 32 or 64 */
-    int64_t span;    /* chunks between two kept states, 1 to MAX_SPAN */
+    int64_t chunk;    /* C: 16, 32 or 64 */
+    int64_t interval; /* chunks between two kept states, 1 to MAX_INTERVAL */
     float scale;
 } Call;
 

@@ -37,7 +37,7 @@ static int64_t lay_out(const Call *call, int64_t V, Way way, char *base, Work *w
     const int64_t C = call->chunk, K = call->K, K_step = K + PAD, V_step = V + PAD, f = sizeof(float);
     int64_t used = 0;
     *w = (Work){.call = call, .K = K, .V = V, .K_step = K_step, .V_step = V_step, .gated = call->g.data != 0};
-    const int64_t num_slots = way == FORWARD ? 1 : way == BACKWARD ? call->span : 0;
+    const int64_t num_slots = way == FORWARD ? 1 : way == BACKWARD ? call->interval : 0;
     for (int64_t i = 0; i < num_slots; i++) w->slots[i] = cut_slot(call, V, 0, base, &used);
     w->L = cut(base, &used, 2 * C * K_step * f);
     w->keys = cut(base, &used, K * C * f);
@@ -107,9 +107,10 @@ static void forward(const Call *whole, int64_t number, int64_t head, int64_t fir
     const int64_t num_chunks = (document[2] + call->chunk - 1) / call->chunk;
     copy_matrix(w.K, w.V, call->state ? call->state + at_state : 0, row, slot->S, w.V_step);
     for (int64_t i = 0; i < num_chunks; i++) {
-        if (call->kept && i % call->span == 0)
+        if (call->kept && i % call->interval == 0)
             copy_matrix(w.K, w.V, slot->S, w.V_step,
-                        call->kept + ((document[3] + i / call->span) * call->H + head) * matrix + first_column, row);
+                        call->kept + ((document[3] + i / call->interval) * call->H + head) * matrix + first_column,
+                        row);
         go_to(&w, document, i, i + 1, 0);
         prepare(&w, slot);
         correct(&w, slot, 1);
@@ -128,12 +129,12 @@ static void backward(const Call *call, int64_t number, int64_t head, void *works
     lay_out(call, call->V, BACKWARD, workspace, &w);
     w.head = head;
     const int64_t *document = call->documents + 4 * number, matrix = w.K * w.V, at_state = number * call->H + head;
-    const int64_t num_chunks = (document[2] + call->chunk - 1) / call->chunk, span = call->span;
+    const int64_t num_chunks = (document[2] + call->chunk - 1) / call->chunk, interval = call->interval;
     copy_matrix(w.K, w.V, call->dfinal_state ? call->dfinal_state + at_state * matrix : 0, w.V, w.slots[0].dS,
                 w.V_step);
-    for (int64_t first = (num_chunks - 1) / span * span; first >= 0; first -= span) {
-        const int64_t end = first + span < num_chunks ? first + span : num_chunks;
-        copy_matrix(w.K, w.V, call->kept + ((document[3] + first / span) * call->H + head) * matrix, w.V,
+    for (int64_t first = (num_chunks - 1) / interval * interval; first >= 0; first -= interval) {
+        const int64_t end = first + interval < num_chunks ? first + interval : num_chunks;
+        copy_matrix(w.K, w.V, call->kept + ((document[3] + first / interval) * call->H + head) * matrix, w.V,
                     w.slots[0].S, w.V_step);
         for (int64_t i = first; i < end; i++) {
             Slot *slot = &w.slots[i - first];
@@ -143,7 +144,7 @@ static void backward(const Call *call, int64_t number, int64_t head, void *works
             if (i + 1 < end) advance(&w, slot, slot[1].S);
         }
         for (int64_t i = end - 1; i >= first; i--) {
-            go_to(&w, document, i, i > first ? i - 1 : first - span, i > first);
+            go_to(&w, document, i, i > first ? i - 1 : first - interval, i > first);
             Slot *slot = &w.slots[i - first];
             gather_queries_and_keys(&w);
             gradient_of_values(&w, slot);

@@ -39,7 +39,7 @@ static void scan_window(const Call *whole, const Window *window, int64_t first_c
     const int64_t at_state = (window->document * call->H + window->head) * matrix + first_column;
     Slot slot = slot_from(call, window->slots, first_column), other = slot;
     copy_matrix(w.K, w.V,
-                call->kept + ((document[3] + first / call->span) * call->H + w.head) * matrix + first_column, row,
+                call->kept + ((document[3] + first / call->interval) * call->H + w.head) * matrix + first_column, row,
                 slot.S, w.V_step);
     for (int64_t i = first; i < end; i++, slot = other) {
         go_to(&w, document, i, i + 1 < end ? i + 1 : i, i + 1 == end);

@@ -38,10 +38,10 @@ def sums_over_values(
     C: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> tuple[tl.tensor, ...]:
-    """Everything that sums over V, a tile of V at a time; writes dv on the way.
+    """Compute all sums over V, one tile of V at a time, and write dv.
 
     Returns dO R^T and its transpose, dX R^T and its transpose, dO S^T, dX S^T, R dS'^T, dX . v, <dS', S>.
-    Both transposes are products of their own: see rule (1) of the folder.
+    Both transposes are separate products: see rule (1) of the package.
     """
     keys_range = tl.arange(0, BK)
     in_keys = keys_range < K
@@ -89,21 +89,21 @@ def decay_gradient(
     C: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> tl.tensor:
-    """dg `[C]`: for each token the sum of every term whose decay spans it, and of no other (README, (13)).
+    """Compute dg `[C]`: for each token the sum of the terms whose decay covers it (README, (13)).
 
-    Takes the gradients with masks, decays and scale on them; dL_k is that of X's rows, with a minus.
+    The gradients include masks, decays and scale; dL_k is the negative of that of X's rows.
     """
     i = tl.arange(0, C)
     before = i[None, :] < i[:, None]
     pairs = dP * product(queries, tl.trans(keys), PRECISION)
     pairs += dA * (beta_i[:, None] * product(keys, tl.trans(keys), PRECISION))
-    spanning = tl.sum(tl.where(before, tl.cumsum(pairs, axis=0, reverse=True), 0.0), axis=1)
+    covering = tl.sum(tl.where(before, tl.cumsum(pairs, axis=0, reverse=True), 0.0), axis=1)
     keys_wide = keys.to(tl.float32)
     reads = tl.sum(dL_q * queries.to(tl.float32), axis=1) - beta_i * tl.sum(dL_k * keys_wide, axis=1)
     writes = tl.sum(dkeys * keys_wide, axis=1)
     later_reads = tl.sum(tl.where(before, 0.0, reads[None, :]), axis=1)
     earlier_writes = tl.sum(tl.where(before, writes[None, :], 0.0), axis=1)
-    return spanning + later_reads + earlier_writes + total
+    return covering + later_reads + earlier_writes + total
 
 
 @triton.jit(do_not_specialize=["H", "scale"])
@@ -135,7 +135,7 @@ def gradients_kernel(
     GATED: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """Program (chunk, head): the chunk's gradients; dX's terms have a minus, as K S and A R have in X (README, 4)."""
+    """Program (chunk, head): the chunk's gradients; dX's terms are negative, as K S and A R are in X (README, 4)."""
     chunk, h, i = tl.program_id(0), tl.program_id(1), tl.arange(0, C)
     start, end = chunk_of_document(owners, documents, chunk, C)
     row, rows, inside = chunk_rows(start, end, h, H, C)

@@ -1,7 +1,7 @@
 """Inverse of a unit lower triangular matrix inside one program: exact substitution, in blocks.
 
-The same method as `ops/chunking/triangular.py`, for the same reason: no step forms a power of A, so nothing in it is
-larger than the result, equal keys and beta = 2 included. All products are plain float32 ("ieee").
+The same method as `ops/chunking/triangular.py`, for the same reason: no step forms a power of A, so no intermediate
+is larger than the result, also for equal keys and beta = 2. All products are plain float32 ("ieee").
 """
 
 import triton
@@ -10,7 +10,7 @@ import triton.language as tl
 
 @triton.jit
 def unit_lower_inverse(A: tl.tensor, C: tl.constexpr) -> tl.tensor:
-    """(I + A)^-1 of strictly lower triangular A `[C, C]` float32, C = 16, 32, 64 or 128."""
+    """Compute (I + A)^-1 of strictly lower triangular A `[C, C]` float32, C = 16, 32, 64 or 128."""
     T = substitute(block_diagonal(A, C, 16, 0), C // 16)
     if C >= 32:
         T = merge(T, A, C, 16)
@@ -23,7 +23,7 @@ def unit_lower_inverse(A: tl.tensor, C: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def block_diagonal(A: tl.tensor, C: tl.constexpr, b: tl.constexpr, SHIFT: tl.constexpr) -> tl.tensor:
-    """`[C / b, b, b]`: of each row of b x b blocks of A, the block SHIFT places left of the diagonal (or zeros)."""
+    """Take, of each row of b x b blocks of A, the block SHIFT left of the diagonal (or zeros): `[C / b, b, b]`."""
     blocks = tl.reshape(A, (C // b, b, C // b, b))
     row = tl.arange(0, C // b)[:, None, None, None]
     column = tl.arange(0, C // b)[None, None, :, None]
@@ -32,7 +32,7 @@ def block_diagonal(A: tl.tensor, C: tl.constexpr, b: tl.constexpr, SHIFT: tl.con
 
 @triton.jit
 def substitute(A: tl.tensor, n: tl.constexpr) -> tl.tensor:
-    """Inverses of I + A for A `[n, 16, 16]`, by forward substitution, one column of A at a time."""
+    """Invert I + A for A `[n, 16, 16]`, by forward substitution, one column of A at a time."""
     row = tl.arange(0, 16)[None, :, None]
     column = tl.arange(0, 16)[None, None, :]
     T = tl.where(row == column, 1.0, tl.zeros((n, 16, 16), dtype=tl.float32))
@@ -45,7 +45,7 @@ def substitute(A: tl.tensor, n: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def merge(T: tl.tensor, A: tl.tensor, C: tl.constexpr, b: tl.constexpr) -> tl.tensor:
-    """From inverses `[C / b, b, b]` of the diagonal blocks to those of twice the size.
+    """Merge inverses `[C / b, b, b]` of the diagonal blocks to those of blocks of twice the size.
 
     [[L1, 0], [B, L2]]^-1 = [[T1, 0], [-T2 B T1, T2]].
     """
@@ -66,11 +66,11 @@ def merge(T: tl.tensor, A: tl.tensor, C: tl.constexpr, b: tl.constexpr) -> tl.te
 
 @triton.jit
 def evens_and_odds(x: tl.tensor, n: tl.constexpr, b: tl.constexpr) -> tuple[tl.tensor, ...]:
-    """Blocks 0, 2, 4, ... and 1, 3, 5, ... of x `[2n, b, b]`."""
+    """Split x `[2n, b, b]` into blocks 0, 2, 4, ... and 1, 3, 5, ..."""
     return tl.split(tl.permute(tl.reshape(x, (n, 2, b, b)), (0, 2, 3, 1)))
 
 
 @triton.jit
 def side_by_side(left: tl.tensor, right: tl.tensor, n: tl.constexpr, b: tl.constexpr) -> tl.tensor:
-    """`[left, right]` of blocks `[n, b, b]`, as `[n, b, 2b]`."""
+    """Join blocks `[n, b, b]` to `[left, right]`, `[n, b, 2b]`."""
     return tl.reshape(tl.permute(tl.join(left, right), (0, 1, 3, 2)), (n, b, 2 * b))

@@ -1,7 +1,7 @@
 """The scans over chunks: forward with outputs, forward again for the states, and back.
 
-Each program carries one `[K, BV]` tile of one head's state through a document, or through a part of it. The tiles
-of one head share q, k and T, so they are neighbours in the grid and find them in the L2 cache.
+Each program propagates one `[K, BV]` tile of one head's state through a document, or through a part of it. The tiles
+of one head share q, k and T, so they are neighbours in the grid and share the L2 cache.
 """
 
 import triton
@@ -24,7 +24,7 @@ from longlode.ops.delta_rule.triton_kernels.tiles import (
 def state_place(
     states: tl.tensor, index: tl.tensor, h: tl.tensor, H: tl.tensor, K: tl.constexpr, V: tl.constexpr
 ) -> tl.tensor:
-    """Where state `index` of head h starts in `[X, H, K, V]`."""
+    """Return the offset of state `index` of head h in `[X, H, K, V]`."""
     return states + (index.to(tl.int64) * H + h) * K * V
 
 
@@ -39,11 +39,11 @@ def times_inverse(
     TRANSPOSED: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> tl.tensor:
-    """T x, or T^T x, of a chunk; x `[C, BV]` float32.
+    """Compute T x, or T^T x, of a chunk; x `[C, BV]` float32.
 
-    bfloat16 T comes in two parts, T = high + low. One alone is not enough: with equal keys and beta = 2 all its
-    entries are near 2 in size and round in the same direction, which is as if the keys had another length. Where
-    nothing decays, outputs were then off by up to 160 % after 256 tokens; all other roundings together, 9 %.
+    bfloat16 T is stored in two parts, T = high + low. One alone is not enough: with equal keys and beta = 2 all its
+    entries are near 2 in size and round in the same direction, as if the keys had another length. Without decay,
+    outputs were then off by up to 160 % after 256 tokens; by all other roundings together, 9 %.
     """
     dtype = inverses.dtype.element_ty
     i = tl.arange(0, C)
@@ -73,7 +73,7 @@ def corrections_of_chunk(
     GATED: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> tl.tensor:
-    """R = T diag(beta) (V - e^G K S) `[C, BV]`."""
+    """Compute R = T diag(beta) (V - e^G K S) `[C, BV]`."""
     recalled = product(keys, S_low, PRECISION)
     if GATED:
         recalled *= from_start
@@ -91,7 +91,7 @@ def state_after_chunk(
     GATED: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> tl.tensor:
-    """S' = e^{G_C} S + (e^{G_C - G} K)^T R; the decay is put on R, so that the keys stay as they were loaded."""
+    """Compute S' = e^{G_C} S + (e^{G_C - G} K)^T R; the decay multiplies R, so that the keys stay as loaded."""
     if GATED:
         S *= through
         R *= to_end
@@ -118,12 +118,12 @@ def forward_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     C: tl.constexpr,
-    SPAN: tl.constexpr,
+    INTERVAL: tl.constexpr,
     GATED: tl.constexpr,
     SAVE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """Program (tile of V, document * H + head): outputs, final state, and with SAVE the state every SPAN chunks."""
+    """Program (tile of V, document * H + head): outputs, final state, and with SAVE the state every INTERVAL chunks."""
     first_v, n, h = tl.program_id(0) * BV, tl.program_id(1) // H, tl.program_id(1) % H
     start, end = tl.load(documents + 3 * n), tl.load(documents + 3 * n + 3)
     chunk, segment = tl.load(documents + 3 * n + 1), tl.load(documents + 3 * n + 2)
@@ -131,9 +131,9 @@ def forward_kernel(
     S = load_tile(state_place(state, n, h, H, K, V), 0, d, d < K, first_v, V, BV)
     for step in range((tl.load(documents + 3 * n + 4) - chunk).to(tl.int32)):
         if SAVE:
-            # Predicated, not branched: a branch in the loop would stop the loads from being pipelined.
-            place = state_place(checkpoints, segment + step // SPAN, h, H, K, V)
-            store_tile(place, S, 0, d, (d < K) & (step % SPAN == 0), first_v, V, BV)
+            # Predicated, not branched: a branch in the loop would prevent pipelining of the loads.
+            place = state_place(checkpoints, segment + step // INTERVAL, h, H, K, V)
+            store_tile(place, S, 0, d, (d < K) & (step % INTERVAL == 0), first_v, V, BV)
         row, rows, inside = chunk_rows(start + step * C, end, h, H, C)
         keys = load_tile(k, row, rows, inside, 0, K, BK)
         queries = load_tile(q, row, rows, inside, 0, K, BK)
@@ -174,16 +174,16 @@ def states_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     C: tl.constexpr,
-    SPAN: tl.constexpr,
+    INTERVAL: tl.constexpr,
     GATED: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """Program (tile of V, segment, head): from its checkpoint, the state before each of SPAN chunks, and R."""
+    """Program (tile of V, segment, head): from its checkpoint, the state before each of INTERVAL chunks, and R."""
     first_v, segment, h = tl.program_id(0) * BV, tl.program_id(1), tl.program_id(2)
     n = tl.load(owners + segment)
-    end, done = tl.load(documents + 3 * n + 3), (segment - tl.load(documents + 3 * n + 2)) * SPAN
+    end, done = tl.load(documents + 3 * n + 3), (segment - tl.load(documents + 3 * n + 2)) * INTERVAL
     start, chunk = tl.load(documents + 3 * n) + done * C, tl.load(documents + 3 * n + 1) + done
-    num_chunks = tl.minimum(SPAN, tl.load(documents + 3 * n + 4) - chunk).to(tl.int32)
+    num_chunks = tl.minimum(INTERVAL, tl.load(documents + 3 * n + 4) - chunk).to(tl.int32)
     d = tl.arange(0, BK)
     S = load_tile(state_place(checkpoints, segment, h, H, K, V), 0, d, d < K, first_v, V, BV)
     for step in range(num_chunks):

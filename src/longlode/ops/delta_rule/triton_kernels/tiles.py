@@ -1,18 +1,20 @@
-"""Loads, stores and decays of one chunk; what every kernel starts with."""
+"""Loads, stores and decays of one chunk, shared by all kernels."""
 
 import triton
 import triton.language as tl
 
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
-"""Whether Triton's interpreter runs the kernels of this process (TRITON_INTERPRET=1 when they were imported)."""
+"""True if Triton's interpreter runs the kernels of this process (TRITON_INTERPRET=1 when they were imported)."""
 
 
 @triton.jit
 def chunk_rows(
     start: tl.tensor, end: tl.tensor, h: tl.tensor, H: tl.tensor, C: tl.constexpr
 ) -> tuple[tl.tensor, ...]:
-    """Where the C tokens from `start` lie in `[tokens, H]`: the first row (64 bits), the others' distance from it
-    (32 bits, the same for every chunk, so that it costs no work in a loop), and which tokens lie before `end`.
+    """Locate the C tokens from `start` in `[tokens, H]`.
+
+    Returns: the first row (64 bits), the others' distance from it (32 bits, the same for every chunk, so that a loop
+    does not recompute it), and a mask of the tokens before `end`.
     """
     i = tl.arange(0, C)
     return start * H + h, i * H, i < (end - start).to(tl.int32)
@@ -27,7 +29,7 @@ def tile_places(
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> tl.tensor:
-    """Addresses of columns `first` to `first + BLOCK` of rows `row + rows` of `x` `[..., WIDTH]`."""
+    """Compute addresses of columns `first` to `first + BLOCK` of rows `row + rows` of `x` `[..., WIDTH]`."""
     return x + row * WIDTH + first + (rows[:, None] * WIDTH + tl.arange(0, BLOCK)[None, :])
 
 
@@ -41,7 +43,7 @@ def load_tile(
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> tl.tensor:
-    """The tile at `tile_places`; zero in rows that are not inside and columns that do not exist."""
+    """Load the tile at `tile_places`; zero in rows outside and columns that do not exist."""
     mask = inside[:, None]
     if WIDTH % BLOCK != 0:
         mask = mask & (first + tl.arange(0, BLOCK) < WIDTH)[None, :]
@@ -59,7 +61,7 @@ def store_tile(
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """The inverse of `load_tile`; rounds to the dtype of `x`."""
+    """Store a tile, the inverse of `load_tile`; rounds to the dtype of `x`."""
     mask = inside[:, None]
     if WIDTH % BLOCK != 0:
         mask = mask & (first + tl.arange(0, BLOCK) < WIDTH)[None, :]
@@ -69,7 +71,7 @@ def store_tile(
 
 @triton.jit
 def load_column(x: tl.tensor, row: tl.tensor, rows: tl.tensor, inside: tl.tensor) -> tl.tensor:
-    """Rows `row + rows` of `x` `[...]` as float32; zero outside."""
+    """Load rows `row + rows` of `x` `[...]` as float32; zero outside."""
     return tl.load(x + row + rows, mask=inside, other=0.0).to(tl.float32)
 
 
@@ -77,10 +79,11 @@ def load_column(x: tl.tensor, row: tl.tensor, rows: tl.tensor, inside: tl.tensor
 def chunk_decays(
     g: tl.tensor, row: tl.tensor, rows: tl.tensor, inside: tl.tensor, GATED: tl.constexpr
 ) -> tuple[tl.tensor, ...]:
-    """G `[C]` (the running sum of the log-decays, float64), e^G and e^{G_C - G} `[C, 1]`, e^{G_C}; zeros that nobody
-    reads without GATED.
+    """Compute G `[C]` (the running sum of the log-decays, float64), e^G and e^{G_C - G} `[C, 1]`, e^{G_C}.
 
-    In float64 so that the difference of two neighbours survives beside a token that decays by e^-1000; -inf is
+    Without GATED these are unused zeros.
+
+    The sums are float64 so that the difference of two neighbours keeps its digits after a decay of e^-1000; -inf is
     cut to -1e4, whose exponential is 0, so that no difference is inf - inf.
     """
     if GATED:
@@ -98,7 +101,7 @@ def chunk_decays(
 def chunk_of_document(
     owners: tl.tensor, documents: tl.tensor, chunk: tl.tensor, C: tl.constexpr
 ) -> tuple[tl.tensor, ...]:
-    """First token of a chunk and end of its document; `documents` `[N + 1, 3]`: first token, chunk, segment."""
+    """Return the first token of a chunk and the end of its document; `documents` as in `ChunkTables`."""
     document = documents + 3 * tl.load(owners + chunk)
     start = tl.load(document) + (chunk - tl.load(document + 1)) * C
     return start, tl.load(document + 3)
@@ -106,22 +109,22 @@ def chunk_of_document(
 
 @triton.jit
 def pair_decay(G: tl.tensor) -> tl.tensor:
-    """e^{G_i - G_j} `[C, C]` for i >= j; 1 above the diagonal, where it could overflow and must be selected away."""
+    """Compute e^{G_i - G_j} `[C, C]` for i >= j; 1 above the diagonal, to be masked, as it could overflow."""
     return tl.exp(tl.minimum(G[:, None] - G[None, :], 0.0).to(tl.float32))
 
 
 @triton.jit
 def pair_decay_transposed(G: tl.tensor) -> tl.tensor:
-    """e^{G_j - G_i} `[C, C]` for i <= j, the transpose of `pair_decay`."""
+    """Compute e^{G_j - G_i} `[C, C]` for i <= j, the transpose of `pair_decay`."""
     return tl.exp(tl.minimum(G[None, :] - G[:, None], 0.0).to(tl.float32))
 
 
 @triton.jit
 def product(a: tl.tensor, b: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
-    """The matrix product in float32; PRECISION is Triton's name for what float32 operands go through.
+    """Multiply matrices in float32; PRECISION is Triton's name for the treatment of float32 operands.
 
-    The interpreter's `dot` multiplies the bits of bfloat16 as integers; there the operands become float32 first,
-    which changes no product.
+    The interpreter's `dot` multiplies the bits of bfloat16 as integers; there the operands are converted to float32
+    first, which changes no product.
     """
     if INTERPRETED:
         result = tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
@@ -132,10 +135,10 @@ def product(a: tl.tensor, b: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def rounded(x: tl.tensor, dtype: tl.constexpr) -> tl.tensor:
-    """Float32 x in `dtype` (float32 or bfloat16), rounded to nearest, ties to even.
+    """Convert float32 x to `dtype` (float32 or bfloat16), rounded to nearest, ties to even.
 
-    The interpreter's cast to bfloat16 cuts the low bits off, an error of one sign that adds up; there they are
-    rounded away first, in integers.
+    The interpreter's cast to bfloat16 truncates the low bits, an error of one sign that accumulates; there x is rounded
+    first, on its bits as integers.
     """
     if INTERPRETED and dtype == tl.bfloat16:
         bits = x.to(tl.int32, bitcast=True)
