@@ -19,7 +19,8 @@
     PLACE = {"token", "character", "before", "text", "after"}
 
 gate, boundary and profile are null for a text that is too short for the gate.
-gate.signs: how far the log-odds of the whole differ from those that usual text in its order would have in this kind of measurement.
+gate.signs: how far the log-odds of the whole differ from those that usual text in its order would have in this kind of
+measurement.
 boundary: where the passages on both sides share least, beside how much passages as far apart share elsewhere in the
 text (1 is usual), with the curve of that figure along the text.
 profile.carriers: the words and pairs that add most to gain_nats; before and again, two uses with no other between.

@@ -145,7 +145,7 @@ def _fit(here: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kept = count >= FEWEST
     column = (np.cumsum(kept) * kept)[inverse].astype(np.int32)  # 0: a key that is too rare
     plus, minus = column[: here.size].reshape(here.shape), column[here.size :].reshape(turned.shape)
-    size, per_pair = int(kept.sum()) + 1, int(plus.shape[-1])
+    size, per_pair = int(kept.sum()) + 1, plus.size // max(len(plus), 1)
 
     def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
         weights = np.append(0.0, free)
