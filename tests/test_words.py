@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "longlode"
 PACKAGES = (
-    *("core", "corpus", "synthetic", "packing", "train", "readers", "ops"),
+    *("core", "corpus", "synthetic", "packing", "train", "readers", "ops", "mixers", "models"),
     *("evaluate", "report", "api", "cli"),
 )
 

@@ -1,10 +1,10 @@
 """mixers: the layers that move information between tokens, behind one interface.
 
 May import: core, ops.
-Start reading: `base.py` (the interface and its laws), then `delta_net.py`; `context.py` (what a forward pass knows of
-the sequence); `stack.py` reads "DS*12".
+Start reading: `base.py` (the interface and its laws), then `delta_net.py`; `context.py` (documents, padding and
+positions of a forward pass); `stack.py` reads "DS*12".
 
-Every module here that defines a `MixerConfig` with a name brings a mixer; nothing lists them.
+Every module here that defines a `MixerConfig` with a name adds a mixer; there is no list to edit.
 """
 
 from longlode.core.plugins import Registry

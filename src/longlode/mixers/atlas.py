@@ -113,12 +113,12 @@ class _Memory(NamedTuple):
 
 
 class Atlas(Mixer):
-    """The layer of this file."""
+    """The mixer described at the top of this file."""
 
     traits = MixerTraits()
 
     def __init__(self, config: AtlasConfig, hidden_size: int) -> None:
-        """Projections and convolutions as those of DeltaNet, gates, first weights of a deep memory."""
+        """Projections and convolutions as those of DeltaNet, gates, initial weights of a deep memory."""
         super().__init__()
         self.config = config
         inner = config.num_heads * config.head_dim
@@ -176,7 +176,7 @@ class Atlas(Mixer):
         return MixerOutput(rows.put(y), after | self._named(memory))
 
     def _gates(self, x: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """Logarithms of theta and alpha, eta and gamma `[N, T, H]`; padding leaves the memory alone."""
+        """Compute logarithms of theta and alpha, eta and gamma `[N, T, H]`; padding does not change the memory."""
         eta = self.config.step_size * at_least_float32(self.b_proj(x)).sigmoid()
         zero, gamma = torch.zeros_like(eta), torch.ones_like(eta)
         if self.config.window > 1:
@@ -190,13 +190,13 @@ class Atlas(Mixer):
         return {name: zero_where(gate, ~real) for name, gate in gates.items()}
 
     def _window(self, before: State, name: str, new: Tensor) -> Tensor:
-        """What the state keeps of the last c - 1 tokens, zeros at the start."""
+        """Return the state's entries for the last c - 1 tokens, zeros at the start."""
         if name in before:
             return before[name]
         return new.new_zeros(new.shape[0], self.config.window - 1, *new.shape[2:])
 
     def _first(self, before: State, num_rows: int, like: Tensor) -> _Memory:
-        """The memory before the piece."""
+        """Return the memory before the piece."""
         shapes, H = self.config.weight_shapes, self.config.num_heads
         kinds: dict[str, list[Tensor]] = {"memory": [], "momentum": [], "anchor": []}
         for i, shape in enumerate(shapes):
@@ -215,7 +215,7 @@ class Atlas(Mixer):
         return _Memory(kinds["memory"], kinds["momentum"], kinds["anchor"])
 
     def _named(self, memory: _Memory) -> State:
-        """The memory as entries of a state."""
+        """Convert the memory to entries of a state."""
         kinds = {"memory": memory.weights, "momentum": memory.momenta, "anchor": memory.anchors}
         return {f"{kind}_{i}": one for kind, tensors in kinds.items() for i, one in enumerate(tensors)}
 
@@ -229,7 +229,7 @@ class Atlas(Mixer):
         memory: _Memory,
         moved: bool,
     ) -> tuple[Tensor, _Memory]:
-        """Outputs `[N, T, H, V]` and the memory after the piece, chunk by chunk of every row's own count.
+        """Compute outputs `[N, T, H, V]` and the memory after the piece, chunk by chunk, chunks counted per row.
 
         Args: moved: whether rows may stand inside a chunk, because something was read before.
         """
@@ -252,7 +252,7 @@ class Atlas(Mixer):
         outputs = []
         for begin in range(0, width, C):
             end = min(begin + C, width)
-            # Empty places may stand between a chunk and its window.
+            # Empty positions may lie between a chunk and its window.
             first = 0 if begin == 0 else max(0, begin - (width - num_tokens))
             moves = real[:, begin:end].any(1) & ((phase == 0) if begin == 0 else True)
             anchors = [
@@ -276,14 +276,14 @@ class Atlas(Mixer):
         return pick(o, back), memory
 
     def _chunk(self, tokens: _Tokens, memory: _Memory) -> tuple[Tensor, _Memory]:
-        """Outputs `[N, H, m, V]` of a chunk. Muon's backward computes its matrix per token again."""
+        """Compute outputs `[N, H, m, V]` of a chunk. Muon's backward recomputes its matrix per token."""
         if self.config.optimizer == "sgd" or not torch.is_grad_enabled():
             return self._read(tokens, memory)
         result: tuple[Tensor, _Memory] = checkpoint(self._read, tokens, memory, use_reentrant=False)
         return result
 
     def _read(self, tokens: _Tokens, memory: _Memory) -> tuple[Tensor, _Memory]:
-        # A memory is trained in float32: half precision would be magnified by the orthogonalisation.
+        # A memory is trained in float32: orthogonalisation would magnify the rounding of half precision.
         with torch.autocast(tokens.q.device.type, enabled=False):
             return self._train_and_read(tokens, memory)
 
@@ -304,7 +304,7 @@ class Atlas(Mixer):
         return x, _Memory(weights, momenta, memory.anchors)
 
     def _features(self, k: Tensor) -> Tensor:
-        """phi(k) `[..., P]`, for which phi(q) . phi(k) = q . k + (q . k)^2 / 2."""
+        """Compute phi(k) `[..., P]`, for which phi(q) . phi(k) = q . k + (q . k)^2 / 2."""
         if self.config.feature_degree == 1:
             return k
         i, j = torch.triu_indices(k.shape[-1], k.shape[-1], device=k.device)
@@ -349,7 +349,7 @@ class Atlas(Mixer):
 
 
 def _gradients(features: Tensor, v: Tensor, anchors: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Gradients of 1/2 |M(features) - v|^2 at the anchors, one pair (left, right) per matrix: left_i right_i^T."""
+    """Compute gradients of 1/2 |M(features) - v|^2 at the anchors, per matrix a pair (left, right): left right^T."""
     if len(anchors) == 1:
         return [(features, features @ anchors[0] - v)]
     up, down = anchors
@@ -362,18 +362,18 @@ def _gradients(features: Tensor, v: Tensor, anchors: list[Tensor]) -> list[tuple
 
 
 _Path = tuple[Callable[[Tensor], Tensor], Tensor, Tensor | None]
-"""What reads x_t^T M_t of all tokens `[N, H, m, P]`; the last M, and the last S if there is momentum."""
+"""A function that computes x_t^T M_t for all tokens `[N, H, m, P]`; the last M, and the last S with momentum."""
 
 
 def _spans(log_decay: Tensor) -> Tensor:
-    """Row t, column s: the product of the decays after s up to t, 0 above the diagonal: `[N, H, m, m]`."""
+    """Multiply the decays after s up to t in row t, column s, 0 above the diagonal: `[N, H, m, m]`."""
     num = log_decay.shape[-1]
     sums = log_decay[..., None].expand(*log_decay.shape, num).tril(-1).cumsum(-2)
     return sums.exp().tril()
 
 
 def _coefficients(terms: Tensor, tokens: _Tokens, momentum: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """S_t = from_start_t S_0 + sum_i carried_ti grad_i, and M_t = ... - sum_s steps_ts O(S_s)."""
+    """Coefficients in S_t = from_start_t S_0 + sum_i carried_ti grad_i, and M_t = ... - sum_s steps_ts O(S_s)."""
     steps = _spans(tokens.log_alpha) * tokens.eta[..., None, :]
     if momentum is None:
         return torch.zeros_like(tokens.eta), terms, steps
@@ -383,7 +383,7 @@ def _coefficients(terms: Tensor, tokens: _Tokens, momentum: Tensor | None) -> tu
 def _sgd(
     left: Tensor, right: Tensor, terms: Tensor, tokens: _Tokens, first: Tensor, momentum: Tensor | None
 ) -> _Path:
-    """Plain steps: M_t is a sum of outer products and is never formed, but for the last."""
+    """Take plain steps: M_t is a sum of outer products, formed only for the last token."""
     from_start, carried, steps = _coefficients(terms, tokens, momentum)
     fade, written = tokens.log_alpha.cumsum(-1).exp(), steps @ carried
     start = torch.zeros_like(first) if momentum is None else momentum
@@ -403,7 +403,7 @@ def _sgd(
 def _muon(
     left: Tensor, right: Tensor, terms: Tensor, tokens: _Tokens, first: Tensor, momentum: Tensor | None
 ) -> _Path:
-    """Orthogonalised steps, `[N, H, m, P, V]`: one matrix per token."""
+    """Take orthogonalised steps, `[N, H, m, P, V]`: one matrix per token."""
     from_start, carried, steps = _coefficients(terms, tokens, momentum)
     sums = (carried[..., None, :] * left.mT[:, :, None]) @ right[:, :, None]
     if momentum is not None:
@@ -418,7 +418,7 @@ def _muon(
 
 
 def orthogonalise(x: Tensor) -> Tensor:
-    """Five Newton-Schulz steps of Muon: singular values of x `[..., P, V]` go near 1, those of 0 stay.
+    """Take five Newton-Schulz steps of Muon: singular values of x `[..., P, V]` become about 1, zeros stay.
 
     Source: K. Jordan and others, "Muon", 2024; the quintic polynomial 3.4445 x - 4.7750 x^3 + 2.0315 x^5.
     """

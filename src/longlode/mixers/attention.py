@@ -3,8 +3,8 @@
     q, k, v = Linear(x);  q, k rotated by position (RoPE, arXiv 2104.09864)
     y = Linear(softmax(q k^T / sqrt(K)) v)
 
-The full form remembers every key and value; the windowed form remembers the last `window - 1` and so, like
-the delta rule, needs constant memory.
+The full form keeps every key and value; the windowed form keeps the last `window - 1` and so, like the delta rule,
+needs constant memory.
 """
 
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ from longlode.ops.attention import attention
 
 
 def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
-    """Turn the pairs (x_i, x_{i + K/2}) of x `[B, T, H, K]` by the angle position * theta^(-2 i / K).
+    """Rotate the pairs (x_i, x_{i + K/2}) of x `[B, T, H, K]` by the angle position * theta^(-2 i / K).
 
     Args: positions: `[B, T]` or `[1, T]` integers. theta: base of the frequencies.
     Returns: the rotated x in its own dtype; angles are taken in float32, or float64 for float64.
@@ -110,7 +110,7 @@ class SlidingWindowAttentionConfig(AttentionConfig):
 
 
 class FullAttention(Mixer):
-    """Attention over all tokens so far; `config.visible` says how far back a token sees."""
+    """Attention over all tokens so far, or over the last `config.visible`."""
 
     traits = MixerTraits(
         constant_state=False,
@@ -136,8 +136,8 @@ class FullAttention(Mixer):
         """See `Mixer.forward`.
 
         State: k (rotated), v `[N, tokens kept, Hkv, K]`; position `[N]`, real tokens read; mask
-        `[N, tokens kept]` once there has been padding, which stands in front. Of packed documents a state is made, and
-        gone on from, only where one is asked for or given: that takes a padded copy.
+        `[N, tokens kept]` once there has been padding, which is in front. For packed documents a state is
+        made or continued only if requested or given, as it needs a padded copy.
         """
         context = context or SequenceContext.of(x)
         if context.cu_seqlens is not None and (state or context.keeps_state):
@@ -171,7 +171,7 @@ class FullAttention(Mixer):
         return q, k, self.v_proj(x).view(shape)
 
     def _packed(self, x: Tensor, state: State | None, context: SequenceContext) -> MixerOutput:
-        """Packed documents with states: each in a row of its own, padded at the right."""
+        """Mix packed documents with states: each in a separate row, padded at the right."""
         output = self(context.unpack(x), state, context.rows)
         return output._replace(y=context.repack(output.y), weights=None)
 
@@ -184,7 +184,7 @@ class FullAttention(Mixer):
         key_mask: Tensor | None,
         context: SequenceContext,
     ) -> tuple[Tensor, Tensor | None]:
-        """Outputs `[B, T, H, K]`, and the weights `[B, H, T, J]` if they are wanted."""
+        """Compute outputs `[B, T, H, K]`, and the weights `[B, H, T, J]` if requested."""
         if not context.wants_weights:
             o = attention(
                 q,
@@ -201,10 +201,10 @@ class FullAttention(Mixer):
         return (weights @ values).transpose(1, 2), weights
 
     def _kept(self, k: Tensor, v: Tensor, position: Tensor, key_mask: Tensor | None) -> State:
-        """The state after this piece, of all keys and values so far."""
+        """Make the state after this piece from all keys and values so far."""
         after = {"k": k, "v": v, "position": position}
         if key_mask is not None:
-            # Padding to the front: tokens that a window reaches over would otherwise count it.
+            # Padding moves to the front: otherwise a window of so many tokens would count it.
             order = key_mask.long().argsort(dim=1, stable=True)
             rows = order[..., None, None]
             after |= {name: after[name].gather(1, rows.expand_as(after[name])) for name in ("k", "v")}
@@ -212,7 +212,7 @@ class FullAttention(Mixer):
         window = self.config.visible
         first = max(0, k.shape[1] - (window - 1)) if window is not None else 0
         if first:
-            # A slice would keep the whole text's keys alive; the copy makes the state constant in size.
+            # A slice would keep the memory of the whole text's keys; the copy makes the state constant in size.
             after |= {name: after[name][:, first:].clone() for name in ("k", "v", "mask") if name in after}
         return after
 
@@ -237,7 +237,7 @@ class SlidingWindowAttention(FullAttention):
 
 
 def _key_mask(before: State, mask: Tensor | None, k: Tensor) -> Tensor | None:
-    """Mask over kept and new keys `[B, kept + T]`, or None while there has been no padding."""
+    """Make the mask over kept and new keys `[B, kept + T]`, or None while there has been no padding."""
     if mask is None and "mask" not in before:
         return None
     new = mask if mask is not None else k.new_ones(k.shape[:2], dtype=torch.bool)
@@ -257,7 +257,7 @@ def _weights(
     key_mask: Tensor | None,
     context: SequenceContext,
 ) -> Tensor:
-    """Softmax weights `[B, H, T, J]` of queries that stand `num_kept` keys in; 0 where nothing may be seen."""
+    """Compute softmax weights `[B, H, T, J]` of queries after `num_kept` keys; 0 for a query that sees no key."""
     keys = k.transpose(1, 2).repeat_interleave(q.shape[2] // k.shape[2], dim=1)
     logits = q.transpose(1, 2) @ keys.mT * q.shape[-1] ** -0.5
     position = torch.arange(q.shape[1], device=q.device)[:, None] + num_kept

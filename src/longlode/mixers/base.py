@@ -1,4 +1,4 @@
-"""What every token mixer answers, so that one backbone and one set of law tests serve them all.
+"""Interface of token mixers, shared by the backbone and by one set of tests.
 
 A mixer is one file: a `MixerConfig` with its settings and its name, and the `Mixer` that it builds.
 """
@@ -20,7 +20,7 @@ from longlode.mixers.segment_map import SegmentMap
 from longlode.mixers.short_conv import ShortConv
 
 State = dict[str, Tensor]
-"""What a mixer carries from one piece of a sequence to the next: named tensors, one row per document in each."""
+"""State of a mixer between pieces of a sequence: named tensors, each with one row per document."""
 
 _NOTHING: Any = dataclasses.MISSING
 
@@ -28,10 +28,10 @@ _NOTHING: Any = dataclasses.MISSING
 def setting(
     doc: str, default: Any = _NOTHING, *, least: float | None = None, shared: str | None = None
 ) -> Any:
-    """A field of a `MixerConfig`.
+    """Make a field of a `MixerConfig`.
 
-    Args: doc: what it is, with its unit; one or more sentences. default: none makes it required. least: smallest
-      number allowed. shared: the model-wide setting that fills it in where a layer does not say (see
+    Args: doc: its meaning and unit, in one or more sentences. default: none makes it required. least: smallest
+      number allowed. shared: the model-wide setting used if a layer does not set the field (see
       `LonglodeConfig`); several separated by spaces are tried in turn.
     """
     metadata = {"doc": doc, "least": least, "shared": (shared or "").split()}
@@ -46,16 +46,16 @@ class MixerConfig(ABC):
     """
 
     name: ClassVar[str]
-    """How a stack of layers names this kind."""
+    """Name of this kind in a stack of layers."""
     layer_type: ClassVar[str] = "linear_attention"
-    """How transformers calls this kind of layer; one of its closed list."""
+    """transformers' name of this kind of layer, from its closed list."""
 
     @abstractmethod
     def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> "Mixer":
-        """A mixer of these settings, as layer `layer_idx` of `num_layers`, on a residual stream of `hidden_size`."""
+        """Make a mixer of these settings: layer `layer_idx` of `num_layers`, on a residual stream of `hidden_size`."""
 
     def __post_init__(self) -> None:
-        """Check type and range of every field. Raises ConfigError that names it."""
+        """Check type and range of every field. Raises: ConfigError that names the field."""
         for one in dataclasses.fields(self):
             value, allowed = getattr(self, one.name), _types_of(one.type)
             fits = type(value) in allowed or (type(value) is int and float in allowed)
@@ -66,12 +66,12 @@ class MixerConfig(ABC):
                 raise ConfigError(f"{one.name} is {value!r}; expected {names}{low} ({self.name}).")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values."""
+        """Return the settings as plain values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_settings(cls, given: Mapping[str, Any], shared: Mapping[str, Any] | None = None) -> Self:
-        """The config of a layer that gives some settings itself and takes others from the model.
+        """Make the config of a layer from its own settings and those of the model.
 
         Args: given: the layer's own. shared: model-wide ones, for fields that name them (`setting`).
         Raises: ConfigError on unknown and on missing settings.
@@ -98,22 +98,22 @@ def _types_of(annotation: Any) -> tuple[type, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class MixerTraits:
-    """What a mixer can do. The laws of the tests, loading, export and parallel training go by this."""
+    """Abilities of a mixer, used by the shared tests, loading, export and parallel training."""
 
     causal: Literal["always", "after the prefix", "no"] = "always"
-    """Whether an output depends on later tokens: never, only inside the prefix of its document, or anywhere."""
+    """Causality of outputs: always, only after the prefix of the document, or not at all."""
     constant_state: bool = True
-    """The state's size does not depend on how much was read."""
+    """The state's size does not depend on the text length."""
     packs: bool = True
-    """Several documents may stand in one row."""
+    """Several documents may share one row."""
     steps: bool = True
-    """Reading token by token gives what reading at once gives."""
+    """Reading token by token gives the result of reading at once."""
     shards: Literal["map", "gather", None] = None
-    """How parts of a sequence on several ranks hang together: by `segment_map`, by gathered keys and values, or not."""
+    """Method to combine parts of a sequence on several ranks: `segment_map`, gathered keys and values, or none."""
     exports_any_length: bool = False
-    """torch.export takes a dynamic length."""
+    """torch.export accepts a dynamic length."""
     twice_differentiable: bool = False
-    """Gradients of gradients are right (of attention: with torch's plain kernel, `sdpa_kernel(SDPBackend.MATH)`)."""
+    """Gradients of gradients are correct (for attention: with torch's plain kernel, `sdpa_kernel(SDPBackend.MATH)`)."""
     has_weights: bool = False
     """It can return attention weights."""
     reads_token_ids: bool = False
@@ -121,55 +121,55 @@ class MixerTraits:
 
 
 class MixerOutput(NamedTuple):
-    """What `Mixer.forward` returns."""
+    """Result of `Mixer.forward`."""
 
     y: Tensor
-    """`[B, T, D]`."""
+    """Outputs `[B, T, D]`."""
     state: State
-    """After the last token, in new tensors; one row per document of a packed row. Empty if it was not asked for."""
+    """State after the last token, in new tensors; one row per document of a packed row. Empty if not requested."""
     aux_losses: Mapping[str, Tensor] = {}
     """Scalars to add to the training loss, weighted by the mixer's own settings."""
     metrics: Mapping[str, Tensor] = {}
-    """Detached scalars worth logging."""
+    """Detached scalars to log."""
     weights: Tensor | None = None
-    """Attention weights `[B, heads, T, keys]`, if asked for and if there are any."""
+    """Attention weights `[B, heads, T, keys]`, if requested and if there are any."""
 
 
 class ParameterRule(NamedTuple):
-    """How the optimizer treats a parameter."""
+    """Treatment of a parameter by the optimizer."""
 
     decays: bool
-    """Whether weight decay applies."""
+    """True if weight decay applies."""
     lr_scale: float = 1.0
-    """The learning rate, as a multiple of the run's."""
+    """Factor on the run's learning rate."""
 
 
 class Mixer(nn.Module, ABC):
     """A layer that moves information between tokens.
 
     Laws, checked by one shared test for every mixer, as far as its traits claim them: causality; in pieces = whole;
-    step by step = whole; packed = separate, from states of their own too; padding at either end = no padding; parts on
-    several ranks = whole; cost and state as claimed.
+    step by step = whole; packed = separate, also from given states; padding at either end = no padding; parts on
+    several ranks = whole; cost and state size as declared.
     """
 
     traits: ClassVar[MixerTraits] = MixerTraits()
     float32_parameters: ClassVar[tuple[str, ...]] = ()
-    """Parameters that half precision would spoil; they stay float32 in models of any narrower dtype."""
+    """Parameters for which half precision is too coarse; they stay float32 in models of any narrower dtype."""
     kept_parameters: ClassVar[tuple[str, ...]] = ()
-    """Vectors that are computed with in any dtype, so that a checkpoint's own may be kept, as those of norms are."""
+    """Vectors usable in any dtype, which keep the dtype of a checkpoint, as the weights of norms do."""
 
     @abstractmethod
     def forward(
         self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
     ) -> MixerOutput:
-        """Mix a piece of a sequence, going on from `state`.
+        """Mix a piece of a sequence, continuing from `state`.
 
         Args:
           x: `[B, T, D]`.
-          state: what the call on the piece before returned, or None at the start.
-          context: where documents, padding and prefixes stand; None: every row is one document, nothing is padding.
-            Padding neither writes to the state nor is read; outputs there are meaningless.
-        Raises: ConfigError on wrong shapes or on a combination that the mixer cannot do.
+          state: the state after the piece before, or None at the start.
+          context: documents, padding and prefixes; None: every row is one document without padding.
+            Padding has no effect on the state or on other outputs; outputs there are undefined.
+        Raises: ConfigError on wrong shapes or on an unsupported combination.
         """
 
     def step(self, x_t: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -178,43 +178,43 @@ class Mixer(nn.Module, ABC):
         return output.y[:, 0], output.state
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
-        """The map of a piece on the state called `memory`, for mixers whose trait `shards` is "map"."""
+        """Compute the map of a piece on the state entry `memory`, for mixers whose trait `shards` is "map"."""
         raise ConfigError(f"{type(self).__name__} has no map of a piece on its state (traits.shards).")
 
     @abstractmethod
     def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
-        """The state of one row after `num_tokens` tokens in activations of `dtype`, as tensors on the meta device."""
+        """Return the state of one row after `num_tokens` tokens, with activations of `dtype`, as meta tensors."""
 
     @abstractmethod
     def mixing_flops_per_token(self, num_tokens: int) -> float:
-        """Operations per token beside those of Linear and ShortConv modules (a multiply-add is two).
+        """Count operations per token, without those of Linear and ShortConv modules (a multiply-add is two).
 
-        Mean over a sequence of `num_tokens`. Kernels of our own are invisible to torch's counter, hence this number.
+        Mean over a sequence of `num_tokens`. torch's own counter does not see custom kernels.
         """
 
     def flops_per_token(self, num_tokens: int) -> float:
-        """Forward floating-point operations per token, mean over a sequence of `num_tokens` tokens."""
+        """Count forward floating-point operations per token, mean over a sequence of `num_tokens` tokens."""
         dense = sum(2 * m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear | ShortConv))
         return dense + self.mixing_flops_per_token(num_tokens)
 
     def state_bytes(self, num_tokens: int, dtype: torch.dtype = torch.float32) -> int:
-        """Bytes of the state of one row after `num_tokens` tokens in activations of `dtype`."""
+        """Count the bytes of the state of one row after `num_tokens` tokens, with activations of `dtype`."""
         return sum(value.nbytes for value in self.state_layout(num_tokens, dtype).values())
 
     def initial_values(self) -> dict[str, Tensor]:
-        """First values of parameters that are no Linear, norm or convolution; drawn anew a call."""
+        """Draw initial values of parameters other than those of Linear, norm and convolution modules."""
         return {}
 
     def parameter_rules(self) -> dict[str, ParameterRule]:
-        """How the optimizer treats each parameter, by name: matrices decay, everything else does not."""
+        """Return the optimizer's treatment of each parameter, by name: matrices decay, others do not."""
         return {name: ParameterRule(parameter.ndim == 2) for name, parameter in self.named_parameters()}
 
 
 def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
-    """x `[B, T, D]`, 0 where mask `[B, T]` is False; filled, not multiplied: padding may hold NaN."""
+    """Set x `[B, T, D]` to 0 where mask `[B, T]` is False; filled, not multiplied, as padding may hold NaN."""
     return x if mask is None else x.masked_fill(~mask[..., None], 0)
 
 
 def empty_state(like: torch.dtype, **shapes: tuple[int, ...]) -> State:
-    """Tensors on the meta device of the given shapes, for `Mixer.state_layout`."""
+    """Make meta tensors of the given shapes, for `Mixer.state_layout`."""
     return {name: torch.empty(shape, dtype=like, device="meta") for name, shape in shapes.items()}

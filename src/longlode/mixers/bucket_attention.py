@@ -1,7 +1,7 @@
-"""Attention inside buckets: every query sees the last keys that were put into its bucket, however long ago.
+"""Attention inside buckets: every query sees the last keys in its bucket, at any distance.
 
-What content decides (a nearest centroid, a hash) is which bucket; what a bucket holds is bounded, so memory is constant
-and nothing that comes later changes what a query saw.
+Content (a nearest centroid, a hash) selects the bucket; buckets have a fixed capacity, so memory is constant and later
+tokens do not change the keys that a query saw.
 """
 
 from typing import NamedTuple
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from longlode.mixers.norm import at_least_float32
 
-# Added to a token's score with itself where queries are keys: it is read only where nothing else is (arXiv 2001.04451).
+# Added to a token's score with itself if queries are keys: it sees itself only if it sees no other (arXiv 2001.04451).
 _SELF = -5e4
 
 
 class Buckets(NamedTuple):
-    """The newest keys and values of each bucket `[N, H, buckets, kept, K]`, newest last, and how many they are."""
+    """The newest keys and values of each bucket `[N, H, buckets, kept, K]`, newest last, and their number."""
 
     k: Tensor
     v: Tensor
@@ -24,7 +24,7 @@ class Buckets(NamedTuple):
 
     @classmethod
     def empty(cls, k: Tensor, num_buckets: int, kept: int) -> "Buckets":
-        """Buckets for keys like k `[N, T, H, K]`, with room for `kept` in each."""
+        """Make empty buckets for keys like k `[N, T, H, K]`, of capacity `kept` each."""
         N, _, H, K = k.shape
         room = k.new_zeros(N, H, num_buckets, kept, K)
         return cls(room, room, torch.zeros(N, H, num_buckets, dtype=torch.int64, device=k.device))
@@ -41,16 +41,16 @@ def bucket_attention(
     *,
     shared: bool = False,
 ) -> tuple[Tensor, Buckets]:
-    """o_t = sum_j softmax_j(q_t . k_j / sqrt(K)) v_j over the last w keys in the bucket of q_t, up to t itself.
+    """Compute o_t = sum_j softmax_j(q_t . k_j / sqrt(K)) v_j over the last w keys in the bucket of q_t, up to t itself.
 
     Args: q, k, v `[N, T, H, K]`; q_bucket, k_bucket int64 `[N, T, H]`; real bool `[N, T]`, False at padding, which
-      stands last; before: what earlier pieces left, with room for w keys. shared: queries are keys, so that a token's
-      own is always in its bucket; room for w - 1 is enough, and a token reads itself only if there is nothing else.
+      is last; before: the buckets of earlier pieces, of capacity w. shared: queries are keys, so that a token's own key
+      is always in its bucket; capacity w - 1 suffices, and a token sees itself only if it sees no other.
     Returns: o `[N, T, H, K]`, 0 where a bucket is empty, and the buckets after the piece. Cost: O(T w K) time.
     """
     N, T, H, K = q.shape
     num_buckets, kept = before.k.shape[2:4]
-    # All keys of a row and head in one list, the kept ones first; those that are none go to a bucket of their own.
+    # All keys of a row and head in one list, the kept ones first; empty entries go to a separate bucket.
     age = torch.arange(kept, 0, -1, device=q.device)
     held = torch.arange(num_buckets, device=q.device)[:, None].expand(num_buckets, kept)
     held = torch.where(age <= before.size[..., None], held, num_buckets).flatten(2)
@@ -60,7 +60,7 @@ def bucket_attention(
         torch.cat((old.flatten(2, 3), u.transpose(1, 2)), 2) for old, u in ((before.k, k), (before.v, v))
     ]
     keys, values = (u.gather(2, order[..., None].expand_as(u)) for u in heads)
-    # A key's bucket, then its age, as one number: where in the sorted list a query's newest key stands.
+    # A key's bucket, then its age, as one sortable number; searching it finds a query's newest key in the sorted list.
     J = bucket.shape[-1]
     rank = bucket * J + order
     time = torch.arange(J - T, J, device=q.device)
@@ -88,7 +88,7 @@ def bucket_attention(
 
 
 def _after(bucket: Tensor, keys: Tensor, values: Tensor, before: Buckets) -> Buckets:
-    """The newest keys and values of each bucket, of lists that are sorted by bucket and age."""
+    """Select the newest keys and values of each bucket, from lists sorted by bucket and age."""
     N, H, num_buckets, kept, K = before.k.shape
     names = torch.arange(num_buckets + 1, device=bucket.device).expand(N, H, -1)
     edges = torch.searchsorted(bucket, names.contiguous())

@@ -1,4 +1,4 @@
-"""What the mixers of one forward pass know of the sequence beside its hidden states, made once for all layers."""
+"""Context of a forward pass: documents, padding, positions and shards, made once for all layers."""
 
 import itertools
 from collections.abc import Callable
@@ -30,33 +30,33 @@ class _once:
 
 
 class SequenceShard:
-    """The part of a sequence that this process holds. This one is all of it: nothing is exchanged.
+    """The part of a sequence in this process. This class is the whole sequence: nothing is exchanged.
 
-    A part of several (parallel training) overrides the three exchanges. A mixer calls them where it would otherwise go
-    on from its own state; what it gets is what it would have had, had it read the parts before.
+    A part of several (parallel training) overrides the three exchanges. A mixer calls them where it would otherwise
+    continue from its own state; it gets the state that it would have after reading the parts before.
     """
 
     num_ranks = 1
     start_tokens = 0
-    """Tokens of the sequence on the ranks before this one."""
+    """Number of tokens of the sequence on the ranks before this one."""
 
     def halo(self, x: Tensor, width: int, first: Tensor | None) -> Tensor | None:
-        """The `width` inputs before this part, `[N, C, width]`, of a convolution over x `[B, T, C]`.
+        """Return the `width` inputs before this part, `[N, C, width]`, of a convolution over x `[B, T, C]`.
 
-        Args: first: what stands before the whole sequence, or None for zeros.
+        Args: first: the inputs before the whole sequence, or None for zeros.
         """
         return first
 
     def fold(self, make_map: Callable[[], SegmentMap], first: Tensor | None) -> Tensor | None:
-        """The state before this part.
+        """Return the state before this part.
 
-        Args: make_map: makes the map of this part, to be given to the ranks behind. first: the state before the whole
+        Args: make_map: a function that makes the map of this part, for later ranks. first: the state before the whole
           sequence, or None for zero.
         """
         return first
 
     def gather(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Each tensor `[B, T, ...]` with those of the ranks before in front of it, `[B, start_tokens + T, ...]`."""
+        """Prepend to each tensor `[B, T, ...]` those of the ranks before: `[B, start_tokens + T, ...]`."""
         return tensors
 
 
@@ -64,20 +64,20 @@ ONE_RANK = SequenceShard()
 
 
 class SequenceContext:
-    """Where documents, padding, positions and prefixes stand in a piece of a sequence `[B, T]`.
+    """Documents, padding, positions and prefixes in a piece of a sequence `[B, T]`.
 
     Attributes:
       num_rows, num_tokens: B and T. device: of all tensors here.
       cu_seqlens: `[N + 1]` offsets of the documents packed in the one row (B = 1), on the device; or None. Nothing
-        passes from one document to the next; with a state, document n goes on from row n of it.
-      mask: bool `[B, T]`, False at padding; None: nothing is padding. In each row the real tokens stand together,
-        first or last; last only without a state.
+        passes from one document to the next; with a state, document n continues from its row n.
+      mask: bool `[B, T]`, False at padding; None: nothing is padding. In each row the real tokens are contiguous, at
+        the beginning or the end; at the end only without a state.
       token_ids: int64 `[B, T]`, or None when the text came as embeddings.
-      prefix_lengths: int64 `[N]` or `[B]`: so many of a document's first tokens may be read in both directions by the
-        mixers that can; None: no token.
-      shard: how this piece hangs together with those on other ranks.
-      keeps_state: whether the state after the piece is asked for (False in training: it need not be made).
-      wants_weights: whether mixers that have attention weights should return them.
+      prefix_lengths: int64 `[N]` or `[B]`: number of a document's first tokens that may be read in both directions by
+        mixers that support it; None: 0.
+      shard: exchange with the pieces on other ranks.
+      keeps_state: True if the state after the piece is needed (False in training).
+      wants_weights: True if mixers with attention weights should return them.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class SequenceContext:
         keeps_state: bool = True,
         wants_weights: bool = False,
     ) -> None:
-        """Check that documents and padding go together. Raises ConfigError."""
+        """Check that documents and padding agree. Raises: ConfigError."""
         if cu_seqlens is not None and mask is not None:
             raise ConfigError(
                 "A padding mask was given together with cu_seqlens; packed rows hold no padding."
@@ -102,18 +102,18 @@ class SequenceContext:
         self.num_rows, self.num_tokens, self.device = num_rows, num_tokens, torch.device(device)
         self.cu_seqlens, self.mask = cu_seqlens, mask
         self.token_ids, self.prefix_lengths = token_ids, prefix_lengths
-        # Not a default argument: torch.export cannot trace an object that no name leads to.
+        # Not a default argument: torch.export cannot trace an anonymous object.
         self.shard = ONE_RANK if shard is None else shard
         self.keeps_state, self.wants_weights = keeps_state, wants_weights
         self._copies: dict[torch.device, SequenceContext] = {}
 
     @classmethod
     def of(cls, x: Tensor, **facts: Any) -> "SequenceContext":
-        """The context of hidden states x `[B, T, D]`; facts as in `__init__`."""
+        """Make the context of hidden states x `[B, T, D]`; facts as in `__init__`."""
         return cls(x.shape[0], x.shape[1], x.device, **facts)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "SequenceContext":
-        """This context on another device, for layers that lie there (accelerate moves what has this method)."""
+        """Move this context to another device, for layers there (accelerate calls this method)."""
         target = torch.device(device)
         if target == self.device:
             return self
@@ -132,7 +132,7 @@ class SequenceContext:
 
     @_once
     def documents(self) -> Offsets | None:
-        """The offsets for the ops, checked and copied to the host once; None when each row is one document."""
+        """Offsets for the ops, checked and copied to the host once; None when each row is one document."""
         if self.cu_seqlens is None:
             return None
         offsets = Offsets.read(self.cu_seqlens)
@@ -141,7 +141,7 @@ class SequenceContext:
 
     @property
     def num_states(self) -> int:
-        """Rows of a state: one per document, or one per row."""
+        """Number of rows of a state: one per document, or one per row."""
         return self.num_rows if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
 
     @_once
@@ -177,7 +177,7 @@ class SequenceContext:
 
     @_once
     def rows(self) -> "SequenceContext":
-        """The context of `unpack`: one document per row, padded at the right."""
+        """Context of the result of `unpack`: one document per row, padded at the right."""
         places = torch.arange(self._longest, device=self.device)
         return SequenceContext(
             self.num_states,
@@ -191,12 +191,12 @@ class SequenceContext:
         )
 
     def unpack(self, x: Tensor) -> Tensor:
-        """The documents of a packed row x `[1, T, ...]`, one per row and zero at the end: `[N, longest, ...]`."""
+        """Unpack the documents of a packed row x `[1, T, ...]`, one per row, zero at the end: `[N, longest, ...]`."""
         out = x.new_zeros(self.num_states, self._longest, *x.shape[2:])
         return out.index_put(self._places, x[0])
 
     def repack(self, rows: Tensor) -> Tensor:
-        """The inverse of `unpack`: `[N, longest, ...]` -> `[1, T, ...]`."""
+        """Undo `unpack`: `[N, longest, ...]` -> `[1, T, ...]`."""
         return rows[self._places][None]
 
     @_once
@@ -206,6 +206,6 @@ class SequenceContext:
 
     @_once
     def _places(self) -> tuple[Tensor, Tensor]:
-        """Row and column that each token of the packed row has in `rows`."""
+        """Row and column of each token of the packed row in `rows`."""
         documents = torch.arange(self.num_states, device=self.device)
         return documents.repeat_interleave(self.lengths, output_size=self.num_tokens), self.positions[0]

@@ -4,8 +4,8 @@
     S_t = diag(a_t) S_{t-1} + k_t v_t^T;   z_t = a_t z_{t-1} + k_t;   y = Linear(S_t^T q_t / (z_t . q_t))
 
 With the normaliser every output is a weighted mean of values, as in softmax attention, at any length; so it can take a
-trained attention layer's place, whose projections have the same shapes. The convolutions stand for the sharpness near
-a token that a positive feature map lacks. z is the last column of S, that of a value which is always 1.
+trained attention layer's place, whose projections have the same shapes. The convolutions replace the sharp attention to
+near tokens that a positive feature map lacks. z is the last column of S, that of a value which is always 1.
 
 From the paper: convolutions of q and k alone (width 4), the gate, the normaliser, no norm and no gate on the output.
 Ours, where its public text does not say: the feature map elu + 1 and the low-rank decay of GLA (arXiv 2312.06635);
@@ -51,7 +51,7 @@ class ConvGLAConfig(MixerConfig):
 
 
 class ConvGLA(Mixer):
-    """The layer of this file."""
+    """The mixer described at the top of this file."""
 
     traits = MixerTraits(shards="map", twice_differentiable=True)
 
@@ -75,18 +75,18 @@ class ConvGLA(Mixer):
     ) -> MixerOutput:
         """See `Mixer.forward`. State: conv_q, conv_k `[N, H K, W - 1]`, memory `[N, H, K, V + 1]`."""
         context, before = context or SequenceContext.of(x), state or {}
-        # Padding must be zero before the convolution, or it reaches the first real tokens through it.
+        # Padding must be zero before the convolution, or the convolution spreads it to the first real tokens.
         x = zero_padding(x, context.mask)
         q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), context)
         k, v, g, conv_k = self._writes(x, before, context)
         o, memory = attend(self._features(q), k, v, before.get("memory"), context, g=g)
         mean, total = o.split([self.config.head_dim, 1], dim=-1)
-        # Before the first real token nothing has been summed up.
+        # Before the first real token the sums are 0.
         y = self.o_proj((mean / torch.where(total > 0, total, 1.0)).flatten(-2))
         return MixerOutput(y, {"conv_q": conv_q, "conv_k": conv_k, "memory": memory})
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
-        """See `Mixer.segment_map`; the convolution starts from what `context.shard` says is before the piece."""
+        """See `Mixer.segment_map`; the convolution starts from `context.shard`'s inputs before the piece."""
         context = context or SequenceContext.of(x)
         k, v, g, _ = self._writes(zero_padding(x, context.mask), {}, context)
         return additive_map(k, v, context, g=g)

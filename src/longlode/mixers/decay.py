@@ -1,4 +1,4 @@
-"""First values of a data-dependent decay exp(-exp(A_log) softplus(x + dt_bias)), as Mamba-2 draws them."""
+"""Initial values of a data-dependent decay exp(-exp(A_log) softplus(x + dt_bias)), as Mamba-2 draws them."""
 
 import math
 
@@ -10,14 +10,14 @@ _STEPS = (1e-3, 1e-1)
 
 
 def decay_parameter(num_heads: int) -> nn.Parameter:
-    """A parameter `[H]` of a decay: float32 (or 64) also where the model around it is built in half precision."""
+    """Make a parameter `[H]` of a decay: float32 (or 64) also in a model built in half precision."""
     return nn.Parameter(
         torch.empty(num_heads, dtype=torch.promote_types(torch.get_default_dtype(), torch.float32))
     )
 
 
 def initial_decay(A_log: Tensor, dt_bias: Tensor) -> dict[str, Tensor]:
-    """Values for both parameters: rates in [1, 16], steps log-uniform in [1e-3, 0.1] (arXiv 2405.21060)."""
+    """Draw both parameters: rates in [1, 16], steps log-uniform in [1e-3, 0.1] (arXiv 2405.21060)."""
     rate = torch.empty_like(A_log).uniform_(*_RATES)
     low, high = (math.log(step) for step in _STEPS)
     step = torch.empty_like(dt_bias).uniform_(low, high).exp()

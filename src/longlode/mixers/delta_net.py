@@ -102,7 +102,7 @@ class GatedDeltaNetConfig(DeltaNetConfig):
 
 
 class _Writes(NamedTuple):
-    """What the delta rule writes: k `[B, T, H, K]`, v `[B, T, HV, V]`, beta and g `[B, T, HV]`; g None: no decay."""
+    """Writes of the delta rule: k `[B, T, H, K]`, v `[B, T, HV, V]`, beta and g `[B, T, HV]`; g None: no decay."""
 
     k: Tensor
     v: Tensor
@@ -111,7 +111,7 @@ class _Writes(NamedTuple):
 
 
 class DeltaNet(Mixer):
-    """The layer of this file; `gated` decides about the decay."""
+    """DeltaNet; with the decay if `gated`."""
 
     traits = MixerTraits(shards="map")
     gated: ClassVar[bool] = False
@@ -145,7 +145,7 @@ class DeltaNet(Mixer):
         State: conv_q, conv_k `[N, H K, W - 1]`, conv_v `[N, HV V, W - 1]`, memory `[N, HV, K, V]`.
         """
         context, before = context or SequenceContext.of(x), state or {}
-        # Padding must be zero before the convolution, or it reaches the first real tokens through it.
+        # Padding must be zero before the convolution, or the convolution spreads it to the first real tokens.
         x = zero_padding(x, context.mask)
         q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), context)
         writes, convs = self._writes(x, before, context)
@@ -164,13 +164,13 @@ class DeltaNet(Mixer):
         return MixerOutput(self.o_proj(o.flatten(-2)), {"conv_q": conv_q, **convs, "memory": memory})
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
-        """See `Mixer.segment_map`; the convolutions start from what `context.shard` says is before the piece."""
+        """See `Mixer.segment_map`; the convolutions start from `context.shard`'s inputs before the piece."""
         context = context or SequenceContext.of(x)
         writes, _ = self._writes(zero_padding(x, context.mask), {}, context)
         return self._map(writes, context)
 
     def _writes(self, x: Tensor, before: State, context: SequenceContext) -> tuple[_Writes, State]:
-        """What is written at each token, and the state of its two convolutions."""
+        """Compute the writes at each token, and the state of their two convolutions."""
         k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), context)
         v, conv_v = self.v_conv1d(self.v_proj(x), before.get("conv_v"), context)
         k = l2_norm(k.unflatten(-1, (self.config.num_heads, -1)))
@@ -179,13 +179,13 @@ class DeltaNet(Mixer):
         return _Writes(k, v, beta, g), {"conv_k": conv_k, "conv_v": conv_v}
 
     def _map(self, writes: _Writes, context: SequenceContext) -> SegmentMap:
-        """M is what becomes of the identity when nothing is written but keys, H what becomes of a zero state."""
+        """Compute the map S -> M S + H: M from an identity state with zero values, H from a zero state."""
         k, v, beta, g = writes
         offsets = context.documents
         _, added = delta_rule(k, k, v, beta, g=g, cu_seqlens=offsets)
         heads, K = v.shape[2], k.shape[3]
         identity = identity_states(context.num_states, heads, K, like=k)
-        # Nothing is written: values of 0, as wide as the columns of the identity.
+        # Values of 0, as wide as the columns of the identity, so that only the keys act on it.
         nothing = k.new_zeros(*k.shape[:2], heads, K)
         _, matrix = delta_rule(k, k, nothing, beta, g=g, state=identity, cu_seqlens=offsets)
         return SegmentMap(added, matrix)

@@ -1,7 +1,7 @@
-"""One document per row, begun at the left: the form in which mixers with blocks, windows and lists of their own read.
+"""One document per row, left-aligned: the form of input for mixers with blocks, windows and lists.
 
-Packed documents and padding in front then are nothing special, and what a row keeps from one piece to the next is a
-buffer of as many entries as it has, however much the other rows have read.
+Packed documents and padding in front then need no special treatment, and a row's state is a buffer with its own number
+of entries, independent of other rows.
 """
 
 import torch
@@ -20,7 +20,7 @@ class DocumentRows:
     """
 
     def __init__(self, context: SequenceContext) -> None:
-        """The rows of a piece of this context."""
+        """Compute the rows of a piece of this context."""
         self._outer, self._first = context, None
         self.context = context if context.cu_seqlens is None else context.rows
         self.lengths = context.lengths
@@ -44,7 +44,7 @@ class DocumentRows:
         self.real = mask
 
     def take(self, x: Tensor) -> Tensor:
-        """The rows of x `[B, T, D]`, 0 behind the last real token."""
+        """Return the rows of x `[B, T, D]`, 0 after the last real token."""
         if self._outer.cu_seqlens is not None:
             return self._outer.unpack(x)
         if self._first is None:
@@ -53,7 +53,7 @@ class DocumentRows:
         return pick(x, index.clamp(max=x.shape[1] - 1)).masked_fill(~self.real[..., None], 0)
 
     def put(self, y: Tensor) -> Tensor:
-        """The inverse of `take`, for y `[N, L, D]`; at padding it holds anything finite."""
+        """Undo `take`, for y `[N, L, D]`; at padding the result is arbitrary but finite."""
         if self._outer.cu_seqlens is not None:
             return self._outer.repack(y)
         if self._first is None:
@@ -63,23 +63,23 @@ class DocumentRows:
 
 
 def pick(x: Tensor, index: Tensor) -> Tensor:
-    """Entries `index` `[N, I]` of every row of x `[N, J, ...]`: `[N, I, ...]`."""
+    """Gather entries `index` `[N, I]` of every row of x `[N, J, ...]`: `[N, I, ...]`."""
     return x[torch.arange(x.shape[0], device=x.device)[:, None], index]
 
 
 def zero_where(x: Tensor, empty: Tensor) -> Tensor:
-    """x `[N, I, ...]`, 0 where empty `[N, I]`."""
+    """Set x `[N, I, ...]` to 0 where empty `[N, I]`."""
     return x.masked_fill(empty.view(*empty.shape, *[1] * (x.dim() - 2)), 0)
 
 
 def last_entries(x: Tensor, end: Tensor, size: int) -> Tensor:
-    """The `size` entries before the `end`-th `[N]` of every row of x `[N, J, ...]`; 0 before the first."""
+    """Return the `size` entries before the `end`-th `[N]` of every row of x `[N, J, ...]`; 0 before the first."""
     index = end[:, None] - size + torch.arange(size, device=x.device)
     return zero_where(pick(x, index.clamp(min=0)), index < 0)
 
 
 def append_entries(old: Tensor, num_old: Tensor, new: Tensor, num_new: Tensor) -> Tensor:
-    """The first `num_old` `[N]` entries of old `[N, J, ...]`, then the first `num_new` of new; 0 at the end."""
+    """Join the first `num_old` `[N]` entries of old `[N, J, ...]`, then the first `num_new` of new; 0 at the end."""
     total = num_old + num_new
     index = torch.arange(int(total.max()), device=old.device).expand(len(total), -1)
     from_new = old.shape[1] + index - num_old[:, None]

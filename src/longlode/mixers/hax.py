@@ -7,7 +7,7 @@
                    o_t = attention, softmax(q_t . k_j / sqrt(K) + s_j), over the `num_selected` past keys of largest s
 
 A state space model cannot solve joint recall (a value under a key in a context) below quadratic cost; beside such
-attention it can. Hashing routes a query to keys like it; scores keep what any query may want.
+attention it can. Hashing routes a query to similar keys; scores keep keys that any query may need.
 
 As published: both patterns, a random hash, scores that do not see the query, added to the state space model's block.
 Different: strictly causal and of constant state: a query sees the last keys of its bucket, where the paper sorts
@@ -37,7 +37,7 @@ from longlode.mixers.document_rows import DocumentRows
 from longlode.mixers.mamba2 import Mamba2, Mamba2Config
 from longlode.mixers.norm import at_least_float32
 
-# Queries for which the best keys are sorted out together.
+# Queries for which the best keys are selected together.
 _CHUNK = 64
 
 
@@ -79,7 +79,7 @@ class HAXConfig(MixerConfig):
 
 
 class HAX(Mixer):
-    """The layer of this file."""
+    """The mixer described at the top of this file."""
 
     traits = MixerTraits()
     float32_parameters = tuple(f"ssm.{name}" for name in Mamba2.float32_parameters)
@@ -94,7 +94,7 @@ class HAX(Mixer):
         self.q_proj = nn.Linear(hidden_size, inner, bias=False)
         self.k_proj = nn.Linear(hidden_size, inner, bias=False)
         self.v_proj = nn.Linear(hidden_size, inner, bias=False)
-        # Only the largest product counts, so these get no gradient; they are saved as parameters are.
+        # Only the index of the largest product is used, so these get no gradient; they are saved like parameters.
         self.directions = nn.Parameter(torch.empty(config.num_heads // 2, config.head_dim, config.num_hashes))
         self.score = nn.Sequential(
             nn.Linear(config.head_dim, config.head_dim), nn.SiLU(), nn.Linear(config.head_dim, 1, bias=False)
@@ -193,7 +193,7 @@ class HAX(Mixer):
 
 
 def _best(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    """Which of the scores `[N, H, num + C]`, -inf where there is none, are the `num` best up to each of the last C.
+    """Find the `num` best of the scores `[N, H, num + C]` (-inf: no key) up to each of the last C.
 
     Returns: indices of the best after the last one, ascending, -1 for none `[N, H, num]`; bool `[N, H, C, num + C]`.
     """

@@ -9,8 +9,8 @@ so a landmark's weight passes on to its block, and a model learns to find blocks
 `num_retrieved` = n a query reads only the n blocks whose landmarks it scores highest, per head; the landmarks of the
 others leave the softmax. With n at least the number of blocks that is the training form exactly.
 
-Landmarks are told by position: the text must have a landmark token (any token that stands for nothing else) as every
-g-th, put there before training, and no loss on it. Different from the paper: no loss is masked here, a landmark as a
+Landmarks are recognised by position: every g-th token of the text must be a landmark token (one without other use),
+inserted before training, without a loss on it. Different from the paper: no loss is masked here, a landmark as a
 query sees its own block as any token does, and retrieved blocks keep their true positions, which it moves near at
 inference, for texts longer than those of the training.
 """
@@ -27,7 +27,7 @@ from longlode.mixers.context import SequenceContext
 from longlode.mixers.document_rows import DocumentRows, append_entries, pick
 from longlode.mixers.norm import at_least_float32
 
-# Queries that are computed together: their scores, or the blocks that they retrieve, are what is in memory.
+# Queries computed together: their scores, or the blocks that they retrieve, take the most memory.
 _QUERIES = 256
 _QUERIES_THAT_RETRIEVE = 32
 
@@ -59,7 +59,7 @@ class LandmarkConfig(MixerConfig):
 
 
 class Landmark(Mixer):
-    """The layer of this file."""
+    """The mixer described at the top of this file."""
 
     traits = MixerTraits(constant_state=False, twice_differentiable=True)
 
@@ -110,7 +110,7 @@ class Landmark(Mixer):
             inside = near.clamp(0, k.shape[1] - 1)
             own_k, own_v = (pick(u, inside).transpose(1, 2) for u in (k, v))
             seen = (near[:, None] // g == here[..., None] // g) & (near[:, None] <= here[..., None])
-            # Of blocks that end after the last query none is looked at.
+            # Blocks that end after the last query are not visible.
             most = min(num_blocks, (farthest + begin + here.shape[1] - 1) // g)
             past_k, past_v = (u[:, :, :most] for u in blocks)
             gates = queries @ past_k[:, :, :, -1].mT

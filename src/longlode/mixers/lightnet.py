@@ -4,8 +4,8 @@
     S_t = sum over i <= t of exp(k_i - l_t) v_i^T = exp(l_{t-1} - l_t) S_{t-1} + exp(k_t - l_t) v_t^T
     y = Linear(RMSNorm per head (S_t^T q_t) * silu(Linear(Linear(x))))
 
-The right-hand form is gated linear attention, whose chunks compute it. The log-sum l stands beside S in the memory, as
-its last column; with it two spans compose although each was normalised by its own sum.
+The right-hand form is gated linear attention, whose chunks compute it. The log-sum l is stored with S in the memory, as
+its last column; with it two segments compose although each was normalised by its own sum.
 
 This is the causal one-dimensional layer, with the low-rank output gate of flash-linear-attention's. Not built: the
 positions for several dimensions (MD-TPE, MD-LRPE) and the bidirectional form, which are for images.
@@ -32,7 +32,7 @@ from longlode.mixers.linear_attention import recur
 from longlode.mixers.norm import RMSNorm, at_least_float32
 from longlode.mixers.segment_map import SegmentMap
 
-# The log of a sum over nothing. Finite, so that differences of two such are 0 and not undefined.
+# The log of an empty sum. Finite, so that the difference of two of them is 0 and not NaN.
 _LOG_NOTHING = -1e30
 
 
@@ -54,9 +54,9 @@ class LightNetConfig(MixerConfig):
 
 @dataclass(frozen=True)
 class LogSumMap(SegmentMap):
-    """The map of a span on memories `[N, H, K, V + 1]` whose last column is a log-sum: the mean of both by their sums.
+    """Map of a segment on memories `[N, H, K, V + 1]` whose last column is a log-sum: the mean weighted by both sums.
 
-    S' = exp(l - l') S + exp(h - l') H;   l' = log(exp(l) + exp(h));   (H, h) is `added`, the memory of the span alone.
+    S' = exp(l - l') S + exp(h - l') H;   l' = log(exp(l) + exp(h));   `added` is (H, h), of the segment alone.
     """
 
     def __call__(self, state: Tensor | None) -> Tensor:
@@ -73,7 +73,7 @@ class LogSumMap(SegmentMap):
 
 
 class LightNet(Mixer):
-    """The layer of this file."""
+    """The mixer described at the top of this file."""
 
     traits = MixerTraits(shards="map")
 
@@ -98,7 +98,7 @@ class LightNet(Mixer):
         """See `Mixer.forward`. State: memory `[N, H, K, V + 1]`, S and the log-sum l of every key channel."""
         context = context or SequenceContext.of(x)
         if context.cu_seqlens is not None:
-            # The running sums start anew in every document, so each gets a row of its own.
+            # The running sums restart in every document, so each gets a separate row.
             output = self(context.unpack(x), state, context.rows)
             return output._replace(y=context.repack(output.y))
         x = zero_padding(x, context.mask)

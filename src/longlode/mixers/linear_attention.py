@@ -1,9 +1,9 @@
-"""Linear attention (arXiv 2006.16236), the plain sum of what was read: the baseline that never forgets.
+"""Linear attention (arXiv 2006.16236), a plain sum over all tokens: the baseline without forgetting.
 
     q, k = elu(Linear(x)) + 1;  v = Linear(x);  S_t = S_{t-1} + k_t v_t^T;  y = Linear(RMSNorm per head (S_t^T q_t))
 
 The original divides by q_t . sum_{s <= t} k_s. With elu + 1 that is one positive number per head and token,
-and an RMSNorm does not see it; so the norm replaces it, as in arXiv 2210.10340, and no second state is needed.
+and an RMSNorm cancels it; so the norm replaces it, as in arXiv 2210.10340, and no second state is needed.
 """
 
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ def attend(
     g: Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`linear_attention` on a piece, or its single step when that is what the piece is.
+    """Apply `linear_attention` to a piece, or its single step to a piece of one token.
 
-    Goes on from `memory`, or on several ranks from what the parts before this one make of it.
+    It continues from `memory`, or on several ranks from the state after the parts before this one.
     """
     memory = context.shard.fold(lambda: additive_map(k, v, context, g=g), memory)
     return recur(q, k, v, memory, context, g=g, scale=scale)
@@ -56,7 +56,7 @@ def recur(
     g: Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`attend` from `memory` as it is, which the caller has already taken over from the parts before this one."""
+    """Apply `attend` from `memory` itself, which the caller has already received from the parts before this one."""
     if q.shape[1] == 1 and memory is not None and context.cu_seqlens is None:
         g_t = None if g is None else g[:, 0]
         o_t, memory = linear_attention_step(q[:, 0], k[:, 0], v[:, 0], g=g_t, scale=scale, state=memory)
@@ -65,7 +65,7 @@ def recur(
 
 
 def additive_map(k: Tensor, v: Tensor, context: SequenceContext, *, g: Tensor | None = None) -> SegmentMap:
-    """The map of a piece that writes v under k: it adds what it makes of a zero state, and fades what was there by g.
+    """Compute the map of a piece that writes v under k: it decays the state by g, and adds its own sum.
 
     Args: k `[B, T, H, K]`; v `[B, T, H, V]`; g `[B, T, H]` or `[B, T, H, K]`, or None.
     """
@@ -75,7 +75,7 @@ def additive_map(k: Tensor, v: Tensor, context: SequenceContext, *, g: Tensor | 
     per_channel = g if g.dim() == 4 else g[..., None]
     if context.cu_seqlens is None:
         return SegmentMap(added, log_decay=per_channel.sum(1))
-    # Sums between the offsets of a running total that starts at 0: one per document.
+    # One sum per document: differences of a running total, which starts at 0, between the offsets.
     running = functional.pad(per_channel[0].cumsum(0), (0, 0, 0, 0, 1, 0))
     return SegmentMap(added, log_decay=running[context.cu_seqlens.long()].diff(dim=0))
 
@@ -135,7 +135,7 @@ class LinearAttention(Mixer):
         return q, k, self.v_proj(x).view(shape)
 
     def _log_decay(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
-        """How much of the memory each token leaves, `[B, T, H]` and 0 at padding; None: all of it."""
+        """Compute the log-decay of the memory at each token, `[B, T, H]`, 0 at padding; None: no decay."""
         return None
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:

@@ -59,9 +59,9 @@ class LongVQConfig(MixerConfig):
 
 
 class LongVQ(Mixer):
-    """The layer of this file."""
+    """The mixer described at the top of this file."""
 
-    # Gradients straight through a choice are not those of what was computed, so they have no derivative of their own.
+    # Straight-through gradients are not those of the computed function, so they have no valid second derivative.
     traits = MixerTraits(shards="map")
     float32_parameters = tuple(f"ssm.{name}" for name in S4D.float32_parameters)
     kept_parameters = tuple(f"ssm.{name}" for name in S4D.kept_parameters)
@@ -85,7 +85,7 @@ class LongVQ(Mixer):
         """See `Mixer.forward`. State: memory `[N, H, codes, V + 1]`, sums and counts; ssm, the memory of S4D."""
         context, before = context or SequenceContext.of(x), state or {}
         if context.cu_seqlens is not None:
-            # Which codes have been seen starts anew in every document, so each gets a row of its own.
+            # The set of codes seen restarts in every document, so each gets a separate row.
             output = self(context.unpack(x), state, context.rows)
             return output._replace(y=context.repack(output.y))
         x = zero_padding(x, context.mask)
@@ -96,7 +96,7 @@ class LongVQ(Mixer):
         weights = self._weights(self._unit(self.q_proj(h)), code, memory)
         o, memory = recur(weights, code, v, memory, context, scale=1.0)
         mean, total = o.split([self.config.head_dim, 1], dim=-1)
-        # Before the first real token nothing has been counted.
+        # Before the first real token the counts are 0.
         mean = mean / torch.where(total > 0, total, 1.0)
         f = self.gate_proj(h).sigmoid()
         y = f * self.o_proj(mean.flatten(-2)) + (1 - f) * h
@@ -104,7 +104,7 @@ class LongVQ(Mixer):
         return MixerOutput(y, {"memory": memory, "ssm": ssm["memory"]}, losses, metrics)
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
-        """See `Mixer.segment_map`; S4D starts from what `context.shard` says is before the piece."""
+        """See `Mixer.segment_map`; S4D starts from `context.shard`'s state before the piece."""
         context = context or SequenceContext.of(x)
         if context.cu_seqlens is not None:
             return self.segment_map(context.unpack(x), context.rows)
@@ -152,11 +152,11 @@ class LongVQ(Mixer):
         return {"codebook": self.config.aux_weight * loss}, {"codes_used": used}
 
     def initial_values(self) -> dict[str, Tensor]:
-        """Codes that lie where keys lie."""
+        """Draw codes from the distribution of keys."""
         return {"codes": l2_norm(torch.randn_like(self.codes)) * self.config.head_dim**0.25}
 
     def parameter_rules(self) -> dict[str, ParameterRule]:
-        """Those of the state space model for its part."""
+        """Return the rules of the state space model for its parameters."""
         own = {f"ssm.{name}": rule for name, rule in self.ssm.parameter_rules().items()}
         return {**super().parameter_rules(), **own}
 

@@ -4,7 +4,7 @@
     S_t = exp(-exp(A_log) dt_t) S_{t-1} + B_t (dt_t x'_t)^T;   o_t = S_t^T C_t + skip * x'_t
     y = Linear(RMSNorm(o * silu(Linear(x))))
 
-In the letters of the op: C is q, B is k, dt x' is v. B and C are shared by all heads (one group), as in the
+In the names of the op: C is q, B is k, dt x' is v. B and C are shared by all heads (one group), as in the
 paper's models. The state of a head is K x V like that of a D layer; the paper's expansion of the inner width
 by two is num_heads * head_dim = 2 * hidden_size.
 """
@@ -89,7 +89,7 @@ class Mamba2(Mixer):
     ) -> MixerOutput:
         """See `Mixer.forward`. State: conv_x `[N, H V, W - 1]`, conv_bc `[N, 2 K, W - 1]`, memory `[N, H, K, V]`."""
         context, before = context or SequenceContext.of(x), state or {}
-        # Padding must be zero before the convolution, or it reaches the first real tokens through it.
+        # Padding must be zero before the convolution, or the convolution spreads it to the first real tokens.
         x = zero_padding(x, context.mask)
         (heads, q, k, v, g), convs = self._inputs(x, before, context)
         o, memory = attend(q, k, v, before.get("memory"), context, g=g, scale=1.0)
@@ -98,13 +98,13 @@ class Mamba2(Mixer):
         return MixerOutput(y, {**convs, "memory": memory})
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
-        """See `Mixer.segment_map`; the convolutions start from what `context.shard` says is before the piece."""
+        """See `Mixer.segment_map`; the convolutions start from `context.shard`'s inputs before the piece."""
         context = context or SequenceContext.of(x)
         inputs, _ = self._inputs(zero_padding(x, context.mask), {}, context)
         return additive_map(inputs.k, inputs.v, context, g=inputs.g)
 
     def _inputs(self, x: Tensor, before: State, context: SequenceContext) -> tuple[_Inputs, State]:
-        """What the op reads, and the state of the two convolutions."""
+        """Compute the inputs of the op, and the state of the two convolutions."""
         inner, conv_x = self.x_conv1d(self.x_proj(x), before.get("conv_x"), context)
         bc, conv_bc = self.bc_conv1d(self.bc_proj(x), before.get("conv_bc"), context)
         heads = inner.unflatten(-1, (self.config.num_heads, -1))

@@ -4,7 +4,7 @@
     S_m += beta k_m (v_m - S_m^T k_m)^T where w_m > 0, k_m, v_m, beta_m of projections of their own
     o = sum over m of w_m S_m^T q  +  S_0^T q, the shared memory 0 that every token writes;   y = Linear(RMSNorm(o))
 
-Memories that a token does not choose stay as they are, so what is unlike does not overwrite each other. An auxiliary
+Memories that a token does not choose stay as they are, so unrelated content does not overwrite them. An auxiliary
 loss (that of switch transformers, arXiv 2101.03961) keeps the router from always choosing the same.
 """
 
@@ -57,7 +57,7 @@ class MixtureOfMemoriesConfig(MixerConfig):
 
 
 class MixtureOfMemories(Mixer):
-    """The layer of this file. Memories are heads of the delta rule; one that is not chosen gets beta = 0."""
+    """The mixer described at the top of this file. Memories are heads of the delta rule; unchosen ones get beta = 0."""
 
     traits = MixerTraits(shards="map")
 
@@ -121,7 +121,7 @@ class MixtureOfMemories(Mixer):
         return k, v, beta
 
     def _map(self, k: Tensor, v: Tensor, beta: Tensor, context: SequenceContext) -> SegmentMap:
-        """As that of the delta rule (`delta_net.py`)."""
+        """Compute the map as for the delta rule (`delta_net.py`)."""
         _, added = delta_rule(k, k, v, beta, cu_seqlens=context.documents)
         identity = identity_states(context.num_states, k.shape[2], k.shape[3], like=k)
         zero = torch.zeros_like(k)

@@ -1,12 +1,12 @@
-"""The n-gram head of in-context language learning (arXiv 2401.12973): what followed the last n tokens before.
+"""The n-gram head of in-context language learning (arXiv 2401.12973): means over earlier matches of the last n tokens.
 
     y_t = W_0 h_t  +  sum over n of W_n m_t^n
     m_t^n = mean of h_s over s < t for which the n tokens before s are the n tokens that end at t; 0 if there is none
 
-h_s is the hidden state of the token behind the match, its continuation, so copying it is one linear map away: a model
-need not first learn to compare. Nothing but the mean is learned on, and gradients reach h_s through it.
-As published where `matches` is none. What differs: several n stand in one layer, not in layers of their own; and the
-mean may be of the `matches` most recent places only, which cost as much at any length and follow a text that changes.
+h_s is the hidden state of the token after the match, so one linear map can copy it: a model need not first learn to
+compare. Matching itself has no parameters; gradients reach h_s through the mean.
+As published where `matches` is none. What differs: several n share one layer, not a layer each; and the
+mean may be over only the `matches` most recent matches, at the same cost for any length, which follows a changing text.
 
 n-grams are compared exactly: they are numbered by sorting, one sort per n, so time is T log T and memory linear in T.
 """
@@ -71,7 +71,7 @@ class NgramHeadConfig(MixerConfig):
 
 
 class NgramHead(Mixer):
-    """The layer of this file. It needs `SequenceContext.token_ids`."""
+    """The mixer described at the top of this file. It needs `SequenceContext.token_ids`."""
 
     traits = MixerTraits(
         constant_state=False, shards="gather", twice_differentiable=True, reads_token_ids=True
@@ -90,7 +90,7 @@ class NgramHead(Mixer):
         """See `Mixer.forward`.
 
         State: token_ids `[N, tokens]` and x `[N, tokens, D]`, all so far; mask `[N, tokens]` once there has been
-        padding, which stands in front. Raises: ConfigError without token ids.
+        padding, which is in front. Raises: ConfigError without token ids.
         """
         context = context or SequenceContext.of(x)
         if context.token_ids is None:
@@ -141,18 +141,18 @@ class _Ngrams(NamedTuple):
     """All tokens of a batch, sorted by the n-gram that ends at them, those of one n-gram by position; flat, `[B S]`."""
 
     order: Tensor
-    """Token at each place."""
+    """Token at each index of the sorted list."""
     group: Tensor
-    """Number of the n-gram at each place; a token that no n-gram ends at is a group of its own."""
+    """Number of the n-gram at each index; a token at which no n-gram ends is a separate group."""
     place: Tensor
-    """Place of each token: the inverse of `order`."""
+    """Index of each token in the sorted list: the inverse of `order`."""
 
 
 def _documents(ids: Tensor, mask: Tensor | None, context: SequenceContext) -> tuple[Tensor, Tensor]:
-    """Of every token `[B, S]` the number of its document, and its position there, -1 at padding."""
+    """Return for every token `[B, S]` the number of its document, and its position there, -1 at padding."""
     rows = torch.arange(ids.shape[0], device=ids.device)[:, None].expand_as(ids)
     if context.cu_seqlens is not None:
-        # Gathered parts of a sequence do not come packed, so S = T here.
+        # Gathered parts of a sequence are not packed, so S = T here.
         return (context.positions == 0).long().cumsum(1), context.positions
     if mask is None:
         return rows, torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
@@ -160,12 +160,12 @@ def _documents(ids: Tensor, mask: Tensor | None, context: SequenceContext) -> tu
 
 
 def _sorted_ngrams(ids: Tensor, rows: Tensor, positions: Tensor, sizes: tuple[int, ...]) -> Iterator[_Ngrams]:
-    """The n-grams of each size in turn. Numbers of (n - 1)-grams make those of n-grams, so that none is hashed."""
+    """Yield the n-grams of each size, numbered without hashing from pairs (number of the (n - 1)-gram, last token)."""
     index = torch.arange(ids.numel(), device=ids.device)
     num_ids = ids.max() + 1
     number = rows
     for n in range(1, sizes[-1] + 1):
-        # The (n - 1)-gram that ended one token before, and this token.
+        # The number of the (n - 1)-gram that ended one token before, and this token.
         before = number if n == 1 else torch.nn.functional.pad(number[:, :-1], (1, 0))
         key = torch.where(positions >= n - 1, before * num_ids + ids, -1 - index.view_as(ids)).flatten()
         ordered, order = key.sort(stable=True)
@@ -176,10 +176,10 @@ def _sorted_ngrams(ids: Tensor, rows: Tensor, positions: Tensor, sizes: tuple[in
 
 
 def _mean_continuation(values: Tensor, grams: _Ngrams, asked: Tensor, matches: int | None) -> Tensor:
-    """The mean `[Q, D]` of the values `[B S, D]` behind earlier places of the n-grams that end at the tokens asked."""
+    """Average the values `[B S, D]` after earlier occurrences of the n-grams that end at tokens `asked`: `[Q, D]`."""
     order, group, place = grams.order, grams.group, grams.place[asked]
     own = group[place]
-    # The last earlier place; where that is the token just before, what follows is the token itself, which is no match.
+    # The last earlier occurrence; if it ends one token before, the token after it is the token itself: not a match.
     last = place - 1
     before = last.clamp(min=0)
     last = last - ((group[before] == own) & (order[before] == asked - 1)).long()
@@ -196,11 +196,11 @@ def _mean_continuation(values: Tensor, grams: _Ngrams, asked: Tensor, matches: i
 
 
 def _mean_of_all(values: Tensor, grams: _Ngrams, last: Tensor, own: Tensor) -> Tensor:
-    """The mean over all places of each n-gram `own` up to the place `last`: differences of running sums."""
+    """Average over all occurrences of each n-gram `own` up to index `last`: differences of running sums."""
     first = torch.searchsorted(grams.group, own)
     count = (last + 1 - first).clamp(min=0)
-    # What stands behind the very last token is never asked for. Sums of float32 are of float64: differences of long
-    # sums lose what the sums have lost.
+    # The value after the very last token is never used. float32 is summed in float64, because differences of long sums
+    # have the rounding errors of the sums.
     behind = torch.where(grams.order + 1 < len(values), grams.order + 1, 0)
     wide = values.double() if values.device.type != "mps" else values.float()
     sums = torch.nn.functional.pad(wide[behind].cumsum(0), (0, 0, 1, 0))
@@ -209,7 +209,7 @@ def _mean_of_all(values: Tensor, grams: _Ngrams, last: Tensor, own: Tensor) -> T
 
 
 def _joined_mask(state: State, mask: Tensor | None, ids: Tensor) -> Tensor | None:
-    """Mask over kept and new tokens, or None while there has been no padding."""
+    """Make the mask over kept and new tokens, or None while there has been no padding."""
     kept = state.get("mask")
     if kept is None and mask is None:
         return None
@@ -218,7 +218,7 @@ def _joined_mask(state: State, mask: Tensor | None, ids: Tensor) -> Tensor | Non
 
 
 def _kept(ids: Tensor, values: Tensor, mask: Tensor | None) -> State:
-    """The state after all of these tokens; padding to the front, so that the next token stands behind a real one."""
+    """Make the state after these tokens; padding moves to the front, so that the next token follows a real one."""
     if mask is None:
         return {"token_ids": ids, "x": values}
     order = mask.long().argsort(dim=1, stable=True)

@@ -8,14 +8,14 @@ L2_EPS = 1e-6
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32, or in float64 if it is that already: where sums and exponentials are taken."""
+    """Convert x to float32, or keep float64, for sums and exponentials."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def l2_norm(x: Tensor) -> Tensor:
-    """x over the root of its squared length plus eps, along the last dimension, in x's dtype.
+    """Divide x by the root of its squared length plus eps, along the last dimension, in x's dtype.
 
-    The eps stands inside the root: a row of zeros (padding) then gives zeros and a finite gradient.
+    The eps is inside the root: a row of zeros (padding) then gives zeros and a finite gradient.
     """
     wide = at_least_float32(x)
     return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + L2_EPS)).to(x.dtype)
@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight along the last dimension (arXiv 1910.07467)."""
 
     def __init__(self, dim: int, eps: float) -> None:
-        """A norm over `dim` numbers, with weights of 1."""
+        """Make a norm over `dim` numbers, with weights of 1."""
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
         self.eps = eps
@@ -35,5 +35,5 @@ class RMSNorm(nn.Module):
         return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
     def extra_repr(self) -> str:
-        """The size and eps, for print(model)."""
+        """Return the size and eps, for print(model)."""
         return f"{self.weight.shape[0]}, eps={self.eps}"

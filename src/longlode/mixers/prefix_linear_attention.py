@@ -3,8 +3,8 @@
     S_t = sum over j <= t of k_j v_j^T  +  sum over the prefix of e_j u_j^T;   y = Linear(RMSNorm per head (S_t^T q_t))
     q, k, e = elu(Linear(x)) + 1;   v, u = Linear(x);   e and u have projections of their own, as an encoder's
 
-The second sum is the same at every token, so a recurrent model need not know what will be asked before it reads. It
-goes into the state before the first token; from then on this is linear attention, and a step costs what a step costs.
+The second sum is the same at every token, so a recurrent model need not know the question before it reads. It
+is added to the state before the first token; from then on this is linear attention, at its cost per step.
 Without `context.prefix_lengths` there is no prefix.
 """
 
@@ -36,12 +36,12 @@ class PrefixLinearAttentionConfig(LinearAttentionConfig):
 
 
 class PrefixLinearAttention(LinearAttention):
-    """Linear attention whose memory holds the whole prefix from its first token on."""
+    """Linear attention whose memory contains the whole prefix from the first token on."""
 
     traits = replace(LinearAttention.traits, causal="after the prefix")
 
     def __init__(self, config: PrefixLinearAttentionConfig, hidden_size: int) -> None:
-        """Those of linear attention, and the keys and values of the prefix."""
+        """Make the projections of linear attention, and those of the prefix's keys and values."""
         super().__init__(config, hidden_size)
         inner = config.num_heads * config.head_dim
         self.prefix_k_proj = nn.Linear(hidden_size, inner, bias=False)
@@ -50,7 +50,7 @@ class PrefixLinearAttention(LinearAttention):
     def forward(
         self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
     ) -> MixerOutput:
-        """See `Mixer.forward`. State: memory `[N, H, K, V]`, in which the prefix is. A prefix stands in one piece."""
+        """See `Mixer.forward`. State: memory `[N, H, K, V]`, prefix included. A prefix must be in one piece."""
         context = context or SequenceContext.of(x)
         x = zero_padding(x, context.mask)
         q, k, v = self._heads(x)
@@ -62,13 +62,13 @@ class PrefixLinearAttention(LinearAttention):
         return MixerOutput(self.o_proj(self.o_norm(o).flatten(-2)), {"memory": memory})
 
     def _prefix_memory(self, x: Tensor, context: SequenceContext) -> Tensor:
-        """The second sum of every document, `[N, H, K, V]`."""
+        """Compute the second sum of every document, `[N, H, K, V]`."""
         if context.shard.num_ranks > 1:
             raise ConfigError(
                 "A prefix is read in both directions and cannot lie on several ranks; leave it out."
             )
         shape = (*x.shape[:2], self.config.num_heads, self.config.head_dim)
         keys = functional.elu(self.prefix_k_proj(x).view(shape)) + 1
-        # Where a key is zero nothing is written.
+        # A zero key writes nothing.
         keys = keys.masked_fill(~context.prefix[..., None, None], 0)  # type: ignore[index]
         return additive_map(keys, self.prefix_v_proj(x).view(shape), context).added

@@ -6,13 +6,13 @@
 
 mode = "strict" is causal: a token belongs to its nearest centroid and sees the last `capacity` tokens of the cluster.
 mode = "published" is not: every centroid takes the `capacity` tokens of the whole text that are nearest to it, and
-attention inside a cluster is masked by time; that a later token is nearer drops an earlier one. A text must then be
-read whole: a state is refused, and what the model says of its own loss is too good (`traits.causal` is "no").
+attention inside a cluster is masked by time; a nearer later token replaces an earlier one. A text must then be
+read whole: a state is refused, and the model's loss is too low (`traits.causal` is "no").
 
 As published: shared queries and keys, a token reads itself only where its cluster has nothing else, half of the heads
 local. Different: centroids move by the gradient of their squared distance to the keys (the loss `k_means`, whose
 plain gradient step is the paper's moving average) so that a forward pass changes nothing; positions are rotary; a token
-that several centroids take gets the mean of what they say.
+of several centroids gets the mean of their outputs.
 """
 
 from dataclasses import dataclass, replace
@@ -134,7 +134,7 @@ class Routing(Mixer):
         return o, {**after, "position": start + rows.lengths}
 
     def _turn(self, k: Tensor, start: Tensor) -> Tensor:
-        """Keys, rotated and scaled so that a score is sqrt(K) times a cosine."""
+        """Rotate and scale keys so that a score is sqrt(K) times a cosine."""
         position = start[:, None] + torch.arange(k.shape[1], device=k.device)
         return rotate(k, position, self.config.rope_theta) * self.config.head_dim**0.5
 

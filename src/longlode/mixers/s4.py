@@ -1,4 +1,4 @@
-"""S4 (arXiv 2111.00396): a state space model whose state matrix is diagonal plus low rank, begun as HiPPO-LegS.
+"""S4 (arXiv 2111.00396): a state space model whose state matrix is diagonal plus low rank, initialised as HiPPO-LegS.
 
     s' = A s + B x,  u = 2 Re(C . s) + skip x,   A = diag(-exp(log_rate) + i frequency) - P P^*     per channel
     bilinear steps of dt:  A_ = (I - dt/2 A)^-1 (I + dt/2 A),  B_ = (I - dt/2 A)^-1 dt B;   y = GLU(Linear(GELU(u)))
@@ -37,12 +37,12 @@ class S4Config(S4DConfig):
 
 
 class S4(S4D):
-    """The layer of this file; its channels are those of the residual stream."""
+    """The mixer described at the top of this file; its channels are those of the residual stream."""
 
     float32_parameters = (*S4D.float32_parameters, "low_rank", "input_weights")
 
     def __init__(self, config: S4Config, hidden_size: int) -> None:
-        """Those of S4D, and P and B, complex numbers written as pairs."""
+        """Make the parameters of S4D, and P and B, complex numbers stored as pairs."""
         super().__init__(config, hidden_size)
         self.low_rank = nn.Parameter(torch.empty_like(self.output_weights))
         self.input_weights = nn.Parameter(torch.empty_like(self.output_weights))
@@ -137,7 +137,7 @@ class _Powers(NamedTuple):
     def advance(self, s: Tensor, shifted: Tensor, num_real: Tensor | None) -> Tensor:
         num_tokens = shifted.shape[2]
         written = torch.einsum("bdt,dtn->bdn", shifted, self.writes[:, :num_tokens].flip(1))
-        # A_^num_real s, from the binary digits of each row's number.
+        # A_^num_real s by repeated squaring: A_^(2^j) is applied in rows whose number has bit j.
         for bit in range(num_tokens.bit_length()):
             if num_real is None and not num_tokens >> bit & 1:
                 continue
@@ -147,29 +147,29 @@ class _Powers(NamedTuple):
 
 
 def _has_bit(numbers: Tensor, bit: int) -> Tensor:
-    """Whether each of numbers `[B]` has the bit 2^bit, `[B, 1, 1, 1]`."""
+    """Return True for each of numbers `[B]` that has the bit 2^bit, `[B, 1, 1, 1]`."""
     return ((numbers >> bit) & 1).bool()[:, None, None, None]
 
 
 def _real(pairs: Tensor) -> Tensor:
-    """(Re, Im) `[D, N]` of complex numbers `[D, N / 2, 2]`."""
+    """Convert complex numbers `[D, N / 2, 2]` to (Re, Im) `[D, N]`."""
     return pairs.mT.flatten(-2)
 
 
 def _times(modes: Tensor, v: Tensor) -> Tensor:
-    """The diagonal `modes`, complex `[D, N / 2]`, times v = (Re, Im) `[D, N]`."""
+    """Multiply the diagonal `modes`, complex `[D, N / 2]`, with v = (Re, Im) `[D, N]`."""
     product = modes * torch.complex(*v.chunk(2, dim=-1))
     return torch.cat((product.real, product.imag), dim=-1)
 
 
 def _matrix(modes: Tensor) -> Tensor:
-    """The same as a matrix `[D, N, N]`."""
+    """Write the diagonal `modes` as a real matrix `[D, N, N]`."""
     real, imag = modes.real.diag_embed(), modes.imag.diag_embed()
     return torch.cat((torch.cat((real, -imag), -1), torch.cat((imag, real), -1)), -2)
 
 
 def hippo_legs(size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """HiPPO-LegS (arXiv 2008.07669) as diag(modes) - P P^*, and its B: complex128, one of each conjugate pair.
+    """Compute HiPPO-LegS (arXiv 2008.07669) as diag(modes) - P P^*, and B: complex128, half of each conjugate pair.
 
     A_nk = -sqrt((2n + 1) (2k + 1)) for n > k, -(n + 1) on the diagonal, 0 above; B_n = sqrt(2n + 1). With P_n =
     sqrt(n + 1/2), A + P P^T is -1/2 plus a skew-symmetric matrix, which a unitary one diagonalises.

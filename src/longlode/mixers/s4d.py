@@ -1,10 +1,10 @@
-"""S4D, the diagonal state space model (arXiv 2206.11893): a convolution as long as the text, and a recurrence in one.
+"""S4D, the diagonal state space model (arXiv 2206.11893): a recurrence that is also a convolution over the whole text.
 
     A = -exp(log_rate) + i frequency;   a = exp(dt A);   b = (a - 1) / A        N / 2 complex numbers per channel
     s_t = a s_{t-1} + b x_t;   u_t = 2 Re(c . s_t) + skip x_t;   y = GLU(Linear(GELU(u)))
 
 One half of each conjugate pair is kept, hence 2 Re. Over C tokens the recurrence is a convolution with the kernel
-2 Re(c a^t b), done by FFT, plus what is left of the state before them; so memory does not grow with the text.
+2 Re(c a^t b), done by FFT, plus the decayed state before them; so memory does not grow with the text.
 """
 
 import math
@@ -35,7 +35,7 @@ CHUNK = 128
 _STEPS = (1e-3, 1e-1)
 # S4 trains the state matrix and its step more slowly than the rest, and never decays them.
 SLOW = ParameterRule(decays=False, lr_scale=0.1)
-"""How the optimizer treats a state matrix."""
+"""Treatment of a state matrix by the optimizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class S4DConfig(MixerConfig):
 
 
 class S4D(Mixer):
-    """The layer of this file; its channels are those of the residual stream."""
+    """The mixer described at the top of this file; its channels are those of the residual stream."""
 
     traits = MixerTraits(shards="map", twice_differentiable=True)
     float32_parameters: ClassVar[tuple[str, ...]] = ("log_rate", "frequency", "log_step", "output_weights")
@@ -80,7 +80,7 @@ class S4D(Mixer):
         """See `Mixer.forward`. State: memory, complex `[N, D, modes, 1]`."""
         context = context or SequenceContext.of(x)
         if context.cu_seqlens is not None:
-            # A kernel reaches over the edges of documents, so each gets a row of its own.
+            # A kernel reaches across document boundaries, so each document gets a separate row.
             output = self(context.unpack(x), state, context.rows)
             return output._replace(y=context.repack(output.y))
         x = zero_padding(x, context.mask)
@@ -90,7 +90,7 @@ class S4D(Mixer):
         return MixerOutput(y, {"memory": memory})
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
-        """See `Mixer.segment_map`: the state fades by a^T, mode by mode."""
+        """See `Mixer.segment_map`: the state decays by a^T, mode by mode."""
         context = context or SequenceContext.of(x)
         if context.cu_seqlens is not None:
             return self.segment_map(context.unpack(x), context.rows)
@@ -103,18 +103,18 @@ class S4D(Mixer):
         return SegmentMap(added, log_decay=log_decay)
 
     def _log_a(self) -> Tensor:
-        """dt A, complex `[D, modes]`."""
+        """Compute dt A, complex `[D, modes]`."""
         return self.log_step.exp()[:, None] * torch.complex(-self.log_rate.exp(), self.frequency)
 
     def _dynamics(self, size: int) -> "Dynamics":
-        """What the recurrence does over at most `size` tokens."""
+        """Compute the dynamics over at most `size` tokens."""
         log_a = self._log_a()
         b = torch.expm1(log_a) / torch.complex(-self.log_rate.exp(), self.frequency)
         powers = (log_a[..., None] * torch.arange(size + 1, device=log_a.device)).exp()
         return _Modes(log_a, b, torch.view_as_complex(self.output_weights), powers)
 
     def _scan(self, x: Tensor, memory: Tensor | None, context: SequenceContext) -> tuple[Tensor, Tensor]:
-        """u `[B, T, D]` in x's dtype, and the memory after the last real token of each row."""
+        """Compute u `[B, T, D]` in x's dtype, and the memory after the last real token of each row."""
         with torch.autocast(x.device.type, enabled=False):
             return self._scan_chunks(x, memory, context)
 
@@ -136,7 +136,7 @@ class S4D(Mixer):
             before = dynamics.read(s, num_tokens)
             outputs.append(inside + before + self.skip.to(part.dtype)[:, None] * part)
             num_real = (lengths - start).clamp(0, num_tokens)
-            # Shifted so that the last real token of each row stands last, behind zeros.
+            # Shifted so that the last real token of each row is last, after zeros.
             source = torch.arange(num_tokens, device=part.device) - (num_tokens - num_real[:, None])
             shifted = part.gather(2, source.clamp(min=0)[:, None].expand_as(part)) * (source >= 0)[:, None]
             s = dynamics.advance(s, shifted, None if context.mask is None else num_real)
@@ -174,16 +174,16 @@ class Dynamics(Protocol):
     """A discrete state space model per channel: s' = A s + B x, u = C s', over chunks of tokens."""
 
     def kernel(self) -> Tensor:
-        """C A^t B, real `[D, size]`."""
+        """Compute C A^t B, real `[D, size]`."""
 
     def zeros(self, num_rows: int) -> Tensor:
-        """The state before a text, `[B, D, N]`."""
+        """Return the state before a text, `[B, D, N]`."""
 
     def read(self, s: Tensor, num_tokens: int) -> Tensor:
-        """C A^(t + 1) s, real `[B, D, num_tokens]`."""
+        """Compute C A^(t + 1) s, real `[B, D, num_tokens]`."""
 
     def advance(self, s: Tensor, shifted: Tensor, num_real: Tensor | None) -> Tensor:
-        """The state after the `num_real` `[B]` tokens (None: all) at the end of shifted `[B, D, T]`."""
+        """Return the state after the `num_real` `[B]` tokens (None: all) at the end of shifted `[B, D, T]`."""
 
 
 class _Modes(NamedTuple):
@@ -212,7 +212,7 @@ class _Modes(NamedTuple):
 
 
 def real_lengths(context: SequenceContext) -> Tensor:
-    """How many tokens of each row `[B]` count: up to the last real one (padding in front is 0 and writes nothing)."""
+    """Count the tokens of each row `[B]` up to the last real one (padding in front is 0 and writes nothing)."""
     if context.mask is None:
         return torch.full((context.num_rows,), context.num_tokens, device=context.device)
     return (context.mask * torch.arange(1, context.num_tokens + 1, device=context.device)).amax(1)

@@ -1,7 +1,7 @@
-"""What a span of tokens does to a state, as a map: S -> M S + H, where M is a number, a diagonal or a matrix.
+"""Effect of a segment of tokens on a state, as a map: S -> M S + H, with M a number, a diagonal or a matrix.
 
-Maps compose: the map of two spans is that of the second after the first. So each part of a long sequence can work out
-its map from a zero state, and the state before every part follows from the maps of the parts before it.
+Maps compose: the map of two segments is that of the second after the first. So each part of a long sequence can
+compute its map from a zero state, and the state before every part follows from the maps of the parts before it.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SegmentMap:
-    """S' = M S + H for states `[N, H, K, V]`.
+    """The map S' = M S + H on states `[N, H, K, V]`.
 
     added: H, `[N, H, K, V]`. matrix: M, `[N, H, K, K]` (delta rule), or None. log_decay: M = diag(exp(log_decay)),
     `[N, H, 1 or K]` (gated linear attention, Mamba-2), or None. With neither, M is the identity (linear attention).
@@ -24,11 +24,11 @@ class SegmentMap:
     log_decay: Tensor | None = None
 
     def __call__(self, state: Tensor | None) -> Tensor:
-        """The state after the span, of the state before it (None: zero)."""
+        """Return the state after the segment, for the state before it (None: zero)."""
         return self.added if state is None else self._faded(state) + self.added
 
     def then(self, after: "SegmentMap") -> "SegmentMap":
-        """The map of this span and the one that follows it."""
+        """Return the map of this segment followed by another."""
         matrix, log_decay = self.matrix, self.log_decay
         if after.matrix is not None:
             matrix = after.matrix if matrix is None else after.matrix @ matrix
@@ -45,7 +45,7 @@ class SegmentMap:
 
 
 def fold(maps: list[SegmentMap], first: Tensor | None) -> Tensor | None:
-    """The state after all spans, first to last, from the state `first` before them (None: zero)."""
+    """Return the state after all segments, first to last, from the state `first` before them (None: zero)."""
     state = first
     for one in maps:
         state = one(state)
@@ -53,6 +53,6 @@ def fold(maps: list[SegmentMap], first: Tensor | None) -> Tensor | None:
 
 
 def identity_states(num_rows: int, num_heads: int, size: int, like: Tensor) -> Tensor:
-    """Identity matrices `[N, H, K, K]` in float32 or wider: what a delta rule makes of them is its M."""
+    """Make identity matrices `[N, H, K, K]` in float32 or wider, from which the delta rule computes its M."""
     eye = torch.eye(size, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
     return eye.expand(num_rows, num_heads, size, size).contiguous()

@@ -6,13 +6,13 @@
         o = Linear(u * softmax attention over the last `window` active tokens)
     y = h + p o where active, h elsewhere
 
-The window counts active tokens, so it reaches as far back as the model lets it; the state is that of S4D and the last
-`window - 1` active keys and values. The share of active tokens is a metric, `activation_rate`; what is not active costs
+The window counts active tokens, so its reach depends on the model's choices; the state is that of S4D and the last
+`window - 1` active keys and values. The share of active tokens is a metric, `activation_rate`; inactive tokens cost
 no projections and no attention.
 
 As published: the gated attention unit (arXiv 2202.10447) with one head, the choice from the state space model's output,
-its confidence p on what comes back. Different: S4D instead of a multi-head moving average; the gradient of the choice
-comes through p at active tokens alone, as in switch transformers, with no noise; positions are rotary.
+its confidence p as a factor on the output. Different: S4D instead of a multi-head moving average; the gradient of the
+choice comes through p at active tokens alone, as in switch transformers, with no noise; positions are rotary.
 """
 
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class SeqBoatConfig(MixerConfig):
 
 
 class SeqBoat(Mixer):
-    """The layer of this file."""
+    """The mixer described at the top of this file."""
 
     traits = MixerTraits(twice_differentiable=True)
     float32_parameters = tuple(f"ssm.{name}" for name in S4D.float32_parameters)
@@ -106,7 +106,7 @@ class SeqBoat(Mixer):
         return MixerOutput(rows.put(y), {"ssm": ssm["memory"], **after}, {}, {"activation_rate": rate})
 
     def _attend(self, x: Tensor, h: Tensor, active: Tensor, before: State) -> tuple[Tensor, State]:
-        """Outputs `[N, T, D]` of the unit, which count at active tokens, and the state of the active ones."""
+        """Compute outputs `[N, T, D]` of the unit, used at active tokens, and the state of the active ones."""
         K, kept, num_new = self.config.head_dim, self.config.window - 1, active.sum(1)
         if before:
             old_k, old_v, read = (before[f"active_{name}"] for name in ("k", "v", "read"))
@@ -144,11 +144,11 @@ class SeqBoat(Mixer):
         return q, k, functional.silu(self.v_proj(x))[:, :, None]
 
     def initial_values(self) -> dict[str, Tensor]:
-        """Queries and keys that start as the same features."""
+        """Initialise queries and keys as the same features."""
         return {"qk_scale": torch.ones_like(self.qk_scale), "qk_bias": torch.zeros_like(self.qk_bias)}
 
     def parameter_rules(self) -> dict[str, ParameterRule]:
-        """Those of the state space model for its part."""
+        """Return the rules of the state space model for its parameters."""
         own = {f"ssm.{name}": rule for name, rule in self.ssm.parameter_rules().items()}
         return {**super().parameter_rules(), **own}
 

@@ -15,14 +15,14 @@ class ShortConv(nn.Module):
     """Depthwise causal convolution over the last W tokens, then SiLU; weight `[D, 1, W]`, as in fla."""
 
     def __init__(self, dim: int, conv_size: int) -> None:
-        """Filters of `conv_size` taps for `dim` channels."""
+        """Make filters of `conv_size` taps for `dim` channels."""
         super().__init__()
         self.weight = nn.Parameter(torch.empty(dim, 1, conv_size))
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, context: "SequenceContext | None" = None
     ) -> tuple[Tensor, Tensor]:
-        """x `[B, T, D]` -> (y `[B, T, D]`, the last W - 1 inputs of each document `[N, D, W - 1]`).
+        """Map x `[B, T, D]` to (y `[B, T, D]`, the last W - 1 inputs of each document `[N, D, W - 1]`).
 
         Where `context` has a mask, x must be 0 at padding; the last inputs are then the last real ones.
         """
@@ -39,7 +39,7 @@ class ShortConv(nn.Module):
 
 
 def _last_real_inputs(x: Tensor, state: Tensor | None, mask: Tensor, after: Tensor) -> Tensor:
-    """What `after` would be had each row ended with its last real token."""
+    """Compute `after` as if each row ended with its last real token."""
     before = torch.zeros_like(after) if state is None else state
     inputs = torch.cat((before, x.mT.to(before.dtype)), dim=2)
     places = torch.arange(1, x.shape[1] + 1, device=x.device)

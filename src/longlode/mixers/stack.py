@@ -1,4 +1,4 @@
-"""A stack of layers as text: "D*24", "DS*12", "D A D*22". Letters are short-hand for mixers that longlode brings."""
+"""A stack of layers as text: "D*24", "DS*12", "D A D*22". Letters are short names of built-in mixers."""
 
 from longlode.core.errors import ConfigError
 
@@ -11,15 +11,15 @@ LETTERS = {
     "C": "gated_linear_attention",
     "M": "mamba2",
 }
-"""Letter -> name of a mixer. New mixers need none: a list of layers names them."""
+"""Letter -> name of a mixer. New mixers need no letter: a list of layers names them."""
 
 _MAX_LAYERS = 1024
 
 
 def parse_stack(text: str) -> str:
-    """Write a stack out, one letter per layer: "DS*2" -> "DSDS", "D A D*3" -> "DADDD".
+    """Expand a stack to one letter per layer: "DS*2" -> "DSDS", "D A D*3" -> "DADDD".
 
-    Args: text: groups of letters apart by spaces; "*n" repeats the group it follows n times.
+    Args: text: groups of letters separated by spaces; "*n" repeats the group it follows n times.
     Raises: ConfigError that shows the text, the position and the letters allowed.
     """
     letters: list[str] = []

@@ -1,10 +1,10 @@
-"""Attention over summaries of finished regions and over recent tokens in one softmax: what CCA and Combiner share.
+"""Attention over summaries of finished regions and over recent tokens in one softmax, shared by CCA and Combiner.
 
     A query at position p, with regions of g tokens and at least w recent tokens, sees
-      the summaries of the first max(0, floor((p + 1 - w) / g)) regions, and every token behind those up to itself,
+      the summaries of the first max(0, floor((p + 1 - w) / g)) regions, and every token after those up to itself,
 
-so every past token counts once. A mixer says how a region of tokens becomes one key and one value. A summary stands at
-the position of its region's last token; regions of one token that are their own summary are full attention.
+so every past token counts once. A mixer defines how a region of tokens becomes one key and one value. A summary has
+the position of its region's last token; with regions of one token, each its own summary, this is full attention.
 """
 
 from abc import abstractmethod
@@ -21,7 +21,7 @@ from longlode.mixers.base import Mixer, MixerConfig, MixerOutput, MixerTraits, S
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.document_rows import DocumentRows, append_entries, last_entries, pick
 
-# Queries that are computed together: their scores are what is in memory.
+# Queries computed together: their scores take the most memory.
 _BLOCK = 256
 
 
@@ -48,17 +48,17 @@ class SummaryAttentionConfig(MixerConfig):
 
     @property
     def recent_tokens(self) -> int:
-        """w, tokens that a query sees one by one at least, itself included."""
+        """w, least number of tokens that a query sees individually, itself included."""
         return 1
 
     @property
     def kept_tokens(self) -> int:
-        """Tokens in the state: those behind the last summary that a query sees, or those of an unfinished region."""
+        """Number of tokens in the state: those after the last summary that a query sees, or of an unfinished region."""
         return self.recent_tokens + self.region_size - 2
 
 
 class Summaries(NamedTuple):
-    """Keys, rotated, and values of every row's finished regions `[N, regions, H, K]`, 0 behind the last."""
+    """Keys, rotated, and values of every row's finished regions `[N, regions, H, K]`, 0 after the last."""
 
     k: Tensor
     v: Tensor
@@ -101,7 +101,7 @@ class SummaryAttention(Mixer):
 
     @abstractmethod
     def summarise(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """One key and one value `[N, regions, H, K]` of the tokens of each region `[N, regions, tokens, H, K]`."""
+        """Compute one key and one value `[N, regions, H, K]` of each region's tokens `[N, regions, tokens, H, K]`."""
 
     def forward(
         self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
@@ -132,7 +132,7 @@ class SummaryAttention(Mixer):
         return MixerOutput(rows.put(y), after)
 
     def _finish(self, tokens: Tokens, before: State, rows: DocumentRows) -> Summaries:
-        """The summaries so far: those of before, and of the regions that this piece finishes."""
+        """Return the summaries so far: the earlier ones, and those of regions that this piece finishes."""
         g, done = self.config.region_size, tokens.start // self.config.region_size
         finished = (tokens.start + rows.lengths) // g - done
         whole = rows.context.mask is None and not tokens.farthest
@@ -147,9 +147,9 @@ class SummaryAttention(Mixer):
         )
 
     def regions(self, tokens: Tokens, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Rotated keys and values of regions of `size` tokens that begin at positions first `[N, R]`.
+        """Compute rotated keys and values of regions of `size` tokens that begin at positions first `[N, R]`.
 
-        Regions that are not all there give anything finite.
+        Incomplete regions give arbitrary finite values.
         """
         index = first[..., None] + torch.arange(size, device=first.device)
         index = (index - tokens.start[:, None, None] + tokens.num_kept).clamp(0, tokens.k.shape[1] - 1)
@@ -158,7 +158,7 @@ class SummaryAttention(Mixer):
         return rotate(k, first + size - 1, self.config.rope_theta), v
 
     def _attend(self, tokens: Tokens, summaries: Summaries) -> Tensor:
-        """Outputs of the new tokens `[N, T, H, K]`, a block of queries at a time."""
+        """Compute outputs of the new tokens `[N, T, H, K]`, one block of queries at a time."""
         kept, place = tokens.num_kept, tokens.place
         k = rotate(tokens.k, place, self.config.rope_theta)
         q = rotate(tokens.q[:, kept:], place[:, kept:], self.config.rope_theta)

@@ -1,10 +1,10 @@
-"""models: one backbone for every stack of mixers, as transformers' users know models.
+"""models: one backbone for every stack of mixers, as a transformers model.
 
 May import: core, ops, mixers.
-Start reading: `lm.py` (the backbone), then `config.py` (the stack is data), `cache.py` (what is remembered).
+Start reading: `lm.py` (the backbone), then `config.py` (sizes and stack), `cache.py` (states).
 
-Names are resolved on first use: longlode's import hook needs `config` alone, at a moment when transformers'
-modeling modules may be half imported.
+Names are resolved on first use: longlode's import hook needs only `config`, at a moment when transformers' modeling
+modules may be half imported.
 """
 
 import importlib
@@ -58,10 +58,10 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This package, in which `load` is the function also after the module `load.py` has been imported.
+    """Type of this package, which keeps `load` the function after the module `load.py` has been imported.
 
-    Python binds a submodule to its package under its own name when it is first imported, from wherever;
-    without this, what `longlode.models.load` means would depend on who imported what before.
+    Python binds a submodule to its package under its name at its first import; without this,
+    `longlode.models.load` would be the function or the module, depending on earlier imports.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""A layer of the backbone: a mixer, usually a SwiGLU, norms and residuals; and what it returns beside the stream."""
+"""Blocks of the backbone: a mixer, usually a SwiGLU, norms and residuals; and their side outputs."""
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +12,25 @@ from longlode.models.layers import LayerConfig
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
+    """SwiGLU layer: down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
-        """Three matrices, no biases."""
+        """Make three matrices without biases."""
         super().__init__()
         self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X `[..., D]` -> `[..., D]`."""
+        """Map x `[..., D]` to `[..., D]`."""
         return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class LonglodeBlock(GradientCheckpointingLayer):
-    """A mixer and a SwiGLU, each after an RMSNorm and around a residual; or as `LayerConfig.block` says."""
+    """A mixer and a SwiGLU, each after an RMSNorm and with a residual; or another `LayerConfig.block`."""
 
     def __init__(self, config: LonglodeConfig, layer: LayerConfig, layer_idx: int) -> None:
-        """Block `layer_idx` of the stack."""
+        """Make block `layer_idx` of the stack."""
         super().__init__()
         self.layer_idx = layer_idx
         self.kind = layer.block
@@ -41,15 +41,15 @@ class LonglodeBlock(GradientCheckpointingLayer):
         if self.kind != "mixer":
             self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)  # type: ignore[arg-type]
         self.side_names: tuple[str, ...] = ()
-        """What the tensors are that the last call returned behind the residual stream, see `side_outputs`."""
+        """Names of the tensors that the last call returned after the residual stream, see `SideOutputs`."""
 
     def forward(
         self, hidden_states: Tensor, context: SequenceContext, cache: LonglodeCache | None = None
     ) -> Tensor | tuple[Tensor, ...]:
-        """Renew the residual stream `[B, T, D]`, and this layer's memory in the cache.
+        """Update the residual stream `[B, T, D]`, and this layer's state in the cache.
 
-        Returns: the stream; behind it, if there are any, what the mixer returns beside its output. They are a flat
-          tuple because gradient checkpointing passes gradients through nothing else.
+        Returns: the stream, followed by the mixer's side outputs, if any, in one flat tuple, because gradient
+          checkpointing passes gradients through nothing else.
         """
         memory = cache.layers[self.layer_idx] if cache is not None else LayerMemory()
         normed = self.attn_norm(hidden_states)
@@ -69,16 +69,16 @@ class LonglodeBlock(GradientCheckpointingLayer):
 
 
 class SideOutputs:
-    """What the mixers of one forward pass return beside the residual stream."""
+    """Side outputs of the mixers in one forward pass: auxiliary losses, metrics, attention weights."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """Make an empty collection."""
         self.aux_losses: list[Tensor] = []
         self.metrics: dict[str, Tensor] = {}
         self.weights: list[Tensor | None] = []
 
     def take(self, block: LonglodeBlock, output: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """Keep what `block` returned beside the stream; returns the stream."""
+        """Store the side outputs of `block`; return the stream."""
         stream, *sides = output if isinstance(output, tuple) else (output,)
         self.weights.append(None)
         for name, value in zip(block.side_names, sides, strict=True):
@@ -94,5 +94,5 @@ class SideOutputs:
 
     @property
     def aux_loss(self) -> Tensor | None:
-        """The sum of all auxiliary losses; None when there are none."""
+        """Sum of all auxiliary losses; None when there are none."""
         return torch.stack(self.aux_losses).sum() if self.aux_losses else None

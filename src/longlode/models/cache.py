@@ -1,4 +1,4 @@
-"""What a longlode model remembers of the text it has read, in the shape that `generate` expects."""
+"""Cache of a longlode model's states, with the interface that `generate` expects."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from longlode.models.state_file import read_state, write_state
 
 
 class LayerMemory:
-    """The state of one layer: named tensors, batch row first; replaced, never written into."""
+    """The state of one layer: named tensors, batch dimension first; replaced, never modified in place."""
 
     is_compileable = False
     is_sliding = False
@@ -24,11 +24,11 @@ class LayerMemory:
     supports_early_init = False
 
     def __init__(self, state: State | None = None) -> None:
-        """Hold `state`, or nothing yet."""
+        """Store `state`, or none yet."""
         self.state = state
 
     def select(self, rows: Tensor) -> "LayerMemory":
-        """A new memory with the given rows, copied."""
+        """Copy the given rows to a new object."""
         if self.state is None:
             return LayerMemory()
         return LayerMemory(
@@ -36,27 +36,27 @@ class LayerMemory:
         )
 
     def get_max_length(self) -> int:
-        """No limit, as transformers writes it."""
+        """Return -1, transformers' value for no limit."""
         return -1
 
     def num_bytes(self) -> int:
-        """Bytes held for all rows."""
+        """Return the bytes held for all rows."""
         return sum(value.nbytes for value in (self.state or {}).values())
 
 
 class LonglodeCache(Cache):
-    """The states of all layers, and how many positions they have read.
+    """The states of all layers, and the number of positions read.
 
-    Delta-rule layers keep a matrix a head and three tokens of convolution, window layers the last
-    `window - 1` keys and values, full attention all of them. transformers asks attention layers how long the
-    text is; a stack may have none, so this cache counts itself. Told to record (`activate_past_recording`), it can
-    be cut back, as assisted generation asks (`rewind.py`).
+    Delta-rule layers keep a matrix per head and three tokens of convolution, window layers the last
+    `window - 1` keys and values, full attention all of them. transformers reads the text length from attention layers;
+    a stack may have none, so this cache counts positions itself. After `activate_past_recording` it can be cropped, as
+    assisted generation requires (`rewind.py`).
     """
 
     layers: list[LayerMemory]  # type: ignore[assignment]
 
     def __init__(self, num_layers: int) -> None:
-        """An empty cache for a model of `num_layers` layers."""
+        """Make an empty cache for a model of `num_layers` layers."""
         super().__init__(layers=[LayerMemory() for _ in range(num_layers)])  # type: ignore[misc]
         self.num_positions = 0
         self.mask: Tensor | None = None
@@ -64,25 +64,25 @@ class LonglodeCache(Cache):
         self.rewind = Rewind()
 
     def activate_past_recording(self) -> None:
-        """Be ready to drop what is read from here on; each `crop` moves that place forward."""
+        """Record from here on, so that later positions can be dropped; each `crop` moves this start forward."""
         self.rewind.recording = True
         self.rewind.forget()
 
     def parts(self, piece: Part) -> list[Part]:
-        """The parts of a piece, in the order in which they are to be read, each after a `note`."""
+        """Split a piece into parts, to be read in order, each after a `note`."""
         return self.rewind.parts(piece)
 
     def note(self, part: Part) -> None:
-        """To be called before a part is read, so that it can be dropped again."""
+        """Record the states before a part is read, so that the part can be dropped later."""
         self.rewind.note(self.num_positions, [layer.state for layer in self.layers], part)
 
     def take_pending(self) -> list[Part]:
-        """What must be read before anything else, and does not count: `crop` went back too far by that."""
+        """Return and clear the parts to read again, without counting them, as `crop` went back to before them."""
         pending, self.rewind.pending = self.rewind.pending, []
         return pending
 
     def count(self, num_tokens: int, mask: Tensor | None) -> None:
-        """Note that a piece of `num_tokens` positions has been read, with this mask `[B, num_tokens]` or none."""
+        """Count a piece of `num_tokens` positions as read, with this mask `[B, num_tokens]` or none."""
         if mask is not None:
             before = mask.new_ones(mask.shape[0], self.num_positions)
             if self.mask is not None:
@@ -91,33 +91,33 @@ class LonglodeCache(Cache):
         self.num_positions += num_tokens
 
     def count_documents(self, cu_seqlens: Tensor) -> None:
-        """Note that the documents of a packed row have been read, `[N + 1]` offsets; row n goes on with document n.
+        """Count the documents of a packed row as read, `[N + 1]` offsets; row n of the cache continues document n.
 
-        They count as rows that are padded at the right to the longest of them.
+        They count as rows padded at the right to the longest of them.
         """
         lengths = cu_seqlens.long().diff()
         mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
         self.count(mask.shape[1], None if mask.all() else mask)
 
     def num_padding(self, num_rows: int) -> Tensor:
-        """Positions of each row that were padding, `[num_rows]` int64."""
+        """Return the number of padding positions of each row, `[num_rows]` int64."""
         return torch.zeros(num_rows, dtype=torch.int64) if self.mask is None else (~self.mask).sum(1)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Positions read so far, padding included; the same for every layer."""
+        """Return the positions read so far, padding included; the same for every layer."""
         return self.num_positions
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        """(positions after the next piece of `query_length`, offset 0)."""
+        """Return (positions after the next piece of `query_length`, offset 0)."""
         return self.num_positions + query_length, 0
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
-        """-1, transformers' word for no limit."""
+        """Return -1, transformers' value for no limit."""
         return -1
 
     @property
     def batch_size(self) -> int:
-        """Rows, or -1 while nothing has been read."""
+        """Number of rows, or -1 while nothing has been read."""
         for layer in self.layers:
             for value in (layer.state or {}).values():
                 return int(value.shape[0])
@@ -125,13 +125,13 @@ class LonglodeCache(Cache):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes held for all rows and layers."""
+        """Return the bytes held for all rows and layers."""
         return sum(layer.num_bytes() for layer in self.layers)
 
     def save(self, path: str | Path, *, model: Any) -> None:
-        """Write the states to one safetensors file, to go on from later.
+        """Write the states to one safetensors file, from which reading can continue later.
 
-        Its size is that of the states: for stacks without A layers and n-gram heads constant, however long the text.
+        Its size is that of the states: for stacks without A layers and n-gram heads, independent of the text length.
 
         Args: model: the LonglodeForCausalLM that read the text; its fingerprint goes into the file's header.
         Raises: ConfigError when nothing has been read yet; InputError when the file cannot be written.
@@ -145,10 +145,10 @@ class LonglodeCache(Cache):
 
     @classmethod
     def load(cls, path: str | Path, *, model: Any) -> "LonglodeCache":
-        """Read what `save` wrote, onto the device of `model`.
+        """Load a file that `save` wrote, onto the device of `model`.
 
         Args: model: a LonglodeForCausalLM with the weights and the dtype of the one that read the text.
-        Raises: InputError when the file is missing, is no state, or is that of another model.
+        Raises: InputError when the file is missing, is not a state, or belongs to another model.
         """
         cache = cls(0)
         states, cache.num_positions, cache.mask = read_state(
@@ -158,7 +158,7 @@ class LonglodeCache(Cache):
         return cache
 
     def copy(self) -> "LonglodeCache":
-        """A cache that goes its own way from here; it shares the states, which are never written into."""
+        """Copy the cache; both share the current states, which are never modified in place."""
         other = LonglodeCache(0)
         other.layers = [LayerMemory(layer.state) for layer in self.layers]
         other.num_positions, other.mask = self.num_positions, self.mask
@@ -166,7 +166,7 @@ class LonglodeCache(Cache):
         return other
 
     def select(self, indices: Tensor) -> "LonglodeCache":
-        """A new cache whose row r is a copy of row `indices[r]` of this one; rows may repeat or be left out.
+        """Make a cache whose row r is a copy of row `indices[r]` of this one; rows may repeat or be left out.
 
         Args: indices: `[rows]` int64.
         Raises: ConfigError when nothing has been read yet, or an index has no row.
@@ -205,21 +205,21 @@ class LonglodeCache(Cache):
         self.layers, self.mask, self.rewind = chosen.layers, chosen.mask, chosen.rewind
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the cache."""
         self.layers = [LayerMemory() for _ in self.layers]
         self.num_positions, self.mask = 0, None
         self.rewind = Rewind(self.rewind.recording)
 
     def crop(self, tokens_to_remove: int | Tensor) -> None:
-        """Drop the last `abs(tokens_to_remove)` positions; the next call can drop what is read from here on.
+        """Drop the last `abs(tokens_to_remove)` positions; the next call can drop only positions read after this one.
 
-        Raises: ConfigError when that is more than was read since recording began, or since the last call.
+        Raises: ConfigError when more were to be dropped than were read since recording began, or since the last call.
         """
-        # Some versions of transformers count in tensors, and positions are to stay numbers.
+        # Some versions of transformers count in tensors; positions are kept as integers.
         num_removed, room = abs(int(tokens_to_remove)), self.rewind.room(self.num_positions)
         if num_removed > room:
             raise ConfigError(
-                f"The cache of a longlode model was told to drop {num_removed} of {self.num_positions} positions; it "
+                f"The cache of a longlode model was asked to drop {num_removed} of {self.num_positions} positions; it "
                 f"can drop {room}. A recurrent state cannot be cut back by itself: call "
                 "cache.activate_past_recording() before what may be dropped is read, or keep a copy (cache.copy())."
             )
@@ -231,7 +231,7 @@ class LonglodeCache(Cache):
 
 
 def checked_cache(cache: Any, num_layers: int) -> LonglodeCache | None:
-    """The cache that a caller gave to a model of `num_layers`. Raises ConfigError unless it fits, or is None."""
+    """Check a cache given to a model of `num_layers`, and return it. Raises: ConfigError unless it fits or is None."""
     if cache is None:
         return None
     if not isinstance(cache, LonglodeCache):
@@ -247,7 +247,7 @@ def checked_cache(cache: Any, num_layers: int) -> LonglodeCache | None:
 
 
 def check_rows(cache: LonglodeCache | None, num_states: int) -> None:
-    """Raises: ConfigError unless the cache has a row for each row of the input, or each document of a packed one."""
+    """Check for one cache row per row of the input, or per document of a packed one. Raises: ConfigError."""
     if cache is not None and cache.batch_size not in (-1, num_states):
         raise ConfigError(
             f"The cache has {cache.batch_size} rows and the input {num_states} (documents, if packed); choose or "

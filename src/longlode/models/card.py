@@ -1,4 +1,4 @@
-"""The model card that stands beside every saved model: what it is, and how to load it."""
+"""The model card written beside every saved model: its kind, and how to load it."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ Programs that load models themselves need the import too, for example lm-evaluat
         --model hf --model_args pretrained=PATH,backend=causal --tasks lambada_openai
 """
 
-# By class: what the hub calls the task, the Auto class that loads it, what it is in words.
+# By class: the hub's name of the task, the Auto class that loads it, a description.
 _TASKS = {
     "LonglodeForCausalLM": ("text-generation", "AutoModelForCausalLM", "A language model"),
     "LonglodeForSequenceClassification": (
@@ -54,9 +54,9 @@ _BACKBONE = ("feature-extraction", "AutoModel", "A backbone without a head")
 
 
 def write_card(folder: Path, config: LonglodeConfig, architecture: str, num_params: int) -> None:
-    """Write `folder`/README.md, unless there is one: a card that somebody wrote is never touched.
+    """Write `folder`/README.md, unless it exists: a card written by a user is never changed.
 
-    Args: architecture: name of the model class. num_params: its parameters, tied ones once.
+    Args: architecture: name of the model class. num_params: number of parameters, tied ones counted once.
     """
     path = folder / "README.md"
     if path.exists():

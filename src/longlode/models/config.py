@@ -18,15 +18,15 @@ from longlode.models.layers import (
 
 _MLP_MULTIPLE = 256
 _DEFAULT_STACK = "D*24"
-# What follows from the stack, and what it follows from.
+# Fields derived from the stack, and the fields that define the stack.
 _DERIVED = ("num_hidden_layers", "layer_types", "mixer_providers")
 _STACK = ("mixers", "layers")
-# Written only where they are set: a config without them stays equal to one of a version that had none.
+# Saved only if set: a config without them stays equal to one of a version that had none.
 _WRITTEN_IF_SET = ("layers", "mixer_providers", "num_v_heads")
 
 
 def _described(default: Any, doc: str, least: int | None = None) -> Any:
-    """A field with its description, which recipes and the reference show, and the least number allowed."""
+    """Make a field with its description, shown in recipes and the reference, and the least number allowed."""
     return dataclasses.field(default=default, metadata={"doc": doc, "least": least})
 
 
@@ -43,10 +43,10 @@ class LonglodeConfig(PreTrainedConfig):
       layers: instead of mixers, a list with an entry per layer: the name of a mixer ("delta_net"), or a table with
         `mixer` (a name, or `package.module:Class`), `block` ("mixer_mlp", "mixer" or "parallel") and settings of the
         mixer, which then differ by layer: {"mixer": "sliding_window_attention", "window": 512}.
-      The rest are the settings of all layers that do not say otherwise:
+      The other fields are the settings of all layers that do not set their own:
       num_heads: heads of every mixer.
       head_dim: numbers in a head (default: hidden_size / num_heads).
-      attn_num_heads, attn_head_dim: the same for S and A layers where they differ (default for the second:
+      attn_num_heads, attn_head_dim: the same for S and A layers if they differ (default for the second:
         hidden_size / attn_num_heads). num_kv_heads: their key and value heads (default: as many as query heads).
       qkv_bias: biases on q, k and v of S and A layers.
       num_v_heads: heads of values in D and G layers, a multiple of num_heads, each of whose heads then serves several
@@ -68,7 +68,7 @@ class LonglodeConfig(PreTrainedConfig):
     model_type = "longlode"
     keys_to_ignore_at_inference = ["cache", "past_key_values", "aux_loss", "metrics"]  # noqa: RUF012 - transformers' own
     auto_map: ClassVar[dict[str, str]] = {}
-    """No code on the hub: TRL asks every config for this. Not a field, so that no config.json has it."""
+    """No code on the hub: TRL reads this from every config. Not a field, so that config.json does not have it."""
     attribute_map = {  # noqa: RUF012
         "num_attention_heads": "num_heads",
         "num_key_value_heads": "num_kv_heads",
@@ -120,7 +120,7 @@ class LonglodeConfig(PreTrainedConfig):
     mixer_providers: dict[str, str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in what follows from other fields, and check that all fit together."""
+        """Fill in derived fields, and check that all fields fit together."""
         if kwargs.pop("_read_from_file", False):
             self._saved = True
         self._fill_in_sizes()
@@ -131,7 +131,7 @@ class LonglodeConfig(PreTrainedConfig):
         self._ready = True
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set a field; what follows from the stack follows it, and cannot be set to something else."""
+        """Set a field and update the fields derived from the stack, which cannot be set to other values."""
         if not self.__dict__.get("_ready") or name not in (*_STACK, *_DERIVED):
             super().__setattr__(name, value)
         elif name in _STACK:
@@ -144,7 +144,7 @@ class LonglodeConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers; fields that are overridden count from the start, so that nothing stale is left."""
+        """Make a config as in transformers; overrides are applied first, so that derived fields are not stale."""
         names = {field.name for field in dataclasses.fields(cls)}
         own = {cls.attribute_map.get(name, name): value for name, value in kwargs.items()}
         given = {name: value for name, value in own.items() if name in names}
@@ -157,13 +157,13 @@ class LonglodeConfig(PreTrainedConfig):
         return super().from_dict({**fields, **given}, **rest)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain values."""
+        """Return all fields as plain values."""
         fields = super().to_dict()
         unset = [name for name in _WRITTEN_IF_SET if fields.get(name) is None]
         return {name: value for name, value in fields.items() if name not in ("_ready", *unset)}
 
     def _fill_in_sizes(self) -> None:
-        """Check every number by itself, and derive those that were left out."""
+        """Check every number separately, and derive those that were left out."""
         given = (
             "num_kv_heads",
             "num_v_heads",
@@ -197,7 +197,7 @@ class LonglodeConfig(PreTrainedConfig):
             self.head_dim = self.hidden_size // self.num_heads
 
     def _stack_changed(self, num_hidden_layers: int | None) -> None:
-        """Read the stack anew; Args: num_hidden_layers: what somebody says it has, or None."""
+        """Read the stack again. Args: num_hidden_layers: the number of layers claimed by the caller, or None."""
         if self.mixers is not None and self.layers is not None:
             raise ConfigError("mixers and layers were both given; they say the same thing. Leave one out.")
         if self.mixers is None and self.layers is None:
@@ -219,7 +219,7 @@ class LonglodeConfig(PreTrainedConfig):
 
     @property
     def layer_configs(self) -> tuple[LayerConfig, ...]:
-        """What stands in each layer, with complete settings."""
+        """Mixer and block of each layer, with complete settings."""
         if self.layers is not None:
             return layers_of_list(self.layers, self._shared, self.mixer_providers, "_saved" in self.__dict__)
         if not isinstance(self.mixers, str):
@@ -228,22 +228,22 @@ class LonglodeConfig(PreTrainedConfig):
 
     @property
     def stack(self) -> str:
-        """The stack in a row: a letter per layer, or the name of its mixer in brackets."""
+        """The stack as text: one letter per layer, or the name of its mixer in brackets."""
         return short_name(self.layer_configs)
 
     @property
     def _shared(self) -> dict[str, Any]:
-        """The settings that a layer takes where it does not say otherwise."""
+        """Return the settings of layers that do not set their own."""
         names = [field.name for field in dataclasses.fields(self) if field.metadata.get("doc")]
         shared = {name: getattr(self, name) for name in names} | {"attn_head_dim": self._attn_head_dim}
         if self.num_kv_heads == (self.attn_num_heads or self.num_heads):
-            # As many as query heads, which a layer may have more or fewer of.
+            # As many as the layer's own query heads, whose number may differ.
             shared["num_kv_heads"] = None
         return shared
 
     @property
     def _attn_head_dim(self) -> int | None:
-        # Not filled in like other sizes: a config without the field must stay equal to one that never had it.
+        # Not stored like other sizes: a config without the field must stay equal to one of an older version.
         if self.attn_num_heads and not self.attn_head_dim:
             if self.hidden_size % self.attn_num_heads:
                 raise ConfigError(
@@ -255,11 +255,11 @@ class LonglodeConfig(PreTrainedConfig):
 
     @property
     def num_params(self) -> int:
-        """Parameters of the model with its language-model head; tied embeddings count once."""
+        """Count the parameters of the model with its language-model head; tied embeddings count once."""
         return sum(parameter.numel() for parameter in self._skeleton().parameters())
 
     def flops_per_token(self, num_tokens: int) -> float:
-        """Forward floating-point operations per token, mean over a sequence of `num_tokens`.
+        """Compute the forward floating-point operations per token, mean over a sequence of `num_tokens`.
 
         A training step is about three times that. Counted: matrix products,
         convolutions, token mixing, the head; left out: norms and activations.
@@ -267,7 +267,7 @@ class LonglodeConfig(PreTrainedConfig):
         return self._skeleton().flops_per_token(num_tokens)
 
     def state_bytes(self, num_tokens: int, dtype: torch.dtype = torch.float32) -> int:
-        """Bytes that a sequence of `num_tokens` leaves in the cache, in activations of `dtype`."""
+        """Compute the cache size in bytes after a sequence of `num_tokens`, in activations of `dtype`."""
         with torch.device("meta"):
             mixers = [
                 layer.mixer.build(self.hidden_size, index, self.num_hidden_layers or 1)
@@ -276,7 +276,7 @@ class LonglodeConfig(PreTrainedConfig):
         return sum(mixer.state_bytes(num_tokens, dtype) for mixer in mixers)
 
     def _skeleton(self) -> Any:
-        """The model of this configuration without memory for its weights."""
+        """Make the model of this configuration without memory for its weights (meta device)."""
         # Lazy, as below.
         from longlode.models.lm import LonglodeForCausalLM
 
@@ -286,7 +286,7 @@ class LonglodeConfig(PreTrainedConfig):
 
 def _register_models() -> None:
     # Lazy on purpose: longlode's import hook imports this module when transformers' modeling modules may be
-    # half imported, so it must not need them. Whoever holds a config may want its model: this is the moment.
+    # half imported, so it must not need them. They are registered when a config is made.
     from longlode.models import lm
 
     lm.register()

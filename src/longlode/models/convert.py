@@ -1,7 +1,7 @@
-"""Move checkpoints from and to flash-linear-attention ("fla": model types `delta_net` and `gated_deltanet`).
+"""Conversion of checkpoints from and to flash-linear-attention ("fla": model types `delta_net` and `gated_deltanet`).
 
-The parameter names are the same, so the weights pass as they are, bit for bit; this file translates configurations and
-refuses what a longlode model cannot be. Hybrids with fla's `attn` become S or A layers.
+The parameter names are the same, so the weights are unchanged, bit for bit; this file translates configurations
+and refuses those that no longlode model can have. Hybrids with fla's `attn` become S or A layers.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from longlode.models.lm import LonglodeForCausalLM
 class _Layout:
     """One of fla's architectures.
 
-    letter: our mixer in a stack, mixer: its name. required: fields that must have these values. defaults: what fla
-    assumes where its config.json is silent. own_head_dim: whether heads have a field of their own, or are
-    hidden_size / num_heads.
+    letter: longlode's mixer in a stack, mixer: its name. required: fields that must have these values. defaults: fla's
+    values of fields missing from its config.json. own_head_dim: True if the head size is a field of its own, False if
+    it is hidden_size / num_heads.
     """
 
     model_type: str
@@ -101,10 +101,10 @@ _SAME_NAME = (
 
 
 def config_from_fla(fields: dict[str, Any]) -> LonglodeConfig:
-    """The longlode configuration of an fla `delta_net` or `gated_deltanet` config.json.
+    """Make the longlode configuration of an fla `delta_net` or `gated_deltanet` config.json.
 
     Args: fields: the parsed JSON.
-    Raises: ConfigError naming the field, what it is and what a longlode model has there.
+    Raises: ConfigError that names the field, its value and the value of a longlode model.
     """
     layout = next((one for one in _LAYOUTS if one.model_type == fields.get("model_type")), None)
     if layout is None:
@@ -130,7 +130,7 @@ def config_from_fla(fields: dict[str, Any]) -> LonglodeConfig:
 
 
 def _value_heads_from_fla(fields: dict[str, Any], layout: _Layout) -> int | None:
-    """Heads of values, None where they are as many as those of keys."""
+    """Return the number of value heads, None if equal to that of key heads."""
     value_heads, num_heads = fields.get("num_v_heads"), fields["num_heads"]
     if value_heads in (None, num_heads):
         return None
@@ -153,7 +153,7 @@ def _value_heads_from_fla(fields: dict[str, Any], layout: _Layout) -> int | None
 def _attention_from_fla(
     fields: dict[str, Any], letter: str, head_dim: int | None
 ) -> tuple[str, dict[str, Any]]:
-    """The stack of an fla config, and the settings of its attention layers."""
+    """Return the stack of an fla config, and the settings of its attention layers."""
     stack = [letter] * fields["num_hidden_layers"]
     attention = fields.get("attn") or []
     specs = [attention] if isinstance(attention, dict) else list(attention)
@@ -184,9 +184,9 @@ def _attention_from_fla(
 
 
 def config_to_fla(config: LonglodeConfig) -> dict[str, Any]:
-    """The fla config.json of a longlode configuration of D or of G layers, with S and A layers among them.
+    """Make the fla config.json of a longlode configuration of D or of G layers, with S and A layers among them.
 
-    Raises: ConfigError when the stack or the heads have no place in fla's `delta_net` or `gated_deltanet`.
+    Raises: ConfigError when fla's `delta_net` and `gated_deltanet` cannot have the stack or the heads.
     """
     layers = config.layer_configs
     layout = next((one for one in _LAYOUTS if any(layer.name == one.mixer for layer in layers)), None)
@@ -236,7 +236,7 @@ def config_to_fla(config: LonglodeConfig) -> dict[str, Any]:
 
 
 def _attention_to_fla(layers: tuple[LayerConfig, ...]) -> list[dict[str, Any]]:
-    """fla's `attn` entries, one for each kind of attention layer; windowed ones first."""
+    """Make fla's `attn` entries, one for each kind of attention layer, windowed ones first."""
     found: dict[Any, list[int]] = {}
     for index, layer in enumerate(layers):
         if layer.name in _ATTENTION:
@@ -257,7 +257,7 @@ def _attention_to_fla(layers: tuple[LayerConfig, ...]) -> list[dict[str, Any]]:
 
 
 def save_for_fla(model: LonglodeForCausalLM, folder: Path) -> None:
-    """Write `model` as an fla checkpoint: config.json and model.safetensors, the weights as they are.
+    """Write `model` as an fla checkpoint: config.json and model.safetensors, weights unchanged.
 
     Raises: ConfigError as `config_to_fla`.
     """
@@ -280,6 +280,6 @@ def _require(fields: dict[str, Any], required: dict[str, Any], where: str) -> No
 
 
 def _fla_width(fields: dict[str, Any]) -> int:
-    """Width of fla's SwiGLU: 2/3 of hidden_ratio times hidden_size, rounded down, then up to a multiple of 256."""
+    """Compute fla's SwiGLU width: 2/3 of hidden_ratio times hidden_size, rounded down, then up to a multiple of 256."""
     width = int(fields["hidden_size"] * (fields.get("hidden_ratio") or 4) * 2 / 3)
     return -(-width // 256) * 256

@@ -1,4 +1,4 @@
-"""The name of a model's content: what it computes, wherever it lies and however it was saved."""
+"""Fingerprints of models: hashes of weights, config and dtype, independent of path and file format."""
 
 import hashlib
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 from longlode.core.fingerprints import fingerprint
 
-# These say where a config came from and how it is stored, not what the model computes.
+# These fields describe a config's origin and storage, not the model's computation.
 _CONFIG_NOISE = {
     "transformers_version",
     "_name_or_path",
@@ -19,7 +19,7 @@ _CONFIG_NOISE = {
 
 
 def model_identity(model: Any) -> dict[str, str]:
-    """What decides the numbers of a transformers model: its weights, its config, the dtype it runs in."""
+    """Return all that determines the outputs of a transformers model: weights, config, dtype."""
     config = {k: v for k, v in model.config.to_diff_dict().items() if k not in _CONFIG_NOISE}
     return {
         "weights": weights_sha256(model),
@@ -29,12 +29,12 @@ def model_identity(model: Any) -> dict[str, str]:
 
 
 def model_fingerprint(model: Any) -> str:
-    """The fingerprint of `model_identity`; reads every weight once."""
+    """Return the fingerprint of `model_identity`; reads every weight once."""
     return fingerprint(model_identity(model))
 
 
 def weights_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all weights, tied ones once, however sharded."""
+    """Return the SHA-256 of names, dtypes, shapes and bytes of all weights, tied ones once, in any sharding."""
     digest = hashlib.sha256()
     seen: set[tuple[int, int]] = set()
     for name, tensor in sorted(model.state_dict().items()):

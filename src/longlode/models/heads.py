@@ -1,4 +1,4 @@
-"""Heads that put a class on a text or on every token, as transformers makes them, on our backbone."""
+"""Classification heads for texts and tokens, as in transformers, on the longlode backbone."""
 
 from transformers.modeling_layers import GenericForSequenceClassification, GenericForTokenClassification
 
@@ -8,13 +8,13 @@ from longlode.models.lm import LonglodePreTrainedModel
 class LonglodeForSequenceClassification(GenericForSequenceClassification, LonglodePreTrainedModel):
     """A linear layer on the last real token of each row; `config.num_labels` classes (1: regression).
 
-    Rows of different length need `config.pad_token_id`, by which the last real token is found.
+    Rows of different lengths need `config.pad_token_id` to find the last real token.
     """
 
-    accepts_loss_kwargs = False  # transformers' loss of classes takes no num_items_in_batch
+    accepts_loss_kwargs = False  # transformers' classification loss has no num_items_in_batch
 
 
 class LonglodeForTokenClassification(GenericForTokenClassification, LonglodePreTrainedModel):
-    """A linear layer on every token, which has read what stands before it; `config.num_labels` classes."""
+    """A linear layer on every token, after reading the tokens before it; `config.num_labels` classes."""
 
     accepts_loss_kwargs = False

@@ -1,7 +1,7 @@
-"""Make transformers know our architecture as soon as it is imported itself, without importing it.
+"""Import hook that registers the architecture with transformers when transformers is imported.
 
-transformers reads a model's config.json through `configuration_auto`. Right after that module has run, our
-config class is put into its table; the model classes follow when a config is made (`config.py`). Loading
+transformers reads a model's config.json through `configuration_auto`. Right after that module has run,
+longlode's config class is added to its table; the model classes follow when a config is made (`config.py`). Loading
 torch and transformers in `import longlode` instead would cost seconds in programs that only mine or pack.
 """
 
@@ -15,7 +15,7 @@ AUTO_MODULE = "transformers.models.auto.configuration_auto"
 
 
 def install() -> None:
-    """Register our config class now if transformers is imported, else when it will be; harmless twice."""
+    """Register the config class now if transformers is imported, else at its import; may be called repeatedly."""
     if AUTO_MODULE in sys.modules:
         _register_config(sys.modules[AUTO_MODULE])
     elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
@@ -23,9 +23,9 @@ def install() -> None:
 
 
 class _AfterImport:
-    """Finds one module, once, as everyone else would find it, and adds a step after its execution.
+    """Finder of one module, once, by the other finders, that adds a step after its execution.
 
-    No subclass of importlib.abc.MetaPathFinder, whose module imports pathlib and tempfile: ours is to stay short.
+    Not a subclass of importlib.abc.MetaPathFinder, whose module imports pathlib and tempfile and would slow the import.
     """
 
     def find_spec(
@@ -43,7 +43,7 @@ class _AfterImport:
             execute(module)
             _register_config(module)
 
-        # On the instance, so that everything else about the loader (source, resources) stays as it is.
+        # On the instance, so that the loader's other methods (source, resources) are unchanged.
         setattr(spec.loader, "exec_module", execute_and_register)  # noqa: B010
         return spec
 

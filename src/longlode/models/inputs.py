@@ -1,7 +1,7 @@
-"""What a caller says about tokens beside the tokens: which are padding, where they stand, which belong together.
+"""Checks of masks, positions and document offsets that callers give with tokens.
 
-Padding may stand anywhere in a row. The mixers read a piece whose real tokens come first (`real_first`); what they
-remember after it is as if there had been no padding.
+Padding may be anywhere in a row. The mixers read a piece with its real tokens first (`real_first`); their states are
+those without padding.
 """
 
 from typing import TYPE_CHECKING
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def piece_mask(
     attention_mask: Tensor | None, shape: torch.Size, cache: "LonglodeCache | None"
 ) -> Tensor | None:
-    """The mask `[B, T]` of the piece that is to be read, or None when nothing in it is padding.
+    """Return the mask `[B, T]` of the piece to be read, or None when it has no padding.
 
     Args:
-      attention_mask: `[B, T]` of the piece, or `[B, past + T]` with what the cache has read in front.
-      shape: (B, T). cache: what has been read.
-    Raises: ConfigError on another shape, and when the past is not what the cache has read.
+      attention_mask: `[B, T]` of the piece, or `[B, past + T]` with the mask of the cache's text before it.
+      shape: (B, T). cache: the states so far.
+    Raises: ConfigError on another shape, and when the past differs from the cache's.
     """
     if attention_mask is None:
         return None
@@ -39,7 +39,7 @@ def piece_mask(
         )
     mask = attention_mask.bool()
     if torch.compiler.is_exporting():
-        # An exported graph cannot ask what is in the mask.
+        # An exported graph cannot branch on the mask's content.
         return mask[:, -num_tokens:]
     if cache is not None and mask.shape[1] > num_tokens:
         _check_past(mask[:, :num_read], cache)
@@ -60,11 +60,11 @@ def _check_past(past: Tensor, cache: "LonglodeCache") -> None:
 
 
 def real_first(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """An order `[B, T]` in which the real tokens of each row come first, and the mask in that order.
+    """Compute an order `[B, T]` with the real tokens of each row first, and the mask in that order.
 
-    The order is None when they stand so already, or nothing is padding.
+    The order is None if they are first already, or nothing is padding.
     """
-    # An exported graph cannot ask where the padding stands, so it always sorts.
+    # An exported graph cannot branch on the padding's position, so it always sorts.
     if mask is None or not (torch.compiler.is_exporting() or (mask[:, 1:] & ~mask[:, :-1]).any()):
         return None, mask
     order = mask.logical_not().long().argsort(dim=1, stable=True)
@@ -72,17 +72,17 @@ def real_first(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
 
 
 def reordered(x: Tensor, order: Tensor | None) -> Tensor:
-    """x `[B, T, D]` with token t of a row taken from `order[t]`."""
+    """Reorder x `[B, T, D]`: token t of a row is taken from `order[t]`."""
     return x if order is None else x.gather(1, order[..., None].expand_as(x))
 
 
 def restored(x: Tensor, order: Tensor | None) -> Tensor:
-    """The inverse of `reordered`."""
+    """Undo `reordered`."""
     return x if order is None else reordered(x, order.argsort(dim=1))
 
 
 def restored_weights(weights: Tensor | None, order: Tensor | None) -> Tensor | None:
-    """Attention weights `[B, H, T, J]` of a reordered piece, whose keys are the last T of the J, put back in place."""
+    """Undo the reordering in attention weights `[B, H, T, J]`, whose last T keys are those of the piece."""
     if weights is None or order is None:
         return weights
     place, num_tokens = order.argsort(dim=1), order.shape[1]
@@ -100,17 +100,17 @@ def packed_documents(
     cache: "LonglodeCache | None",
     seq_idx: Tensor | None = None,
 ) -> Tensor | None:
-    """The offsets of packed documents, read off positions that start anew in a row where they are not given.
+    """Return the offsets of packed documents, derived from positions that restart in a row if they are not given.
 
-    The model counts positions itself; `position_ids` say nothing new unless they start anew, as those of
+    The model counts positions itself; `position_ids` add information only if they restart, as those of
     transformers' DataCollatorWithFlattening do.
 
     Args: position_ids: `[B, T]`, `[1, T]` or `[T]`. cu_seqlens: given offsets. mask: `[B, T]` of the piece.
-      shape: (B, T). cache: what has been read. seq_idx: `[1, T]` or `[T]`, a number that changes from document to
-      document, which may take the place of cu_seqlens.
+      shape: (B, T). cache: the states so far. seq_idx: `[1, T]` or `[T]`, a number that changes from document to
+      document, instead of cu_seqlens.
     Returns: `[N + 1]` int32, or None when a row is one document.
-    Raises: ConfigError on positions that are neither or that contradict cu_seqlens, on cu_seqlens and seq_idx that
-      differ, and on packing in several rows.
+    Raises: ConfigError on positions that neither count up nor restart or that contradict cu_seqlens, on cu_seqlens and
+      seq_idx that differ, and on packing in several rows.
     """
     num_rows, num_tokens = shape
     if seq_idx is not None:
@@ -145,7 +145,7 @@ def packed_documents(
 
 
 def _offsets_of(seq_idx: Tensor, cu_seqlens: Tensor | None, num_rows: int, num_tokens: int) -> Tensor | None:
-    """Offsets of the documents that seq_idx numbers; cu_seqlens as it is if it says the same, None if all is one."""
+    """Convert seq_idx to offsets of documents; return cu_seqlens itself if equal, None for one document."""
     numbers = torch.atleast_2d(seq_idx)
     if numbers.dim() != 2 or numbers.shape[0] not in (1, num_rows) or numbers.shape[1] != num_tokens:
         raise ConfigError(f"seq_idx has shape {list(seq_idx.shape)}; expected [{num_rows}, {num_tokens}].")
@@ -167,14 +167,14 @@ def _offsets_of(seq_idx: Tensor, cu_seqlens: Tensor | None, num_rows: int, num_t
 
 
 def _counts_on(positions: Tensor, mask: Tensor | None, cache: "LonglodeCache | None") -> bool:
-    """Whether the real tokens of each row of positions `[B, T]` count up by one, going on from the cache."""
+    """Return True if the real tokens of each row of positions `[B, T]` count up by one, continuing the cache's."""
     real = positions.new_ones(positions.shape, dtype=torch.bool) if mask is None else mask
     offset = positions - (real.long().cumsum(1) - 1)
     first = offset.gather(1, real.long().argmax(1, keepdim=True))
     if ((offset != first) & real).any():
         return False
     if cache is None or not cache.num_positions:
-        # Rotary positions are relative, and the rest has none: any beginning is the same text.
+        # Rotary positions are relative, and other mixers have none, so the first position does not matter.
         return True
     counted = cache.num_positions - cache.num_padding(positions.shape[0]).to(first.device)[:, None]
     empty = ~real.any(1, keepdim=True)

@@ -1,6 +1,6 @@
-"""What transformers, PEFT and TRL pass to `forward` beside tokens: honoured, left unread, or refused.
+"""Keywords of `forward` that transformers, PEFT and TRL pass: used, ignored, or refused.
 
-Unread is only what cannot change the answer. A keyword that is None or False asks for nothing, whatever its name.
+Only keywords that cannot change the result are ignored. A keyword that is None or False has no effect.
 """
 
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from longlode.core.errors import ConfigError
 
 CACHE_KEYWORD = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
-"""The installed transformers' name of the cache, as an argument and as an output: 5.24 renamed it."""
+"""Name of the cache in the installed transformers, as an argument and as an output; version 5.24 changed it."""
 
 _CACHE_NAMES = ("cache", "past_key_values")
 
 
 class SharedOptions(TypedDict, total=False):
-    """What both models' `forward` may be told by keyword, beside what their signatures name.
+    """Keywords of both models' `forward` that are not in the signatures.
 
-    Keywords of their own would not do: `generate` makes `position_ids` for every token it writes where it sees such a
+    They are not parameters, because `generate` makes `position_ids` for every token it writes if it finds such a
     parameter.
     """
 
@@ -39,28 +39,28 @@ class SharedOptions(TypedDict, total=False):
 
 
 class BackboneOptions(SharedOptions, total=False):
-    """What `LonglodeModel.forward` may be told."""
+    """Keywords of `LonglodeModel.forward`."""
 
     prefix_lengths: Tensor | None
 
 
 class HeadOptions(SharedOptions, total=False):
-    """What `LonglodeForCausalLM.forward` may be told; its signature names prefix_lengths, for `generate` to know it.
+    """Keywords of `LonglodeForCausalLM.forward`; prefix_lengths is in its signature, where `generate` finds it.
 
-    transformers' Trainer takes every parameter whose name has "label" in it for a column of the data, and then finds
-    no loss in an evaluation; so shift_labels is no parameter either.
+    transformers' Trainer treats every parameter whose name contains "label" as a column of the data, and then
+    finds no loss in an evaluation; so shift_labels is not a parameter either.
     """
 
     shift_labels: Tensor | None
     num_items_in_batch: Tensor | int | None
     label_weights: Tensor | None
-    """`[B, T]`, what each of shift_labels counts in the summed loss; None: 1."""
+    """`[B, T]`, weight of each of shift_labels in the summed loss; None: 1."""
     adds_aux_loss: bool
-    """Whether the loss includes the mixers' auxiliary losses while training (default: it does)."""
+    """True (the default): the loss in training includes the mixers' auxiliary losses."""
 
 
-# The model counts positions itself; it has one type of token; the flash keywords for keys say what those for queries
-# say; items are counted where the loss is; `generate` passes on the tokenizer that it got for its own stop strings.
+# Ignored, because the model counts positions itself; it has one type of token; the flash keywords for keys repeat those
+# for queries; items are counted with the loss; `generate` passes on the tokenizer given for its own stop strings.
 _UNREAD = frozenset(
     {
         "num_items_in_batch",
@@ -76,9 +76,9 @@ _READ = frozenset({"position_ids", "output_attentions", "cu_seq_lens_q", "seq_id
 
 
 def honoured(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that the backbone acts on, by name; the cache apart (`given_cache`).
+    """Return the options that the backbone uses, by name, without the cache (`given_cache`).
 
-    Raises: ConfigError on one that is known and would change the answer; TypeError on one that nobody knows.
+    Raises: ConfigError on a known one that would change the result; TypeError on an unknown one.
     """
     read = {}
     for name, value in options.items():
@@ -104,7 +104,7 @@ def honoured(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def given_cache(past_key_values: Any, options: Mapping[str, Any]) -> Any:
-    """The cache under either of its names. Raises ConfigError when it came under both and they differ."""
+    """Return the cache, given under either of its names. Raises: ConfigError if both are given and differ."""
     cache = options.get("cache")
     if cache is not None and past_key_values is not None and cache is not past_key_values:
         raise ConfigError(
@@ -114,7 +114,7 @@ def given_cache(past_key_values: Any, options: Mapping[str, Any]) -> Any:
 
 
 def with_cache_renamed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """`options` with the cache under the installed transformers' name for it."""
+    """Return `options` with the cache under the installed transformers' name."""
     renamed = {name: value for name, value in options.items() if name not in _CACHE_NAMES}
     if any(name in options for name in _CACHE_NAMES):
         renamed[CACHE_KEYWORD] = given_cache(options.get("past_key_values"), options)

@@ -1,4 +1,4 @@
-"""The layers of a model as data: which mixer, with which settings, in which kind of block."""
+"""Layers of a model as data: mixer, settings and kind of block."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from longlode.core.errors import ConfigError
 from longlode.mixers import LETTERS, MIXERS, MixerConfig, parse_stack
 
 BlockKind = Literal["mixer_mlp", "mixer", "parallel"]
-"""x + mixer(norm(x)), then x + SwiGLU(norm(x)); the mixer alone; or x + mixer(norm(x)) + SwiGLU(norm(x)), one norm."""
+"""In order: x + mixer(norm(x)), then x + SwiGLU(norm(x)); the mixer alone; x + mixer(norm(x)) + SwiGLU(norm(x))."""
 
 _LETTER_OF = {name: letter for letter, name in LETTERS.items()}
 
@@ -17,7 +17,7 @@ _LETTER_OF = {name: letter for letter, name in LETTERS.items()}
 class LayerConfig:
     """One layer of a model.
 
-    name: of the mixer, as `MIXERS` knows it. mixer: its settings, complete. block: what stands around it.
+    name: of the mixer, in `MIXERS`. mixer: its settings, complete. block: kind of block around it.
     """
 
     name: str
@@ -26,7 +26,7 @@ class LayerConfig:
 
 
 def layers_of_stack(stack: str, shared: Mapping[str, Any]) -> tuple[LayerConfig, ...]:
-    """The layers of a stack of letters ("DS*12"), each with the model's own settings. Raises ConfigError."""
+    """Make the layers of a stack of letters ("DS*12"), each with the model's settings. Raises: ConfigError."""
     configs = {
         letter: MIXERS.get(LETTERS[letter]).from_settings({}, shared) for letter in set(parse_stack(stack))
     }
@@ -36,11 +36,11 @@ def layers_of_stack(stack: str, shared: Mapping[str, Any]) -> tuple[LayerConfig,
 def layers_of_list(
     layers: Sequence[Any], shared: Mapping[str, Any], providers: Mapping[str, str] | None, saved: bool
 ) -> tuple[LayerConfig, ...]:
-    """The layers of a list.
+    """Make the layers of a list.
 
     Args: layers: per layer the name of a mixer, or {"mixer": name, "block": kind, and its settings}. shared: settings
-      of the model, for those that a layer leaves out. providers: package of each mixer that longlode does not bring.
-      saved: whether the list was read from a file.
+      of the model, for those that a layer leaves out. providers: package of each mixer that is not longlode's.
+      saved: True if the list was read from a file.
     Raises: ConfigError that names the layer; BackendError when a mixer's package is not installed.
     """
     if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
@@ -71,11 +71,11 @@ def _layer(
 
 
 def providers_of(layers: Sequence[LayerConfig]) -> dict[str, str] | None:
-    """Name of each mixer that longlode does not bring -> the package that does; None when there are none."""
+    """Map each mixer that is not longlode's to its package; None when there are none."""
     found = {layer.name: MIXERS.provider(layer.name) for layer in layers}
     return {name: package for name, package in found.items() if package != "longlode"} or None
 
 
 def short_name(layers: Sequence[LayerConfig]) -> str:
-    """The mixers of a stack in a row: their letters, or their names in brackets: "DS[my_mixer]"."""
+    """Write the mixers of a stack as text: their letters, or their names in brackets: "DS[my_mixer]"."""
     return "".join(_LETTER_OF.get(layer.name, f"[{layer.name}]") for layer in layers)

@@ -1,4 +1,4 @@
-"""The one backbone: embeddings, a stack of (mixer, SwiGLU) blocks, a head. Which mixers stand in it is data.
+"""The backbone and the language model: embeddings, a stack of (mixer, SwiGLU) blocks, a head.
 
     x = embed(tokens);   x = x + mixer(RMSNorm(x));   x = x + SwiGLU(RMSNorm(x));   logits = head(RMSNorm(x))
 
@@ -57,10 +57,10 @@ from longlode.models.rewind import Part
 
 @dataclass
 class LonglodeOutput(BaseModelOutputWithPast):
-    """What the backbone returns: transformers' fields, where documents ended if packed, and what mixers say.
+    """Output of the backbone: transformers' fields, offsets of packed documents, side outputs of mixers.
 
-    aux_loss: sum of the mixers' auxiliary losses, a scalar; None when there are none. metrics: their numbers worth
-    logging, by "layer_N.name". attentions: weights `[B, heads, T, keys]` per layer, None for layers that have none.
+    aux_loss: sum of the mixers' auxiliary losses, a scalar; None when there are none. metrics: their metrics, by
+    "layer_N.name". attentions: weights `[B, heads, T, keys]` per layer, None for layers that have none.
     """
 
     cu_seqlens: Tensor | None = None
@@ -70,7 +70,7 @@ class LonglodeOutput(BaseModelOutputWithPast):
 
 @dataclass
 class LonglodeCausalOutput(CausalLMOutputWithPast):
-    """What the language model returns: transformers' fields; aux_loss and metrics as in `LonglodeOutput`."""
+    """Output of the language model: transformers' fields; aux_loss and metrics as in `LonglodeOutput`."""
 
     aux_loss: Tensor | None = None
     metrics: dict[str, Tensor] | None = None
@@ -78,7 +78,7 @@ class LonglodeCausalOutput(CausalLMOutputWithPast):
 
 @dataclass
 class _Reading:
-    """How a forward pass reads: what was asked of it, and what its mixers say."""
+    """Options of a forward pass, and the side outputs of its mixers."""
 
     sides: SideOutputs  # made by the caller: torch.export cannot trace a default factory
     cu_seqlens: Tensor | None = None
@@ -88,7 +88,7 @@ class _Reading:
     wants_weights: bool = False
 
     def check(self) -> None:
-        """Refuse what packed documents with a cache cannot do. Raises ConfigError."""
+        """Check the options of packed documents with a cache. Raises: ConfigError."""
         if self.cache is None or self.cu_seqlens is None:
             return
         if self.wants_weights:
@@ -103,7 +103,7 @@ class _Reading:
 
 
 class LonglodePreTrainedModel(PreTrainedModel):
-    """What both model classes share: how to initialise, and what transformers may assume."""
+    """Base of both model classes: initialisation, and attributes for transformers."""
 
     config: LonglodeConfig
     config_class = LonglodeConfig
@@ -117,7 +117,7 @@ class LonglodePreTrainedModel(PreTrainedModel):
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | os.PathLike[str], is_main_process: bool = True, **options: Any
     ) -> None:
-        """Save as transformers does, with a model card that says how to load it (see `card.py`)."""
+        """Save as transformers does, with a model card (see `card.py`)."""
         super().save_pretrained(save_directory, is_main_process, **options)
         if is_main_process and (Path(save_directory) / "config.json").is_file():
             write_card(Path(save_directory), self.config, type(self).__name__, self.num_parameters())
@@ -143,7 +143,7 @@ class LonglodeModel(LonglodePreTrainedModel):
         )
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.gradient_checkpointing = False
-        # Of the mixers that stand in this stack; models around this one take it over in their own post_init.
+        # Of this stack's mixers; models around this one copy it in their own post_init.
         kept = {name for block in self.layers for name in block.attn.float32_parameters}  # type: ignore[union-attr]
         self._keep_in_fp32_modules_strict = kept
         self.post_init()
@@ -168,26 +168,26 @@ class LonglodeModel(LonglodePreTrainedModel):
         cu_seqlens: Tensor | None = None,
         **options: Unpack[BackboneOptions],
     ) -> LonglodeOutput:
-        """Read tokens, going on from `past_key_values`.
+        """Read tokens, continuing from `past_key_values`.
 
         Args:
           input_ids: int64 `[B, T]`; or else inputs_embeds `[B, T, D]`.
-          attention_mask: `[B, T]`, or `[B, past + T]` as `generate` passes it; 0 at padding, which may stand
+          attention_mask: `[B, T]`, or `[B, past + T]` as `generate` passes it; 0 at padding, which may be
             anywhere in a row.
-          past_key_values: a LonglodeCache, renewed in place; `cache`, its name since transformers 5.24, will do. Packed
-            documents have a row of it each.
+          past_key_values: a LonglodeCache, updated in place; also as `cache`, its name since transformers 5.24. It has
+            one row per packed document.
           use_cache: make a cache and return it (default: the config's use_cache, never while training or packed).
           output_hidden_states: also return the residual stream before each block and the final hidden states.
           cu_seqlens: `[N + 1]` offsets of documents packed in one row (B = 1); nothing passes between them.
-          position_ids: `[B, T]`; the model counts itself, these may only agree, or start anew in one row,
-            which says the same as cu_seqlens. seq_idx `[1, T]`, a number per document, says it too.
+          position_ids: `[B, T]`; the model counts itself, so these must agree, or restart in one row, with the
+            meaning of cu_seqlens. seq_idx `[1, T]`, a number per document, has it too.
           cu_seq_lens_q: flash attention's name for cu_seqlens, as transformers' collators write it.
-          prefix_lengths: int64 `[B]`, or `[N]` of packed documents: so many first tokens of each may be read in both
-            directions, by mixers that do so.
+          prefix_lengths: int64 `[B]`, or `[N]` of packed documents: number of first tokens of each that mixers with a
+            prefix read in both directions.
           output_attentions: also return the attention weights, `[B, heads, T, keys]`, None for layers without.
-        What else transformers passes to its models is in `keywords.py`.
-        Returns: last_hidden_state `[B, T, D]` after the final norm, the cache, and what `LonglodeOutput` names.
-        Raises: ConfigError on inputs that contradict each other or that a longlode model cannot honour.
+        Other keywords of transformers are in `keywords.py`.
+        Returns: last_hidden_state `[B, T, D]` after the final norm, the cache, and other fields of `LonglodeOutput`.
+        Raises: ConfigError on inputs that contradict each other or are not supported.
         """
         read = honoured(options)
         hidden_states = self._embedded(input_ids, inputs_embeds)
@@ -217,12 +217,12 @@ class LonglodeModel(LonglodePreTrainedModel):
         )
 
     def catch_up(self, cache: LonglodeCache) -> None:
-        """Read what a cut has left for the cache to read again, so that its states stand where it says."""
+        """Read again the tokens left by a crop, so that the states match the cache's position."""
         for part in cache.take_pending():
             self._run_blocks(part, _Reading(SideOutputs(), cache=cache))
 
     def _read(self, piece: Part, reading: "_Reading") -> list[Tensor]:
-        """Read a piece, in the parts that the cache asks for, and count it; returns as `_run_blocks`."""
+        """Read a piece, in the parts that the cache requires, and count it; return as `_run_blocks`."""
         cache = reading.cache
         if cache is None:
             return self._run_blocks(piece, reading)
@@ -239,7 +239,7 @@ class LonglodeModel(LonglodePreTrainedModel):
         return pieces[0] if len(pieces) == 1 else [torch.cat(s, dim=1) for s in zip(*pieces, strict=True)]
 
     def _run_blocks(self, part: Part, reading: "_Reading") -> list[Tensor]:
-        """The residual stream before each block (if asked for), and last the final hidden states, `[B, T, D]`."""
+        """Run the blocks; return the residual stream before each (if requested) and the final states, `[B, T, D]`."""
         order, mask = real_first(part.mask)
         token_ids = (
             part.token_ids if part.token_ids is None or order is None else part.token_ids.gather(1, order)
@@ -264,7 +264,7 @@ class LonglodeModel(LonglodePreTrainedModel):
 
     @property
     def _checkpoints(self) -> bool:
-        """Whether blocks will run a second time in backward, where they must not find a cache renewed."""
+        """Return True if blocks will run a second time in backward, where they must not find an updated cache."""
         return (
             self.training
             and torch.is_grad_enabled()
@@ -275,7 +275,7 @@ class LonglodeModel(LonglodePreTrainedModel):
         return bool(getattr(self.config, name) if given is None else given)
 
     def _cache(self, cache: Any) -> LonglodeCache | None:
-        """The given cache, checked."""
+        """Check the given cache and return it."""
         if cache is not None and self._checkpoints:
             raise ConfigError(
                 "A cache was given while gradient checkpointing is on, which reads twice; leave it out."
@@ -285,7 +285,7 @@ class LonglodeModel(LonglodePreTrainedModel):
     def _cache_to_fill(
         self, cache: LonglodeCache | None, use_cache: bool | None, cu_seqlens: Tensor | None
     ) -> LonglodeCache | None:
-        """The given cache, or a new one where one is asked for (of packed documents never by default)."""
+        """Return the given cache, or a new one if requested (for packed documents never by default)."""
         if use_cache is None:
             use_cache = self.config.use_cache and not self.training and cu_seqlens is None
         return (
@@ -327,16 +327,16 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
-        # transformers' own cache has no place for three convolutions and a memory.
+        # transformers' own cache cannot hold three convolutions and a memory.
         return False
 
     def _prepare_cache_for_generation(  # type: ignore[override]
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *sizes: Any
     ) -> None:
-        """Give `generate` our cache from the start; prefill in chunks wants one before the first forward."""
+        """Give `generate` a LonglodeCache from the start; prefill in chunks needs it before the first forward."""
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *sizes)  # type: ignore[misc]
         cache, mask = model_kwargs.get(CACHE_KEYWORD), model_kwargs.get("attention_mask")
-        # transformers leaves out a mask without padding, and notes its length instead.
+        # transformers leaves out a mask without padding, and stores its length instead.
         length = mask.shape[1] if mask is not None else getattr(generation_config, "_mask_length", None)
         if cache is not None and length is not None and cache.get_seq_length() >= length:
             raise ConfigError(
@@ -347,7 +347,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         if generation_config.use_cache is not False and cache is None:
             model_kwargs[CACHE_KEYWORD] = LonglodeCache(len(self.model.layers))
             if generation_config.is_assistant:
-                # It drafts token by token, and is cut back to what the other model accepted.
+                # It drafts token by token, and is cropped to the tokens that the other model accepted.
                 model_kwargs[CACHE_KEYWORD].activate_past_recording()
 
     @functools.wraps(GenerationMixin.generate)
@@ -355,7 +355,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         return super().generate(*inputs, **with_cache_renamed(options))
 
     def flops_per_token(self, num_tokens: int) -> float:
-        """Forward floating-point operations per token, mean over a sequence of `num_tokens`; see the config's."""
+        """Compute forward floating-point operations per token, mean over a sequence; see `LonglodeConfig`."""
         mixers = [module for module in self.modules() if isinstance(module, Mixer)]
         inside = {id(part) for mixer in mixers for part in mixer.modules()}
         dense = [m for m in self.modules() if isinstance(m, nn.Linear) and id(m) not in inside]
@@ -377,16 +377,16 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         prefix_lengths: Tensor | None = None,
         **options: Unpack[HeadOptions],
     ) -> LonglodeCausalOutput:
-        """Predict the next token at each position; what is not named here is as in `LonglodeModel.forward`.
+        """Predict the next token at each position; other arguments are those of `LonglodeModel.forward`.
 
         Args:
-          labels: int64 `[B, T]`, the tokens themselves, -100 where nothing is asked; shifted here as
-            transformers does. With cu_seqlens no document is asked for the first token of the next.
-          shift_labels: `[B, T]`, what should follow each position (see `core.batch`); read instead of labels.
+          labels: int64 `[B, T]`, the tokens themselves, -100 for no label; shifted here as in
+            transformers. With cu_seqlens the first token of a document is no label.
+          shift_labels: `[B, T]`, the token that should follow each position (see `core.batch`); used instead of labels.
           logits_to_keep: compute only the last n positions' logits (0: all), or those of the given positions.
-          num_items_in_batch: divide the summed loss by this instead of the number of labels. More: `HeadOptions`.
+          num_items_in_batch: divide the summed loss by this instead of the number of labels. Others: `HeadOptions`.
         Returns: logits `[B, kept, V]`; while training with labels they are None, since the loss is
-          taken block by block and never holds them; loss, the mean in nats, when labels are given. While
+          computed block by block without them; loss, the mean in nats, when labels are given. While
           training it includes the mixers' auxiliary losses.
         """
         shift_labels, num_items = options.pop("shift_labels", None), options.pop("num_items_in_batch", None)
@@ -426,12 +426,12 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
 
 
 def _label_share(targets: Tensor, num_items: Tensor | int | None) -> Tensor | float:
-    """What these targets are of all that the loss is divided by: by this much an auxiliary loss counts here."""
+    """Return the share of these targets in the divisor of the loss, which weights the auxiliary loss."""
     return 1.0 if num_items is None else (targets != IGNORED).sum() / num_items
 
 
 def _shift(labels: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-    """What should follow each position: labels one to the left, nothing across the end of a document."""
+    """Shift labels one to the left, without labels across the end of a document."""
     shifted = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
     if cu_seqlens is not None:
         shifted[:, cu_seqlens[1:].long() - 1] = IGNORED
@@ -445,10 +445,10 @@ def _mask_and_documents(
     read: dict[str, Any],
     cache: LonglodeCache | None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Padding mask `[B, T]` and offsets `[N + 1]` of a piece, each None where there is none, checked with the cache."""
+    """Return the padding mask `[B, T]` and offsets `[N + 1]` of a piece, or None, checked against the cache."""
     given, numbers = read.get("cu_seq_lens_q") if cu_seqlens is None else cu_seqlens, read.get("seq_idx")
     if given is None and numbers is None:
-        # Else a row may turn out to be packed, and the number of states is known only below.
+        # Otherwise the row may prove to be packed, and the number of states is known only below.
         check_rows(cache, shape[0])
     mask = piece_mask(attention_mask, shape, cache)
     found = packed_documents(read.get("position_ids"), given, mask, shape, cache, numbers)
@@ -457,7 +457,7 @@ def _mask_and_documents(
 
 
 def _left_of_prefix(prefix_lengths: Tensor | None, cache: LonglodeCache | None) -> Tensor | None:
-    """How much of each row's prefix is still to be read; None when nothing is."""
+    """Return the tokens of each row's prefix that are still to be read; None when there are none."""
     if prefix_lengths is None or cache is None or not cache.num_positions:
         return prefix_lengths
     num_read = cache.num_positions - cache.num_padding(len(prefix_lengths)).to(prefix_lengths.device)
@@ -470,7 +470,7 @@ def _left_of_prefix(prefix_lengths: Tensor | None, cache: LonglodeCache | None) 
 
 
 def register() -> None:
-    """Make the architecture known to transformers' Auto classes; harmless when done before."""
+    """Register the architecture with transformers' Auto classes; may be called repeatedly."""
     AutoConfig.register(LonglodeConfig.model_type, LonglodeConfig, exist_ok=True)
     AutoModel.register(LonglodeConfig, LonglodeModel, exist_ok=True)
     AutoModelForCausalLM.register(LonglodeConfig, LonglodeForCausalLM, exist_ok=True)

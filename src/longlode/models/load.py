@@ -1,4 +1,4 @@
-"""Load a causal language model and its tokenizer from a folder or the Hugging Face hub, ours or anyone's."""
+"""Loading of causal language models and tokenizers, of longlode or transformers, from folders or the hub."""
 
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ def load(
     Args:
       path_or_hub_id: "starter"; a folder with config.json, safetensors and tokenizer; a training run, for its
         RUN/model; or a hub id ("org/name").
-      dtype: of the weights ("float32", torch.bfloat16, ...), except that longlode's decays stay float32; None
-        takes what the checkpoint was saved in, for longlode's and fla's norms and decays one by one.
-      device: where to put the model.
+      dtype: of the weights ("float32", torch.bfloat16, ...), except that longlode's decays stay float32; None:
+        the dtype of the checkpoint, for norms and decays of longlode and fla each as saved.
+      device: device of the model.
     Returns: (model, tokenizer).
     Raises: InputError when there is no such folder or it holds no model; ModelError when the model or its
       tokenizer cannot be loaded; ConfigError on an unknown dtype.
@@ -41,7 +41,7 @@ def load(
 
 
 def load_model(path_or_hub_id: str | Path, *, dtype: torch.dtype | str | None = None) -> Any:
-    """The model of `load` alone, on the CPU; it needs no tokenizer beside it. Raises as `load`."""
+    """Load only the model, onto the CPU; no tokenizer is needed. Raises: as `load`."""
     where = _source(path_or_hub_id)
     chosen = _dtype(dtype)
     register()
@@ -50,13 +50,13 @@ def load_model(path_or_hub_id: str | Path, *, dtype: torch.dtype | str | None = 
     except LonglodeError:
         raise
     # transformers raises many kinds here (OSError, ValueError, KeyError, SafetensorError, RuntimeError on
-    # shapes); each means the same to the user, and its text is passed on.
+    # shapes); all are reported as one kind, with their text.
     except Exception as error:
         raise ModelError(_advice(where, "model", error)) from error
 
 
 def load_tokenizer(path_or_hub_id: str | Path) -> Any:
-    """The tokenizer of `load` alone. Raises as `load`."""
+    """Load only the tokenizer. Raises: as `load`."""
     where = _source(path_or_hub_id)
     try:
         return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
@@ -65,14 +65,14 @@ def load_tokenizer(path_or_hub_id: str | Path) -> Any:
 
 
 def check_token_ids(model: Any, tokens: torch.Tensor) -> None:
-    """See that the model has an embedding for every token; otherwise a CPU raises IndexError, and a GPU is lost.
+    """Check that the model has an embedding for every token, whose lack raises IndexError on a CPU and aborts a GPU.
 
     Args: tokens, ids of any shape, best on the CPU.
     Raises: InputError that names the largest id.
     """
     embeddings = getattr(
         model, "get_input_embeddings", None
-    )  # whoever has no table of them has no such limit
+    )  # a model without an embedding table has no such limit
     rows = getattr(embeddings(), "num_embeddings", None) if embeddings else None
     if rows is None or not tokens.numel():
         return
@@ -92,14 +92,14 @@ def _model(where: str, dtype: torch.dtype | str) -> Any:
     if from_fla:
         kind, options["config"] = LonglodeForCausalLM, config_from_fla(fields)
     model, info = kind.from_pretrained(where, trust_remote_code=False, **options)
-    # transformers draws what a checkpoint lacks at random and goes on.
+    # transformers initialises missing weights at random and continues.
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"The weights of {where!r} lack {len(missing)} of the model's parameters, among them {missing[0]}; "
             "expected all. Is it the backbone without its head, or another architecture than config.json says?"
         )
     if from_fla and (unused := sorted(info["unexpected_keys"])):
-        # A part that a longlode model does not have: without it the model would compute something else.
+        # A part that a longlode model lacks: without it the model would compute something else.
         raise ModelError(
             f"The weights of {where!r} have {len(unused)} parameters that a longlode model lacks, among them "
             f"{unused[0]}. This checkpoint cannot be read."
@@ -112,8 +112,8 @@ def _model(where: str, dtype: torch.dtype | str) -> Any:
 def _restore_stored_dtypes(model: LonglodeForCausalLM, where: str) -> None:
     """Give norms and decays the dtype they have in the file, so that they can be written back bit for bit.
 
-    transformers makes them what the rest of the model is, and the decays float32. What is computed does not
-    depend on it: the mixers widen decays, and RMSNorm takes its weight in the dtype of its input.
+    transformers gives them the dtype of the other weights, and the decays float32. Results do not depend on it: the
+    mixers widen decays, and RMSNorm converts its weight to the dtype of its input.
     """
     parameters, kept = dict(model.named_parameters()), _computed_in_any_dtype(model)
     index = cached_file(where, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
@@ -126,7 +126,7 @@ def _restore_stored_dtypes(model: LonglodeForCausalLM, where: str) -> None:
 
 
 def _computed_in_any_dtype(model: LonglodeForCausalLM) -> set[str]:
-    """Names of the parameters that need not have the dtype of the others: those of norms, and what the mixers say."""
+    """Return the names of parameters that may have another dtype: those of norms, and those named by the mixers."""
     names: set[str] = set()
     for path, module in model.named_modules():
         own: tuple[str, ...] = ("weight",) if isinstance(module, RMSNorm) else ()
@@ -137,7 +137,7 @@ def _computed_in_any_dtype(model: LonglodeForCausalLM) -> set[str]:
 
 
 def _source(path_or_hub_id: str | Path) -> str:
-    """The folder as text if it looks like a model, or the hub id; an error otherwise."""
+    """Return the folder as text if it looks like a model, or the hub id. Raises: InputError otherwise."""
     text = model_source(path_or_hub_id)
     path = full_path(text)
     if path.is_dir():

@@ -1,7 +1,7 @@
-"""Next-token cross entropy from hidden states, without ever holding all logits.
+"""Next-token cross entropy from hidden states, without holding all logits.
 
-A plain head is a matrix, and the gradient of the loss is then known block by block. A head that something was wrapped
-around (LoRA, quantised or offloaded weights, hooks) is called as the module that it is.
+A plain head is a matrix, and the gradient of the loss is then known block by block. A wrapped head (LoRA, quantised or
+offloaded weights, hooks) is called as a module.
 """
 
 from typing import Any
@@ -19,19 +19,19 @@ _CHUNK_LOGITS = 1 << 24  # numbers in one block of logits: 64 MiB in float32
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
-    """Summed cross entropy of `softmax(hidden weight^T)`, block by block of rows.
+    """Summed cross entropy of `softmax(hidden weight^T)`, computed in blocks of rows.
 
-    The gradient of the sum is known once the logits of a block are, so forward makes it and keeps only
-    gradients of the size of hidden and weight; no block of logits outlives its turn, none is computed twice.
+    The gradient of the sum follows from the logits of a block, so forward computes it and keeps only gradients of the
+    size of hidden and weight; each block of logits is computed once and freed.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, importance: Tensor | None
     ) -> Tensor:
-        """Hidden `[n, D]`, weight `[V, D]`, targets int64 `[n]` -> the sum over n, in nats.
+        """Sum the loss over n in nats: hidden `[n, D]`, weight `[V, D]`, targets int64 `[n]`.
 
-        importance `[n]`: what each target counts in the sum; None: 1.
+        importance `[n]`: weight of each target in the sum; None: 1.
         """
         compute = weight.to(hidden.dtype)
         rows = max(1, _CHUNK_LOGITS // weight.shape[0])
@@ -60,9 +60,9 @@ class _HeadCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        """Scale the gradients that forward made."""
+        """Scale the gradients computed in forward."""
         if torch.is_grad_enabled():
-            # Only create_graph=True gets here; going on would pass off the gradients as constants.
+            # Only with create_graph=True; otherwise the gradients would silently be treated as constants.
             raise ConfigError(
                 "A second derivative of the loss was asked for, which this block-wise loss cannot give; take "
                 "the loss from logits instead (call the model without labels)."
@@ -78,15 +78,15 @@ def next_token_loss(
     num_items: Tensor | int | None = None,
     importance: Tensor | None = None,
 ) -> Tensor:
-    """Mean cross entropy in nats of the targets that are asked for.
+    """Compute the mean cross entropy of the targets in nats.
 
     Args:
       hidden: `[B, T, D]` final hidden states.
       head: the module that makes logits `[n, V]` of hidden states `[n, D]`.
-      targets: int64 `[B, T]`, the token that should follow each position; -100 where nothing is asked.
+      targets: int64 `[B, T]`, the token that should follow each position; -100 for no target.
       num_items: divide the sum by this instead of the number of targets (gradient accumulation).
-      importance: `[B, T]`, what each target counts in the sum; None: all the same.
-    Returns: a scalar, float32 or float64; 0 when nothing is asked.
+      importance: `[B, T]`, weight of each target in the sum; None: all equal.
+    Returns: a scalar, float32 or float64; 0 without targets.
     """
     asked = targets != IGNORED
     counts = None if importance is None else importance[asked].to(at_least_float32(hidden).dtype)
@@ -98,14 +98,14 @@ def next_token_loss(
 
 
 def is_plain(head: nn.Module) -> bool:
-    """Whether `head(x)` is `x @ head.weight.T` and nothing else, whoever may have laid hands on it.
+    """Return True if `head(x)` is `x @ head.weight.T` and nothing else.
 
-    Not plain: another class (LoRA, quantised or parametrised layers are some), hooks, a `forward` of the instance's
-    own (accelerate's offloading), a bias, a weight that is no ordinary tensor or is not here (meta).
+    Not plain are: another class (such as LoRA, quantised or parametrised layers), hooks, a `forward` of the instance
+    (accelerate's offloading), a bias, a weight that is not an ordinary tensor or is on the meta device.
     """
     if type(head) is not nn.Linear or head.bias is not None or "forward" in vars(head):
         return False
-    # These four are torch's own names of a module's hooks; there is no public way to ask.
+    # These four are torch's private names of a module's hooks; there is no public interface.
     hooks = (head._forward_hooks, head._forward_pre_hooks, head._backward_hooks, head._backward_pre_hooks)
     weight = head.weight
     ordinary = type(weight) in (nn.Parameter, Tensor) and type(weight.data) is Tensor
@@ -113,7 +113,7 @@ def is_plain(head: nn.Module) -> bool:
 
 
 def _loss_through(head: nn.Module, hidden: Tensor, targets: Tensor, counts: Tensor | None) -> Tensor:
-    """Summed cross entropy of `head(hidden)`, hidden `[n, D]`; of several blocks, each is computed again backwards."""
+    """Sum the cross entropy of `head(hidden)`, hidden `[n, D]`; with several blocks, each is recomputed in backward."""
 
     def block_loss(rows: Tensor, asked: Tensor, counted: Tensor | None) -> Tensor:
         logits = at_least_float32(head(rows))

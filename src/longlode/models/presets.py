@@ -1,4 +1,4 @@
-"""The model sizes of the DeltaNet paper (arXiv 2406.06484), and their hybrids, as configurations."""
+"""Presets: model sizes of the DeltaNet paper (arXiv 2406.06484) and their hybrids."""
 
 from dataclasses import dataclass
 
@@ -16,17 +16,17 @@ _SIZES = {"340m": _Size(hidden_size=1024, num_heads=8), "1.3b": _Size(hidden_siz
 _STACKS = {
     "delta_net": "D*24",
     "delta_net-swa": "DS*12",
-    # Global attention in the second layer and in layer 12 of 24 (index N/2 - 1), the places that H3 chose.
+    # Global attention in the second layer and in layer 12 of 24 (index N/2 - 1), as in H3.
     "delta_net-global": "DA D*9 A D*12",
     "transformer": "A*24",
 }
 
 PRESETS: tuple[str, ...] = tuple(f"{stack}-{size}" for stack in _STACKS for size in _SIZES)
-"""Names that `preset` knows."""
+"""Names accepted by `preset`."""
 
 
 def preset(name: str) -> LonglodeConfig:
-    """The configuration called `name`: 24 layers, heads of 128, a vocabulary of 32000, untied.
+    """Make the configuration called `name`: 24 layers, heads of 128, a vocabulary of 32000, untied.
 
     Args: name: one of `PRESETS`, e.g. "delta_net-340m" (374.4 million parameters), "delta_net-swa-1.3b".
     Raises: ConfigError that lists the names.

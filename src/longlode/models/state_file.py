@@ -1,5 +1,4 @@
-"""A cache on disk: one safetensors file, tensors named `layers.N.name`, what was
-padding (`mask`) if anything was, and what it is in the file's header."""
+"""Files of cached states: safetensors with tensors `layers.N.name`, a padding `mask` if needed, and a header."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ _HEADER = "longlode_state"
 _VERSION = 1
 _MASK = "mask"
 _MOST = (1 << 62, 1 << 16)
-"""Tokens and layers that a header may claim: what is made for them is made before anything else can be checked."""
+"""Largest numbers of tokens and layers accepted in a header, as memory for them is allocated before other checks."""
 
 LayerStates = list[dict[str, torch.Tensor] | None]
 
@@ -24,13 +23,13 @@ LayerStates = list[dict[str, torch.Tensor] | None]
 def write_state(
     path: Path, states: LayerStates, *, num_tokens: int, mask: torch.Tensor | None, model: str
 ) -> None:
-    """Write the states of all layers, whole or not at all.
+    """Write the states of all layers, atomically.
 
     Args: num_tokens: positions read. mask: False at those that were padding, or None.
       model: fingerprint of the model that read them.
     Raises: InputError when `path` cannot be written.
     """
-    # Copies: a state may be a view of something larger, or two names of one tensor.
+    # Copies: a state may be a view of a larger tensor, or two names of one tensor.
     tensors = {
         f"layers.{layer}.{name}": value.detach().clone(memory_format=torch.contiguous_format)
         for layer, state in enumerate(states)
@@ -40,8 +39,7 @@ def write_state(
         tensors[_MASK] = mask
     about = {"version": _VERSION, "model": model, "num_tokens": num_tokens, "num_layers": len(states)}
     try:
-        # In memory first: save_file would prepare a file of its own in that folder, and a kill leave it there under a
-        # name that says nothing.
+        # In memory first: save_file would make its own temporary file in that folder, which a kill would leave there.
         data = save(tensors, metadata={_HEADER: orjson.dumps(about).decode()})
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
@@ -54,7 +52,7 @@ def read_state(
 ) -> tuple[LayerStates, int, torch.Tensor | None]:
     """Read what `write_state` wrote: the states of all layers on `device`, the positions read, the mask or None.
 
-    Raises: InputError when the file is missing, no state, of a later version, or another model's.
+    Raises: InputError when the file is missing, is not a state, is of a later version, or of another model.
     """
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
@@ -68,7 +66,7 @@ def read_state(
                 _, layer, name = key.split(".")
                 state = states[int(layer)] or {}
                 states[int(layer)] = {**state, name: file.get_tensor(key)}
-    # The last three: a header that says it is ours and is not.
+    # The last three: a header that wrongly claims to be a longlode state.
     except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"The state file {path} cannot be read: {type(error).__name__}: {error}.") from None
     return states, about["num_tokens"], mask
