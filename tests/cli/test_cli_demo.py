@@ -1,179 +1,234 @@
-"""The demo: honest sentences, material that does not leak, and the whole way in small."""
+"""The demo: material that does not leak, figures against plain loops, honest sentences, and the whole way in small."""
 
+import itertools
+import math
+import random
+import re
+
+import numpy as np
 import pytest
 
 from longlode.core.errors import InputError
 from longlode.core.records import read_json, read_record
-from longlode.corpus import write_documents
+from longlode.demo import findings as words
 from longlode.demo import material as demo_material
 from longlode.demo import run as demo_run
-from longlode.demo.findings import (
-    Auc,
-    about_baselines,
-    about_halves,
-    about_loss,
-    about_score,
-    auc,
-    findings,
-)
-from longlode.demo.material import INTACT, MAX_CHARS, MIN_CHARS, SPLICED, corpus_rows, gather
+from longlode.demo import steps as demo_steps
+from longlode.demo import training as demo_training
+from longlode.demo.context import ContextCurve, Gain, gain
+from longlode.demo.material import KINDS, REAL, Material, corpus_rows, gather
+from longlode.demo.separation import Auc, auc, auc_interval, separation
+from longlode.demo.views import bar, curve_lines, profile_lines, separation_lines, separation_table
+from longlode.evaluate.surprisal import make_encode
+from longlode.models import load
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    """A made-up library folder: 60 files of numbered lines, one not UTF-8, one short, tests beside them."""
+    """A made-up library folder: 40 modules of definitions, 15 of them named as fitted ones, and other files."""
     folder = tmp_path_factory.mktemp("library")
-    for number in range(60):
-        lines = [
-            f"name_{number} = value_{number}_{line}  # file {number}" for line in range(300 + 20 * number)
-        ]
-        (folder / f"module_{number:02d}.py").write_text("\n".join(lines) + "\n")
+    fitted = [name for name in sorted(demo_material.FITTED) if name.endswith(".py")]
+    packages = [f"{name}/core.py" for name in ("ctypes", "html", "xml", "tkinter", "zoneinfo")]
+    for number, name in enumerate([*fitted, *packages, *(f"own_{k:02d}.py" for k in range(25))]):
+        draw = random.Random(number)
+        parts = []
+        for part in range(260):
+            terms = " + ".join(f"part_{number}_{draw.randrange(90)}" for _ in range(12))
+            parts.append(f"def part_{number}_{part}(value):\n    # file {number}\n    return {terms}\n")
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("\n\n".join(parts))
     (folder / "short.py").write_text("x = 1\n")
-    (folder / "latin.py").write_bytes(b"# \xe9\n" * MIN_CHARS)
+    (folder / "latin.py").write_bytes(b"# \xe9\n" * 50_000)
     (folder / "test").mkdir()
-    (folder / "test" / "left_out.py").write_text("y = 2\n" * MIN_CHARS)
+    (folder / "test" / "left_out.py").write_text("y = 2\n" * 50_000)
     return folder
 
 
-def files_in(text):
-    return {line.rpartition("# file ")[2] for line in text.splitlines() if "# file " in line}
-
-
-def test_material_is_cut_and_shares_nothing(library):
-    material = gather(0, num_heldout=10, folder=library)
-    names = [name for name, _ in (*material.intact, *material.heldout)]
-    assert len(material.intact) + len(material.lenders) + len(material.heldout) == 60
-    assert len(set(names)) == len(names)
-    assert not {"short.py", "latin.py", "test/left_out.py"} & set(names)
-    texts = [text for _, text in (*material.intact, *material.heldout, *material.lenders)]
-    assert all(MIN_CHARS <= len(text) <= MAX_CHARS and text.endswith("\n") for text in texts)
-    sets = [
-        {file for _, text in material.intact for file in files_in(text)},
-        {file for _, text in material.lenders for file in files_in(text)},
-        {file for _, text in material.heldout for file in files_in(text)},
-    ]
-    assert sets[0].isdisjoint(sets[1])
-    assert sets[2].isdisjoint(sets[0] | sets[1])
+def test_no_file_that_the_score_was_fitted_on_is_scored(library):
+    material = gather(0, library)
+    assert sorted(one.id for one in material.files) == [f"own_{k:02d}.py" for k in range(25)]
+    assert {one.id.partition("/")[0] for one in material.heldout} <= demo_material.FITTED
+    assert len(material.heldout) >= 12
 
 
 def test_material_depends_on_the_seed_alone(library):
-    assert gather(3, folder=library) == gather(3, folder=library)
-    assert gather(3, folder=library).heldout != gather(4, folder=library).heldout
+    assert gather(3, library) == gather(3, library)
+    assert gather(3, library).files != gather(4, library).files
+    rows = [corpus_rows(gather(3, library).files, 2, seed) for seed in (5, 5, 6)]
+    assert rows[0] == rows[1] != rows[2]
 
 
-def test_controls_hold_the_text_of_their_lenders_spliced(library):
-    material = gather(0, num_heldout=10, folder=library)
-    rows = corpus_rows(material, 8, 0)
-    intact = [row["text"] for row in rows if row["source"] == INTACT]
-    spliced = [row["text"] for row in rows if row["source"] == SPLICED]
-    assert len(intact) == len(spliced) == 8
-    assert len({row["id"] for row in rows}) == 16
-    lent = "".join(text for _, text in material.lenders[:8])
-    assert sorted("".join(spliced).splitlines()) == sorted(lent.splitlines())
-    assert all(len(row["made_of"]) == len(files_in(row["text"])) for row in rows)
-    assert all(len(files_in(text)) == 1 for text in intact)
-    assert all(len(files_in(text)) > 4 for text in spliced)
+def test_a_library_without_long_sources_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds 0 long Python source files"):
+        gather(0, tmp_path)
 
 
-def test_it_scores_by_the_default_without_a_model(library, tmp_path):
-    material = gather(0, num_heldout=10, folder=library)
-    write_documents(tmp_path / "corpus.jsonl", corpus_rows(material, 3, 0))
-    settings = demo_run.DemoSettings(out=tmp_path, minutes=1.0, model="nowhere")
-    summary = demo_run._score(settings, [str(tmp_path / "corpus.jsonl")], tmp_path / "scores", 4)
-    assert summary.counts == {"ok": 6}
-    assert read_record(tmp_path / "scores", "scores")["scorer"]["name"] == "profile"
+def test_each_kind_is_made_of_the_files_as_it_says(library):
+    files = gather(0, library).files
+    rows = corpus_rows(files, 3, 0)
+    counts = {kind.name: sum(row["source"] == kind.name for row in rows) for kind in KINDS}
+    assert counts == dict.fromkeys(counts, 3)
+    assert len({row["id"] for row in rows}) == len(rows) == len(files) + 3 * len(KINDS)
+    length = demo_material.LENGTH * 4
+    for row in rows:
+        assert 0.89 * length <= len(row["text"].encode()) <= length
+        several = len(set(re.findall(r"# file (\d+)", row["text"])))
+        least, most = {"spliced": (8, 25), "glued": (4, 4), "interleaved": (2, 2)}.get(row["source"], (0, 1))
+        assert least <= several <= most, row["id"]
 
 
-def test_a_library_without_sources_is_refused(tmp_path):
-    with pytest.raises(InputError, match="holds 0 Python source files"):
-        gather(0, folder=tmp_path)
-
-
-def test_auc():
+def test_auc_is_the_share_of_pairs_in_order():
+    rng = np.random.default_rng()
+    real, fake = rng.integers(0, 6, 9).tolist(), rng.integers(0, 6, 7).tolist()
+    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a in real for b in fake]
+    found = auc(real, fake)
+    assert found.value == pytest.approx(sum(pairs) / len(pairs))
+    assert (found.num_real, found.num_fake) == (9, 7)
     assert auc([], [1.0]) is None
-    perfect = auc([3.0, 4.0, 5.0], [0.0, 1.0])
-    assert (perfect.value, perfect.low, perfect.high) == (1.0, 1.0, 1.0)
-    assert auc([0.0], [1.0]).value == 0.0
-    assert auc([1.0, 1.0], [1.0]).value == 0.5
-    mixed = auc([1.0, 3.0, 5.0, 7.0], [2.0, 4.0, 0.0])
-    assert mixed.value == pytest.approx(9 / 12)
-    assert mixed.low < mixed.value < mixed.high
 
 
-def test_sentences_say_what_the_figures_say():
-    assert about_score(Auc(0.9, 0.8, 0.97, 20, 20)).startswith("The score tells intact")
-    assert "does not tell" in about_score(Auc(0.55, 0.4, 0.7, 20, 20))
-    assert "upside down" in about_score(Auc(0.2, 0.1, 0.4, 20, 20))
-    assert "could not be tested" in about_score(None)
-    halves = {
-        "selected": {INTACT: 9, SPLICED: 1, "files": 14},
-        "random": {INTACT: 5, SPLICED: 5, "files": 15},
-    }
-    assert about_halves(halves) == (
-        "The selected half holds 9 intact and 1 spliced documents, with text of 14 files; "
-        "the random half holds 5 intact and 5 spliced documents, with text of 15 files."
-    )
-    loss = {"a": 4.1, "b": 4.0, "difference": -0.1, "low": -0.2, "high": -0.05}
-    assert about_loss({**loss, "favours": "b"}).startswith("Mining helped")
-    assert "did not help here: held-out loss is higher" in about_loss({**loss, "favours": "a"})
-    assert "cannot be told apart" in about_loss({**loss, "favours": ""})
+@pytest.mark.parametrize(("value", "sizes"), [(0.83, (12, 20)), (0.5, (4, 4)), (0.31, (60, 24))])
+def test_the_ends_of_the_interval_are_1_96_of_their_own_standard_errors_away(value, sizes):
+    m, n = sizes
+    for end in auc_interval(value, m, n):
+        half = (m + n) / 2 - 1
+        variance = (end * (1 - end) / (m * n)) * (1 + half * (1 - end) / (2 - end) + half * end / (1 + end))
+        assert abs(value - end) / math.sqrt(variance) == pytest.approx(1.959964, rel=1e-4)
 
 
-def test_baselines_are_named_beside_the_score():
-    half = Auc(0.5, 0.4, 0.6, 9, 9)
-    assert about_baselines({"score": half}) == []
-    (sentence,) = about_baselines({"score": half, "gzip": Auc(0.9, 0.8, 1.0, 9, 9)})
-    assert sentence.endswith("gzip 0.900.")
+def test_the_interval_covers_and_has_a_width_where_all_pairs_are_in_order():
+    low, high = auc_interval(1.0, 60, 24)
+    assert high == 1.0
+    assert 0.85 < low < 0.97
+    rng, covered = np.random.default_rng(0), 0
+    truth = 0.5 * (1 + math.erf(1.5 / 2))  # of two normal distributions 1.5 apart
+    for _ in range(300):
+        found = auc((rng.normal(size=20) + 1.5).tolist(), rng.normal(size=12).tolist())
+        covered += found.low <= truth <= found.high
+    assert covered >= 0.9 * 300
 
 
-def test_findings_survive_an_evaluation_without_intervals():
-    row = {"task": "loss_by_position", "length": 64, "metric": "nats", "a": 4.0, "b": 4.0, "difference": 0.0}
-    row |= {"low": None, "high": None, "n": 1, "better": "lower", "favours": ""}
-    far = {"length": 64, "start": 32, "stop": 64, "mean": 0.0, "low": None, "high": None, "n": 1}
-    halves = {name: {INTACT: 1, SPLICED: 0, "files": 1} for name in ("selected", "random")}
-    found = findings({}, halves, {"rows": [row], "curves": {"loss_by_position": [far]}})
-    assert len(found) == 5
-    assert "not the luck of a seed" in found[-1]
-    assert "too few examples" in found[2]
+def test_separation_leaves_out_documents_without_a_value():
+    sources = ["real", "real", "log", "log", "glued"]
+    signals = {"a": [2.0, 1.0, 0.0, None, None], "b": [0.0, None, 5.0, 5.0, 5.0]}
+    found = separation(sources, signals, ["log", "glued"], "real")
+    assert (found["log"]["a"].value, found["log"]["a"].num_fake) == (1.0, 1)
+    assert found["log"]["b"].value == 0.0
+    assert set(found["glued"]) == {"b"}
+
+
+ROWS = {
+    "spliced": {"default": Auc(0.95, 0.88, 0.98, 60, 24), "gzip": Auc(0.6, 0.45, 0.74, 60, 24)},
+    "log": {"default": Auc(0.55, 0.4, 0.7, 60, 20), "gzip": Auc(0.0, 0.0, 0.06, 60, 20)},
+}
+
+
+def test_sentences_say_what_holds_and_what_does_not():
+    first, *rest = words.about_score(ROWS)
+    assert "1 of 2 kinds" in first
+    assert "60 real, 20 to 24 fakes" in first
+    assert "0.75 in the mean" in first
+    assert "log" in rest[0]
+    flipped = {"log": {"default": Auc(0.1, 0.05, 0.2, 60, 20)}}
+    assert any("upside down on log" in sentence for sentence in words.about_score(flipped))
+    assert "could not be tested" in words.about_score({})[0]
+    (other,) = words.about_other(ROWS, "gzip", "what it is")
+    assert "0 of 2 kinds" in other
+    assert "log above real" in other
+    assert words.about_other(ROWS, "ProLong", "") == []
+
+
+def test_a_short_training_is_called_short_and_not_judged():
+    unsure, sure = Gain(256, 4096, 0.01, -0.02, 0.04, 20), Gain(256, 4096, 0.3, 0.2, 0.4, 20)
+    (few,) = words.about_context({"It": unsure}, 20, 1000, 5000)
+    assert "too few" in few
+    (enough,) = words.about_context({"It": unsure}, 20, 9000, 5000)
+    assert "no use of far context" in enough
+    (far,) = words.about_context({"It": sure}, 20, 9000, 5000)
+    assert "reads far" in far
+    assert "-0.300" in far
+    assert "n = 20" in far
+
+
+def explained(name, gains, probability=0.9):
+    octaves = [{"first_tokens": 1024 << place, "gain_nats": one} for place, one in enumerate(gains)]
+    gate = {"probability": probability}
+    return {"id": name, "score": 1.5, "explanation": {"gate": gate, "profile": {"octaves": octaves}}}
+
+
+def test_pictures_fit_into_80_columns():
+    kinds = {kind.name: ROWS["spliced"] for kind in KINDS}
+    marks = {"default": "D", "gzip": "g", "overlap": "o", "ProLong": "P"}
+    pair = [explained("a/very/long/path/to/some/module.py", [0.1, 0.05]), explained("b", [0.02])]
+    curves = {"The model trained here": {16: 5.0, 4096: 4.5}, "The packaged starter": {16: 4.0, 4096: 4.1}}
+    pictures = [separation_table(kinds, [*marks]), separation_lines(kinds, marks), profile_lines(pair)]
+    assert max(len(line) for line in itertools.chain(*pictures, curve_lines(curves))) <= 80
+    axis = next(line for line in separation_lines({"x": ROWS["log"]}, marks) if "▕" in line).split("▕")[1]
+    assert axis.index("g") == 0
+    assert abs(axis.index("D") - 0.55 * 40) <= 0.5
+    assert "0.0200" in profile_lines(pair)[1]
+
+
+def test_a_bar_is_as_long_as_its_value():
+    assert bar(0.5, 1.0, 10) == "█████"
+    assert bar(-1.0, 1.0, 10) == bar(0.0, 0.0, 10) == ""
+    assert len(bar(0.33, 1.0, 10)) == 4
+
+
+def test_all_contexts_end_at_the_same_tokens(model_folder, sources):
+    _, tokenizer = load(model_folder)
+    text = sources[0].read_text(encoding="utf-8")
+    task = ContextCurve((4, 16, 64), 8, seed=1).bound_to(make_encode(tokenizer), ["too short", text])
+    assert task.num_available(72, 50) == 1
+    sides = task.make(72, 0).conditions()
+    (target,) = {side.target for side in sides.values()}
+    assert target in text
+    for name, side in sides.items():
+        assert side.text.endswith(target)
+        assert text.count(side.text) >= 1
+        assert len(task.encode(side.prompt)) == pytest.approx(int(name or 64), abs=3)
+    assert gain({4: {1: 5.0, 2: 4.0}, 64: {1: 4.0, 2: 3.5, 9: 0.0}}, 4, 64).mean == pytest.approx(0.75)
 
 
 @pytest.fixture
 def tiny_demo(monkeypatch):
-    monkeypatch.setattr(demo_material, "MIN_CHARS", 1_000)
-    monkeypatch.setattr(demo_material, "MAX_CHARS", 1_500)
-    for name, value in {"MIN_PAIRS": 4, "MAX_PAIRS": 4, "MIN_STEPS": 2, "MAX_STEPS": 2}.items():
-        monkeypatch.setattr(demo_run, name, value)
-    for name, value in {
-        "_LENGTH": 64,
-        "_EVAL_LENGTHS": (256,),
-        "_NUM_EXAMPLES": 3,
-        "_EXPLAIN_SEGMENTS": 4,
-    }.items():
-        monkeypatch.setattr(demo_run, name, value)
+    """Few and short documents, two steps."""
+    real = demo_run.gather
+    monkeypatch.setattr(demo_material, "LENGTH", 1536)
+    monkeypatch.setattr(
+        demo_run, "gather", lambda seed: Material(real(seed).files[:12], real(seed).heldout[:4])
+    )
+    for name, value in {"NUM_PER_KIND": 2, "NUM_PROLONG": 1, "PROLONG_PAIRS": 3, "NEAR_TOKENS": 16}.items():
+        monkeypatch.setattr(demo_steps, name, value)
+    sizes = {"LENGTH": 64, "BATCH_SIZE": 2, "MIN_STEPS": 2, "MAX_STEPS": 2, "_CONTEXTS": (16, 64)}
+    for name, value in {**sizes, "_NUM_TARGETS": 16}.items():
+        monkeypatch.setattr(demo_training, name, value)
 
 
 def test_the_whole_demo_in_small(run, tmp_path, model_folder, tiny_demo):
     out = tmp_path / "demo"
-    command = ("demo", "-o", out, "--model", model_folder, "--scorer", "strength", "--minutes", 0.1)
-    shown = run(*command)
-    assert "What it found" in shown
-    assert "Next:" in shown
+    shown = run("demo", "-o", out, "--model", model_folder, "--minutes", 0.1)
     record = read_record(out, "demo")
     assert record["status"] == "finished"
-    names = ["gather", "score", "select", "pack", "train", "evaluate", "report"]
-    assert [stage["name"] for stage in record["stages"]] == names
-    assert set(record["labels"].values()) == {INTACT, SPLICED}
+    assert len(record["stages"]) == demo_run.NUM_STAGES
     assert record["findings"] == [line for line in record["findings"] if " ".join(line.split()) in shown]
-    runs = [read_record(out / "runs" / half, "run") for half in ("selected", "random")]
-    assert runs[0]["steps"] == runs[1]["steps"] == 2
-    assert [counts[INTACT] + counts[SPLICED] for counts in record["halves"].values()] == [4, 4]
-    assert "<html" in (out / "report.html").read_text(encoding="utf-8")
-    assert len(read_json(out / "scores" / "explain.json")) == 4
+    made = {kind.name for kind in KINDS} - {"renamed"}  # needs a thousand words
+    assert set(record["labels"].values()) == {REAL, *made}
+    assert set(record["auc_intervals"]) == {"default", "gzip", "overlap", "ProLong"}
+    assert record["auc_intervals"]["default"]["log"]["num_fake"] == 2
+    assert record["auc_intervals"]["ProLong"]["log"]["num_fake"] == 1
+    assert read_record(out / "scores", "scores")["scorer"]["name"] == "profile"
+    assert read_record(out / "run", "run")["steps"] == 2
+    labels = [one["label"] for one in read_json(out / "scores" / "explain.json")]
+    assert labels[:2] == ["median real", "median glued"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert all(kind.about in page for kind in KINDS if kind.name in made)
+    assert "context_curve" in page
 
 
 def test_an_earlier_demo_is_replaced_and_nothing_else(tmp_path):
     out = tmp_path / "demo"
-    settings = demo_run.DemoSettings(out=out, minutes=1.0)
+    settings = demo_steps.DemoSettings(out=out, minutes=1.0)
     demo_run.clear(settings)
     (out / "scores").mkdir()
     (out / "notes.txt").write_text("mine")
@@ -183,8 +238,8 @@ def test_an_earlier_demo_is_replaced_and_nothing_else(tmp_path):
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match=r"thesis\.txt"):
-        demo_run.clear(demo_run.DemoSettings(out=other, minutes=1.0))
-    longer = demo_run.DemoSettings(out=out, minutes=2.0)
+        demo_run.clear(demo_steps.DemoSettings(out=other, minutes=1.0))
+    longer = demo_steps.DemoSettings(out=out, minutes=2.0)
     with pytest.raises(InputError, match="settings"):
         demo_run.clear(longer)
     demo_run.clear(longer, overwrite=True)

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -29,11 +30,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.segment import Segment
-from rich.table import Table
+from rich.table import Column, Table
 
 from longlode.api.watch import Update, Watch
 
 _WIDTH_WITHOUT_TERMINAL = 110
+_MOST_READABLE = 110
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -172,6 +174,29 @@ def say_plain(text: str) -> None:
     stdout().print(plain(text), markup=False, style="dim")
 
 
+def say_wrapped(text: str, *, first: str = "", rest: str = "") -> None:
+    """Print a sentence, broken between words where the terminal ends; no markup.
+
+    Args: first, what its first line begins with; rest, what the others begin with.
+    """
+    lines = textwrap.wrap(
+        plain(text),
+        min(stdout().width, _MOST_READABLE),
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    say_lines(lines or [first.rstrip()])
+
+
+def say_lines(lines: Sequence[str]) -> None:
+    """Print lines of text as they are; no markup."""
+    console = stdout()
+    for line in lines:
+        console.print(plain(line), markup=False, soft_wrap=True)
+
+
 def note(text: str) -> None:
     """Print one line for the person watching (stderr); no markup."""
     if _shown.remarks:
@@ -235,13 +260,17 @@ def progress(label: str) -> Iterator[Callable[[int, int | None, str], None]]:
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[remark]}", markup=False),
+        BarColumn(bar_width=None, table_column=Column(min_width=6, max_width=40, ratio=1)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=5)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn(
+            "{task.fields[remark]}",
+            markup=False,
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=2),
+        ),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, expand=True) as bar:
         task = bar.add_task(label, total=None, remark="")
 
         def update(done: int, total: int | None, remark: str = "") -> None:

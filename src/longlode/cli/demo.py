@@ -1,4 +1,4 @@
-"""longlode demo: all steps from scoring to the report, on text that every machine has."""
+"""longlode demo: the main job, end to end, on text that every machine has."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from longlode.cli.console import finish, say
+from longlode.cli.console import finish, say, say_wrapped
 from longlode.cli.habits import shell
 from longlode.cli.options import Overwrite, Seed
-from longlode.core.defaults import SCORER
 from longlode.core.errors import ConfigError
 
 EXAMPLES = ("longlode demo", "longlode demo -o demo-out --minutes 10", "longlode demo --seed 1 -o demo-2")
@@ -21,36 +20,40 @@ def demo(
         Path, typer.Option("--out", "-o", help="Folder to write; the same demo made before is replaced.")
     ] = Path("demo-out"),
     minutes: Annotated[
-        float, typer.Option(help="Target time: sets the number of documents and steps.")
-    ] = 4.0,
-    model: Annotated[str, typer.Option(help="starter, a model or run folder, or a hub id.")] = "starter",
-    scorer: Annotated[str, typer.Option(help="As for longlode score.")] = SCORER,
+        float, typer.Option(help="Time to aim at: sets how long ProLong reads and the model trains.")
+    ] = 3.5,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Reads for ProLong's formulas, and lends its tokenizer: starter, a folder, a hub id."
+        ),
+    ] = "starter",
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
     """Score, select, pack, train, evaluate and report on the sources of Python's own library.
 
-    Half of the documents are source files as they are, half are spliced of pieces of other files, so that you
-    see whether the score tells them apart. Two small DeltaNets are then trained for equal steps on equal
-    tokens, one on the best half and one on a random half, and compared on files that neither has read. Needs
-    no network. What it finds is what it says, also when mining did not help. Next: open OUT/report.html.
+    Seven kinds of fake long text are made of the same files, so that you see which of them the score tells from
+    real files, beside gzip, overlap and ProLong. A small model is then trained on what scores best, for about a minute,
+    and you see how far back it reads. Needs no network. Next: open OUT/report.html.
     """
     if minutes < _LEAST_MINUTES:
         raise ConfigError(f"--minutes got {minutes:g}; expected at least {_LEAST_MINUTES:g}.")
-    from longlode.demo.run import DemoSettings, run_demo
+    from longlode.demo.run import run_demo
+    from longlode.demo.steps import DemoSettings
 
-    settings = DemoSettings(out=out, minutes=minutes, model=model, scorer=scorer, seed=seed)
+    settings = DemoSettings(out=out, minutes=minutes, model=model, seed=seed)
     found = run_demo(settings, overwrite=overwrite)
     say("")
     say("[bold]What it found[/]")
     for sentence in found:
-        say(f"- {sentence}")
+        say_wrapped(sentence, first="- ", rest="  ")
     say("")
     finish(
         f"The report: {out}/report.html (open it in a browser). Everything else: {out}",
         then=[
             "longlode score YOUR_TEXT -o scores",
-            shell("longlode", "generate", f"{out}/runs/selected", "--prompt", "import "),
+            shell("longlode", "generate", f"{out}/run", "--prompt", "import "),
             "longlode --help",
         ],
     )
@@ -58,5 +61,5 @@ def demo(
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """Message after Ctrl-C: the finished stages are on disk; the next run replaces them."""
+    """What Ctrl-C leaves: the stages so far, which the next run replaces."""
     return f"What the finished stages wrote is in {options['out']}; the same command starts anew."

@@ -13,8 +13,8 @@ from markupsafe import Markup
 from longlode.core.outputs import claim_file
 from longlode.core.records import atomic_path
 from longlode.report.agreement import Together, together
+from longlode.report.auc import auc_chart, auc_table
 from longlode.report.browse import BrowseView, browse_view
-from longlode.report.charts import Bar, bars, legend
 from longlode.report.documents import Card, cards
 from longlode.report.excerpts import excerpts
 from longlode.report.facts import facts
@@ -99,7 +99,7 @@ def render(gathered: Gathered) -> str:
         *evaluation_sentences(evaluations),
         *harness_sentences(harness),
     ]
-    findings, auc = _strings(demos, "findings"), _auc_chart(demos)
+    findings, auc = _strings(demos, "findings"), auc_chart(demos)
     head = headline(gathered, scores.corpora, results, auc, findings, sentences)
     style = Markup(_read("page.css") + _read("print.css") + page_header(head.title))
     script = Markup("\n".join(_read(name) for name in _SCRIPTS))
@@ -115,6 +115,7 @@ def render(gathered: Gathered) -> str:
             tiles=tiles(scores.views, scores.together, training, evaluations),
             stages=_stages(demos),
             auc=auc,
+            auc_table=auc_table(demos),
             scores=scores,
             training=training,
             results=results,
@@ -259,44 +260,6 @@ def _summary_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name.replace('_', ' ')} {inner}" for name, inner in facts(value, depth=2))
     return "" if value is None else str(value)
-
-
-def _auc_chart(demos: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Chart of the AUC with which scores separate labelled documents.
-
-    The demo's `auc_intervals` {score: {value, low, high}}, else its `auc` {score: AUC or {control: AUC}}.
-    """
-    bars_of: dict[str, list[Bar]] = {}
-    names: list[str] = []
-    for control, name, value, low, high in (entry for demo in demos for entry in _auc_entries(demo)):
-        auc = as_number(value)
-        if auc is not None:
-            names += [name] * (name not in names)
-            bar = Bar(name, auc, as_number(low), as_number(high), names.index(name) if control else 0)
-            bars_of.setdefault(control or name, []).append(bar)
-    if not bars_of:
-        return None
-    rows = list(bars_of.items())
-    chart = bars(rows, key="auc", title="AUC of each score", x_label="AUC", domain=(0.0, 1.0), reference=0.5)
-    several = any(len(block) > 1 for _, block in rows)
-    return Markup("{}{}").format(legend(names, line=False), chart) if several else chart
-
-
-def _auc_entries(demo: Mapping[str, Any]) -> list[tuple[str, str, Any, Any, Any]]:
-    """(control or "", score, AUC, low, high): scores of one control are drawn together."""
-    intervals, plain = demo.get("auc_intervals"), demo.get("auc")
-    entries: list[tuple[str, str, Any, Any, Any]] = []
-    if isinstance(intervals, Mapping):
-        for name, one in intervals.items():
-            if isinstance(one, Mapping):
-                entries.append(("", str(name), one.get("value"), one.get("low"), one.get("high")))
-    elif isinstance(plain, Mapping):
-        for name, inner in plain.items():
-            if isinstance(inner, Mapping):
-                entries += [(str(control), str(name), value, None, None) for control, value in inner.items()]
-            else:
-                entries.append(("", str(name), inner, None, None))
-    return entries
 
 
 def _fact_tables(found: Sequence[Found]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -80,7 +80,7 @@ def _main(corpora: Sequence[Corpus]) -> Corpus | None:
 
 def _title(gathered: Gathered, corpora: Sequence[Corpus]) -> str:
     if gathered.of("demo"):
-        return "The demo: what the score finds, and what training on it gives"
+        return "The demo: what the score tells apart, and how far models read"
     if corpora:
         what = "Use of far context in" if any(one.far for one in corpora) else "Scores of"
         return f"{what} {_inputs(corpora) or clipped(corpora[0].name, 60)}"

@@ -1,0 +1,127 @@
+"""The one-minute training: a stack that learns to read far within a minute, and its context curve on unread files."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longlode.cli.console import progress
+from longlode.cli.train import watched
+from longlode.core.records import read_jsonl
+from longlode.demo.context import CONTEXTS, NUM_TARGETS, ContextCurve, losses
+
+if TYPE_CHECKING:
+    from longlode.train import Recipe
+
+LENGTH, BATCH_SIZE = 1024, 4
+MIN_STEPS, MAX_STEPS = 20, 400
+FEW_TOKENS = 300_000
+"""A model that was trained on fewer is not judged."""
+MAX_WINDOWS = 16
+LAYERS: list[Any] = [{"mixer": "ngram_head", "block": "mixer"}, "delta_net", "delta_net", "delta_net"]
+"""The stack: what followed the last tokens earlier, handed to three layers of DeltaNet (docs/experiments.md)."""
+_WIDTH = 128
+_PROBE_STEPS = 2
+_CONTEXTS, _NUM_TARGETS = CONTEXTS, NUM_TARGETS
+
+
+def make_recipe(shards: Path, num_steps: int, seed: int, dtype: str = "float32") -> "Recipe":
+    """How a small model is trained. Args: shards, its text; dtype, of matrix products."""
+    from longlode.train import Recipe
+
+    return Recipe.parse(
+        {
+            "model": {
+                "layers": LAYERS,
+                "hidden_size": _WIDTH,
+                "num_heads": 2,
+                "intermediate_size": 3 * _WIDTH,
+                "tie_word_embeddings": True,
+                "initializer_range": _WIDTH
+                ** -0.5,  # 0.02 stands on the unigram plateau for most of the minute
+            },
+            "data": {"shards": str(shards), "length": LENGTH, "batch_size": BATCH_SIZE, "packed": False},
+            "optim": {
+                "lr": 6e-3,
+                "min_lr_ratio": 0.05,
+                "warmup_steps": min(10, num_steps),
+                "schedule": "wsd",
+                "decay_fraction": 0.3,
+                "weight_decay": 0.1,
+            },
+            "run": {
+                "steps": num_steps,
+                "seed": seed,
+                "device": "cpu",
+                "dtype": dtype,
+                "checkpoint_every": None,
+            },
+        }
+    )
+
+
+def affordable_steps(recipe: "Recipe", vocab_size: int, seconds: float) -> int:
+    """Steps that fit into a time on this machine, by the fastest of a few after one to warm up."""
+    import numpy as np
+
+    from longlode.core.batch import Batch
+    from longlode.train import build_model
+    from longlode.train.loop import training_step
+    from longlode.train.optim import build_optimizer
+
+    model = build_model(recipe, vocab_size)
+    optimizer = build_optimizer(model, recipe.optim)
+    tokens = np.random.default_rng(0).integers(0, vocab_size, (BATCH_SIZE, LENGTH))
+    times = []
+    for _ in range(1 + _PROBE_STEPS):
+        started = time.monotonic()
+        training_step(model, Batch(tokens, tokens), optimizer, 1e-4, recipe)
+        times.append(time.monotonic() - started)
+    return min(max(int(seconds / min(times[1:])), MIN_STEPS), MAX_STEPS)
+
+
+def train_one(recipe: "Recipe", out: Path, label: str) -> None:
+    """Train into the folder `out` under a progress bar."""
+    from longlode.api.training import train_run
+
+    with watched(label) as (_, tell):
+        train_run(recipe, out, on_step=tell)
+
+
+def num_tokens(num_steps: int) -> int:
+    """Tokens that so many steps read."""
+    return num_steps * LENGTH * BATCH_SIZE
+
+
+def context_curve(
+    source: str | Path, out: Path, texts: Sequence[str], name: str, seed: int = 0
+) -> dict[int, dict[int, float]]:
+    """Evaluate a model's context curve into `out`. Args: source, its folder; name, for the report.
+
+    Returns: context -> text -> nats per token.
+    """
+    from longlode.evaluate import evaluate
+    from longlode.models import load
+
+    model, tokenizer = load(source)
+    model.float()
+    task = ContextCurve(_CONTEXTS, _NUM_TARGETS, seed)
+    with progress(f"reading, {name}") as update:
+        evaluate(
+            model,
+            tokenizer,
+            tasks=[task],
+            lengths=[task.length],
+            out=out,
+            num_examples=MAX_WINDOWS,
+            seed=seed,
+            texts=texts,
+            name=name,
+            progress=update,
+        )
+    return losses(read_jsonl(out / "examples.jsonl"))
+
+
+def means(found: Mapping[int, Mapping[int, float]]) -> dict[int, float]:
+    """Context -> mean loss over texts. Args: found, as of `losses`."""
+    return {context: sum(one.values()) / len(one) for context, one in found.items()}
