@@ -213,6 +213,7 @@ def run(name: str, inputs: Path, attending: Path, out: Path) -> dict[str, Any]:
     """
     arguments = ["score", str(inputs), "-o", str(out), "--scorer", name.split()[0], "--no-explain"]
     arguments += ["--segment", str(_SEGMENT), "--rows-per-unit", str(_ROWS_PER_UNIT), *RUNS[name]]
+    arguments += ["--dtype", "float32"]  # not what this machine's probe favours
     if name.split()[0] in _NEEDS_ATTENTION:
         arguments += ["--model", str(attending)]
     result = CliRunner().invoke(app, arguments)

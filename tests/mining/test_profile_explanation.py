@@ -14,6 +14,7 @@ from longlode.mining.gate import Reading, measure
 from longlode.mining.gate.evidence import FAMILIES, GROUPS, about_family, group_of, signs
 from longlode.mining.gate.model import packaged_gate
 from longlode.mining.gate.passages import boundary_strengths
+from longlode.mining.profile_explanation import explain_gate
 from longlode.mining.scorers.profile import measure_text
 
 NAME = "quelibrand"
@@ -184,3 +185,16 @@ def test_it_says_what_the_scorer_says_and_is_null_for_a_short_text():
 
 def test_other_scorers_have_nothing_to_tell_without_a_reader():
     assert make_scorer("gzip").explain("text", 5) is None
+
+
+def test_the_gate_explained_is_the_gate_that_scores():
+    """Also of a text beyond the lengths of the weights, which is judged in parts."""
+    rng = np.random.default_rng(4)
+    text = " ".join(f"w{number}." for number in rng.zipf(1.3, 30_000) % 5000)
+    reading, gate = Reading.of(text), packaged_gate()
+    explained = explain_gate(reading, gate)
+    verdict = gate.judge_reading(reading)
+    assert explained["log_odds"] == verdict.log_odds
+    assert explained["rivals"][0]["family"] == verdict.looks_like
+    assert len(explained["parts"]) > 2
+    assert explained["log_odds"] == pytest.approx(np.mean(explained["parts"]))

@@ -25,6 +25,11 @@ def show_profile(found: dict[str, Any]) -> None:
     if gate is not None:
         odds = f"{gate['log_odds']:+.2f} nats of log-odds, {gate['probability']:.1%}"
         rows += [("one text in its order", odds), ("most likely else", _rivals(gate["rivals"]))]
+        if len(gate["parts"]) > 1:
+            whole, *stretches = (f"{nats:+.2f}" for nats in gate["parts"])
+            rows.append(
+                ("of which", f"the whole {whole}, stretches of it {', '.join(stretches)}; their mean counts")
+            )
     if profile is not None and profile["octaves"]:
         rows += [
             ("far gain", f"{profile['gain_nats']:.4f} +- {profile['gain_se']:.4f} nats per token and octave"),

@@ -4,6 +4,7 @@
      "score", "score_se", "status", "reason",      as in the scores; score null where there is none
      "num_words", "num_tokens",                    tokens of 4 bytes; so are all distances and places below
      "gate": {"log_odds", "probability",           nats; that it is one text in its order
+              "parts": [nats, ...],                log-odds of the whole and of stretches of it; log_odds is their mean
               "rivals": [{"family", "about", "share"}],   most likely first; shares of what is not one text, at most 3
               "signs": [{"name", "about", "nats", "feature", "value"}]},   strongest first; nats > 0: for one text
      "boundary": {"share", "typical", "span_tokens",      null where the text is too short to be cut
@@ -18,7 +19,8 @@
     PLACE = {"token", "character", "before", "text", "after"}
 
 gate, boundary and profile are null for a text that is too short for the gate.
-gate.signs: how far the log-odds differ from those that usual text in its order would have in this kind of measurement.
+gate.signs: how far the log-odds of the whole differ from those that usual text in its order would have in this kind of
+measurement.
 boundary: where the passages on both sides share least, beside how much passages as far apart share elsewhere in the
 text (1 is usual), with the curve of that figure along the text.
 profile.carriers: the words and pairs that add most to gain_nats; before and again, two uses with no other between.
@@ -48,14 +50,14 @@ PLACE_CHARACTERS = 60
 
 def explain_gate(reading: Reading, gate: Gate) -> dict[str, Any]:
     """`gate` of the module's docstring."""
-    num_tokens = estimated_tokens(reading.text)
-    features = measure(reading, gate.known)
-    odds, rivals = gate.against(features, num_tokens)
+    parts, of_parts = gate.in_parts(reading)
+    odds, rivals = float(parts.mean()), of_parts.mean(axis=0)
     shares = np.exp(rivals - np.logaddexp.reduce(rivals))
     first = np.argsort(-shares, kind="stable")[:NUM_RIVALS]
     return {
         "log_odds": odds,
         "probability": float(1 / (1 + np.exp(-odds))),
+        "parts": parts.tolist(),
         "rivals": [
             {
                 "family": gate.families[k],
@@ -72,7 +74,7 @@ def explain_gate(reading: Reading, gate: Gate) -> dict[str, Any]:
                 "feature": sign.feature,
                 "value": sign.value,
             }
-            for sign in signs(gate, features, num_tokens)
+            for sign in signs(gate, measure(reading, gate.known), estimated_tokens(reading.text))
         ],
     }
 

@@ -145,12 +145,12 @@ def _fit(here: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kept = count >= FEWEST
     column = (np.cumsum(kept) * kept)[inverse].astype(np.int32)  # 0: a key that is too rare
     plus, minus = column[: here.size].reshape(here.shape), column[here.size :].reshape(turned.shape)
-    size = int(kept.sum()) + 1
+    size, per_pair = int(kept.sum()) + 1, plus.size // max(len(plus), 1)
 
     def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
         weights = np.append(0.0, free)
         margin = weights[plus].sum(axis=1) - weights[minus].sum(axis=1)
-        push = np.repeat(-1 / (1 + np.exp(np.minimum(margin, 500.0))), plus.shape[1])
+        push = np.repeat(-1 / (1 + np.exp(np.minimum(margin, 500.0))), per_pair)
         slope = np.bincount(plus.ravel(), weights=push, minlength=size)
         slope -= np.bincount(minus.ravel(), weights=push, minlength=size)
         value = np.logaddexp(0.0, -margin).sum() + PENALTY * (free @ free) / 2

@@ -69,7 +69,7 @@ def fit_length(
     numbers = np.unique(fold)
     fits = []
     for number in numbers:
-        rows = np.flatnonzero(fold != number) if len(numbers) > 1 else np.arange(len(label))
+        rows: list[int] = np.flatnonzero((fold != number) | (len(numbers) == 1)).tolist()
         chosen = [labels[row] for row in rows]
         share = _shares(chosen, [cells[row] for row in rows], heavier or {})
         fits.append(_fit_rows(design[rows], chosen, share, families))

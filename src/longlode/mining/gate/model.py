@@ -91,18 +91,21 @@ class Gate:
         """As `judge`, of a text already read."""
         if reading.num_words < FEWEST_WORDS:
             return None
+        odds, rivals = self.in_parts(reading)
+        return Verdict(float(np.mean(odds)), self.families[int(np.argmax(rivals.mean(axis=0)))])
+
+    def in_parts(self, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+        """Log-odds of the whole and of each stretch, `[1 + stretches]`, and of each family, `[1 + stretches, K]`."""
         num_tokens, longest = estimated_tokens(reading.text), max(self.by_length)
-        odds, rivals = self.against(measure(reading, self.known), num_tokens)
+        found = [self.against(measure(reading, self.known), num_tokens)]
         if num_tokens > BEYOND * longest:
-            parts = [Reading.of(part) for part in stretches(reading.text, longest / num_tokens)]
-            found = [
+            parts = (Reading.of(part) for part in stretches(reading.text, longest / num_tokens))
+            found += [
                 self.against(measure(part, self.known), longest)
                 for part in parts
                 if part.num_words >= FEWEST_WORDS
             ]
-            odds = float(np.mean([odds, *(one for one, _ in found)]))
-            rivals = np.mean([rivals, *(others for _, others in found)], axis=0)
-        return Verdict(odds, self.families[int(np.argmax(rivals))])
+        return np.array([odds for odds, _ in found]), np.array([rivals for _, rivals in found])
 
     def judge_features(self, features: dict[str, float], num_tokens: float) -> Verdict:
         """As `judge`, of what `measure` gave."""
