@@ -1,20 +1,20 @@
 """mining: find the documents of a corpus that hold long-range dependency. Loads no torch.
 
-A scorer asks for what is to be read of a document, a reader (any language model behind `Reader`) reads it, and the
-scorer turns the readings into a score; the engine does it for a corpus, in units that survive a kill;
-select keeps the best.
+A scorer requests readings of a document, a reader (any language model behind `Reader`) makes them, and the scorer turns
+them into a score; the engine does so for a corpus, in units of work that survive a kill; select keeps the best
+documents.
 
 May import: core, corpus.
-Start reading: `dependency.py` (the formulas), then `scorers/base.py` and `engine.py`.
-    reader.py, requests/                  what a reader can do; what a scorer can ask for
-    segments.py, sampling.py              what is read: segments, and what chance decides
-    scorers/                              what the readings mean, one file each
-    gate/, distance_profile/              the profile score, taken unless another is named: is this one text; what
-                                          far context is worth
+Start reading: `dependency.py` (the formulas), then `scorers/base.py` and `engine/run.py`.
+    reader.py, requests/                  capabilities of readers; requests of scorers
+    segments.py, sampling.py              segments of a document, and random draws
+    scorers/                              scores from readings, one file per scorer
+    gate/, distance_profile/              the profile score, the default: is the document one text; the gain from
+                                          far context
     coherence/                            the coherence score: order, boundaries, words of general text
     baselines.py, extras.py               signals without a model; columns of a scorer's own
     engine/                               units of work, worker processes, results on disk
-    racing/                               no more pairs of a document than its decision takes
+    racing/                               only as many pairs per document as its decision needs
     select.py, selection_files.py         from scores to a smaller corpus
 """
 

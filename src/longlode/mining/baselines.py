@@ -1,4 +1,4 @@
-"""Cheap signals that read no model: length, what every scorer must beat, and what discounts repetition."""
+"""Cheap signals without a model: length, the baselines that every scorer must beat, and measures of repetition."""
 
 import zlib
 
@@ -21,8 +21,7 @@ def estimated_tokens(text: str) -> float:
 def gzip_ratio(text: str) -> float | None:
     """Compressed bytes over raw bytes at gzip's default level 6; None for an empty text.
 
-    Low for repetitive text, about 0.3 to 0.45 for prose; the 18 bytes of gzip's frame push short texts above
-    1.
+    Low for repetitive text, about 0.3 to 0.45 for prose; the 18 bytes of gzip's frame push short texts above 1.
     Source: the document filter of OLMo 3 (arXiv 2512.13961) ranks long documents by it.
     """
     raw = text.encode("utf-8", "surrogatepass")
@@ -50,9 +49,9 @@ def far_overlap(
 ) -> float:
     """Share of n-token windows that occur at least `min_distance` segments earlier, wherever else they occur.
 
-    Counted over the segments that have so many before them; 0 if none has, or nothing is rare.
+    Counted over the segments that have that many before them; 0 if none has, or nothing is rare.
     Args: segments int `[S, L]`, in document order; min_distance in segments, >= 1; num_tokens, n; max_segments,
-      count only the windows that stand in so many different segments at most.
+      count only the windows that occur in at most this many different segments.
     """
     names = _window_names(segments, num_tokens)
     num_segments, per_segment = names.shape
@@ -69,7 +68,8 @@ def far_overlap(
 
 
 def _spread(which: np.ndarray) -> np.ndarray:
-    """In how many rows each number stands. Args: which int `[S, W]`, every number from 0 up. Returns: int `[n]`."""
+    """Number of rows that hold each number. Args: which int `[S, W]`, every number from 0 up. Returns: int `[n]`."""
+    # A row counts once per number: after sorting it, only the first of equal neighbours is new.
     in_order = np.sort(which, axis=1)
     is_new = np.ones(in_order.shape, dtype=bool)
     is_new[:, 1:] = in_order[:, 1:] != in_order[:, :-1]

@@ -13,7 +13,7 @@ s_j. Then
 Source: ProLong, "Long Context is Not Long at All", arXiv 2405.17915; the code at
   github.com/October2001/ProLong.
 
-What the released code does otherwise (`release_*` here, the rest in `scorers/release.py`), quirk by quirk:
+Deviations of the released code (`release_*` here, the rest in `scorers/release.py`):
 
     R1  distance is (i - j) / (W - 1) with W = window / L, 256 for every document, clipped to [0, 1];
         n of the document does not enter.
@@ -26,7 +26,7 @@ What the released code does otherwise (`release_*` here, the rest in `scorers/re
     R5  LDS is a plain sum, not divided by the number of pairs: with all pairs, longer documents score higher.
     R6  a NaN sum becomes 0.
 
-Everything below is a pure function of arrays. Letters: S segments, P pairs, L tokens of a segment.
+Everything below is a pure function of arrays. Dimensions: S segments, P pairs, L tokens of a segment.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ STRENGTH_THRESHOLD = 0.1
 """A pair counts as dependent above this strength (paper and release)."""
 
 RELEASE_FLOOR = 1e-12
-"""What the release adds to a row of probabilities that holds an exact 0 (R2)."""
+"""Amount that the release adds to a row of probabilities that holds an exact 0 (R2)."""
 
 
 def perplexity(nll: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ def perplexity(nll: np.ndarray) -> np.ndarray:
 
 
 def strength(ppl_alone: np.ndarray, ppl_given: np.ndarray) -> np.ndarray:
-    """DST: the share of a target's perplexity that its source takes away; negative when the source misleads.
+    """DST: the share of a target's perplexity that its source removes; negative when the source increases it.
 
     Args: ppl_alone `[P]` of each pair's target read alone; ppl_given `[P]` of it read after the source.
     Returns: float64 `[P]`, at most 1.
@@ -129,7 +129,7 @@ def lds(
 
 
 def lds_terms(strengths: np.ndarray, distances: np.ndarray, specificities: np.ndarray) -> np.ndarray:
-    """What each pair adds to `lds` with its defaults, float64 `[P]`; 0 for a pair that is not dependent."""
+    """Contribution of each pair to `lds` with its defaults, float64 `[P]`; 0 for a pair that is not dependent."""
     return np.where(strengths > STRENGTH_THRESHOLD, (strengths + distances) * specificities, 0.0)
 
 

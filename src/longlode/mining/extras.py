@@ -1,4 +1,4 @@
-"""Extra columns: what a scorer says of a document besides what every scorer can say.
+"""Extra columns: results of a scorer besides those that all scorers have.
 
 A scorer declares them (`Scorer.extra_columns`) and fills them (`DocumentScore.extras`). Parts hold them as flat columns
 `extras.NAME`; the record says the unit and the meaning of each.
@@ -29,7 +29,7 @@ class ExtraColumn:
 
     name: small letters, digits and "_". dtype: of its values, "float", "int" or "str". unit: "nats per token",
     "tokens", ...; "" for a name or a pure number.
-    doc: what it says, and what 0 means. in_report: whether reports list it; in_table: whether the command line shows
+    doc: its meaning, and that of 0. in_report: whether reports list it; in_table: whether the command line shows
     it beside the best and the worst scores.
     """
 
@@ -66,7 +66,7 @@ def extra_fields(columns: Sequence[ExtraColumn]) -> list[pa.Field]:
 
 
 def describe_extras(columns: Sequence[ExtraColumn]) -> dict[str, dict[str, Any]]:
-    """What a record says of the columns: name -> all that is declared."""
+    """Description of the columns for a record: name -> all that is declared."""
     return {
         column.name: {name: value for name, value in asdict(column).items() if name != "name"}
         for column in columns

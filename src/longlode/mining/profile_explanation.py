@@ -1,4 +1,4 @@
-"""Why the profile scores a document as it does, as plain data: what `longlode explain` prints and the report draws.
+"""Explanation of a profile score as plain data, printed by `longlode explain` and drawn by the report.
 
     {"kind": "profile",
      "score", "score_se", "status", "reason",      as in the scores; score null where there is none
@@ -19,10 +19,9 @@
     PLACE = {"token", "character", "before", "text", "after"}
 
 gate, boundary and profile are null for a text that is too short for the gate.
-gate.signs: how far the log-odds of the whole differ from those that usual text in its order would have in this kind of
-measurement.
-boundary: where the passages on both sides share least, beside how much passages as far apart share elsewhere in the
-text (1 is usual), with the curve of that figure along the text.
+gate.signs: log-odds of the whole minus those with this kind of measurement replaced by that of usual text in its order.
+boundary: the cut whose two sides share least, relative to passages equally far apart elsewhere in the text (1 is
+usual), with the curve of that ratio along the text.
 profile.carriers: the words and pairs that add most to gain_nats; before and again, two uses with no other between.
 profile.reference_nats: gain of the octave before the first.
 """
@@ -43,9 +42,9 @@ from longlode.mining.gate.passages import block_words, boundary_strengths
 
 NUM_RIVALS = 3
 SIDE_CHARACTERS = 160
-"""Of text shown on either side of a boundary."""
+"""Characters of text shown on either side of a boundary."""
 PLACE_CHARACTERS = 60
-"""Of text shown on either side of a word."""
+"""Characters of text shown on either side of a word."""
 
 
 def explain_gate(reading: Reading, gate: Gate) -> dict[str, Any]:

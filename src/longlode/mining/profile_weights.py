@@ -1,4 +1,4 @@
-"""What the profile is fitted to: the gate, and the tables of foreign text; those of the package, or of a folder.
+"""Fitted parts of the profile: the gate, and the tables of background text; those of the package, or of a folder.
 
 A folder is made by `longlode fit-score`: `record.json` (what was fitted, on what, how well), `gate.json` and `gate.npz`
 (where the gate was fitted again), `tables.json` with a .tsv per table, README.md. Tables of the package whose language
@@ -19,7 +19,7 @@ from longlode.mining.gate.model import Gate, packaged_gate, read_gate
 
 @dataclass(frozen=True, eq=False)
 class ProfileWeights:
-    """What a score depends on. identity: names it in results."""
+    """Fitted parts that a score depends on. identity: names them in results."""
 
     gate: Gate
     tables: tuple[ForeignText, ...]
@@ -28,13 +28,13 @@ class ProfileWeights:
 
 @cache
 def packaged_weights() -> ProfileWeights:
-    """Those in the package."""
+    """The weights in the package."""
     identity = {"gate": packaged_gate().fingerprint, "foreign_text": tables_fingerprint()}
     return ProfileWeights(packaged_gate(), packaged_tables(), identity)
 
 
 def read_weights(folder: str | Path) -> ProfileWeights:
-    """Those of a folder, read once in a process.
+    """The weights of a folder, read once per process.
 
     Raises: InputError for a folder that `fit-score` did not write, or not to its end.
     """

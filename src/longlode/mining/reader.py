@@ -1,8 +1,8 @@
-"""Readers: a language model as mining uses it, and what one can be able to do.
+"""Readers: language models as mining uses them, and their capabilities.
 
-Every reader encodes texts; what else it can do is a capability, a protocol of its own. numpy at the boundary, so that
-mining needs no torch. A reader may split a call into batches of its own; it must not change what a row means, and a row
-of a result depends on that row's arguments alone (up to rounding).
+Every reader encodes texts; each other ability is a capability, a protocol of its own. Arguments and results are numpy
+arrays, so that mining needs no torch. A reader may split a call into batches of its own; a row of a result depends on
+that row's arguments alone (up to rounding).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import numpy as np
 
 @runtime_checkable
 class Reader(Protocol):
-    """What every reader does: it encodes texts."""
+    """The base of all readers, which encodes texts."""
 
     @property
     def fingerprint(self) -> str:
@@ -97,7 +97,7 @@ class WholeTextReader(Reader, Protocol):
 
 @runtime_checkable
 class ThreadedReader(Protocol):
-    """A reader that computes in threads. Sums of another number of threads round otherwise, so it is told how many."""
+    """A reader that computes in threads. Sums round differently with another number of threads, so it is set."""
 
     def use_threads(self, count: int) -> None:
         """Read in `count` threads from now on, whatever this process is set to."""
@@ -106,19 +106,19 @@ class ThreadedReader(Protocol):
 
 @runtime_checkable
 class SelectiveReader(Protocol):
-    """A reader that has the calls for something which its model may still be unable to do."""
+    """A reader that has the methods of a capability which its model may still lack."""
 
     def lacks(self, protocol: type) -> str:
-        """Reason why it cannot do what the protocol of a capability asks for; "" if it can."""
+        """Reason why it lacks the capability of a protocol; "" if it can."""
         ...
 
 
 @dataclass(frozen=True)
 class Capability:
-    """Something that a reader can do or not.
+    """An ability that a reader has or lacks.
 
     protocol: the calls that it takes, runtime-checkable. what: in words, after "can": "read pairs of segments". who:
-    the readers that can, for the message to those who chose one that cannot.
+    the readers that have it, for the error about one that lacks it.
     """
 
     protocol: type

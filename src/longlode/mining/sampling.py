@@ -1,7 +1,7 @@
-"""Chance, seeded per document: what is drawn for a document depends on that document alone.
+"""Random draws, seeded per document: the draws for a document depend on that document alone.
 
 Each draw has its own Philox stream, keyed by the seed, the document's id, the hash of its text and what is
-drawn. So neighbours, the number of workers, the order of work and a resumed run change nothing.
+drawn. So other documents, the number of workers, the order of work and a resumed run change nothing.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def sample_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs in whole rows: targets at random, each with `row_pairs` sources (all it has, if it has fewer).
 
-    What is computed per target then rests on many values, where uniform pairs give each target about two.
+    A figure per target then rests on many values; uniform pairs give each target about two.
 
     Args: num_pairs, at most so many in all, at least one row even if that is cut short; None for all pairs
       there are.
@@ -84,7 +84,7 @@ def sample_rows(
 def sample_foreign(others: Sequence[np.ndarray], count: int, rng: np.random.Generator) -> np.ndarray:
     """Segments of other documents, spread over as many documents as possible.
 
-    Documents are visited in a random order, one new segment of each a round, until `count` are found: a long
+    Documents are visited in a random order, one new segment of each per round, until `count` are found: a long
     document does not crowd out the short ones.
 
     Args: others, the segments `[S_k, L]` of each other document, at least one document.

@@ -1,6 +1,4 @@
-"""Select: from scores to a smaller corpus, fair across lengths and sources, with a reason for all that is
-dropped.
-"""
+"""Selection of the best documents of a scored corpus, fair across lengths and sources, with reasons for drops."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,18 +25,18 @@ FEW_DOCUMENTS = 10
 """A group of fewer documents cannot be cut at a share with any precision."""
 _GROUPS_LISTED = 50
 _SHARE_TOLERANCE = 0.25
-"""How far the kept share may be from the one asked for, as a part of it, before select says so."""
+"""Relative difference between the kept share and the one asked for above which select warns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectSummary:
-    """What was kept.
+    """Outcome of a selection.
 
-    dropped: first words of the reason -> rows; num_selected and the dropped add up to num_documents. num_candidates:
-    documents that have a value, of which `where` holds. num_groups: groups that those in the band fell into,
+    dropped: first words of the reason -> rows; with num_selected they add up to num_documents. num_candidates:
+    documents that have a value and satisfy `where`. num_groups: groups that those in the band fell into,
     num_small_groups: those of fewer than 10. groups: the 50 largest, {group (names), documents, kept, tokens,
     kept_tokens, cut (the lowest kept value, null if none is kept)}, by size. kept_tokens, cut_tokens: of the kept
-    documents, and of the candidates that were not. remark: what the reader should know of the selection, "" if nothing.
+    documents, and of the candidates that were not. remark: warnings for the user, "" for none.
     """
 
     out: Path
@@ -80,14 +78,14 @@ def select(
     scored ones before others, then in input order.
 
     Writes: `out` (.jsonl, .jsonl.gz, .jsonl.zst, .parquet): the records in input order with all their fields
-      and `score`; what lies beside it, every row left out with its reason among it, is said in `selection_files`.
+      and `score`; the files beside it, with every dropped row and its reason, are described in `selection_files`.
     Args: scores, the output folder of `score`; out; top, a share, or tokens, a budget (10B, 500M, a number);
       min_score, max_score; where, SQL over the columns of the parts, such as "num_tokens > 4096 AND source <> 'web'";
       by, of "length", "source" and extra columns that are no floats; column, a numeric column of the parts,
       extras.NAME among them, or "score_low", score - 2 score_se; dry_run, write nothing; overwrite, replace a file that
       is there, unless it is this selection made before, which may always be made again.
     Raises: InputError when the run is not finished, nothing is selected, an input has changed since, `out` is there
-      already, or it lies over or inside what it comes from; ConfigError for a rule that makes no sense.
+      already, or it lies over or inside what it comes from; ConfigError for an invalid rule.
     """
     budget = None if tokens is None else parse_amount(tokens, "tokens")
     cuts = {"top": top, "tokens": budget, "min_score": min_score, "max_score": max_score}
@@ -96,7 +94,7 @@ def select(
 
 
 def _select(scores: Path, out: Path, rule: Rule, dry_run: bool, overwrite: bool) -> SelectSummary:
-    """What `select` does, by a rule."""
+    """Select by a rule, as `select` does."""
     record = read_record(scores, "scores")
     rule.check_columns(record)
     check_output_path(out)
@@ -133,7 +131,7 @@ def _select(scores: Path, out: Path, rule: Rule, dry_run: bool, overwrite: bool)
 
 @contextmanager
 def _sole_writer(out: Path) -> Iterator[None]:
-    """Be the only one who writes this selection, with what killed ones left out of the way."""
+    """Hold the lock on this selection, after removing the remains of killed runs."""
     folder = selection_folder(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,8 +141,8 @@ def _sole_writer(out: Path) -> Iterator[None]:
             yield
     except (OSError, duckdb.IOException) as error:
         raise InputError(
-            f"{out} cannot be written: {getattr(error, 'strerror', None) or error}. Make room or choose another place, "
-            "then run the same command again."
+            f"{out} cannot be written: {getattr(error, 'strerror', None) or error}. Free space or choose another "
+            "place, then run the same command again."
         ) from None
 
 
@@ -232,7 +230,7 @@ def _groups(base: duckdb.DuckDBPyConnection) -> tuple[dict[str, Any], ...]:
 
 
 def _counts(summary: SelectSummary) -> dict[str, Any]:
-    """What the record says of a selection besides where it comes from."""
+    """Fields of the record on a selection, except its origin."""
     fields = asdict(summary)
     del fields["out"]
     fields["dropped_path"] = str(summary.dropped_path)
@@ -242,7 +240,7 @@ def _counts(summary: SelectSummary) -> dict[str, Any]:
 
 
 def _off_share(top: float, kept: int, candidates: int, num_groups: int, num_small: int) -> str:
-    """What to say when groups of few documents made the kept share another than the one asked for."""
+    """Warning that groups of few documents made the kept share differ from the one asked for; "" without reason."""
     share = kept / max(1, candidates)
     if abs(share - top) <= _SHARE_TOLERANCE * top or num_groups < 2:
         return ""
@@ -254,7 +252,7 @@ def _off_share(top: float, kept: int, candidates: int, num_groups: int, num_smal
 
 
 def _off_budget(budget: int, kept: int, available: int) -> str:
-    """What to say when the kept tokens are far from the budget."""
+    """Warning that the kept tokens are far from the budget; "" without reason."""
     if abs(kept - budget) <= _SHARE_TOLERANCE * budget:
         return ""
     why = (
@@ -266,7 +264,7 @@ def _off_budget(budget: int, kept: int, available: int) -> str:
 
 
 def _coarse(record: dict[str, Any], rule: Rule) -> str:
-    """What to say of scores that were raced for another cut than this one."""
+    """Warning about scores that were raced for another cut than this one; "" without reason."""
     race = record.get("race")
     if race is None or (rule == Rule(top=race["top"], by=rule.by) and {*rule.by} == {*race["by"]}):
         return ""
@@ -278,7 +276,7 @@ def _coarse(record: dict[str, Any], rule: Rule) -> str:
 
 
 def _refused_by_gate(base: duckdb.DuckDBPyConnection, record: dict[str, Any], rule: Rule) -> str:
-    """What to say where the share reaches down to documents that the profile does not take for one text."""
+    """Warning that the share includes documents below the profile's gate; "" without reason."""
     if "gate" not in record.get("extras", {}) or rule.column != "score":
         return ""
     (number,) = base.execute("SELECT count(*) FROM ranked WHERE kind IS NULL AND value < 0").fetchall()[0]
@@ -341,7 +339,7 @@ def _check_place(record: dict[str, Any], scores: Path, out: Path) -> None:
 
 
 def _is_this(path: Path, scores: Path, rule: Rule) -> bool:
-    """Whether the file was selected from these scores by this rule."""
+    """Tell if the file was selected from these scores by this rule."""
     record = read_selection(path)
     return record is not None and (record.get("scores"), record.get("rule")) == (str(scores), rule.to_json())
 
@@ -353,7 +351,7 @@ def _count_kinds(base: duckdb.DuckDBPyConnection) -> dict[str, int]:
 
 
 def _nothing(base: duckdb.DuckDBPyConnection, rule: Rule, dropped: dict[str, int]) -> str:
-    """Why nothing is selected, with what would be."""
+    """Message on why nothing is selected, and on what would be."""
     counted = ", ".join(f"{count} {kind}" for kind, count in dropped.items()) or "there are no rows"
     best = base.execute("SELECT max(value) FROM ranked").fetchall()[0][0]
     if best is None:

@@ -1,4 +1,4 @@
-"""What lies on disk of a selection, and whether it belongs together.
+"""Files of a selection on disk, and the check that they belong together.
 
 FOLDER/NAME                              the documents that were kept: .jsonl, .jsonl.gz, .jsonl.zst or .parquet
 FOLDER/__selection__/NAME/record.json    kind "selection": the rule, the counts, the size of both files; `complete`
@@ -20,7 +20,7 @@ DROPPED_NAME = "dropped.parquet"
 
 
 def selection_folder(documents: Path) -> Path:
-    """Where the record of a selection and its dropped rows lie."""
+    """Folder of a selection's record and dropped rows."""
     return documents.parent / SELECTION_FOLDER / documents.name
 
 
@@ -39,7 +39,7 @@ def read_selection(documents: Path) -> dict[str, Any] | None:
 
 
 def write_selection(documents: Path, *, complete: bool, **fields: Any) -> None:
-    """Write the record of a selection. complete: its files are all there; else another is on its way."""
+    """Write the record of a selection. complete: all of its files are written."""
     paths = (documents, dropped_path(documents)) if complete else ()
     sizes = {path.name: path.stat().st_size for path in paths}
     record = {
@@ -53,7 +53,7 @@ def write_selection(documents: Path, *, complete: bool, **fields: Any) -> None:
 
 
 def check_selection(documents: Path) -> None:
-    """Raise InputError if `documents` was written by select and is not the file that its record speaks of.
+    """Raise InputError if `documents` was written by select and is not the file that its record describes.
 
     Files of any other origin pass.
     """

@@ -1,4 +1,4 @@
-"""Which rows a selection keeps: the rule, what is wrong with one, and the SQL that ranks all rows by it."""
+"""Rule of a selection: its settings, their checks, and the SQL that ranks all rows by it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,10 @@ from longlode.mining.engine.parts import SCORE_COLUMNS
 from longlode.mining.extras import PREFIX
 
 BY = ("length", "source")
-"""What documents can always be grouped by: `length` is the power of two at or below num_tokens (num_bytes without
-it).
+"""Groupings that always exist: `length` is the power of two at or below num_tokens (num_bytes without it).
 """
 SURE = "score_low"
-"""A column of select's own: what the score is at least, two standard errors below it."""
+"""A column that select computes: a lower bound of the score, two standard errors below it."""
 _NUMERIC = (*SCORE_COLUMNS, "num_bytes", "num_tokens", "num_segments", "num_pairs", SURE)
 BUCKETS = {
     "length": "pow(2, floor(log2(greatest(coalesce(num_tokens, num_bytes), 1))))::BIGINT::VARCHAR",
@@ -26,11 +25,11 @@ BUCKETS = {
 ONE_OF_ID = "(PARTITION BY id ORDER BY value IS NULL, part, place)"
 """SQL window: of the rows of one id the first is the candidate, one that has a value before others."""
 BELOW, ABOVE, OTHER = "below the cut", "above the band", "not where"
-"""Kinds of what the rule itself drops: `OTHER` fails its `where`."""
+"""Kinds of rows that the rule itself drops: `OTHER` fails its `where`."""
 
 
 def check_groups(by: Sequence[str], *, also: Sequence[str] = ()) -> None:
-    """Raises: ConfigError for what documents cannot be grouped by. Args: also, columns besides BY that they can."""
+    """Raises: ConfigError for a column that documents cannot be grouped by. Args: also, allowed columns besides BY."""
     unknown = [name for name in by if name not in (*BY, *also)]
     if unknown:
         raise ConfigError(f"cannot group by {unknown[0]!r}; expected {' or '.join((*BY, *also))}.")
@@ -38,7 +37,7 @@ def check_groups(by: Sequence[str], *, also: Sequence[str] = ()) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What is kept, by `column`: of the rows with min_score <= value <= max_score of which `where` holds, the best
+    """The rows to keep, by `column`: of the rows with min_score <= value <= max_score of which `where` holds, the best
     `top` share or `tokens` of each group, or all.
     """
 
@@ -51,7 +50,7 @@ class Rule:
     column: str = "score"
 
     def __post_init__(self) -> None:
-        """Raises: ConfigError for a rule that makes no sense."""
+        """Raises: ConfigError for an invalid rule."""
         cuts = (self.top, self.tokens, self.min_score, self.max_score)
         if all(cut is None for cut in cuts) and not self.where:
             raise ConfigError(
@@ -74,7 +73,7 @@ class Rule:
         if self.column == "score_se":
             raise ConfigError(
                 "score_se says how sure a score is, not how good: the best by it would be the most uncertain. Select "
-                f"by {SURE!r}, score - 2 score_se, to keep what surely scores high."
+                f"by {SURE!r}, score - 2 score_se, to keep documents that score high beyond doubt."
             )
 
     def check_columns(self, record: dict[str, Any]) -> None:
@@ -132,8 +131,8 @@ def check_where(
 def rank(base: duckdb.DuckDBPyConnection, parts: Sequence[Path], rule: Rule) -> None:
     """Make the table `ranked`: every row of the parts once, `kind` and `why` null where it is selected.
 
-    rank counts the rows within the band in their group, from the best; it is null for all others. Of a budget of tokens
-    each group gets its share: rows are taken in the order of how far down their group they stand, in tokens, so that
+    rank counts the rows within the band in their group, from the best; it is null for all others. Each group
+    gets its share of a budget of tokens: rows are taken in the order of their depth in the group, in tokens, so that
     every group is cut at the same depth and at most one document is left over.
     """
     columns = make_views(base)
@@ -204,7 +203,7 @@ def _judge(base: duckdb.DuckDBPyConnection, rule: Rule) -> None:
 
 
 def _kept(rule: Rule) -> str:
-    """SQL: whether a row within the band is kept."""
+    """SQL for: a row within the band is kept."""
     if rule.top is not None:
         return f"rank <= greatest(1, floor({float(rule.top)!r}::DOUBLE * size + 0.5))"
     return "true" if rule.tokens is None else f"spent <= {rule.tokens:d}"

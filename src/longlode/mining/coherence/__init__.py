@@ -2,9 +2,9 @@
 
 May import: core, corpus, `mining.baselines`. Start with `features.py`.
     features.py            features, factors, weights, the score
-    order.py               does a passage need the text before it
-    boundaries.py          do rare words link both sides of every cut
-    background.py          how often a word occurs in general text
+    order.py               dependence of passages on the text before them
+    boundaries.py          rare words that link both sides of every cut
+    background.py          frequency of words in general text
     announcements.py       the words behind the order contrast
     uncertainty.py         the standard error of the score
 """

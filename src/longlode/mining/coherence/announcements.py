@@ -1,4 +1,4 @@
-"""Which words make the coherence score: the order contrast summed by token type, each with a place to look at."""
+"""Words behind the coherence score: the order contrast summed by token type, with an example of each."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from longlode.mining.coherence.order import Occurrences, contrast_of
 
 @dataclass(frozen=True)
 class Announcement:
-    """What one token type adds to the order contrast, and its clearest use.
+    """Contribution of one token type to the order contrast, and its clearest use.
 
-    token: the type. contribution_nats: its part of the score, nats a token; over all types they add up to it.
+    token: the type. contribution_nats: its part of the score, nats per token; over all types the parts add up to it.
     num_uses: counted positions where it does not stand in the near context; num_announced: those with an
     occurrence in the mid window before. expected: the share of the windows elsewhere that hold it, mean over the uses.
     used_at: the announced position where it is expected least (the first of several);
@@ -28,7 +28,7 @@ class Announcement:
 
 
 def announcements(tokens: np.ndarray, *, near: int, span: int, top: int) -> list[Announcement]:
-    """The `top` token types that add most to the order contrast, those that add anything, most first.
+    """The `top` token types that add most to the order contrast, the largest first; only those that add something.
 
     Args: tokens int `[n]`, the whole document; near, span as for `order_contrast`.
     """
@@ -60,7 +60,7 @@ def announcements(tokens: np.ndarray, *, near: int, span: int, top: int) -> list
 def _announcement(
     token: int, contribution: float, places: np.ndarray, contrast: np.ndarray, near: int
 ) -> Announcement:
-    """Look closer at one type. Args: places, its positions; contrast `[n]` of the document."""
+    """Describe one type. Args: places, its positions; contrast `[n]` of the document."""
     # A hit has contrast 1 - expected, a miss -expected; positions that are near or not counted have exactly 0.
     uses = places[contrast[places] != 0]
     hits = uses[contrast[uses] > 0]

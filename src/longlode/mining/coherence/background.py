@@ -1,8 +1,8 @@
-"""How common a word is in text at large: what two unrelated texts of any kind share by chance.
+"""Frequency of words in a background corpus, for the words that two unrelated texts share by chance.
 
-A table of words and the number of windows of 1,000 words (`WINDOW`) in which each stood, over a corpus that is not
+A table of words and the number of windows of 1,000 words (`WINDOW`) in which each occurs, over a corpus that is not
 the one being scored. The one in the package was counted by `recipes/make_coherence.py`; it holds no word that
-fewer than `LEAST` windows hold, since rarer words are all equally rare to us.
+fewer than `LEAST` windows hold, since rarer words are treated as equally rare.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ WINDOW = 1000
 """Words of a window."""
 LEAST = 4
 RAREST = 1e-3
-"""The smallest share that is told apart: a word that is not in the table has this one."""
+"""Smallest share that is distinguished: that of words which are not in the table."""
 PACKAGED = Path(__file__).parents[2] / "assets" / "coherence" / "words.tsv"
 
 
@@ -34,7 +34,7 @@ class Background:
         self.shares = shares
 
     def share(self, words: Sequence[str]) -> np.ndarray:
-        """Share of the windows of text at large that hold each word, float64 `[len(words)]`, at least RAREST."""
+        """Share of the background corpus's windows that hold each word, float64 `[len(words)]`, at least RAREST."""
         found = (self.shares.get(word, RAREST) for word in words)
         return np.maximum(np.fromiter(found, dtype=np.float64, count=len(words)), RAREST)
 
@@ -57,7 +57,7 @@ def as_background(counts: Counter[str], num_windows: int) -> Background:
 
 
 def write_background(path: Path, counts: Counter[str], num_windows: int) -> None:
-    """Write the table: the number of windows, then a line a word, most common first."""
+    """Write the table: the number of windows, then one line per word, most common first."""
     rows = sorted((-n, word) for word, n in counts.items() if n >= LEAST)
     lines = [f"{-n}\t{word}" for n, word in rows]
     path.write_text(
@@ -66,7 +66,7 @@ def write_background(path: Path, counts: Counter[str], num_windows: int) -> None
 
 
 def read_background(path: Path) -> Background:
-    """Read a table. Raises: InputError that names the line which is no count and word."""
+    """Read a table. Raises: InputError that names the first line without a count and a word."""
     counts: Counter[str] = Counter()
     num_windows = 0
     try:

@@ -1,17 +1,17 @@
-"""Seams: where does a document fall apart?
+"""Boundaries: the link share of every cut, which is low where two texts were joined.
 
-Cut a document anywhere. Of the rare words on the right of the cut, some stand on its left as well: names, terms,
-identifiers. In a coherent document that holds at every cut. Where a text of another author begins it does not, however
-coherent both are: what they share is common words, and those are weighed by how rare they are in text at large
-(`mining.coherence.background`), the commonest not at all.
+Cut a document anywhere. Some of the rare words on the right of the cut occur on its left as well: names, terms,
+identifiers. In a coherent document that holds at every cut. It does not where a text of another author begins, however
+coherent both are: the words they share are common ones. Words are therefore weighed by their rarity in a background
+corpus (`mining.coherence.background`), the commonest by 0.
 
     left  = the G words before the cut        right = the G words after it
     link share = sum of w over the types in both / sum of w over the types on the right
-    w    = -log share of windows of text at large that hold the type; 0 if that share is above a limit
+    w    = -log share of windows of the background corpus that hold the type; 0 if that share is above a limit
 
-`link_shares` gives it for cuts all along the document, exactly, in O(n) once occurrences are sorted. `far_shares` says
-how much of the rare vocabulary of a place stands at a distance: small for a mixture of documents, and for one whose
-names change.
+`link_shares` gives it for cuts all along the document, exactly, in O(n) once occurrences are sorted. `far_shares` gives
+the share of the rare vocabulary of a place that occurs at a distance: small for a mixture of documents, and for one
+whose names change.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import numpy as np
 from longlode.mining.coherence.order import Coverage, Occurrences
 
 _Ranges = Callable[[Occurrences], tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""Rows of the occurrences that have a range of cuts, and of each the first cut and the one after the last."""
+"""Occurrences that have a range of cuts: their rows, the first cut of each, and the one after its last."""
 
 CUT_STEP = 10
 """Words from one cut to the next."""
@@ -45,7 +45,7 @@ def link_shares(seen: Occurrences, weight: np.ndarray, span: int) -> tuple[np.nd
 
 
 def _right_of(span: int) -> _Ranges:
-    """Cuts that each occurrence puts its type on the right of."""
+    """Cuts for which each occurrence puts its type on the right."""
 
     def ranges(seen: Occurrences) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         # A type is on the right of c if its first occurrence from c on is b < c + span.

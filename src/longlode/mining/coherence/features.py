@@ -1,18 +1,18 @@
-"""How surely is this one document, in its own order? The features of the coherence score, and what is made of them.
+"""Features of the coherence score, and the log-odds that a document is one text in its own order.
 
-Three questions, each a factor with a probability; a document must pass all three, so they are multiplied:
+Three factors, each a probability; a document must pass all three, so they are multiplied:
 
-    order   does a passage need the text before it (`mining.coherence.order`), or would any text of the document do?
-    seams   do rare words link both sides of every cut (`mining.coherence.boundaries`), or does it fall apart somewhere?
-    names   do rare words come back far away, for as much order as there is, or do all names change on the way?
+    order    passages reuse words of the text before them more than words of elsewhere (`mining.coherence.order`)
+    `seams`  rare words link both sides of every cut (`mining.coherence.boundaries`)
+    names    rare words return far away, given the order, instead of all names changing on the way
 
     z_f = bias_f + sum_x weight_fx * (clip(x) - mean_x) / std_x         P = prod_f 1 / (1 + exp(-z_f))
     score = log(P / (1 - P)), nats
 
-Every factor also sees how rich the vocabulary is, since what is to be expected depends on it. What a feature is worth
-depends on how much there is to measure it on: biases and weights are given at a few lengths, linear in the logarithm
-of the number of tokens between them and constant beyond. Clip holds every feature within what was seen when the weights
-were fitted (`recipes/make_coherence.py`), so that a strange document is not judged by extrapolation.
+Every factor also uses the richness of the vocabulary, since the expected values depend on it. Features are more
+reliable in longer documents: biases and weights are given at a few lengths, linear in the logarithm of the number of
+tokens between them and constant beyond. Clipping holds every feature within the range seen when the weights were fitted
+(`recipes/make_coherence.py`), so that an unusual document is not judged by extrapolation.
 """
 
 import json
@@ -33,19 +33,19 @@ from longlode.mining.coherence.uncertainty import Stretches, jackknife_error
 
 WEIGHTS_FILE = Path(__file__).parents[2] / "assets" / "coherence" / "weights.json"
 NEAR_TOKENS = (128, 192)
-"""What a model of any kind gets right from close by: types that stand there are not counted. Least and most."""
+"""Near context in tokens, least and most; types in it are not counted, as any model predicts them from there."""
 SPAN_TOKENS = 1024
-"""The past that is put to the test, and the size of the windows it is compared with. At most."""
+"""Span in tokens of the past that is tested and of the windows that it is compared with, at most."""
 CLOSE_ORDER = (64, 256)
 """(near, span) of the second order feature: what the paragraph before announces."""
 WORD_ORDER = (60, 400)
-"""(near, span) of the third, in words weighed by how rare they are at large; span at most a sixth of the document."""
+"""(near, span) of the third, in words weighed by their rarity; span at most a sixth of the document."""
 SPANS = (60, 300, 600)
 """Words on either side of a cut; at most a quarter of the document."""
 LIMITS = {"rare": 0.03, "uncommon": 0.1}
-"""Classes of words: those in at most this share of the windows of text at large."""
+"""Classes of words: those in at most this share of the windows of the background corpus."""
 QUANTILES = {"lowest": 0.02, "low": 0.1, "middle": 0.5}
-"""Of the link shares of a document's cuts."""
+"""Quantiles of the link shares of a document's cuts."""
 NUM_BLOCKS = 10
 """Blocks of the jackknife."""
 _PAGE_WORDS = 300
@@ -54,8 +54,8 @@ _BLOCK_WORDS = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class CountedWords:
-    """What is kept of a text: kinds int32 `[n]`, the type of each word; shares float64 `[num_types]`, that of the
-    windows of text at large that hold the type."""
+    """Words of a text: kinds int32 `[n]`, the type of each word; shares float64 `[num_types]`, that of the
+    windows of the background corpus that hold the type."""
 
     kinds: np.ndarray
     shares: np.ndarray
@@ -70,8 +70,8 @@ def read_words(text: str, background: Background) -> CountedWords:
 def spans(num_tokens: int) -> tuple[int, int]:
     """(near, span) in tokens for a document of `num_tokens`; the full ones from 15,360 tokens on.
 
-    A span is at most a tenth of the document, so that there are windows enough to compare with; a longer document can
-    afford a wider near context, which keeps its counts free of what any language model knows (docs/experiments.md).
+    A span is at most a tenth of the document, so that there are enough windows to compare with; a longer document can
+    afford a wider near context, which excludes more of what any language model predicts (docs/experiments.md).
     """
     least, most = NEAR_TOKENS
     near = min(max(least, num_tokens // 80), most, num_tokens // 16)
@@ -79,7 +79,7 @@ def spans(num_tokens: int) -> tuple[int, int]:
 
 
 class Measurements:
-    """The features of a document, and of what remains of it without each of NUM_BLOCKS equal parts.
+    """The features of a document, and of the document without each of NUM_BLOCKS equal parts.
 
     values: name -> float64 `[1 + NUM_BLOCKS]`, of the whole document first.
     """
@@ -228,15 +228,15 @@ def read_weights(path: Path, background: Path) -> Weights:
 
 @cache
 def packaged_weights() -> Weights:
-    """Those in the package, read once."""
+    """The weights in the package, read once."""
     return read_weights(WEIGHTS_FILE, BACKGROUND_FILE)
 
 
 @dataclass(frozen=True)
 class Seam:
-    """Where a document holds together least.
+    """The weakest boundary of a document.
 
-    word: number of the first word after the cut. share: weight of the rare words after it that stand before it as well,
+    word: number of the first word after the cut. share: weight of the rare words after it that occur before it as well,
     [0, 1]; typical: the median over all cuts. span: words on either side.
     """
 

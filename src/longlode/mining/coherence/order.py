@@ -1,12 +1,12 @@
-"""Order contrast: does a passage need the text before it, or would any other text of the document do?
+"""Order contrast: how much more a passage reuses words of the text before it than words of elsewhere in the document.
 
-A word that comes back after a while is no proof of long-range dependency: a log repeats its words, a list of
-quotations its format, a mixture of documents whatever they share. What sets a coherent document apart is that
-the words of a passage are announced *where they should be*. So every token is asked twice:
+A word that returns after a while is no proof of long-range dependency: a log repeats its words, a list of
+quotations its format, a mixture of documents the words that they share. In a coherent document the words of a passage
+occur before it more often than *elsewhere*. So every token is looked up twice:
 
-    hit_t       1 if its type stands in the `span` tokens before the near context, else 0
-    expected_t  share of all windows of `span` tokens elsewhere in the document in which its type stands
-    contrast_t  hit_t - expected_t; 0 if the type stands in the near context: nothing is left to explain
+    hit_t       1 if its type occurs in the `span` tokens before the near context, else 0
+    expected_t  share of all windows of `span` tokens elsewhere in the document in which its type occurs
+    contrast_t  hit_t - expected_t; 0 if the type occurs in the near context: nothing is left to explain
 
 The document is its own control: priming by format, topic, language and repetition is in both terms and
 cancels; shuffling the document brings the expectation of the contrast to 0. `expected` is exact (all windows,
@@ -23,7 +23,7 @@ from functools import cached_property
 import numpy as np
 
 _BLOCK = 1 << 20
-"""Tokens, or occurrences, that are worked on at once, so that the memory beside the results does not grow."""
+"""Tokens, or occurrences, that are processed at once, to bound the memory beside the results."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Occurrences:
     """Positions of every token type, sorted by (type, position).
 
     num_tokens: n, of the document. position: int `[m]`, where each occurrence is; first: int `[num_types + 1]`, where
-    each type begins, and m. m is n unless types were left out. What follows from these (`previous`, `group`, `key`) is
-    made when it is first asked for; a long document asks for it in `parts`.
+    each type begins, and m. m is n unless types were left out. The derived arrays (`previous`, `group`, `key`) are
+    made at first use; for a long document, in `parts`.
     """
 
     def __init__(self, tokens: np.ndarray, wanted: np.ndarray | None = None) -> None:
@@ -75,7 +75,7 @@ class Occurrences:
 
     @cached_property
     def previous(self) -> np.ndarray:
-        """Where the type of each occurrence was before, -1 for the first, int `[m]`."""
+        """Position of the previous occurrence of each one's type, -1 for the first, int `[m]`."""
         previous = np.empty_like(self.position)
         previous[1:] = self.position[:-1]
         previous[self.first[:-1]] = -1
@@ -104,7 +104,7 @@ class Occurrences:
 
 
 class Coverage:
-    """Which windows of `span` tokens hold a type, counted by where they start.
+    """Windows of `span` tokens that hold a type, counted by their starts.
 
     An occurrence at o covers the starts (o - span, o]; the overlap with the one before it counts once.
     """
@@ -117,7 +117,7 @@ class Coverage:
         np.cumsum(seen.position - self._before_new, out=self._total[1:])
         last = np.full(len(seen.first) - 1, seen.num_tokens - span)
         self.whole = self.up_to(seen.first[:-1], last)
-        """Of all windows, int64 `[num_types]`."""
+        """Number of windows that hold each type, int64 `[num_types]`."""
 
     def up_to(self, rows: np.ndarray, last: np.ndarray) -> np.ndarray:
         """Number of window starts in [0, last] whose window holds the type of an occurrence, int64 `[r]`.
@@ -182,7 +182,7 @@ def _places_by_type(
 
 
 def _run_starts(in_order: np.ndarray) -> np.ndarray:
-    """Where each run of equal values begins, int64."""
+    """Start of each run of equal values, int64."""
     is_first = np.ones(len(in_order), dtype=bool)
     np.not_equal(in_order[1:], in_order[:-1], out=is_first[1:])
     return np.flatnonzero(is_first)
@@ -208,8 +208,8 @@ def order_contrast(tokens: np.ndarray, *, near: int, span: int) -> OrderContrast
 def contrast_of(seen: Occurrences, *, near: int, span: int) -> OrderContrast:
     """`order_contrast` of tokens whose occurrences have been found.
 
-    Only what is needed is searched: a type in the near context has no contrast, and of any other the occurrence before
-    tells whether it is a hit.
+    Only the necessary positions are searched: a type in the near context has no contrast, and for any other the
+    previous occurrence decides if it is a hit.
     """
     n = seen.num_tokens
     contrast, counted = np.zeros(n), np.zeros(n, dtype=bool)
@@ -249,7 +249,7 @@ def _contrast_types(
 
 
 def _is_counted(at: np.ndarray, num_tokens: int, near: int, span: int) -> np.ndarray:
-    """Where there is a whole mid window and enough to compare it with, bool."""
+    """Positions with a whole mid window and enough windows to compare it with, bool."""
     return (at >= near + span) & (_num_control(at, num_tokens, near, span) >= span)
 
 
@@ -262,7 +262,7 @@ def _num_control(at: np.ndarray, num_tokens: int, near: int, span: int) -> np.nd
 def mean_and_error(values: np.ndarray, counted: np.ndarray, span: int) -> tuple[float, float | None]:
     """Mean of the counted values, and its standard error by leaving out one block of `span` tokens at a time.
 
-    What neighbouring tokens say is no independent evidence: a topic lasts for many of them. Blocks as long as a
+    Neighbouring tokens are not independent evidence: a topic lasts for many of them. Blocks as long as a
     window are nearly independent, and the jackknife weighs them by what they count.
 
         se^2 = (B - 1) / B * sum_b (mean without block b - mean of those)^2       B blocks that count anything

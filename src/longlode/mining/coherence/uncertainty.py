@@ -1,4 +1,4 @@
-"""How sure is a score? The jackknife: leave out a part, score what remains, and see how far that moves.
+"""Standard errors of scores by the jackknife: leave out one part, score the rest, and measure how far that moves.
 
     se^2 = (R - 1) / R * sum_r (score without part r - mean of those)^2        R parts
 
@@ -11,7 +11,7 @@ evidence, so whole rows are left out. R rows with sums s_r over their n_r pairs:
 For a score made of places in the document the parts are stretches of equal length (`Stretches`); means and quantiles of
 what remains come from sums and ranks that are computed once.
 
-The error is that of a document of the same kind: another text by the same hand, read at as many targets.
+The error is that of a document of the same kind: another text by the same author, read at as many targets.
 """
 
 from itertools import pairwise
@@ -65,7 +65,7 @@ class Stretches:
     def means(
         self, values: np.ndarray, weights: np.ndarray | None = None, places: np.ndarray | None = None
     ) -> np.ndarray:
-        """Weighted mean of all, and of what remains without each stretch, float64 `[1 + B]`; 0 where nothing weighs.
+        """Weighted mean of all, and of the rest without each stretch, float64 `[1 + B]`; 0 where nothing weighs.
 
         Args: values, weights float `[m]`, weights >= 0, None: all 1; places int `[m]`, ascending, None: 0 to n - 1.
         """
@@ -85,7 +85,7 @@ class Stretches:
         return np.divide(sums, sizes, out=np.zeros(len(sums)), where=sizes > 0)
 
     def quantiles(self, places: np.ndarray, values: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """`np.quantile` of all values, and of what remains without each stretch, float64 `[Q, 1 + B]`; 0 of nothing.
+        """`np.quantile` of all values, and of the rest without each stretch, float64 `[Q, 1 + B]`; 0 of nothing.
 
         One sort serves all: the values of a stretch are left out by their ranks.
         Args: places int `[m]`, ascending, where the values `[m]` stand; levels float `[Q]`.

@@ -1,7 +1,7 @@
-"""distance_profile: what context at each octave of distance is worth to a document, without a model.
+"""distance_profile: the gain of a document from context at each octave of distance, without a model.
 
-`profile.py` measures the document (formulas in its docstring); `control.py` says what as much foreign text would have
-given, and what to take instead where the language has no table; `corpus_text.py` takes the corpus itself. May
+`profile.py` measures the document (formulas in its docstring); `control.py` gives the gain expected from unrelated text
+of the same amount, or a substitute for languages without a table; `corpus_text.py` uses the corpus itself. May
 import: core, corpus, `mining.baselines`, `mining.coherence.order`. Start with `profile.py`.
 """
 

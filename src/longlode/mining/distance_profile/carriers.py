@@ -1,7 +1,7 @@
-"""Which words and pairs carry the far gain of a document, each with a place where it comes back and the one before.
+"""Words and pairs that carry the far gain of a document, each with a place where it returns and the one before.
 
-What all words and pairs add sums to the mean gain per octave. Words that the far context was expected to hold and did
-not hold add less than nothing.
+The contributions of all words and pairs add up to the mean gain per octave. Words that were expected in the far context
+and did not occur there contribute a negative amount.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from longlode.mining.distance_profile.profile import OCTAVES, octave_gains
 
 @dataclass(frozen=True)
 class Return:
-    """An item comes back: words `before` and `again`, the first of a pair; distance in tokens."""
+    """A return of an item: words `before` and `again`, the first of a pair; distance in tokens."""
 
     before: int
     again: int
@@ -25,8 +25,8 @@ class Return:
 class Carrier:
     """One word, or pair of neighbouring words.
 
-    kinds: its type, or both. gain_nats: what it adds to the mean gain per octave, nats per token. num_returns: uses
-    whose last one lies 1,024 tokens back or more; returns: a few of them, the furthest first.
+    kinds: its type, or both. gain_nats: its contribution to the mean gain per octave, nats per token. num_returns: uses
+    whose previous one is 1,024 tokens back or more; returns: a few of them, the furthest first.
     """
 
     kinds: tuple[int, ...]
@@ -38,7 +38,7 @@ class Carrier:
 def carriers(
     kinds: np.ndarray, control: Control, *, per_word: float, top: int, shown: int = 2
 ) -> list[Carrier]:
-    """The `top` items that add most to the gain, most first; only such as add something.
+    """The `top` items that add most to the gain, the largest first; only those that add something.
 
     Args: kinds, control, per_word: as of `distance_profile`. shown: returns of each.
     """

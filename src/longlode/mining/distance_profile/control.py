@@ -1,12 +1,13 @@
-"""What a far passage would have given anyway: the control of the distance profile.
+"""Controls of the distance profile: the gain expected from a far passage of unrelated text.
 
-`ForeignControl` asks a table of text at large: of the windows of so many words of *another* text of the kind, what
-share holds a word that stands in so many windows of the table? That share is measured on held-out pairs of documents,
-not computed from the count: a word was chosen because the document holds it, and such words are commoner than their
-counts say (a word that no window of the table holds still stands in .8 % of foreign stretches of 3,000 words).
+`ForeignControl` uses a table of a background corpus: the share of stretches of a given length from *another* text of
+the same kind that hold a word which occurs in a given number of the table's windows. That share is measured on held-out
+pairs of documents, not computed from the count: a word was chosen because the document holds it, and such words are
+commoner than their counts suggest (a word in no window of the table still occurs in 0.8 % of such stretches of 3,000
+words).
 
-`OwnControl` is for languages without a table: the word's other occurrences are put anywhere in the document. What the
-document keeps saying throughout then counts for nothing, so the profile is smaller; its `name` says which it was.
+`OwnControl` is for languages without a table: the word's other occurrences are assumed anywhere in the document. Words
+that a document uses throughout then add no gain, so the profile is smaller; `name` tells which control was used.
 """
 
 import itertools
@@ -31,11 +32,11 @@ CLASSES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 
 """Least count of each class, windows of CLASS_WINDOWS."""
 CLASS_WINDOWS = 3000
 SPANS = tuple(192 << k for k in range(11))
-"""Words of the foreign stretches that the shares are measured on."""
+"""Lengths in words of the unrelated stretches that the shares are measured on."""
 
 
 class Control(ABC):
-    """Weights of a document's types, and how often they are expected by chance.
+    """Weights of a document's types, and the chance of their occurrence in unrelated text.
 
     name: of the control, for a column. word_weights, pair_weights: nats float64 `[types]`, 0 for what is not counted; a
     pair weighs the sum of its words.
@@ -59,7 +60,7 @@ class ForeignText:
     """Counts of a corpus, and shares measured on pairs of its documents.
 
     language: of the counts. counts: windows of WINDOW words that hold each word; num_windows: of the corpus. words,
-    pairs: float64 `[classes, spans]`, share of foreign stretches of each of SPANS that hold an item of the class.
+    pairs: float64 `[classes, spans]`, share of unrelated stretches of each of SPANS that hold an item of the class.
     """
 
     language: str
@@ -69,7 +70,7 @@ class ForeignText:
     pairs: np.ndarray
 
     def control(self, words: Sequence[str]) -> "ForeignControl":
-        """For a document of these types."""
+        """Control of a document of these types."""
         return ForeignControl(self, words)
 
     def known_share(self, kinds: np.ndarray, words: Sequence[str]) -> float:
@@ -98,7 +99,7 @@ def from_json(found: dict[str, Any], counts: dict[str, int]) -> ForeignText:
 
 
 class ForeignControl(Control):
-    """Subtract what as much foreign text of the kind holds."""
+    """Control that subtracts the gain of as much unrelated text of the kind."""
 
     def __init__(self, table: ForeignText, words: Sequence[str]) -> None:
         """Args: words, by type."""
@@ -127,7 +128,7 @@ class ForeignControl(Control):
 
 
 class OwnControl(Control):
-    """Subtract what the document's own rate of the word gives, for languages without a table."""
+    """Control that subtracts the gain at the document's own rate of the word, for languages without a table."""
 
     name = "own"
 
@@ -137,7 +138,7 @@ class OwnControl(Control):
         self._num_words = len(kinds)
         nats = np.log(len(kinds) / np.maximum(self._count, 1.0)) if len(kinds) else np.zeros(len(words))
         nats = np.where([word.isdigit() for word in words], 0.0, nats)
-        # A word that stands in a tenth of the windows at large does so here.
+        # A word that is in a tenth of the windows of general text has such a share here.
         self.word_weights = np.where(self._count < WORD_LIMIT * len(kinds) / WINDOW + 8, nats, 0.0)
         self.pair_weights = np.where(self._count < PAIR_LIMIT * len(kinds) / WINDOW + 8, nats, 0.0)
 
@@ -164,12 +165,12 @@ def count_windows(texts: Sequence[Sequence[str]]) -> tuple[Counter[str], int]:
 def fit_foreign(
     documents: Sequence[tuple[str, str, str]], language: str, *, least: int = 2, seed: int = 0
 ) -> ForeignText:
-    """Count a corpus and measure what its documents share.
+    """Count a corpus and measure how much its documents share.
 
     The corpus is halved by group; the items of the one half are classed by counts of the other, so that no document is
     in the table that it is judged by.
-    Args: documents, (group, kind, text): documents of one group (an author, a project) are never each other's foreign
-      text, and those of one kind are; least windows for a word to be kept; seed of the sample.
+    Args: documents, (group, kind, text): documents of one group (an author, a project) never count as unrelated
+      text of each other, those of one kind do; least windows for a word to be kept; seed of the sample.
     Raises: InputError with fewer than four groups.
     """
     groups = sorted({group for group, _, _ in documents})
@@ -229,7 +230,7 @@ def compare(
 
 
 def _sample(words: list[str], rng: Any, most: int = 1500, near: int = WINDOW) -> np.ndarray:
-    """Places of words that do not stand in the `near` words before, numbers left out; at most `most`."""
+    """Places of words that do not occur in the `near` words before, numbers left out; at most `most`."""
     last: dict[str, int] = {}
     places = []
     for place, word in enumerate(words):

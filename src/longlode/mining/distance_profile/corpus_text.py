@@ -1,8 +1,8 @@
-"""The corpus that is scored as its own foreign text, for languages and kinds of text without a table.
+"""Background tables from the scored corpus itself, for languages and kinds of text without a packaged table.
 
-`tally_documents` counts a unit of work, `fit_corpus_text` puts the counts together and measures on pairs of sampled
-documents what they share, as `control.fit_foreign` does on labelled works. A document is never in the counts that it is
-judged by: its own windows are subtracted.
+`tally_documents` counts a unit of work, `fit_corpus_text` adds the counts up and measures on pairs of sampled
+documents how much they share, as `control.fit_foreign` does on labelled works. A document is never in the counts
+that it is compared with: its own windows are subtracted.
 """
 
 from collections import Counter
@@ -26,12 +26,12 @@ from longlode.mining.distance_profile.control import (
 )
 
 NAME = "corpus"
-"""Stands where a table has its language."""
+"""Name in place of a table's language."""
 SAMPLE_PER_UNIT = 8
 SAMPLE = 48
-"""Documents on which it is measured what two of them share; those of the lowest hashes, of a unit and in all."""
+"""Number of documents for measuring how much two of them share; those of the lowest hashes, per unit and in all."""
 SAMPLE_WORDS = 60_000
-"""Kept of a sampled document."""
+"""Words kept of a sampled document."""
 FEWEST_DOCUMENTS = 4
 MOST_WORDS = 1_000_000
 """Words kept in all, the commonest."""
@@ -71,7 +71,7 @@ def tally_documents(documents: Iterable[Document]) -> dict[str, Any]:
 def _sampled(
     source: str, kinds: np.ndarray, words: Sequence[str], own: np.ndarray, num_windows: int
 ) -> dict[str, Any]:
-    """What is kept of a sampled document: its types are numbered anew."""
+    """Sample of a document, with its types numbered anew."""
     types, numbers = np.unique(kinds, return_inverse=True)
     return {
         "source": source.encode("utf-8", "replace").decode("utf-8"),
@@ -86,7 +86,7 @@ def fit_corpus_text(tallies: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Put tallies together.
 
     Returns: `ForeignText.to_json` with the counts.
-    Raises: InputError when there are too few documents to measure what they share.
+    Raises: InputError when there are too few documents to measure how much they share.
     """
     counts: Counter[str] = Counter()
     num_windows = 0
@@ -129,7 +129,7 @@ def _measure(
 
 
 class CorpusText:
-    """What `fit_corpus_text` found, to make controls of."""
+    """Result of `fit_corpus_text`, from which controls are made."""
 
     def __init__(self, state: dict[str, Any]) -> None:
         """Args: state, of `fit_corpus_text`. Raises: InputError for tables of another shape."""

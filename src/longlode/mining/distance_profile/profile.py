@@ -1,7 +1,7 @@
-"""Distance profile: what context at each octave of distance adds beyond everything nearer, nats per token.
+"""Distance profile: the gain from context at each octave of distance beyond all nearer context, nats per token.
 
-A far passage is worth something to a token if the token's item (a word, or a pair of neighbouring words) stands there
-and stands nowhere nearer. With last occurrence g tokens back (infinite if there is none), for the octave [d, 2d):
+A far passage helps to predict a token if the token's item (a word, or a pair of neighbouring words) occurs there and
+nowhere nearer. With last occurrence g tokens back (infinite if there is none), for the octave [d, 2d):
 
     at risk_t   g_t >= d                              nothing nearer announces the item
     hit_t       d <= g_t < 2d
@@ -9,13 +9,13 @@ and stands nowhere nearer. With last occurrence g tokens back (infinite if there
 
     gain(d) = sum_t w_t (hit_t - expected_t) [at risk_t] / sum_t exposure_t
 
-w_t is the information of the item, nats; expected_t the chance that as much foreign text of the kind holds it
+w_t is the information of the item, nats; expected_t the chance that as much unrelated text of the kind holds it
 (`control.ForeignControl`), or that the document's own rate puts it there (`control.OwnControl`). The denominator counts
 all tokens, so that octaves do not disturb each other: a dependency at one distance leaves the others as they were.
 Words and pairs are summed: names and terms come back as words, phrases and references as pairs.
 
 Distances are in tokens of 4 bytes of UTF-8 at the document's mean bytes per word, about what common tokenizers make of
-it, so no tokenizer is needed. Cost: two sorts, and ten array operations an octave; no model.
+it, so no tokenizer is needed. Cost: two sorts, and ten array operations per octave; no model.
 """
 
 from collections.abc import Iterator
@@ -29,21 +29,21 @@ from longlode.mining.coherence.order import Occurrences
 from longlode.mining.distance_profile.control import Control
 
 OCTAVES = tuple(1024 << k for k in range(7))
-"""Where the octaves of the columns begin, tokens: 1k-2k to 64k-128k."""
+"""Starts of the columns' octaves in tokens: 1k-2k to 64k-128k."""
 REFERENCE = 512
-"""The octave before them: a dependency length is judged against what it gives."""
+"""The octave before them: a dependency length is measured against its gain."""
 NUM_BLOCKS = 16
 PAYS = 0.25
-"""An octave pays if it gives this share of the octave before the first column, and two standard errors."""
+"""An octave counts if its gain is this share of the reference octave's, and two standard errors above 0."""
 LEAST_EXPOSURE = 0.25
-"""An octave is measured if the document reaches so far into it, as a share of its width."""
+"""An octave is measured if the document extends at least this share of its width into it."""
 
 
 @dataclass(frozen=True)
 class Octave:
     """Gain of one octave of distance.
 
-    first_tokens: where it begins; it ends at twice that. gain_nats: per token; error_nats: standard error over
+    first_tokens: its start; it ends at twice that. gain_nats: per token; error_nats: standard error over
     NUM_BLOCKS stretches of the document. exposure_tokens: tokens of the document that had the octave before them.
     """
 
@@ -54,7 +54,7 @@ class Octave:
 
     @property
     def certain(self) -> bool:
-        """Whether the gain is more than two standard errors."""
+        """True if the gain is more than two standard errors."""
         return self.gain_nats > 2 * self.error_nats
 
 
@@ -62,7 +62,8 @@ class Octave:
 class Profile:
     """The octaves that the document is long enough for, nearest first.
 
-    control: what was subtracted, "foreign:<language>" or "own". reference_nats: gain of the octave before the first.
+    control: name of the subtracted control, `foreign:<language>` or `own`. reference_nats: gain of the octave before
+    the first.
     """
 
     octaves: tuple[Octave, ...]
@@ -83,7 +84,7 @@ class Profile:
 
     @property
     def dependency_tokens(self) -> int:
-        """Dependency length: the distance up to which every octave pays; 0 if the first one does not."""
+        """Dependency length: the distance up to which every octave counts (PAYS); 0 if the first does not."""
         length = 0
         for octave in self.octaves:
             if not octave.certain or octave.gain_nats < PAYS * self.reference_nats:
@@ -96,7 +97,7 @@ class Profile:
 class Gains:
     """Contributions to one octave.
 
-    first_tokens: where it begins. place: int `[m]`, numbers of words; value: float64 `[m]`, nats; is_pair: bool `[m]`,
+    first_tokens: its start. place: int `[m]`, numbers of words; value: float64 `[m]`, nats; is_pair: bool `[m]`,
     whether it is of the pair that ends there; exposure: float64 `[n]`, of each word of the document, [0, 1].
     """
 

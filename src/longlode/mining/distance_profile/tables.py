@@ -1,8 +1,8 @@
-"""The tables of foreign text in the package, and the choice of a control for a document.
+"""Tables of background text in the package, and the choice of a control for a document.
 
 A folder of tables holds `tables.json` (`ForeignText.to_json` of each language) and a `<language>.tsv` with a count and
-a word per line. The language of a document is that of the table that holds most of its words; below KNOWN_SHARE none
-does, and the document is its own control.
+a word per line. The language of a document is that of the table that holds most of its words; if that is less than
+KNOWN_SHARE of them, the document is its own control.
 """
 
 import json
@@ -44,7 +44,7 @@ def write_tables(folder: Path, tables: Sequence[ForeignText]) -> None:
 
 
 def read_tables(folder: Path) -> tuple[ForeignText, ...]:
-    """Read a folder of tables. Raises: InputError that names the file and line which is unfit."""
+    """Read a folder of tables. Raises: InputError that names the invalid file and line."""
     try:
         head = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
         return tuple(from_json(row, _counts(folder / f"{row['language']}.tsv")) for row in head)
@@ -64,12 +64,12 @@ def _counts(path: Path) -> dict[str, int]:
 
 @cache
 def tables_fingerprint() -> str:
-    """Of the packaged files."""
+    """Fingerprint of the packaged files."""
     paths = [PACKAGED / "tables.json", *sorted(PACKAGED.glob("*.tsv"))]
     return text_fingerprint("".join(path.read_text(encoding="utf-8") for path in paths))
 
 
 @cache
 def packaged_tables() -> tuple[ForeignText, ...]:
-    """Those in the package, read once."""
+    """The tables in the package, read once."""
     return read_tables(PACKAGED)

@@ -1,9 +1,9 @@
-"""The pass over the corpus before scoring, for scorers that make one.
+"""Pass over the corpus before scoring, for scorers that need one.
 
-Each unit is tallied by itself, in any worker, into a file of `OUT/fit/`, named as parts are by all that shapes it. Then
-the tallies are put together, in the order of the units, into one state, which is kept beside them. So a run that was
-killed in the pass or after it goes on where it was, any number of workers gives the same state, and the state names
-every part that is scored with it.
+Each unit is tallied by itself, in any worker, into a file of `OUT/fit/`, named like parts by all that determines it.
+Then the tallies are combined, in the order of the units, into one state, which is stored beside them. So a run that was
+killed in the pass or after it continues where it ended, any number of workers gives the same state, and the state is
+part of the name of every part that is scored with it.
 """
 
 import hashlib
@@ -32,10 +32,10 @@ FIT_FORMAT = 1
 
 @dataclass(frozen=True)
 class FitJob(Job):
-    """One unit to tally. Its file is no part, but is told of by the same `PartInfo`."""
+    """One unit to tally. Its file is not a part, but is described by the same `PartInfo`."""
 
     def path(self, out: Path) -> Path:
-        """Where its tally lies."""
+        """Path of its tally."""
         return out / FIT_FOLDER / f"{self.fingerprint}.tally"
 
     def info(self, out: Path) -> PartInfo | None:
@@ -44,7 +44,7 @@ class FitJob(Job):
         return None if found is None else self._info(found["num_documents"])
 
     def prepare(self, worker: Worker) -> None:
-        """Nothing: no reader is taken."""
+        """Load nothing, as no reader is needed."""
 
     def do(self, worker: Worker) -> PartInfo:
         """Tally the documents of the unit that can be read."""
@@ -91,10 +91,10 @@ def kept_state(jobs: Sequence[FitJob], spec: WorkerSpec) -> Any | None:
 
 
 def fit_state(jobs: Sequence[FitJob], spec: WorkerSpec) -> Any:
-    """Put the tallies of all jobs together, and keep what comes out.
+    """Combine the tallies of all jobs, and store the result.
 
     Returns: the state as it comes back from its file, as plain JSON.
-    Raises: InputError when a tally has gone since it was written; what the scorer raises when it cannot be fitted.
+    Raises: InputError when a tally has gone since it was written; the scorer's errors when it cannot be fitted.
     """
     state = spec.scorer.fit(_tallies(jobs, spec))
     path = _state_path(jobs, spec)
@@ -106,7 +106,7 @@ def fit_state(jobs: Sequence[FitJob], spec: WorkerSpec) -> Any:
 
 
 def fitted_scorer(out: Path, scorer: Scorer) -> Scorer:
-    """The scorer as it scored the documents of an output folder. Args: scorer, as it was before the pass, if any.
+    """The scorer in the state with which it scored an output folder. Args: scorer, in the state before a pass.
 
     Raises: InputError when the state that the folder's record names is not there.
     """
@@ -141,7 +141,7 @@ def _write(path: Path, value: Any) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What `_write` wrote; None when it is missing, torn or changed."""
+    """Read a file of `_write`; None when it is missing, torn or changed."""
     try:
         whole = path.read_bytes()
     except OSError:

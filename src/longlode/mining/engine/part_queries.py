@@ -1,4 +1,4 @@
-"""Score parts as SQL sees them: the one place where DuckDB reads Parquet."""
+"""SQL queries of score parts: the only place where DuckDB reads Parquet."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ import duckdb
 
 @contextmanager
 def query_parts(paths: Sequence[Path]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open DuckDB with a view `parts`: all rows of the files, in no promised order.
+    """Open DuckDB with a view `parts`: all rows of the files, in no particular order.
 
     Columns are those of the files and nothing else, by name (null where a file lacks one), and `filename` (the path
-    as given) and `file_row_number`. Names of folders mean nothing: DuckDB alone would read `runs/score=3/parts` as a
-    column `score` that replaces the file's own.
+    as given) and `file_row_number`. Names of folders are not read as columns: by default DuckDB would
+    read `runs/score=3/parts` as a column `score` that replaces the file's own.
 
     Args: paths, at least one.
     """

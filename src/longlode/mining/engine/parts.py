@@ -1,8 +1,8 @@
-"""Parts: the results of one unit of work in one Parquet file, whole or not there.
+"""Parts: the results of one unit of work in one Parquet file, complete or absent.
 
-A part is named by the fingerprint of everything that shapes it, and carries that fingerprint, its row count
+A part is named by the fingerprint of everything that determines it, and carries that fingerprint, its row count
 and its cost in its metadata, and the hash of all its bytes. "Done" means: the file of that name exists and
-verifies. Nothing else is state.
+verifies. There is no other state.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ SCORE_COLUMNS = (
     "repetition",
     "gzip_ratio",
 )
-"""The float columns, null where there is nothing to say."""
+"""The float columns, null where there is no value."""
 
 COLUMNS = pa.schema(
     [
@@ -67,7 +67,7 @@ PAIRS_FIELD = pa.field(
         )
     ),
 )
-"""With keep_pairs: places i > j in the document, mean nats a token of s_i alone and after s_j."""
+"""With keep_pairs: places i > j in the document, mean nats per token of s_i alone and after s_j."""
 PAIR_FIELDS = [field.name for field in PAIRS_FIELD.type.value_type]
 
 _METADATA_KEY = b"longlode"
@@ -78,12 +78,12 @@ _NO_DIGEST = b"0" * 64
 
 @dataclass(frozen=True, kw_only=True)
 class PartInfo:
-    """What a part says of itself.
+    """Metadata of a part.
 
     fingerprint: its name. num_rows: one per input document. document_tokens: of the scored documents, whole.
     tokens_alone, tokens_given: read by the model, segments alone and targets after a source.
 
-    Where the input lies is not in it, so that the same input elsewhere gives the same bytes.
+    The path of the input is not in it, so that the same input elsewhere gives the same bytes.
     """
 
     fingerprint: str
@@ -94,7 +94,7 @@ class PartInfo:
 
 
 def part_path(out: Path, fingerprint: str) -> Path:
-    """Where the part of that fingerprint lies in the output folder."""
+    """Path of the part with that fingerprint in the output folder."""
     return out / PARTS_FOLDER / f"{fingerprint}.parquet"
 
 
@@ -132,7 +132,7 @@ def _seal(path: Path) -> None:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether every byte is as `_seal` found it."""
+    """Tell if every byte is as it was at `_seal`."""
     place = data.rfind(_SEAL) + len(_SEAL)
     if place < len(_SEAL):
         return False
@@ -143,9 +143,7 @@ def _is_whole(data: bytes) -> bool:
 
 
 def read_info(path: Path) -> PartInfo | None:
-    """What the part at `path` says of itself after a full read; None when it is missing, torn, changed or another
-    thing.
-    """
+    """Metadata of the part at `path` after a full read; None when it is missing, torn, changed or no part."""
     try:
         data = path.read_bytes()
         if not _is_whole(data):

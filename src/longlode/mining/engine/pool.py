@@ -1,4 +1,4 @@
-"""Who does the units: this process, or a pool of spawned ones that may die or stop without taking the run along."""
+"""Execution of units in this process, or in a pool of spawned ones that may die or stop without ending the run."""
 
 import logging
 import multiprocessing
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 def run_jobs(jobs: Sequence[Job], spec: WorkerSpec, num_workers: int) -> Iterator[Outcome]:
-    """Do all jobs; outcomes come as they are done, in any order, one per job.
+    """Do all jobs; yields one outcome per job, in the order of completion.
 
     With one worker everything happens in this process. Raises: ModelError from making the reader;
     BackendError when worker processes cannot start, ConfigError when they cannot load make_reader.
@@ -60,7 +60,7 @@ def run_jobs(jobs: Sequence[Job], spec: WorkerSpec, num_workers: int) -> Iterato
 def _run_pool(
     waiting: deque[Job], suspects: list[Job], spec: WorkerSpec, num_workers: int
 ) -> Iterator[Outcome]:
-    """Work off `waiting` until it is empty or a worker dies; what was in hand then goes to `suspects`."""
+    """Work off `waiting` until it is empty or a worker dies; the jobs in progress then go to `suspects`."""
     others = set(multiprocessing.active_children())
     in_hand: dict[Future[Outcome], Job] = {}
     context = multiprocessing.get_context("spawn")
@@ -115,7 +115,7 @@ def _executor(context: SpawnContext, num_workers: int, arguments: tuple[Any, ...
 
 
 def _wait(futures: Iterable[Future[_T]], watch: Watch, others: set[BaseProcess]) -> set[Future[_T]]:
-    """Those that are done, at least one. A worker that has stopped is killed, which breaks the pool.
+    """The jobs that are done, at least one. A worker that has stopped is killed, which breaks the pool.
 
     Args: others, children of this process that are no workers of the pool.
     """
@@ -147,11 +147,11 @@ _worker: Worker | None = None
 
 
 _packed = b""
-"""What it is made of, until its first job."""
+"""The spec it is made from, until its first job."""
 
 
 def _start_worker(threads: int, packed: bytes, pulse: Connection) -> None:
-    """Runs first in a worker. It must not fail: that would look like a death in every unit."""
+    """Set up a worker. It must not fail: that would look as if every unit killed its worker."""
     global _packed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -186,7 +186,7 @@ def _hello() -> None:
 
 
 def _die_with_parent() -> None:
-    """A pool's worker outlives a parent that is killed, with its model in memory; this one does not."""
+    """End this worker when its parent is killed; else it would live on with its model in memory."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

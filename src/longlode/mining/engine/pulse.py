@@ -1,4 +1,4 @@
-"""Signs of life of a worker process: how far it is, told once a second, and who has stopped telling."""
+"""Signs of life of worker processes: their progress, sent once a second, and the workers that stopped sending it."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 BEAT_SECONDS = 1.0
 _FIRST_BEAT_FACTOR = 5
-"""A worker that is starting imports things first; it may be silent so many times as long."""
+"""A worker that is starting imports modules first; it may be silent this many times as long."""
 
 _steps = 0
 _is_busy = False
@@ -34,7 +34,7 @@ def busy() -> Iterator[None]:
 
 
 def beat_into(pulse: Connection) -> None:
-    """Tell how far this process is, from a thread of its own, until the other end is closed."""
+    """Send the progress of this process, from a thread of its own, until the other end is closed."""
 
     def tell() -> None:
         with contextlib.suppress(OSError):
@@ -47,10 +47,10 @@ def beat_into(pulse: Connection) -> None:
 
 
 class Watch:
-    """Which workers have stopped: no sign of life, or busy without a step.
+    """Workers that have stopped: those without a sign of life, or busy without a step.
 
     Only time that this process was awake itself counts, in portions of two beats at most: a job that is suspended as a
-    whole (Ctrl-Z, a laptop's lid) goes on afterwards.
+    whole (Ctrl-Z, a closed laptop) continues afterwards.
     """
 
     def __init__(self, pulse: Connection, silent_seconds: float, stuck_seconds: float) -> None:
@@ -63,9 +63,9 @@ class Watch:
         self._stuck: dict[int, float] = {}
 
     def stopped(self, workers: set[int]) -> dict[int, str]:
-        """Take in what was told since the last call.
+        """Read the signs since the last call.
 
-        Args: workers, PIDs of those that should be there. Returns: why, by PID of those that stopped.
+        Args: workers, PIDs of those that should run. Returns: reasons, by PID of those that stopped.
         """
         now = time.monotonic()
         passed = min(now - self._last_look, 2 * BEAT_SECONDS)

@@ -1,4 +1,4 @@
-"""Reading what scorers ask for: requests of one type together, and a document alone where that fails."""
+"""Reading of the scorers' requests: those of one type together, and a document alone where that fails."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -17,8 +17,7 @@ def read_requests(
 ) -> list[list[Reading] | None]:
     """Read the requests of several documents, type by type, each type for all documents together.
 
-    Where a type cannot be read together it is read document by document, so that one which cannot be read (a poison
-    document) fails alone.
+    Where a type cannot be read together it is read document by document, so that one that cannot be read fails alone.
 
     Args: asked, the requests of each document; size, halved in place when the reader runs out of memory; attempt, does
       the reading of a single document.

@@ -1,8 +1,8 @@
 """The engine: inputs -> units of work -> parts -> record.
 
-A unit's part is named by the fingerprint of what shapes it: the unit, the settings, the scorer, the
-reader and the version of the formulas. A part that exists and verifies is done; nothing else is state. So a
-run that was killed goes on where it was, a torn part is made again, and any number of workers gives the same
+A unit's part is named by the fingerprint of what determines it: the unit, the settings, the scorer, the
+reader and the version of the formulas. A part that exists and verifies is done; there is no other state. So a
+run that was killed continues where it ended, a torn part is made again, and any number of workers gives the same
 parts, byte for byte.
 
 Ids that occur twice are counted in the record and keep all their rows, because a unit must not depend on
@@ -41,9 +41,9 @@ included).
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSummary:
-    """What a run did; the same and more stands in `record.json`.
+    """Outcome of a run; `record.json` has the same and more.
 
-    counts: rows by status. num_reused: units whose part was there already. failed_units: {unit, error} of the
+    counts: rows by status. num_reused: units whose part existed already. failed_units: {unit, error} of the
     units without a part, empty when the run is complete. cost: document_tokens; tokens_alone and
     tokens_given, read by the model; tokens_read_per_token, their sum per document token.
     """
@@ -66,7 +66,7 @@ class ScoreSummary:
 
 @dataclass(eq=False)
 class Tally:
-    """What is done so far. infos: by part fingerprint. num_reused: units whose part was there already."""
+    """Progress of a run. infos: by part fingerprint. num_reused: units whose part existed already."""
 
     total: int
     infos: dict[str, PartInfo] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Tally:
             self.smallest_batch = min(self.smallest_batch or size.segments, size.segments)
 
     def report(self, progress: Progress | None) -> None:
-        """Tell how far it is."""
+        """Report the progress."""
         if progress is not None:
             done = len(self.infos) + len(self.failed)
             progress(done, self.total, self.num_documents, self.num_tokens)
@@ -112,14 +112,14 @@ def score(
 
     Args:
       inputs: files, folders, globs or URLs, as `corpus.plan` takes them.
-      out: output folder; a run with the same arguments goes on there.
+      out: output folder; a run with the same arguments continues there.
       scorer: from `make_scorer`, or a Scorer of your own.
       make_reader, reader_fingerprint: makes the reader, once in each worker (a worker's thread count is set
         before), and that reader's fingerprint; picklable with more than one worker. Not needed for
         scorers that read no model.
       settings: defaults to ScoreSettings().
       num_workers: processes; 1 works in this one. The parts do not depend on it.
-      limit: only the first so many rows; the same call with more, or without, goes on from there.
+      limit: number of rows to score, the first ones; the same call with more, or without, continues from there.
       notes: more fields for the record.
       overwrite: replace scores of other inputs or settings that `out` holds; parts that still fit are used again.
       progress: called after every unit.
@@ -153,11 +153,11 @@ def _notes(limit: int | None, notes: Mapping[str, Any] | None) -> dict[str, Any]
 def fit_corpus(
     units: Sequence[Unit], spec: WorkerSpec, num_workers: int, progress: Progress | None = None
 ) -> WorkerSpec | Tally:
-    """Make the scorer's pass over the corpus, as far as no earlier run has made it.
+    """Make the scorer's pass over the corpus, except for the units that an earlier run has done.
 
-    Returns: the spec with the scorer as it is fitted; or, when units failed, a tally that says which and holds nothing
-      else: a re-run tries those again.
-    Raises: as `run_jobs`; what the scorer raises when it cannot be fitted.
+    Returns: the spec with the fitted scorer; or, when units failed, a tally that names those and holds nothing
+      else: a re-run tries them again.
+    Raises: as `run_jobs`; the scorer's errors when it cannot be fitted.
     """
     jobs = fit_jobs(units, spec)
     state = kept_state(jobs, spec)
@@ -172,9 +172,9 @@ def fit_corpus(
 def do_jobs(
     jobs: Sequence[Job], spec: WorkerSpec, num_workers: int, progress: Progress | None = None
 ) -> Tally:
-    """See to it that every job has its part: take those that verify, do the others.
+    """Make sure that every job has its part: take those that verify, do the others.
 
-    Raises: as `run_jobs`; a job that fails stands in the tally.
+    Raises: as `run_jobs`; a job that fails is listed in the tally.
     """
     tally = Tally(total=len(jobs))
     pending = list(_take_done(jobs, spec.out, tally))
@@ -195,7 +195,7 @@ def do_jobs(
 def with_tokens(
     scorer: Scorer, make_reader: Callable[[], Reader] | None, reader_fingerprint: str
 ) -> tuple[Callable[[], Reader] | None, str]:
-    """The reader's maker and fingerprint; where none is given and tokens are enough, those of the starter."""
+    """The reader's maker, and its fingerprint; those of the starter if none is given and tokens are enough."""
     if make_reader is None and scorer.reads_tokens and not scorer.reads_model:
         return packaged_tokens, packaged_tokens().fingerprint
     return make_reader, reader_fingerprint
@@ -204,7 +204,7 @@ def with_tokens(
 def check_run(
     scorer: Scorer, make_reader: Callable[[], Reader] | None, reader_fingerprint: str, num_workers: int
 ) -> None:
-    """Raises: ConfigError for a number of workers, a missing reader or extra columns that no run can be made with."""
+    """Raises: ConfigError for an invalid number of workers, a missing reader or invalid extra columns."""
     extra_fields(scorer.extra_columns)
     if num_workers < 1:
         raise ConfigError(f"num_workers is {num_workers}; expected at least 1.")
@@ -271,7 +271,7 @@ def make_job(
     scorer: Scorer | None = None,
     also: dict[str, Any] | None = None,
 ) -> Job:
-    """A job of a run, with the name of its part. Args: rows, scorer, as of `Job`; also, what else shapes it."""
+    """A job of a run, with the name of its part. Args: rows, scorer, as of `Job`; also, what else determines it."""
     shape = {"unit": unit.fingerprint, **spec.identity(scorer), **(also or {})}
     return Job(unit, fingerprint(shape if rows is None else {**shape, "rows": rows}), rows, scorer)
 
@@ -298,7 +298,7 @@ def conclude(
 ) -> ScoreSummary:
     """Write `record.json` of the parts in the tally.
 
-    Args: started, by time.monotonic; race, what a race was; notes, more fields.
+    Args: started, by time.monotonic; race, its record; notes, more fields.
     """
     out, num_reused = spec.out, tally.num_reused
     finished = [job for job in jobs if job.fingerprint in tally.infos]
@@ -350,5 +350,5 @@ def conclude(
 
 
 def _count_other_parts(out: Path, paths: list[Path]) -> int:
-    """Parts of earlier settings or inputs; they are left where they are and belong to no record."""
+    """Parts of earlier settings or inputs; they are kept and belong to no record."""
     return len(set((out / PARTS_FOLDER).glob("*.parquet")) - set(paths))

@@ -1,4 +1,4 @@
-"""Settings of a scoring run that are not the scorer's."""
+"""Settings of a scoring run, except those of the scorer."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,22 +15,22 @@ _POSITIVE = (
     "silent_seconds",
     "stuck_seconds",
 )
-"""Numbers from 1 up; none of them shapes what is scored without a model."""
+"""Settings of at least 1; none of them affects scores without a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSettings:
-    """How documents are read and cut, and what is kept.
+    """Settings for reading and cutting documents, and for the stored results.
 
-    segment: L, tokens a segment, at least 2.
-    seed: of every draw (segments, pairs, foreign segments).
+    segment: L, tokens per segment, at least 2.
+    seed: of every draw (segments, pairs, segments of other documents).
     text_field: the field of a record that holds its text, or several as of `corpus.read`. encoding: as there.
     keep_pairs: also store every pair inside the document with its two readings.
     rows_per_unit: documents in one unit of work; part of a unit's identity, so of the names of the parts.
-    threads: in which a process reads the model, the same however many workers there are: sums of another number of
-      threads round otherwise. Part of the name of what was read with a model, of nothing else.
-    batch_segments, batch_pairs: read in one call of the reader; halved when memory runs out. Speed only.
-    silent_seconds: a worker process that gives no sign of life for so long (it is told once a second; stopped, or
+    threads: per process that reads the model, for any number of workers: sums round differently with another number
+      of threads. Part of the name of results read with a model, and of no others.
+    batch_segments, batch_pairs: number read in one call of the reader; halved when memory runs out. Speed only.
+    silent_seconds: a worker process that gives no sign of life for so long (one is due every second; stopped, or
       swapped out) is replaced, and its unit tried once more.
     stuck_seconds: the same for one that gets nothing done: no batch of documents encoded, no block of segments read.
     """
@@ -58,7 +58,7 @@ class ScoreSettings:
             raise ConfigError("text_field is empty; expected the name of the field that holds the text.")
 
     def identity(self) -> dict[str, Any]:
-        """The settings that shape every result, as JSON: neither the cut into units nor what concerns speed."""
+        """The settings that determine every result, as JSON: without the cut into units and those of speed."""
         found = {name: value for name, value in asdict(self).items() if name not in _POSITIVE}
         if self.encoding == UTF8:
             del found["encoding"]  # as before there was a choice, so that older parts keep their names

@@ -1,4 +1,4 @@
-"""What all parts together say: counts, quantiles of the score, ids that occur twice."""
+"""Summary of all parts: counts, quantiles of the score, ids that occur twice."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tokens of a model, which is not loaded: a reader for scores that need no more."""
+"""Reader with the tokens of a model and without the model, for scores that need only tokens."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,19 +13,19 @@ from longlode.corpus.encoding import TextEncoder
 
 
 class TokenReader:
-    """A reader that encodes texts, and can do nothing else.
+    """A reader that only encodes texts.
 
     The fingerprint names the tokenizer alone: models that share one give the same results here.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Args: tokenizer, whose tokens are taken; it also decodes them for those who explain a score."""
+        """Args: tokenizer, whose tokens are used; it also decodes them for explanations."""
         self.tokenizer = tokenizer
         self._encoder = TextEncoder(tokenizer.inner)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names the tokenizer; the same on every machine."""
+        """Fingerprint of the tokenizer; the same on every machine."""
         return fingerprint({"tokenizer": self._encoder.to_str()})
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
-"""One unit of work: its documents in, one row per document out.
+"""Scoring of one unit of work: its documents in, one row per document out.
 
-Read, ask for what is wanted of the text, keep that (not the text), draw foreign segments, read what the scorer asks for
-of groups of documents together, finish. Every input document gives exactly one row; what goes wrong with one stays with
-that one.
+Steps: read; answer the requests about the text and drop the text; draw segments of other documents; read the scorer's
+requests for groups of documents together; finish. Every input document gives exactly one row; an error in one document
+affects no other.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -31,8 +31,7 @@ STATUSES = ("ok", "too_short", "skipped", "failed")
 _ENCODE_DOCUMENTS = 64
 _ENCODE_CHARACTERS = 4 << 20
 _GROUP_BLOCKS = 4
-"""Blocks of `batch_segments` that one group of documents fills: the ragged end of a group is a small share
-of it.
+"""Blocks of `batch_segments` per group of documents: many, so that the incomplete last block is a small share.
 """
 _REASON_CHARACTERS = 500
 
@@ -42,9 +41,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What a worker needs for any unit. reader is None for scorers that need none; size shrinks on its
-    own.
-    """
+    """State that a worker needs for any unit. reader is None for scorers that need none; size shrinks by itself."""
 
     scorer: Scorer
     settings: ScoreSettings
@@ -66,9 +63,9 @@ class UnitResult:
 
 @dataclass(eq=False)
 class _Entry:
-    """One input row on its way. `doc` is set while it can still be scored (tokens int32 until they are read).
+    """One input row in progress. `doc` is set while it can still be scored (tokens int32 until they are read).
 
-    was_read, reader_failed: how reading it went, both False before. document_tokens, tokens_alone,
+    was_read, reader_failed: outcome of reading it, both False before. document_tokens, tokens_alone,
     tokens_given: 0 until it has been read.
     """
 
@@ -84,7 +81,7 @@ class _Entry:
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """A document that is about to be read, and what the scorer asks for."""
+    """A document that is about to be read, and the scorer's requests."""
 
     entry: _Entry
     doc: SegmentedDocument
@@ -95,7 +92,7 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
     """Score one unit.
 
     Args: rows, the places in the unit, from 0, of those to score; the others are not encoded, not listed in the result,
-      and lend no foreign segment. None for all.
+      and lend no segments to others. None for all.
     Raises: InputError when a file has gone, changed since it was planned or cannot be read just now; ModelError
       when the reader fails on every one of several documents, which is the reader's fault (a lost device) and not
       theirs. Either way there is no result, so that a later run tries again.
@@ -118,7 +115,7 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
 
 
 def check_source(unit: Unit, items: Iterable[Document | Unreadable]) -> Iterator[Document | Unreadable]:
-    """Pass items on. Raises: InputError at one that is no result of the content that was planned."""
+    """Pass items on. Raises: InputError at one that does not come from the planned content."""
     for item in items:
         if isinstance(item, Unreadable) and item.transient:
             path = next((file.path for file in unit.files if file.name == item.file), item.file)
@@ -127,7 +124,7 @@ def check_source(unit: Unit, items: Iterable[Document | Unreadable]) -> Iterator
 
 
 def _check_reader(entries: Sequence[_Entry]) -> None:
-    """A poison document fails alone; when all fail in the reader, nothing is learnt about any of them."""
+    """Raise if all documents failed in the reader, which is then at fault; one that fails alone keeps its row."""
     failed = [entry for entry in entries if entry.reader_failed]
     if len(failed) > 1 and not any(entry.was_read for entry in entries):
         raise ModelError(
@@ -136,7 +133,7 @@ def _check_reader(entries: Sequence[_Entry]) -> None:
 
 
 def _load(items: Iterable[Document | Unreadable], work: Work) -> Iterator[_Entry]:
-    """Encode documents in batches and let go of their texts."""
+    """Encode documents in batches and drop their texts."""
     batch: list[Document | Unreadable] = []
     characters = 0
     for item in items:
@@ -169,7 +166,7 @@ def _enter(batch: Sequence[Document | Unreadable], work: Work) -> list[_Entry]:
 
 
 def _read_texts(texts: Sequence[tuple[_Entry, str]], work: Work) -> None:
-    """Read what the scorer asks for of the texts."""
+    """Read the scorer's requests about the texts."""
     asked = []
     for entry, text in texts:
         requests = _attempt(entry, "requests", _ask_of_text, text, work.scorer)
@@ -230,7 +227,7 @@ def _cut(entry: _Entry, item: Document, tokens: np.ndarray, work: Work) -> None:
 
 
 def _draw_foreign(entries: Sequence[_Entry], work: Work) -> None:
-    """Give each document segments of the unit's others; a copy of the same text is no foreigner."""
+    """Give each document segments of the unit's others, except of copies of the same text."""
     wanted = work.scorer.num_foreign
     pool = [
         (entry.text_hash, entry.doc.tokens)
@@ -291,7 +288,7 @@ def _ask_of_text(text: str, scorer: Scorer) -> Sequence[Request]:
 
 
 def _checked(requests: Sequence[Request], scorer: Scorer) -> Sequence[Request]:
-    """The requests. Raises: ConfigError for one of a type that the scorer did not announce."""
+    """Requests of the scorer. Raises: ConfigError for one of a type that it did not announce."""
     for request in requests:
         if type(request) not in scorer.asks:
             raise ConfigError(
@@ -323,7 +320,7 @@ def _finish(one: _Asked, readings: Sequence[Reading], work: Work) -> None:
 def score_fields(result: DocumentScore, scorer: Scorer) -> dict[str, Any]:
     """The columns of a row that a scorer fills, as they are stored.
 
-    Raises: ConfigError for extras that the scorer has not declared so.
+    Raises: ConfigError for extras that the scorer has not declared.
     """
     row: dict[str, Any] = {"num_pairs": result.num_pairs}
     for name in ("strength_mean", "strength_max_mean", "gain_nats", "specificity_mean", "score_se"):
@@ -360,7 +357,7 @@ def _close(entry: _Entry, status: str, reason: str) -> None:
 def _attempt(
     entry: _Entry, stage: str, step: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
 ) -> _T | None:
-    """Run one step for one document; an exception becomes that document's status and goes no further."""
+    """Run one step for one document; an exception becomes that document's status and is not raised."""
     try:
         return step(*args, **kwargs)
     except Exception as error:  # anything a reader, tokenizer or scorer raises belongs to this document

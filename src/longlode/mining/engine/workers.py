@@ -1,4 +1,4 @@
-"""What does a unit: makes its reader once, scores, and writes the part."""
+"""Workers, which make their reader once, score units, and write their parts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from longlode.mining.scorers import Scorer
 class Job:
     """One unit to do, and the fingerprint that names its part.
 
-    rows: as of `score_unit`, None for all of them. scorer: in place of the run's, one that reads in the same way.
+    rows: as of `score_unit`, None for all of them. scorer: used instead of the run's, with the same requests.
     """
 
     unit: Unit
@@ -29,15 +29,15 @@ class Job:
     scorer: Scorer | None = None
 
     def path(self, out: Path) -> Path:
-        """Where its result lies in the output folder."""
+        """Path of its result in the output folder."""
         return part_path(out, self.fingerprint)
 
     def info(self, out: Path) -> PartInfo | None:
-        """What its result says of itself; None when it is missing, torn or changed."""
+        """Metadata of its result; None when it is missing, torn or changed."""
         return read_info(self.path(out))
 
     def prepare(self, worker: "Worker") -> None:
-        """Have what it needs besides its input. Raises: ModelError when there is no usable reader."""
+        """Load what it needs besides its input. Raises: ModelError when there is no usable reader."""
         worker.make_work()
 
     def do(self, worker: "Worker") -> PartInfo:
@@ -65,9 +65,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: its part's info, or an error text. size: the batch sizes the worker has come
-    down to.
-    """
+    """Outcome of a job: its part's info, or an error text. size: the batch sizes that the worker has come down to."""
 
     job: Job
     info: PartInfo | None
@@ -79,7 +77,7 @@ class Outcome:
 class WorkerSpec:
     """All that a worker needs besides its jobs; picklable when make_reader is.
 
-    fit: fingerprint of what the scorer has learnt from the corpus; "" for one that makes no pass over it.
+    fit: fingerprint of the scorer's state from the corpus; "" for one that makes no pass over it.
     """
 
     out: Path
@@ -90,7 +88,7 @@ class WorkerSpec:
     fit: str = ""
 
     def identity(self, scorer: Scorer | None = None) -> dict[str, Any]:
-        """Everything but the unit that shapes a part, as JSON. Args: scorer, of a job that has its own."""
+        """Everything that determines a part, except its unit, as JSON. Args: scorer, of a job that has its own."""
         scorer = scorer or self.scorer
         return {
             "settings": self.settings.identity(),
@@ -104,7 +102,7 @@ class WorkerSpec:
 
 
 class Worker:
-    """Does jobs, and keeps what they need from one to the next."""
+    """Worker that does jobs, and keeps the scorer and the reader between them."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         """Load nothing yet."""

@@ -1,9 +1,10 @@
-"""gate: how surely a document is one text in its own order, in any language.
+"""gate: the log-odds that a document is one text in its own order, in any language.
 
-`reading.py` takes a text apart once; `returns.py`, `links.py`, `passages.py`, `signs.py`, `fluency.py` and
-`direction.py` measure it; `features.py` puts the measurements together; `model.py` makes log-odds of them, `fit.py`
-its weights. No table of a language is needed. May import: core, corpus, `mining.baselines`, `mining.coherence.order`.
-Start with `features.py`.
+`reading.py` parses a text once; `returns.py`, `links.py`, `passages.py`, `signs.py`, `fluency.py` and
+`direction.py` measure it; `features.py` collects the measurements; `model.py` turns them into log-odds, `fit.py`
+fits its weights. No table of a language is needed.
+
+May import: core, corpus, `mining.baselines`, `mining.coherence.order`. Start with `features.py`.
 """
 
 from longlode.mining.gate.features import measure

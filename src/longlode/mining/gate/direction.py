@@ -1,4 +1,4 @@
-"""Direction: do passages follow each other as they do in text that is read from its beginning?
+"""Direction: the log-odds that passages follow each other in reading order rather than in reverse.
 
 A passage (a sentence, a paragraph) has symbols: the word it begins with, and the sign before that; its second and last
 word; its shape (how it begins and ends, whether it is indented, its length). For neighbours x, y, and for those that
@@ -6,11 +6,11 @@ have one passage between them,
 
     log-odds that x stands before y = sum over templates (a, b) of  w(a_x, b_y) - w(a_y, b_x)
 
-What is said of one passage alone cancels along the text; what is left is which passage follows which: an answer its
-question, a pronoun its name, a closing quotation mark its opening one. A word is also introduced otherwise than it is
-taken up; so the signs and words around its first mention are told from those around its last one in the same way.
+Terms of one passage alone cancel along the text; the sum depends on which passage follows which: an answer its
+question, a pronoun its name, a closing quotation mark its opening one. A word is also introduced differently from how
+it is used later; so the signs and words around its first and its last mention are compared in the same way.
 
-The weights are fitted by logistic regression with a penalty on coherent text, each pair against itself turned round; no
+The weights are fitted by logistic regression with a penalty on coherent text, each pair against itself reversed; no
 reversed text is needed. The sum is positive in order, negative where the passages are reversed, near 0 if they are
 shuffled. Words that the table lacks count by their first character, so a language without a table keeps the signs.
 """
@@ -37,7 +37,7 @@ from longlode.mining.gate.reading import (
 )
 
 TOP_WORDS, FEWEST_READINGS = 100, 4
-"""A word is known if it is among so many commonest words of so many texts."""
+"""A word is known if it is among this many commonest words of this many texts."""
 MOST_MENTIONS = 30
 FEWEST = 6
 """Pairs that a weight is fitted on, at least."""
@@ -73,12 +73,12 @@ _BITS = 23  # of a symbol in a key
 _LENGTHS = 4
 _ENDS = NUM_CLASSES * NUM_CLASSES
 Keys = tuple[np.ndarray, np.ndarray]
-"""Keys of each pair as it stands, and turned round: int64 `[m, templates]` each."""
+"""Keys of each pair in order, and reversed: int64 `[m, templates]` each."""
 
 
 @dataclass(frozen=True, eq=False)
 class Directions:
-    """What is known of direction.
+    """Fitted tables of direction.
 
     words: known words. keys, weights: by table, int64 ascending and float64, `[k]` each; a key is a template and two
     symbols in one number.
@@ -90,7 +90,7 @@ class Directions:
 
     @classmethod
     def none(cls) -> "Directions":
-        """Nothing is known: all directions are 0."""
+        """Empty tables: all directions are 0."""
         return cls((), {t: np.zeros(0, np.int64) for t in TABLES}, {t: np.zeros(0) for t in TABLES})
 
 
@@ -114,7 +114,7 @@ def direction(reading: Reading, known: Directions) -> dict[str, float]:
 
 
 def learn_directions(readings: Sequence[Reading]) -> Directions:
-    """Fit coherent texts, in their order; without any, nothing is known."""
+    """Fit coherent texts, in their order; without any, the tables are empty."""
     if not readings:
         return Directions.none()
     words = _common_words(readings)
@@ -138,7 +138,7 @@ def _common_words(readings: Sequence[Reading]) -> tuple[str, ...]:
 
 
 def _fit(here: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and weights, fitted so that pairs are likelier as they stand than turned round."""
+    """Keys and weights, fitted so that pairs are likelier in order than reversed."""
     keys, inverse, count = np.unique(
         np.concatenate([here.ravel(), turned.ravel()]), return_inverse=True, return_counts=True
     )
@@ -211,7 +211,7 @@ def _pairs(reading: Reading, words: Sequence[str]) -> dict[str, Keys]:
 
 
 def _word_symbols(reading: Reading, words: Sequence[str]) -> np.ndarray:
-    """Symbol of each word, int64 `[n]`: its number among the known ones, else after those what it begins with."""
+    """Symbol of each word, int64 `[n]`: its number among the known ones, else one for its first character."""
     number = {word: place for place, word in enumerate(words)}
     known = np.array([number.get(word, -1) for word in reading.words], dtype=np.int64)[reading.kinds]
     other = len(words) + (reading.classes[reading.starts] == CAPITAL) + 2 * reading.is_number[reading.kinds]
@@ -248,7 +248,7 @@ def _passages(
 
 
 def _after_end(reading: Reading, at: np.ndarray) -> np.ndarray:
-    """Whether a sentence ends before each of the words at `at`, bool; quotation marks and brackets are passed."""
+    """True where a sentence ends before a word of `at`, bool; quotation marks and brackets are skipped."""
     kind = reading.classes[reading.ink]
     row = np.searchsorted(reading.ink, at) - 1
     for _ in range(3):
@@ -260,7 +260,7 @@ def _after_end(reading: Reading, at: np.ndarray) -> np.ndarray:
 
 
 def _mentions(reading: Reading, word: np.ndarray, sentences: np.ndarray, num_known: int) -> Keys:
-    """First and last mention of words that come back in another sentence.
+    """First and last mention of words that return in another sentence.
 
     Args: sentences, numbers of the first word of each.
     """

@@ -1,8 +1,8 @@
-"""Why the gate decides as it does: how much each kind of measurement moves the log-odds, and the families in words.
+"""Evidence behind the gate's decision: how far each kind of measurement moves the log-odds, and the families in words.
 
-A group of features is taken as usual (missing, which the gate reads as the mean of coherent text) and the text is
-judged again; the difference is what the group says. Above 0 it makes the text more like one in its order than usual
-text is, below 0 less. The differences do not add up to the log-odds, since groups share what they know.
+A group of features is set to missing, which the gate reads as the mean of coherent text, and the text is judged again;
+the difference is the evidence of the group. Above 0 it makes the text more like one in its order than usual text is,
+below 0 less. The differences do not add up to the log-odds, since groups overlap in their information.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ GROUPS = {
     ),
     "vocabulary": (("",), "richness of the vocabulary; shares of numbers, letters, capitals and long words"),
 }
-"""Kinds of measurements: beginnings of the features' names, and what they measure; the first that fits holds one."""
+"""Kinds of measurements: prefixes of the features' names, and their meaning; the first prefix that fits decides."""
 
 FAMILIES = {
     "splice": "short pieces of many documents",
@@ -72,15 +72,15 @@ FAMILIES = {
     "base64": "bytes written as base64",
     "hex": "bytes written in hexadecimal",
 }
-"""Families of negatives by the beginning of their names, in words; the longest beginning that fits."""
+"""Families of negatives in words, by prefixes of their names; the longest prefix that fits decides."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """What one group of measurements says.
+    """Evidence of one group of measurements.
 
-    name, about: of GROUPS. nats: the log-odds with it less those without it; above 0 it speaks for one text. feature:
-    the measurement of the group that moves them most by itself; value: what was measured, None where it was not.
+    name, about: of GROUPS. nats: the log-odds with it minus those without it; above 0 it favours one text. feature:
+    the measurement of the group that moves them most by itself; value: its result, None where there is none.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Sign:
 
 
 def signs(gate: Gate, features: Mapping[str, float], num_tokens: float) -> list[Sign]:
-    """What each group says, the strongest first, whichever way it points.
+    """Evidence of each group, the strongest first, for or against.
 
     Args: features, of `measure`; num_tokens, length of the text, tokens of 4 bytes.
     """
@@ -121,6 +121,6 @@ def group_of(feature: str) -> str:
 
 
 def about_family(family: str) -> str:
-    """A family in words; its name where there are none for it."""
+    """A family in words, or its name where FAMILIES has none."""
     fitting = [name for name in FAMILIES if family.startswith(name)]
     return FAMILIES[max(fitting, key=len)] if fitting else family

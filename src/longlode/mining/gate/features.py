@@ -9,7 +9,7 @@ from longlode.mining.gate.returns import returns, written_as_names
 from longlode.mining.gate.signs import sign_style
 
 FEWEST_WORDS = 500
-"""A shorter text is not measured."""
+"""Fewest words of a text that is measured."""
 
 
 def measure(reading: Reading, known: Directions) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""Fit the gate: multinomial logistic regression with a penalty that follows what each feature shows by itself.
+"""Fit of the gate: multinomial logistic regression, with a penalty that depends on each feature's own separation.
 
 A weight is written W_kj = S_kj V_kj with S_kj the difference of the means of coherent text and family k, in standard
-deviations, held within FLOOR and 2; the squares of V are penalised. A feature that shows nothing of a family so gets
-next to no weight for it, which matters: there are 7 numbers to fit per text (docs/experiments.md).
+deviations, held within FLOOR and 2; the squares of V are penalised. So a feature that does not separate a family gets
+nearly no weight for it, which matters: there are 7 numbers to fit per text (docs/experiments.md).
 """
 
 import json
@@ -40,9 +40,9 @@ def fit_length(
     Args:
       values: float `[R, F]`, NaN for missing.
       labels: "coherent" or a family.
-      cells: domain and language of each: they count alike in a label, and labels alike among the negatives.
+      cells: domain and language of each: they have equal weight in a label, and labels among the negatives.
       families: in the order of the result.
-      heavier: families that count so many times as much as others: those that are hard to see are drowned by the rest.
+      heavier: factors for the weight of families that are hard to detect, else outweighed by the others.
       folds: a number for each text, the same for texts of one work: the weights are the mean over fits that each leave
         a fold out, which steadies them. None: one fit of all texts.
     Raises: InputError if there is no coherent text, or a label is unknown.
@@ -103,7 +103,7 @@ def _fit_rows(
 
 
 def _shares(labels: Sequence[str], cells: Sequence[str], heavier: Mapping[str, float]) -> np.ndarray:
-    """Weight of each text; coherent text counts as much as all negatives, sum 1."""
+    """Weight of each text; coherent text weighs as much as all negatives; sum 1."""
     keys = list(zip(labels, cells, strict=True))
     size = Counter(keys)
     number = Counter(label for label, _ in size)
@@ -116,7 +116,7 @@ def _shares(labels: Sequence[str], cells: Sequence[str], heavier: Mapping[str, f
 
 
 def _effects(design: np.ndarray, label: np.ndarray, share: np.ndarray, families: Sequence[str]) -> np.ndarray:
-    """S, `[K, columns]`."""
+    """The scales S of the penalty, `[K, columns]`."""
     coherent = label == COHERENT
     mean = np.average(design[coherent], axis=0, weights=share[coherent])
     variance = design[coherent].var(axis=0)

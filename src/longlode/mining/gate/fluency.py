@@ -1,6 +1,6 @@
-"""Local fluency and vocabulary: what salad, lists and machine output do not have.
+"""Local fluency and vocabulary, which random words ("salad"), lists and machine output lack.
 
-Words that stand side by side do so again; in salad they do no more often than words a few places apart. So pairs at
+Neighbouring words occur as neighbours again; in salad no more often than words a few places apart. So pairs at
 distance 1, 2 and 3 are compared with pairs at 5, 8, 12 and 40 by how many are repeated: the text is its own control.
 """
 
@@ -80,7 +80,7 @@ def _page_types(kinds: np.ndarray) -> float:
 
 
 def _lines(reading: Reading) -> dict[str, float]:
-    """Repeated lines, and how their lengths vary; blank lines left out."""
+    """Repeated lines, and the variation of their lengths; blank lines left out."""
     lines = [line for line in reading.text.split("\n") if line and not line.isspace()]
     sizes = np.array([len(line.strip()) for line in lines] or [1], dtype=np.float64)
     return {

@@ -1,12 +1,12 @@
-"""Links: which words stand on both sides of a cut. One document goes on with its words and names beyond every cut.
+"""Links: words that occur on both sides of a cut. A single document reuses its words and names beyond every cut.
 
-A word of m occurrences would stand on both sides of a cut at share p of the text with chance 1 - p^m - (1 - p)^m, were
-they anywhere. Over all words that come back
+If its places were random, a word of m occurrences would be on both sides of a cut at share p of the text with chance
+1 - p^m - (1 - p)^m. Over all words that return
 
     link(p) = log (words on both sides / sum of their chances)
 
-is about as low at every cut of a text with topics, and lowest where two texts were glued. The shape of the broken
-passages themselves is looked at as well: a paragraph that begins in the middle of a sentence was cut out.
+is about as low at every cut of a text with topics, and lowest where two texts were glued. The shape of the
+passages is measured as well: a paragraph that begins in the middle of a sentence was cut out.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ _SMALL = 2e-3
 
 
 def links(reading: Reading, names: np.ndarray) -> dict[str, float]:
-    """How low links fall; for words by count, and for names.
+    """The lowest links of a text, for words by count and for names.
 
     Args: names bool `[types]`, types that are mostly written with a capital.
     """
@@ -41,7 +41,7 @@ def links(reading: Reading, names: np.ndarray) -> dict[str, float]:
 
 
 def _linked(first: np.ndarray, last: np.ndarray, count: np.ndarray, cuts: np.ndarray, n: int) -> np.ndarray:
-    """link at each cut, float64."""
+    """Link at each cut, float64."""
     at = cuts * n
     both = np.searchsorted(np.sort(first), at) - np.searchsorted(np.sort(last), at)
     number = np.bincount(count)
@@ -53,7 +53,7 @@ def _linked(first: np.ndarray, last: np.ndarray, count: np.ndarray, cuts: np.nda
 
 
 def _lowest(name: str, link: np.ndarray, number: int) -> dict[str, float]:
-    """Its least value, middle, and how far the one stands out from the other, also of the middle third alone."""
+    """Least value, median, and the deviation of the one from the other, also of the middle third alone."""
     if number < FEWEST_TYPES:
         return {f"{name}_{what}": np.nan for what in ("least", "middle", "peak", "half")}
     middle, inner = float(np.median(link)), link[NUM_CUTS // 3 : NUM_CUTS - NUM_CUTS // 3]

@@ -1,4 +1,4 @@
-"""Minimisation of smooth functions, without a package for it."""
+"""Minimisation of smooth functions, in numpy alone."""
 
 from collections.abc import Callable
 

@@ -1,13 +1,13 @@
-"""How alike passages are, by distance: seams, alternation, and where the author changes.
+"""Similarity of passages by distance: boundaries, alternation, and changes of author.
 
-The words are cut into at most NUM_BLOCKS blocks. Two blocks are alike by the weight of the words that both hold,
+The words are cut into at most NUM_BLOCKS blocks. Two blocks are similar by the weight of the words that both hold,
 w = log(blocks / blocks that hold the word)^2, none for words in more than a quarter of the blocks:
 
     S_ij = sum of w over shared words / sqrt(that of i  that of j)
 
 Its mean over pairs k apart falls with k in coherent text, and rises from 1 to 2 where two texts alternate. Around a
-cut, blocks left and right of it are compared with what pairs as far apart give elsewhere. The same is asked of
-paragraphs, and of the counts of the commonest words, which tell authors apart.
+cut, blocks left and right of it are compared with pairs equally far apart elsewhere. The same is measured for
+paragraphs, and for the counts of the commonest words, which distinguish authors.
 """
 
 import numpy as np
@@ -43,14 +43,14 @@ def passages(reading: Reading) -> dict[str, float]:
 
 
 def block_words(num_words: int) -> int:
-    """Words of a block."""
+    """Words per block."""
     return max(LEAST_BLOCK_WORDS, num_words // NUM_BLOCKS)
 
 
 def _holdings(reading: Reading, place: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which words stand in which of `number` places, sorted by word.
+    """Occurrences of words in `number` places, sorted by word.
 
-    Returns: place int, how many rows of the same word follow int, weight of the word float; `[m]` each.
+    Returns: place int, number of rows of the same word that follow int, weight of the word float; `[m]` each.
     """
     wanted = ~reading.is_number[reading.kinds] & (place < number)
     pairs = np.unique(reading.kinds[wanted].astype(np.int64) * number + place[wanted])
@@ -65,7 +65,7 @@ def _holdings(reading: Reading, place: np.ndarray, number: int) -> tuple[np.ndar
 
 
 def _similarity(reading: Reading, block: np.ndarray, number: int) -> np.ndarray:
-    """S, float64 `[number, number]`."""
+    """The similarities S, float64 `[number, number]`."""
     where, left, weight = _holdings(reading, block, number)
     norm = np.bincount(where, weights=weight, minlength=number)
     table = np.zeros(number * number)
@@ -81,7 +81,7 @@ def _similarity(reading: Reading, block: np.ndarray, number: int) -> np.ndarray:
 
 
 def _by_lag(alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of S over pairs k apart, 0 for k = 0, and how many there are."""
+    """Mean of S over pairs k apart, 0 for k = 0, and the number of pairs."""
     number = len(alike)
     means = np.array([0.0, *(np.trace(alike, k) / (number - k) for k in range(1, number))])
     return means, number - np.arange(number)
@@ -102,7 +102,7 @@ def _lags(alike: np.ndarray) -> dict[str, float]:
 
 
 def _expected(alike: np.ndarray) -> np.ndarray:
-    """What pairs as far apart give, smoothed over neighbouring distances, `[number, number]`."""
+    """Expected S of each pair, from pairs equally far apart, smoothed over distances, `[number, number]`."""
     means, pairs = _by_lag(alike)
     number = len(alike)
     smooth = means.copy()
@@ -148,7 +148,7 @@ def _integral(table: np.ndarray) -> np.ndarray:
 
 
 def _texture(alike: np.ndarray, expected: np.ndarray) -> dict[str, float]:
-    """The two strongest divisions of the blocks: how strong, and how often they change along the text."""
+    """The two strongest divisions of the blocks: their strength, and the number of changes along the text."""
     number = len(alike)
     if number < 8:
         return {name: np.nan for k in "12" for name in (f"division_{k}", f"changes_{k}", f"smooth_{k}")}
@@ -200,7 +200,7 @@ def _chi_square(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def peaks(name: str, values: np.ndarray) -> dict[str, float]:
-    """Greatest and middle of the values over cuts, and how far the one stands out from the other."""
+    """Greatest value and median over cuts, and the deviation of the one from the other."""
     middle = float(np.median(values))
     peak = (float(values.max()) - middle) / (float(values.std()) + 0.02)
     return {f"{name}_most": float(values.max()), f"{name}_middle": middle, f"{name}_peak": peak}
@@ -212,7 +212,7 @@ def log_ratio(first: float, second: float, small: float = 1e-6) -> float:
 
 
 def _paragraphs(reading: Reading) -> dict[str, float]:
-    """Likeness of paragraphs that are 1 to 8 apart, and of the commonest words there; their lengths."""
+    """Similarity of paragraphs that are 1 to 8 apart, and of their commonest words; their lengths."""
     place = reading.paragraph
     number = int(place.max(initial=-1)) + 1
     names = ("12", "13", "23", "24", "1_mean", "length", "lengths", "style_12", "style_13")
@@ -260,7 +260,7 @@ def _paragraph_style(
 
 
 def boundary_strengths(reading: Reading) -> dict[int, np.ndarray]:
-    """How much the passages on both sides of every cut share, beside passages as far apart elsewhere in the text.
+    """Ratio of what passages on both sides of every cut share to what passages equally far apart elsewhere share.
 
     Returns: words of a passage -> ratios, float64 `[m]`, of cuts a block of words apart: 1 is usual, 0 nothing shared.
       A cut with number k (from 0) lies behind the word `span + k * block`, block as of `block_words`. Empty for a text

@@ -1,4 +1,4 @@
-"""A text taken apart once: characters, words, paragraphs, sentences."""
+"""Parsed text: characters, words, paragraphs, sentences."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from longlode.corpus.words import shared_vocabulary, word_bounds
 from longlode.mining.coherence.order import Occurrences
 
 LONG_PARAGRAPH = 2500
-"""Characters; a text whose blank lines lie further apart on average has a paragraph a line, or four sentences."""
+"""Characters; if blank lines are further apart on average, each line, or every four sentences, is a paragraph."""
 OUTER_INDENT = 4
 """Blanks and tabs."""
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
@@ -63,7 +63,8 @@ _CLASSES = _class_table()
 class Reading:
     """A text of n words.
 
-    codes: uint32 `[characters]`; starts: int `[n]`, where each word begins; kinds: int `[n]`, its type; words: by type.
+    codes: uint32 `[characters]`; starts: int `[n]`, first character of each word; kinds: int `[n]`, its type;
+    words: by type.
     """
 
     text: str
@@ -81,7 +82,7 @@ class Reading:
 
     @property
     def num_words(self) -> int:
-        """n."""
+        """The number of words, n."""
         return len(self.kinds)
 
     @cached_property
@@ -91,7 +92,7 @@ class Reading:
 
     @cached_property
     def is_number(self) -> np.ndarray:
-        """Whether each type is digits, bool `[types]`."""
+        """True for types that are digits, bool `[types]`."""
         return np.array([word.isdigit() for word in self.words], dtype=bool)
 
     @cached_property
@@ -107,7 +108,7 @@ class Reading:
 
     @cached_property
     def paragraph_starts(self) -> np.ndarray:
-        """Where paragraphs begin, characters, int, ascending, 0 first."""
+        """First character of each paragraph, int, ascending, 0 first."""
         places = [found.end() for found in _BLANK_LINE.finditer(self.text)]
         if len(places) * LONG_PARAGRAPH < len(self.text):
             places = (np.flatnonzero(self.codes == ord("\n")) + 1).tolist()
@@ -123,7 +124,7 @@ class Reading:
 
     @cached_property
     def sentence_starts(self) -> np.ndarray:
-        """Where sentences and lines begin, characters, int, ascending, 0 first."""
+        """First character of each sentence and line, int, ascending, 0 first."""
         kind = self.classes
         ends = (kind >= STOP) & (kind <= EXCLAMATION)
         closers = (kind == QUOTE) | (kind == CLOSING)
@@ -136,7 +137,7 @@ class Reading:
 
     @cached_property
     def true_sentence_starts(self) -> np.ndarray:
-        """As `sentence_starts`, without lines that go on with the sentence of the line before."""
+        """As `sentence_starts`, without lines that continue the sentence of the line before."""
         starts, kind, ink = self.sentence_starts, self.classes, self.ink
         if not len(ink):
             return starts

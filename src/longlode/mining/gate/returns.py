@@ -1,9 +1,9 @@
-"""Where words come back: hazards of return by distance, for classes of words, and how far words span.
+"""Returns of words: hazards of return by distance, for classes of words, and the spans of words.
 
     hazard(a, b) = log (returns first seen between a and b words back / those expected)
 
-for occurrences whose word stands nowhere in the `a` words before; expected if the word's other occurrences lay anywhere
-else. Shuffled text gives 0 at every distance, coherent text a slope, spliced text a step where its pieces end,
+for occurrences whose word is not in the `a` words before; expected if the word's other occurrences were at random
+places. Shuffled text gives 0 at every distance, coherent text a slope, spliced text a step where its pieces end,
 interleaved text a dip, and text whose names change a step in the names alone. The document's own rates are the control,
 so no table of a language is needed.
 """
@@ -64,7 +64,7 @@ def written_as_names(reading: Reading) -> np.ndarray:
 
 
 def _spans(reading: Reading, names: np.ndarray) -> dict[str, float]:
-    """How much of the document lies between first and last occurrence, less what random places give."""
+    """Share of the document between first and last occurrence, minus that of random places."""
     seen, n = reading.seen, reading.num_words
     first, last = seen.position[seen.first[:-1]], seen.position[seen.first[1:] - 1]
     kind = reading.kinds[first]

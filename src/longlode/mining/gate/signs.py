@@ -1,4 +1,4 @@
-"""Signs: how layout and punctuation change along a text."""
+"""Signs: changes of layout and punctuation along a text."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ _BLOCK_CHARACTERS = 400
 
 
 def sign_style(reading: Reading) -> dict[str, float]:
-    """How the counts of signs differ on both sides of cuts, and between blocks of characters by distance."""
+    """Differences in counts of signs between the two sides of cuts, and between blocks of characters by distance."""
     codes = reading.codes
     number = min(_BLOCKS, max(8, len(codes) // _BLOCK_CHARACTERS))
     size = max(1, len(codes) // number)

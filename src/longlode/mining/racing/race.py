@@ -1,12 +1,12 @@
-"""Racing: stop reading pairs of a document once it is clear on which side of the cut it lies.
+"""Racing: pairs of a document are read only until it is clear on which side of the cut it lies.
 
-`standings.py` says who is read on. Each round is an ordinary run of the engine in `OUT/rounds/1/`, `2/` ..., of the
-documents that are open and of those of their pairs that were not read before: pairs are taken in an order that chance
-settles once for each document, so the 64 that a document is judged by have the 32 of before among them. At the end all
-pairs of each document are put together into ordinary parts and an ordinary record.
+`standings.py` decides which documents are read further. Each round is an ordinary run of the engine in
+`OUT/rounds/1/`, `2/` ..., on the documents that are open and on those of their pairs that were not read before: pairs
+are taken in one random order per document, so the 64 of a round include the 32 of the round before. At the end all
+pairs of each document are combined into ordinary parts and an ordinary record.
 
-A round depends on the scores of the whole corpus, so a unit that fails ends the race until the same command is given
-again. A document that fails in a later round has failed, as it would have without a race.
+A round depends on the scores of the whole corpus, so a unit that fails ends the race until the same command is run
+again. A document that fails in a later round counts as failed, as it would without a race.
 """
 
 import time
@@ -44,17 +44,18 @@ def race(
     overwrite: bool = False,
     progress: Callable[[int], Progress] | None = None,
 ) -> ScoreSummary:
-    """Score every document of the inputs as well as it takes to select the best share, as `engine.score` does.
+    """Score every document as `engine.score` does, but only as precisely as selecting the best share needs.
 
-    The result is a scores folder like any other; num_pairs says how many pairs each document got, and the record has an
-    entry "race": the rule, what each round did and read, and how many documents were decided with fewer pairs than
-    the most.
+    The result is a scores folder like any other; num_pairs has the number of pairs of each document, and the record has
+    an entry "race": the rule, the work of each round, and the number of documents that were decided with fewer pairs
+    than the most.
 
     Args: inputs, out, make_reader, reader_fingerprint, settings, num_workers, limit, notes, overwrite, as of `score`;
       scorer, a PairMeanScorer such as "strength", whose `pairs` are the most that are read of a document (None: all);
-      rule, what is decided; progress, called with the number of each round from 1, gives what to call after its units.
+      rule, of the decision; progress, called with the number of each round from 1, returns the function to call after
+      each unit.
     Returns: a summary. `failed_units` is not empty when a unit failed as a whole: then there are no scores yet, and a
-      re-run goes on there.
+      re-run continues there.
     Raises: ConfigError for a scorer that cannot be raced; else as `score`.
     """
     started = time.monotonic()
@@ -80,7 +81,7 @@ def race(
 
 
 def check_raceable(scorer: Scorer, rule: RaceRule | None = None) -> PairMeanScorer:
-    """The scorer. Raises: ConfigError that says why when its score cannot be raced, or not by this rule."""
+    """Check the scorer. Raises: ConfigError with the reason when its score cannot be raced, or not by this rule."""
     if scorer.fits:
         raise ConfigError(
             f"the scorer {scorer.name!r} cannot be raced: it makes a pass over the corpus first. Score without a race."
@@ -105,7 +106,7 @@ def check_raceable(scorer: Scorer, rule: RaceRule | None = None) -> PairMeanScor
 
 
 def _entry(rule: RaceRule, rounds: Sequence[Round], costs: Sequence[dict[str, int]]) -> dict[str, Any]:
-    """What the record says of the race."""
+    """Fields of the record on the race."""
     return {
         **asdict(rule),
         "rounds": [asdict(one) | cost for one, cost in zip(rounds, costs, strict=True)],
@@ -114,7 +115,7 @@ def _entry(rule: RaceRule, rounds: Sequence[Round], costs: Sequence[dict[str, in
 
 
 class _Once:
-    """Makes the reader at the first call and keeps it for all rounds; another process makes its own."""
+    """Function that makes the reader at the first call and keeps it for all rounds; another process makes its own."""
 
     def __init__(self, make: Callable[[], Reader]) -> None:
         self._make = make

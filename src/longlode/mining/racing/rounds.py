@@ -1,4 +1,4 @@
-"""The rounds of a race on disk: runs of the engine of a part of the documents, and what they give together."""
+"""Rounds of a race on disk: runs of the engine on some of the documents, and their combined results."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ _DOCUMENT_COLUMNS = ["id", "source", "num_bytes", "num_tokens", "num_segments"]
 
 
 class UnfinishedRoundError(Exception):
-    """Units of a round failed; `tally` knows which."""
+    """Raised when units of a round failed; `tally` names them."""
 
     def __init__(self, tally: Tally) -> None:
         """Args: tally, of the round."""
@@ -57,9 +57,7 @@ class _Part:
 
 
 class RaceRounds:
-    """Runs the rounds, knows what they have written of which documents, and puts it together. costs: tokens read in
-    each round.
-    """
+    """Runner of the rounds, which keeps track of each document's files and combines them. costs: tokens per round."""
 
     def __init__(
         self,
@@ -113,7 +111,7 @@ class RaceRounds:
         return self._standings
 
     def _jobs(self, spec: WorkerSpec, pair_range: PairRange) -> Iterator[tuple[int, Job]]:
-        """With the number of the unit of each; a unit of which no document is to be read has none."""
+        """The units of a round, each with its number; a unit of which no document is to be read has none."""
         scorer = self._scorer.within(pair_range.start, pair_range.stop)
         if pair_range.documents is None:
             yield from ((n, make_job(unit, spec, scorer=scorer)) for n, unit in enumerate(self._units))
@@ -126,7 +124,7 @@ class RaceRounds:
             yield number, make_job(self._units[number], spec, rows=rows, scorer=scorer)
 
     def _enter(self) -> None:
-        """Learn from the first round which documents there are."""
+        """Collect the documents from the first round."""
         tables = [
             pq.read_table(parts[0].path, columns=_DOCUMENT_COLUMNS, partitioning=None)
             for parts in self._parts
@@ -140,7 +138,7 @@ class RaceRounds:
         self._standings = Standings.blank(np.array(num_all, dtype=np.int64))
 
     def _count(self, unit: int, part: _Part) -> int:
-        """Add what a part holds of a unit to the standings. Returns: how many of its documents have no score."""
+        """Add a unit's part to the standings. Returns: how many of its documents have no score."""
         statuses = (
             pq.read_table(part.path, columns=["status"], partitioning=None).column("status").to_pylist()
         )
@@ -172,7 +170,7 @@ class RaceRounds:
         self._standings.group[:] = found
 
     def write_parts(self, jobs: Sequence[Job]) -> Tally:
-        """Put the pairs of all rounds together into the parts of the jobs, one a unit."""
+        """Combine the pairs of all rounds into the parts of the jobs, one per unit."""
         tally = Tally(total=len(jobs), smallest_batch=self._smallest_batch)
         for number, job in enumerate(jobs):
             path = part_path(self._spec.out, job.fingerprint)
@@ -226,5 +224,5 @@ class RaceRounds:
 
 
 def perplexities(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the target alone and after the source, float64 `[P]`. Args: pairs as of `parts.read_pairs`."""
+    """Perplexity of the target alone and after the source, float64 `[P]`. Args: pairs as of `parts.read_pairs`."""
     return np.exp(pairs["nll_alone"].astype(np.float64)), np.exp(pairs["nll_given"].astype(np.float64))

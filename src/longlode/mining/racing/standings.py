@@ -1,4 +1,4 @@
-"""Who is decided in a race? The rule alone: no reader, no files (`race.py` has those).
+"""Rule that decides documents in a race, without readers and files (`race.py` has those).
 
 Every document is read at `first_pairs` pairs, then, as long as it is open, at twice as many, up to the most. After each
 round the cut is the value that separates the best share `top`, and a document is decided when
@@ -6,9 +6,9 @@ round the cut is the value that separates the best share `top`, and a document i
     |score - cut| > z * error,     error^2 = (1 - T / N) s^2 / T
 
 with s the standard deviation of its T values and N all the pairs it has: that is the variance of a mean of T draws
-without replacement, exactly, whatever pairs of one target have in common. `score_se` would be the wrong error here: it
+without replacement, exactly, even if pairs of one target are correlated. `score_se` would be the wrong error here: it
 is that of another text of the same kind, counts targets that were never written, and does not go to 0 when all pairs
-are read; a race that waits for it reads on where more pairs can change nothing.
+are read; a race by it would read on where more pairs can change nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,11 +25,11 @@ CONFIDENCE = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class RaceRule:
-    """What a race decides.
+    """Rule of a race.
 
     top: the share that will be selected, between 0 and 1. by: of "length", "source", as of `select`.
-    first_pairs: read of every document, at least 2. z: errors between score and cut from which on a document is
-    decided, above 0.
+    first_pairs: read of every document, at least 2. z: distance of score and cut in standard errors at which a document
+    is decided, above 0.
     """
 
     top: float
@@ -57,11 +57,11 @@ class RaceRule:
 
 @dataclass(frozen=True, eq=False)
 class Standings:
-    """What is known of D documents, `[D]` each.
+    """State of D documents, `[D]` each.
 
     num_read, total, squares: number, sum and sum of squares of the values of the pairs read so far. num_all: pairs that
     the document has. group: within which the best share is taken; -1 for a document that cannot be selected (no score,
-    or an id that stood before), which is never read again.
+    or an id that occurred before), which is never read again.
     """
 
     num_read: np.ndarray
@@ -72,7 +72,7 @@ class Standings:
 
     @classmethod
     def blank(cls, num_all: np.ndarray) -> "Standings":
-        """Nothing is read, and all are of one group."""
+        """State before any reading, with all documents in one group."""
         count = len(num_all)
         return cls(
             np.zeros(count, dtype=np.int64),
@@ -106,13 +106,13 @@ class Standings:
 
     @property
     def is_whole(self) -> np.ndarray:
-        """Whether every pair of it was read."""
+        """True for documents all of whose pairs were read."""
         return self.num_read >= self.num_all
 
 
 @dataclass(frozen=True, eq=False)
 class PairRange:
-    """What to read next of some documents: their pairs start to stop - 1. documents: their numbers, None for all."""
+    """Pairs to read next of some documents: their pairs start to stop - 1. documents: their numbers, None for all."""
 
     start: int
     stop: int
@@ -121,7 +121,7 @@ class PairRange:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One round, and how things stand after it.
+    """One round, and the counts after it.
 
     pairs: the most that any document was given so far. documents: that were read in this round. num_decided: clear of
     the cut, with pairs left; num_spent: without pairs left, or at the most; num_open: the others, but for documents
@@ -136,14 +136,14 @@ class Round:
 
 
 Read = Callable[[Sequence[PairRange]], Standings]
-"""Reads the ranges, which share no document, and returns the standings after it."""
+"""Function that reads the ranges, which share no document, and returns the standings afterwards."""
 
 
 def run_rounds(rule: RaceRule, most: int | None, read: Read) -> Iterator[Round]:
-    """Read until nobody is open. Args: most, pairs of a document; None for all there are.
+    """Read until no document is open. Args: most, pairs of a document; None for all there are.
 
-    A document is open when its interval holds the cut as it stands now, whatever was decided before: the cut moves, and
-    not going back to those that it comes near costs more mistakes than it saves reading (docs/experiments.md).
+    A document is open when its interval holds the current cut, even if it was decided before: the cut moves, and not
+    reopening documents near it costs more mistakes than it saves reading (docs/experiments.md).
     """
     limit = np.iinfo(np.int64).max // 2 if most is None else most
     first = min(rule.first_pairs, limit)
@@ -173,7 +173,7 @@ def run_rounds(rule: RaceRule, most: int | None, read: Read) -> Iterator[Round]:
 
 
 def is_clear(standings: Standings, rule: RaceRule) -> np.ndarray:
-    """bool `[D]`: whether the score of each is further from its group's cut than z errors."""
+    """True where a score is further from its group's cut than z errors, bool `[D]`."""
     scores, cuts = standings.scores, np.full(len(standings.group), np.nan)
     order = np.argsort(standings.group, kind="stable")
     groups, starts = np.unique(standings.group[order], return_index=True)
@@ -185,7 +185,7 @@ def is_clear(standings: Standings, rule: RaceRule) -> np.ndarray:
 
 
 def cut(scores: np.ndarray, top: float) -> float:
-    """What separates the best share: half way between the last that `select` keeps and the first that it drops.
+    """Value that separates the best share: half way between the last that `select` keeps and the first that it drops.
 
     -inf when all are kept. Args: scores float `[n]`, n >= 1, all finite.
     """

@@ -1,6 +1,6 @@
-"""mining/requests: what a scorer can ask to have read, one type per kind of reading.
+"""mining/requests: requests of scorers for readings, one type per kind of reading.
 
-Each type names the capability of the reader that it takes, and reads the requests of many documents together. May
+Each type names the capability of the reader that it needs, and reads the requests of many documents together. May
 import: core, corpus, `mining.reader`, `mining.engine.pulse`. Start with `base.py`, then `pairs.py`.
     text.py             Tokens, Words, WholeText: of the text itself
     pairs.py            Segments, Pairs: segments alone and after one other

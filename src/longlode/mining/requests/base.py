@@ -1,4 +1,4 @@
-"""What a request is: something to read of one document, by a reader that can."""
+"""Base of requests: something to read of one document, by a reader with a given capability."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,8 +15,7 @@ _MEMORY_WORDS = ("out of memory", "allocate memory")
 
 @dataclass
 class BatchSize:
-    """How much goes into one call: `segments` of `alone`, `pairs` of `given`. Halved for good when memory
-    runs out.
+    """Sizes of one call: `segments` of `alone`, `pairs` of `given`. Halved for good when memory runs out.
 
     It changes speed and memory, not results (beyond the rounding of the reader).
     """
@@ -25,9 +24,7 @@ class BatchSize:
     pairs: int = 1024
 
     def halve(self) -> bool:
-        """Halve both, down to 1. Returns: False when both are 1 already, so that there is nothing to
-        halve.
-        """
+        """Halve both, down to 1. Returns: False when both are 1 already."""
         if self.segments == 1 and self.pairs == 1:
             return False
         self.segments = max(1, self.segments // 2)
@@ -35,30 +32,30 @@ class BatchSize:
         return True
 
     def recovers(self, error: BaseException) -> bool:
-        """Whether to try again after the error: memory ran out, and there was something to halve."""
+        """True to try again after the error: memory ran out, and there was something to halve."""
         return is_out_of_memory(error) and self.halve()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reading:
-    """What came back for one request.
+    """Result of one request.
 
-    tokens_alone, tokens_given: that a model read for it, from the start of a text and after a state.
+    tokens_alone, tokens_given: number read by a model for it, from the start of a text and after a state.
     """
 
     tokens_alone: int = 0
     tokens_given: int = 0
 
     def numbers(self) -> tuple[np.ndarray, ...]:
-        """Everything in it that must be finite; a document is "failed" where it is not."""
+        """All values in it that must be finite; else the document is "failed"."""
         return ()
 
 
 class Request(ABC):
     """Something to read of one document.
 
-    capability: of the reader that it takes; None for what needs no reader. stage: names it in the reason of a document
-    of which it could not be read; "reader" where that may be the reader's fault and not the document's.
+    capability: of the reader that it needs; None without a reader. stage: names it in the reason of a document for
+    which it failed; "reader" where the reader may be at fault instead of the document.
     """
 
     capability: ClassVar[Capability | None]
@@ -71,7 +68,7 @@ class Request(ABC):
 
         Args: reader, has the capability (None without one); requests, at least one; size, halved in place when memory
           runs out.
-        Returns: one reading per request, in order. What it says of a request must not depend on the others.
+        Returns: one reading per request, in order. A reading must not depend on the other requests.
         Raises: anything; the engine then reads document by document, and those that fail alone have failed.
         """
 
@@ -84,20 +81,20 @@ class Request(ABC):
 
 
 def reads_tokens(asks: Sequence[type[Request]]) -> bool:
-    """Whether any of these takes a reader, if only for its tokens."""
+    """True if any of these needs a reader, even if only for its tokens."""
     return any(kind.capability is not None for kind in asks)
 
 
 def reads_model(asks: Sequence[type[Request]]) -> bool:
-    """Whether any of these takes more of a reader than its tokens."""
+    """True if any of these needs more of a reader than its tokens."""
     return any(kind.capability not in (None, ENCODES) for kind in asks)
 
 
 def check_reader(scorer: str, asks: Sequence[type[Request]], reader: Any) -> None:
-    """Refuse a reader that cannot do what a scorer asks for.
+    """Refuse a reader that lacks a capability which a scorer's requests need.
 
     Args: scorer, its name; asks, the types of its requests.
-    Raises: ModelError that names scorer, capability and who has it.
+    Raises: ModelError that names the scorer, the capability and readers that have it.
     """
     for kind in asks:
         capability = kind.capability
@@ -110,7 +107,7 @@ def check_reader(scorer: str, asks: Sequence[type[Request]], reader: Any) -> Non
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for MemoryError and for what torch and the operating system raise when memory runs out."""
+    """True for MemoryError and the errors of torch and the operating system when memory runs out."""
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()

@@ -1,4 +1,4 @@
-"""Requests of several segments in a row. The chains of all documents go forward together, a segment a step."""
+"""Requests of several segments in a row. The chains of all documents advance together, one segment per step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class ChainReading(Reading):
 
 @dataclass(frozen=True, eq=False)
 class Chains(Request):
-    """Chains of segments: each is read after all those of its chain that stand before it.
+    """Chains of segments: each is read after all the earlier ones of its chain.
 
     segments: int `[n, L]`. chains: rows of them, int `[m]` each, m >= 2, in reading order.
     """
@@ -36,7 +36,7 @@ class Chains(Request):
     chains: tuple[np.ndarray, ...]
 
     def __post_init__(self) -> None:
-        """Raises: ConfigError for a chain of less than two segments, and for segments that are not there."""
+        """Raises: ConfigError for a chain of less than two segments, and for segments that do not exist."""
         for chain in self.chains:
             if chain.ndim != 1 or len(chain) < 2:
                 raise ConfigError(
@@ -48,7 +48,7 @@ class Chains(Request):
     def read(cls, reader: ContinuingReader, requests: Sequence[Self], size: BatchSize) -> list[ChainReading]:
         """Read the chains of all requests, the longest first.
 
-        Raises: whatever the reader raises; ModelError when a result has another shape than the protocol says.
+        Raises: whatever the reader raises; ModelError when a result has another shape than in the protocol.
         """
         texts = [
             request.segments[chain].astype(np.int64, copy=False)

@@ -1,4 +1,4 @@
-"""Requests of segments alone and in pairs, in batches that fill across documents and bounded memory.
+"""Requests of segments alone and in pairs, in batches across documents and in bounded memory.
 
 The segments of many documents are laid end to end and read in blocks. A block's states are used for every
 pair whose source is in it and then dropped: a segment is read alone once, a source is never read twice, and no
@@ -47,7 +47,7 @@ class Segments(Request):
 
 @dataclass(frozen=True, eq=False)
 class PairReading(Reading):
-    """What was read for `Pairs`.
+    """Result of `Pairs`.
 
     targets, sources: int `[P]`, those of the request. given: float32 `[P, L - 1]`, nats of each pair's target after its
     source. alone: float32 `[n, L - 1]`, of each segment; NaN where it was not read. rows: int, those that were.
@@ -60,7 +60,7 @@ class PairReading(Reading):
     rows: np.ndarray
 
     def numbers(self) -> tuple[np.ndarray, ...]:
-        """All that was read."""
+        """All values that were read."""
         return self.alone[self.rows], self.given
 
 
@@ -79,7 +79,7 @@ class Pairs(Request):
     unpaired: bool = False
 
     def __post_init__(self) -> None:
-        """Raises: ConfigError for vectors that do not match, and for pairs of segments that are not there."""
+        """Raises: ConfigError for vectors that do not match, and for pairs of segments that do not exist."""
         if self.targets.ndim != 1 or self.sources.shape != self.targets.shape:
             raise ConfigError(
                 f"pairs have targets of shape {self.targets.shape} and sources of {self.sources.shape}; expected "
@@ -101,7 +101,7 @@ class Pairs(Request):
         return [request._reading(kept, *of_request) for request, kept, *of_request in parts]
 
     def shown_pairs(self, reading: Any, positions: np.ndarray) -> list[dict[str, Any]]:
-        """The pairs inside the document; one with a segment of another has no place to show."""
+        """The pairs inside the document; one with a segment of another document has no place in it."""
         alone = reading.alone.mean(axis=1, dtype=np.float64)
         given = reading.given.mean(axis=1, dtype=np.float64)
         return [
@@ -188,7 +188,7 @@ def _joined(segments: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _places(named: Sequence[np.ndarray], rows: Sequence[np.ndarray], firsts: np.ndarray) -> np.ndarray:
-    """Where segments lie once those of all requests are laid end to end.
+    """Places of segments once those of all requests are laid end to end.
 
     Args: named, of each request, rows of its segments; rows, those of its segments that are read, ascending; firsts,
       where they begin.

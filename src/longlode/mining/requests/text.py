@@ -43,14 +43,14 @@ class Tokens(Request):
 
 @dataclass(frozen=True, eq=False)
 class WordReading(Reading):
-    """kept: what the request's `keep` made of the text."""
+    """kept: the result of the request's `keep` on the text."""
 
     kept: Any
 
 
 @dataclass(frozen=True, eq=False)
 class Words(Request):
-    """The words of a text, or what `keep` makes of the text: it is let go afterwards, so keep little."""
+    """The words of a text, or the result of `keep` on the text, which is dropped afterwards, so keep little."""
 
     capability: ClassVar[Capability | None] = None
     stage: ClassVar[str] = "words"
@@ -69,7 +69,7 @@ class Words(Request):
 
 @dataclass(frozen=True, eq=False)
 class WholeTextReading(Reading):
-    """nll: float32 `[n - 1]`, nats of tokens 1 to n - 1, each after all that stand before it."""
+    """nll: float32 `[n - 1]`, nats of tokens 1 to n - 1, each after all earlier ones."""
 
     nll: np.ndarray
 

@@ -35,7 +35,7 @@ class Windows(Request):
     windows: np.ndarray
 
     def __post_init__(self) -> None:
-        """Raises: ConfigError for a window that is empty or is not there."""
+        """Raises: ConfigError for a window that is empty or does not exist."""
         first, stop = self.windows.T
         if len(first) and (first.min() < 0 or stop.max() > len(self.segments) or (stop - first).min() < 1):
             raise ConfigError(

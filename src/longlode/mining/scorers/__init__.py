@@ -1,7 +1,7 @@
-"""scorers: one file each, found by itself; a new one subclasses `base.Scorer` and says its `name`.
+"""scorers: one file per scorer, found automatically; a new one subclasses `base.Scorer` and sets its `name`.
 
-May import: core, corpus, `mining.requests`, the files of mining that know no engine. Start reading: `base.py`, then
-`pairwise.py`.
+May import: core, corpus, `mining.requests`, the files of mining that do not import the engine. Start reading:
+`base.py`, then `pairwise.py`.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ SCORERS: Registry[Scorer] = Registry(
     package=__name__,
     group="longlode.scorers",
 )
-"""Scorers by name, as `--scorer` takes them: ours, those that other packages announce, `package.module:Class`."""
+"""Scorers by name, as `--scorer` takes them: longlode's, those of entry points, and `package.module:Class`."""
 
 
 def make_scorer(

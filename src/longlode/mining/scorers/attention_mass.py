@@ -1,4 +1,4 @@
-"""`attention_mass`: how much of a model's attention goes far back, a baseline for readers that have attention.
+"""`attention_mass`: share of a model's attention that goes far back, a baseline for readers that have attention.
 
 The idea of LongAttn (arXiv 2502.16860) and LADM (arXiv 2503.02502), at the size of the readers at hand. A window of 16
 segments is read once; A_ij is the share of the attention in s_i that goes to s_j, mean over layers, heads and tokens.
@@ -26,7 +26,7 @@ from longlode.mining.requests import Request, Windows
 from longlode.mining.scorers.base import DocumentScore, Scorer, SegmentedDocument, SegmentOptions
 
 WINDOW = 16
-"""Segments of a window: 2,048 tokens at 128 a segment, which OPT can just read."""
+"""Segments per window: 2,048 tokens at 128 per segment, the longest that OPT can read."""
 FAR = 4
 """Segments back from which attention counts as far: a quarter of the window."""
 SINK = 1
@@ -55,8 +55,8 @@ class AttentionMassScorer(Scorer):
     """Share of the attention outside the first segment that goes 4 segments back or more.
 
     Reads the document once, of more than `max_segments` segments one contiguous stretch; `pairs` has no effect. Needs
-    a reader with full attention (`AttendingReader`) and 8 segments; below 16 there is less to look back on, so compare
-    documents from 16 segments on.
+    a reader with full attention (`AttendingReader`) and 8 segments; below 16 there is less far context, so compare
+    documents of at least 16 segments.
     """
 
     name: ClassVar[str] = "attention_mass"
@@ -67,15 +67,15 @@ class AttentionMassScorer(Scorer):
 
     @property
     def least_segments(self) -> int:
-        """Enough for one far segment."""
+        """Enough segments for one far segment."""
         return max(self.min_segments, self.own.far + self.own.sink + 1)
 
     def options(self) -> dict[str, Any]:
-        """Nothing besides its own: no pair is read."""
+        """Only its own options, as no pair is read."""
         return {}
 
     def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
-        """All, or a stretch of `max_segments` at a random place: what is read through must be contiguous."""
+        """All segments, or `max_segments` from a random place on: text that is read through must be contiguous."""
         count = max(self.least_segments, min(num_total, self.max_segments))
         return rng.integers(num_total - count + 1) + np.arange(count)
 

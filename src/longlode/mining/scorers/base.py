@@ -1,8 +1,8 @@
-"""What a scorer is: what to read of a document, and what the readings say about it.
+"""Base of scorers: the readings that a scorer requests of a document, and the score that it makes from them.
 
-A scorer never sees the reader. For each document the engine asks it for `text_requests` while the text is at hand,
-then to `choose` segments, then for `requests`; it reads those of many documents together, and hands the readings to
-`finish`.
+A scorer never sees the reader. For each document the engine takes its `text_requests` while the text is in memory,
+lets it `choose` segments, and takes its `requests`; it reads those of many documents together, and passes the readings
+to `finish`.
 """
 
 import copy
@@ -23,20 +23,19 @@ from longlode.mining.requests import Request, reads_model, reads_tokens
 from longlode.mining.sampling import sample_segments
 
 MAX_SEGMENTS = 256
-"""Segments read of one document at most: 32,768 tokens at 128 a segment, the release's window."""
+"""Most segments read per document: 32,768 tokens at 128 per segment, the release's window."""
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentedDocument:
-    """One document as a scorer sees it. Letters: S segments that were chosen, L tokens each, F foreign
-    ones.
+    """One document as a scorer sees it. Dimensions: S chosen segments of L tokens each, F segments of other documents.
 
     document: the corpus document with its `text` EMPTIED: a unit of work keeps tokens, not texts.
     tokens: int64 `[S, L]`, the chosen segments in document order.
     positions: int64 `[S]`, the place of each in the whole document, ascending.
     num_total_segments: whole segments in the document, >= S.
     all_tokens: int32 `[num_tokens]`, the whole document, the ragged tail included.
-    foreign: int64 `[F, L]`, segments of other documents of the unit, F <= the scorer's num_foreign. F is 0
+    `foreign`: int64 `[F, L]`, segments of other documents of the unit, F <= the scorer's num_foreign. F is 0
       when the unit holds no other document, so a scorer must cope with any F from 0.
     repetition, gzip_ratio: the signals of `mining.baselines`; gzip_ratio is of the whole text.
     of_text: the readings of the scorer's `text_requests`, in their order.
@@ -54,7 +53,7 @@ class SegmentedDocument:
 
     @property
     def segments(self) -> np.ndarray:
-        """The chosen segments, then the foreign ones, int64 `[S + F, L]`."""
+        """The chosen segments, then those of other documents, int64 `[S + F, L]`."""
         return np.concatenate([self.tokens, self.foreign])
 
     @property
@@ -70,16 +69,15 @@ class SegmentedDocument:
 
 @dataclass(frozen=True)
 class DocumentScore:
-    """What a scorer says of one document. None becomes null in the result, and so does a score unless
-    "ok".
+    """Result of a scorer for one document. None becomes null in the output, and so does a score unless "ok".
 
     score: higher = more long-range dependency. num_pairs: pairs inside the document that were read.
     strength_mean: mean DST over those pairs; strength_max_mean: mean over targets of their strongest pair.
-    gain_nats: what the scorer counts as gained, nats a token. specificity_mean: mean DSP over targets.
-    score_se: standard error of the score, in its units, where the scorer knows one.
-    status: "ok" | "too_short" | "skipped" | "failed"; reason: why, also for an "ok" that the reader should
-      know of.
-    extras: values of the scorer's `extra_columns`, by name; None or absent where there is nothing to say.
+    gain_nats: the scorer's measure of gain, nats per token. specificity_mean: mean DSP over targets.
+    score_se: standard error of the score, in its units, where the scorer has one.
+    status: "ok" | "too_short" | "skipped" | "failed"; reason: of the status; of an "ok", a warning
+      for the user.
+    extras: values of the scorer's `extra_columns`, by name; None or absent where there is no value.
     """
 
     score: float | None
@@ -96,29 +94,29 @@ class DocumentScore:
 
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
-    """Of a scorer that has none of its own."""
+    """Options of a scorer that has none of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
-    """max_segments: read of one document at most."""
+    """max_segments: most segments read per document."""
 
     max_segments: Annotated[int, Field(ge=2)] = MAX_SEGMENTS
 
 
 class Scorer(ABC):
-    """Turns readings of a reader into a document's score; pure numpy, picklable, without state between
+    """Base class that turns readings of a reader into a document's score; pure numpy, picklable, without state between
     documents.
 
     name, version: part of every result's name; raise `version` when the numbers change.
-    num_foreign: foreign segments wanted with each document.
+    num_foreign: segments of other documents wanted with each document.
     min_segments: a document with fewer whole segments is "too_short" and never reaches the scorer.
-    default_pairs: how many pairs are read of a document unless told otherwise; 0 where the score needs none, so that no
-      model is read. least_pairs: the fewest that it can be set to.
+    default_pairs: number of pairs read per document by default; 0 where the score needs none, so that no
+      model is read. least_pairs: the fewest pairs that can be set.
     extra_columns: columns of its own that it fills besides those of every scorer.
-    options_type: a frozen dataclass of its own options, typed, with defaults; JSON values. `own` holds what was given.
-      One of a scorer that chooses segments inherits from SegmentOptions.
-    state: what a scorer that `fits` has learnt from the corpus; None before.
+    options_type: a frozen dataclass of its own options, typed, with defaults; JSON values. `own` holds the given
+      values. One of a scorer that chooses segments inherits from SegmentOptions.
+    state: of a scorer that `fits`, from the corpus; None before.
     """
 
     name: ClassVar[str]
@@ -138,7 +136,7 @@ class Scorer(ABC):
         pairs: int | Literal["default"] | None = "default",
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Args: pairs, how many to read of a document, None for all, 0 for none, "default" for `default_pairs`;
+        """Args: pairs, number to read per document, None for all, 0 for none, "default" for `default_pairs`;
         options, values of `options_type`.
         Raises: ConfigError for an option that the scorer does not have and for a value that it does not take.
         """
@@ -154,45 +152,45 @@ class Scorer(ABC):
 
     @property
     def asks(self) -> tuple[type[Request], ...]:
-        """Types of the requests that it may make, set up as it is. A reader that cannot serve one is refused before the
-        run; none is loaded for a scorer that asks for nothing of one, and of a model only the tokenizer for `Tokens`.
+        """Types of the requests that it may make with its options. A reader that cannot serve one is refused before the
+        run; none is loaded for a scorer without requests to one, and only a model's tokenizer for `Tokens`.
         A subclass may set a plain attribute.
         """
         return ()
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether it takes a reader, if only for its tokens; else its documents have S = 0."""
+        """True if it needs a reader, even if only for its tokens; else its documents have S = 0."""
         return reads_tokens(self.asks)
 
     @property
     def reads_model(self) -> bool:
-        """Whether it takes more of a reader than its tokens."""
+        """True if it needs more of a reader than its tokens."""
         return reads_model(self.asks)
 
     @property
     def max_segments(self) -> int:
-        """Segments chosen of a document at most."""
+        """Most segments chosen per document."""
         return int(getattr(self.own, "max_segments", MAX_SEGMENTS))
 
     @property
     def least_segments(self) -> int:
-        """A document with fewer whole segments is "too_short": `min_segments`, or what its own options need."""
+        """A document with fewer whole segments is "too_short": `min_segments`, or more if its options need it."""
         return self.min_segments
 
     def explain(self, text: str, top: int) -> dict[str, Any] | None:
-        """What made the score of a text, as JSON with its own "kind"; None for scorers that need a reader to tell.
+        """Explain the score of a text, as JSON with its own "kind"; None for scorers that need a reader for it.
 
-        Args: top, words or the like to name.
+        Args: top, number of words or similar items to name.
         """
         return None
 
     def options(self) -> dict[str, Any]:
-        """What shapes the numbers besides name, version and its own options, as JSON; part of every result's name."""
+        """Settings that determine the numbers besides name, version and options, as JSON; part of results' names."""
         return {"pairs": self.pairs}
 
     def identity(self) -> dict[str, Any]:
-        """What names its results: name, version, options, and the extra columns where there are any, as JSON."""
+        """Identity of its results: name, version, options, and the extra columns where there are any, as JSON."""
         extras = {column.name: column.dtype for column in self.extra_columns}
         # As it comes back from a record, where tuples are lists.
         own = orjson.loads(orjson.dumps(asdict(self.own)))
@@ -201,18 +199,18 @@ class Scorer(ABC):
 
     @property
     def fits(self) -> bool:
-        """Whether a pass over the corpus comes before scoring, set up as it is: `tally`, `fit`, `fitted`."""
+        """True if its options need a pass over the corpus before scoring: `tally`, `fit`, `fitted`."""
         return False
 
     def tally(self, documents: Iterable[Document]) -> Any:
-        """What the pass takes note of in one unit of work, as JSON.
+        """Tally of one unit of work in the pass, as JSON.
 
         Args: documents of the unit, those without a text left out; in any process, in any order of units.
         """
         raise NotImplementedError(f"the scorer {self.name!r} says that it `fits`; it needs a `tally` too.")
 
     def fit(self, tallies: Iterable[Any]) -> Any:
-        """Put tallies together into the state that documents are scored with, as JSON: it is sent to every worker and
+        """Combine tallies into the state that documents are scored with, as JSON: it is sent to every worker and
         names every part.
 
         Args: tallies, in the order of the units, each from `tally`.
@@ -226,21 +224,21 @@ class Scorer(ABC):
         return other
 
     def text_requests(self, text: str) -> Sequence[Request]:
-        """What to read of the text, which is let go afterwards, such as `Words`; read before `requests` is called."""
+        """Requests about the text, such as `Words`; read before `requests` is called and the text is dropped."""
         return ()
 
     def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
-        """Which of a document's `num_total` segments to keep, ascending: all, or `max_segments` at random."""
+        """The segments to keep of a document's `num_total`, ascending: all, or `max_segments` at random."""
         return sample_segments(num_total, self.max_segments, rng)
 
     def requests(self, doc: SegmentedDocument, rng: np.random.Generator) -> Sequence[Request]:
-        """What to read of this document's tokens, each of a type that it `asks` for."""
+        """Requests about this document's tokens, each of a type that it `asks` for."""
         return ()
 
     @abstractmethod
     def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
         """The score from the readings.
 
-        Args: readings, of `requests`, in their order, each of the type that its request gives. All that must be finite
-          is: the engine has checked.
+        Args: readings, of `requests`, in their order, each of its request's type; the engine has checked that they are
+          finite where they must be.
         """

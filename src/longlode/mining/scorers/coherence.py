@@ -1,8 +1,8 @@
-"""`coherence`: how surely a document is one English text in its own order; a few pairs are read for other columns.
+"""`coherence`: log-odds that a document is one English text in its own order; a few pairs are read for other columns.
 
-It looks no further than 1,024 tokens, knows the words of English and Python, and was fitted against nine kinds of text
-that only look long (`python -m benchmarks.mining_quality`, docs/mining.md). `profile` sees further, in
-more languages and more kinds of text.
+It looks no further back than 1,024 tokens, has the word frequencies of English and Python, and was fitted against nine
+kinds of text that only look long (`python -m benchmarks.mining_quality`, docs/mining.md). `profile` looks further back,
+in more languages and more kinds of text.
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ from longlode.mining.scorers.row_pairs import RowPairsScorer
 class CoherenceScorer(RowPairsScorer):
     """Score = log-odds, in nats, that the document is one text in its own order (`mining.coherence`).
 
-    0 is as likely as not; the number does not grow with length. It asks whether passages need what stands before them,
-    whether rare words link both sides of every cut, and whether they come back far away. Needs 8 segments.
+    0 means even odds; the score does not grow with length. Its factors: passages reuse words of the text before them,
+    rare words link both sides of every cut, and rare words return far away. Needs 8 segments.
     """
 
     name: ClassVar[str] = "coherence"
     version: ClassVar[int] = 3
 
     def options(self) -> dict[str, Any]:
-        """The pair budget, and what was fitted."""
+        """The pair budget, and the fingerprint of the fitted weights."""
         return super().options() | {"weights": packaged_weights().fingerprint}
 
     @property
@@ -42,7 +42,7 @@ class CoherenceScorer(RowPairsScorer):
         return (Words, *super().asks)
 
     def text_requests(self, text: str) -> Sequence[Request]:
-        """The words of a text, by how common they are in text at large."""
+        """The words of a text, with their frequency in the background corpus."""
         return (Words(text, _counted_words),)
 
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:

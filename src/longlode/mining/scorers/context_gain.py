@@ -1,8 +1,8 @@
-"""`context_gain`: what a long context adds to a short one, read straight through (LongFilter's score).
+"""`context_gain`: gain of a long context over a short one, read from beginning to end (LongFilter's score).
 
     score = mean over tokens t of  p_long(t) * log(p_long(t) / p_short(t))
 
-with p the reader's probability of the token that stands there. Source: LongFilter, arXiv 2510.25804, known here from
+with p the reader's probability of the actual token. Source: LongFilter, arXiv 2510.25804, known here from
 a summary of it: an 8B model, 64K against 4K tokens, overlapping windows. The ratio of 16 to 1 is kept, at the size of
 the readers at hand:
 
@@ -10,7 +10,7 @@ the readers at hand:
     long    s_i after all segments of its window; windows of 16 segments begin every 8, and each gives the scores of
             its second half, so that every token has 8 to 15 segments before it
 
-Both leave the first token of a segment out, as every score here does.
+Both leave out the first token of a segment, as every score here does.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from longlode.mining.scorers.base import DocumentScore, Scorer, SegmentedDocumen
 STRIDE = 8
 """Segments from one window to the next, and the context that every scored token has at least."""
 WINDOW = 2 * STRIDE
-"""Segments of a long window: 2,048 tokens at 128 a segment, which OPT can just read."""
+"""Segments per long window: 2,048 tokens at 128 per segment, the longest that OPT can read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class ContextGainScorer(Scorer):
 
     @property
     def least_segments(self) -> int:
-        """Enough for one segment with a long context."""
+        """Enough segments for one with a long context."""
         return self.own.stride + 1
 
     def options(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class ContextGainScorer(Scorer):
         return {"window": 2 * self.own.stride}
 
     def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
-        """All, or a stretch of `max_segments` at a random place: what is read through must be contiguous."""
+        """All segments, or `max_segments` from a random place on: text that is read through must be contiguous."""
         count = max(self.least_segments, min(num_total, self.max_segments))
         return rng.integers(num_total - count + 1) + np.arange(count)
 

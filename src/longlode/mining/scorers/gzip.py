@@ -1,4 +1,4 @@
-"""`gzip`: how much gzip saves, a baseline that reads no model."""
+"""`gzip`: share of bytes that gzip saves, a baseline without a model."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -7,7 +7,7 @@ from longlode.mining.scorers.base import DocumentScore, NoOptions, Scorer, Segme
 
 
 class GzipScorer(Scorer):
-    """Score = 1 - compressed / raw bytes: higher = more of the text is foretold by the text before it.
+    """Score = 1 - compressed / raw bytes: higher = more of the text is predicted by the text before it.
 
     gzip looks back 32 KiB, so its "long range" is about 60 segments; repetitive logs score highest.
     """
@@ -18,10 +18,10 @@ class GzipScorer(Scorer):
     options_type: ClassVar[type] = NoOptions
 
     def options(self) -> dict[str, Any]:
-        """Nothing: neither pairs nor segments are read."""
+        """No settings, as neither pairs nor segments are read."""
         return {}
 
     def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
-        """1 - ratio; the engine never sends an empty text."""
+        """Return 1 - ratio; the engine never sends an empty text."""
         assert doc.gzip_ratio is not None, "an empty text is too_short before it comes here"
         return DocumentScore(score=1.0 - doc.gzip_ratio)

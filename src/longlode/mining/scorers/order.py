@@ -1,4 +1,4 @@
-"""`order`: the order contrast alone. Its unit is nats a token, and it needs tokens only."""
+"""`order`: the order contrast alone. Its unit is nats per token, and it needs only tokens."""
 
 from typing import Any, ClassVar
 
@@ -12,17 +12,17 @@ from longlode.mining.scorers.row_pairs import RowPairsScorer
 
 
 def order_score(tokens: np.ndarray) -> tuple[float, float | None]:
-    """The order contrast of a document's tokens int `[n]`, nats a token, and its standard error if it has one."""
+    """The order contrast of a document's tokens int `[n]`, nats per token, and its standard error if it has one."""
     near, span = spans(len(tokens))
     result = weighted_contrast(Occurrences(np.asarray(tokens)), near=near, span=span)
     return mean_and_error(result.contrast, result.counted, span)
 
 
 class OrderScorer(RowPairsScorer):
-    """Score = mean over counted tokens of information x contrast, nats a token (`mining.coherence.order`).
+    """Score = mean over counted tokens of information x contrast, nats per token (`mining.coherence.order`).
 
-    It says how many nats a token of the document's own vocabulary are announced in the ~1,000 tokens before the near
-    context, beyond what as many tokens from anywhere else in the document would announce. 0 for text whose order does
+    The information of words that also occur in the ~1,000 tokens before the near context, minus that expected from as
+    many tokens of anywhere else in the document. 0 for text whose order does
     not matter; linear in the number of announcements; the number does not grow with length. Needs 8 segments.
     """
 

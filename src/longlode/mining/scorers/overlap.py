@@ -1,4 +1,4 @@
-"""`overlap`: rare word sequences that come back from far away, a baseline that asks no model."""
+"""`overlap`: rare word sequences that return from far away, a baseline without a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from longlode.mining.requests import Tokens
 from longlode.mining.scorers.base import DocumentScore, Scorer, SegmentedDocument
 
 NUM_TOKENS = 2
-"""Tokens of a window; of 2, 3 and 4 the best on the labelled set (docs/experiments.md)."""
+"""Tokens per window; of 2, 3 and 4 the best on the labelled set (docs/experiments.md)."""
 MIN_DISTANCE = 2
-"""Segments back at least: one that stands further away than the neighbour."""
+"""Least distance in segments: further away than the neighbour."""
 RARE_SHARE = 0.1
 """Windows in more than this share of the document's segments (but at least in two) are its common wording."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverlapOptions:
-    """num_tokens: of a sequence. min_distance: segments back at least. rare_share: of the segments, the most that may
+    """num_tokens: of a sequence. min_distance: least, in segments. rare_share: largest share of the segments that may
     hold a sequence that counts.
     """
 
@@ -31,9 +31,9 @@ class OverlapOptions:
 
 
 class OverlapScorer(Scorer):
-    """Score = share of the rare n-token windows of a segment that stand in a segment further back than its neighbour.
+    """Score = share of the rare n-token windows of a segment that occur in a segment further back than its neighbour.
 
-    Tokens are the reader's; its model is never run. It knows nothing of order: text that repeats itself with changes,
+    Tokens are the reader's; its model is never run. It ignores order: text that repeats itself with changes,
     and a list whose items share terms, score high. That is what makes it a baseline.
     """
 
@@ -44,15 +44,15 @@ class OverlapScorer(Scorer):
 
     @property
     def least_segments(self) -> int:
-        """Enough for one segment that is far enough back."""
+        """Enough segments for one that is far enough back."""
         return self.own.min_distance + 1
 
     def options(self) -> dict[str, Any]:
-        """Nothing besides its own: no pair is read, and all segments count."""
+        """Only its own options: no pair is read, and all segments count."""
         return {}
 
     def choose(self, num_total: int, rng: np.random.Generator) -> np.ndarray:
-        """All of them: it costs a sort."""
+        """All segments, as the cost is one sort."""
         return np.arange(num_total)
 
     def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:

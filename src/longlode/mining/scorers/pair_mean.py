@@ -1,4 +1,4 @@
-"""Scores that are a mean over uniformly drawn pairs: the only ones that can be raced (`mining/racing/race.py`)."""
+"""Base of scores that are a mean over uniformly drawn pairs; only these can be raced (`mining/racing/race.py`)."""
 
 import copy
 from abc import abstractmethod
@@ -13,31 +13,32 @@ from longlode.mining.scorers.pairwise import MeasuredPairs, PairwiseScorer, meas
 
 
 class PairMeanScorer(PairwiseScorer):
-    """Score = mean over the pairs that were read of a value that each has by itself.
+    """Score = mean over the pairs that were read of a value that depends on the pair alone.
 
-    So few pairs estimate without bias what all would give, and by how much they miss follows from their spread.
-    Neither holds for `paper` and `release`: a sum grows with the pairs, and what a pair adds to it (specificity)
-    depends on which others of its target were read.
+    So a few pairs estimate the mean over all without bias, with an error that follows from their spread. Neither holds
+    for `paper` and `release`: a sum grows with the pairs, and the contribution of a pair (specificity) depends on which
+    others of its target were read.
     """
 
     least_pairs: ClassVar[int] = 1
     pair_range: tuple[int, int] | None = None
-    """Of the pairs, in an order that chance has settled, read those from this one to before that one; None for all."""
+    """Range [start, stop) of the pairs to read, in the document's random order; None for all."""
 
     @abstractmethod
     def values(self, ppl_alone: np.ndarray, ppl_given: np.ndarray) -> np.ndarray:
-        """What each pair says, float64 `[P]`. Args: the target's perplexity alone and after the source, `[P]`."""
+        """Value of each pair, float64 `[P]`. Args: the target's perplexity alone and after the source, `[P]`."""
 
     def within(self, start: int, stop: int) -> Self:
-        """The same scorer, reading pairs number `start` to `stop - 1` only. Ranges side by side share no pair, and
-        all of them together are the pairs of the scorer without a range.
+        """Copy of the scorer that reads only pairs number `start` to `stop - 1`.
+
+        Disjoint ranges share no pair, and all ranges together are the pairs of the scorer without a range.
         """
         other = copy.copy(self)
         other.pair_range = (start, stop)
         return other
 
     def num_all_pairs(self, num_segments: int) -> int:
-        """How many pairs the chosen segments of a document with `num_segments` have, read or not."""
+        """Number of pairs of the chosen segments of a document with `num_segments`, read or not."""
         chosen = min(num_segments, self.max_segments)
         return chosen * (chosen - 1) // 2
 

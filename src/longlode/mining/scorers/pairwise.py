@@ -1,4 +1,4 @@
-"""What scorers that read pairs share: the pairs of a document, measured one by one."""
+"""Base of scorers that read pairs: the pairs of a document, measured one by one."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from longlode.mining.scorers.base import DocumentScore, Scorer, SegmentedDocumen
 class MeasuredPairs:
     """The pairs of one document, `[P]` each.
 
-    targets, sources: what names a segment (row numbers of the chosen ones in `finish`). ppl_alone, ppl_given: of the
-    target, read alone and after the source. strengths: DST. gains_nats: nats a token that the source saves.
+    targets, sources: numbers of segments (row numbers of the chosen ones in `finish`). ppl_alone, ppl_given: of the
+    target, read alone and after the source. strengths: DST. gains_nats: nats per token that the source saves.
     specificities: the DSP of each pair's target; specificity_mean: over targets.
     """
 
@@ -32,7 +32,7 @@ class MeasuredPairs:
     specificity_mean: float
 
     def scored(self, score: float, score_se: float | None) -> DocumentScore:
-        """The score with what else these pairs, at least one, say of the document."""
+        """The score with the other columns from these pairs, at least one."""
         return DocumentScore(
             score=score,
             score_se=score_se,
@@ -65,7 +65,7 @@ def measure(
         ppl_alone,
         ppl_given,
         strengths=dependency.strength(ppl_alone, ppl_given),
-        # log PPL is the mean nats a token, so this is the gain without reading the tokens again.
+        # log PPL is the mean nats per token, so this is the gain without reading the tokens again.
         gains_nats=np.log(ppl_alone) - np.log(ppl_given),
         specificities=rows[targets],
         specificity_mean=float(np.nanmean(rows)),
@@ -73,7 +73,7 @@ def measure(
 
 
 class PairwiseScorer(Scorer):
-    """Reads pairs inside the document; a subclass says only what the score is."""
+    """Base class that reads pairs inside the document; a subclass only defines the score."""
 
     specificity_floor: ClassVar[float] = 0.0
 
@@ -91,7 +91,7 @@ class PairwiseScorer(Scorer):
         return sample_pairs(doc.num_segments, self.pairs, rng)
 
     def requests(self, doc: SegmentedDocument, rng: np.random.Generator) -> Sequence[Request]:
-        """The pairs of `draw`; nothing where it draws none."""
+        """Request of the pairs of `draw`; none where it draws none."""
         if self.pairs == 0:
             return ()
         targets, sources = self.draw(doc, rng)
@@ -113,7 +113,7 @@ class PairwiseScorer(Scorer):
         return pairs.scored(*self.score(doc, pairs))
 
     def _without_pairs(self, doc: SegmentedDocument) -> DocumentScore:
-        """The score alone: there is nothing to say of pairs."""
+        """The score alone, without columns of pairs."""
         nothing = np.zeros(0)
         none = np.zeros(0, dtype=np.int32)
         pairs = MeasuredPairs(none, none, nothing, nothing, nothing, nothing, nothing, np.nan)

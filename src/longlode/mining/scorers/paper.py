@@ -1,6 +1,6 @@
 """`paper`: ProLong's formulas as the paper (arXiv 2405.17915) states them.
 
-Where the paper is silent: a document with fewer pairs than asked for has all of them read; of a document
+Where the paper does not say: a document with fewer pairs than asked for has all of them read; of a document
 with more than `max_segments` segments a random sample is read, and distances stay those of the whole
 document.
 """

@@ -1,7 +1,7 @@
-"""`release`: the numbers of ProLong's released code on the same pairs, quirks included and said aloud.
+"""`release`: the numbers of ProLong's released code on the same pairs, with a list of its deviations from the paper.
 
 Checked against `prolong/run.py` and `run_batch_multi_process.py` of github.com/October2001/ProLong (2024).
-`mining/dependency.py` lists the quirks of its formulas (R1 to R6). The rest of them:
+`mining/dependency.py` lists the deviations of its formulas (R1 to R6). The others:
 
     R7   A document with fewer pairs than the sample size scores exactly 0, as none of its pairs is read:
          below 33 segments at 500 pairs, below 101 at the multi-process default of 5000. Kept, with a reason
@@ -11,11 +11,11 @@ Checked against `prolong/run.py` and `run_batch_multi_process.py` of github.com/
     R9   A segment's first token is never scored, not even after a source, where it has a context. Kept
          (Reader).
     R10  The tail after the last whole segment is dropped. Kept (segments.py).
-    R11  Segments are read without BOS, and nothing subtracts what any text of the kind would have given: a source
+    R11  Segments are read without BOS, and nothing subtracts the gain from any text of the kind: a source
          from another document of the same domain has most of the strength of one from the document itself
-         (docs/mining.md, "The release's quirks"). Kept.
+         (docs/mining.md). Kept.
 
-What is not kept, because it is an accident of the program and no part of the score:
+Not kept, as accidents of the program that are no part of the score:
 
     X1   fp16 logits, loss and exp: coarse steps of perplexity, infinity above 65,504. Here: the reader's own
          dtype, then float64.
@@ -60,7 +60,7 @@ class ReleaseScorer(PairwiseScorer):
         return super().finish(doc, readings)
 
     def score(self, doc: SegmentedDocument, pairs: MeasuredPairs) -> tuple[float, float | None]:
-        """LDS over the drawn segments (R1 to R6, R8); its error is ours, the release knows none."""
+        """LDS over the drawn segments (R1 to R6, R8); its error is longlode's, as the release has none."""
         distances = dependency.release_distance(pairs.targets, pairs.sources, self.max_segments)
         terms = dependency.lds_terms(pairs.strengths, distances, pairs.specificities)
         score = dependency.release_lds(pairs.strengths, distances, pairs.specificities)

@@ -1,4 +1,4 @@
-"""What `coherence` and `order` share: a score without pairs, and a few whole rows of pairs for the other columns."""
+"""Base of `coherence` and `order`: a score without pairs, and a few whole rows of pairs for the other columns."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -11,15 +11,15 @@ from longlode.mining.scorers.base import SegmentedDocument, SegmentOptions
 from longlode.mining.scorers.pairwise import PairwiseScorer
 
 ROW_PAIRS = 16
-"""Pairs of one target, so that specificity rests on so many values."""
+"""Pairs per target, the number of values that its specificity rests on."""
 PAIRS_PER_SEGMENT = 0.5
-"""Pairs read at most for each chosen segment: the whole then reads a document 1.5 times."""
+"""Most pairs read per chosen segment: reading the document then costs 1.5 times its tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowPairsOptions(SegmentOptions):
-    """As `SegmentOptions`. row: pairs of one target. pairs_per_segment: read at most for each chosen segment, but one
-    row at least.
+    """As `SegmentOptions`. row: pairs per target. pairs_per_segment: most pairs per chosen segment, but at least one
+    row.
     """
 
     row: Annotated[int, Field(ge=1)] = ROW_PAIRS

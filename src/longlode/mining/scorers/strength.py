@@ -1,6 +1,4 @@
-"""`strength`: mean dependency strength over the sampled pairs, a baseline that knows neither distance nor
-specificity.
-"""
+"""`strength`: mean dependency strength over the sampled pairs, a baseline without distance and specificity."""
 
 from typing import ClassVar
 
