@@ -87,7 +87,7 @@ def test_the_score_is_that_of_longlode_score(named, scores):
     assert named["score_se"] > 0
 
 
-def test_the_name_is_among_the_words_and_stands_in_both_places(named):
+def test_the_name_is_among_the_words_with_both_places(named):
     (entry,) = (one for one in named["announcements"] if one["word"] == NAME)
     for place in (entry["announced"], entry["used"]):
         assert NAME in place["before"] + place["text"] + place["after"]
@@ -194,7 +194,7 @@ def test_what_cannot_be_explained_is_refused(run, records, tmp_path, model_folde
     assert expected in run("explain", *given, status=2)
 
 
-def test_the_profile_is_what_is_explained_unless_told_otherwise(run, records):
+def test_the_profile_is_explained_by_default(run, records):
     shown = run("explain", records, "--id", "named", "--top", 20)
     for words in (
         "profile score",

@@ -144,7 +144,7 @@ def test_the_next_commands_can_be_copied(scored, tmp_path):
 
 
 @pytest.mark.parametrize(("given", "near"), [("runs/smal", "runs/small"), ("starte", "starter")])
-def test_a_slip_in_the_name_of_a_model_is_told_at_once(tmp_path, monkeypatch, given, near):
+def test_a_misspelt_model_name_is_refused_at_once(tmp_path, monkeypatch, given, near):
     (tmp_path / "runs/small/model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     told = " ".join(invoke("generate", given, "--prompt", "x", status=2).stderr.replace("│", " ").split())

@@ -109,7 +109,7 @@ def test_a_refusal_of_the_system_names_the_file(log_folder, error):
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, SafetensorError])
-def test_a_full_disk_is_told_in_whatever_words_it_comes(log_folder, tmp_path, kind):
+def test_a_full_disk_is_reported_however_the_library_words_it(log_folder, tmp_path, kind):
     def command(out: Path = tmp_path / "model") -> None:
         raise kind("Error while serializing: I/O error: No space left on device (os error 28)")
 

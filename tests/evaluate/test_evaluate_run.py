@@ -234,7 +234,7 @@ def test_wrong_settings_say_what_to_do(change, says, tok, tmp_path):
     assert not (tmp_path / "record.json").exists()
 
 
-def test_broken_weights_are_told(tok, tmp_path):
+def test_broken_weights_raise_an_error(tok, tmp_path):
     model = llama(tok)
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))
     with pytest.raises(ModelError, match="not a finite number"):

@@ -154,7 +154,7 @@ def test_ranks_a_story_above_what_was_made_of_it():
         assert best > score(worse)[0] + 1
 
 
-def test_the_weakest_seam_is_where_the_texts_meet():
+def test_the_weakest_boundary_is_where_the_texts_meet():
     rng = random.Random(1)
     first, second = (story(rng, num_sections=10, cast=new_words(rng, 12)) for _ in range(2))
     seam = coherence.weakest_seam(coherence.read_words(" ".join(first + second), packaged_background()))

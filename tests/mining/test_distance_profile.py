@@ -65,7 +65,7 @@ def test_a_planted_dependency_raises_its_octave_and_no_other(table: ForeignText,
     assert max(map(abs, errors.values())) < 1
 
 
-def test_foreign_text_gains_nothing(table: ForeignText) -> None:
+def test_unrelated_text_gains_nothing(table: ForeignText) -> None:
     """Independent words are their own foreign text: every octave is zero within its error, or a little of it."""
     profiles = []
     for seed in range(6):

@@ -125,7 +125,7 @@ def test_pairs_are_repeated_in_fluent_text_and_not_in_salad() -> None:
     assert abs(salad["pairs_1_8"]) < 0.1
 
 
-def test_a_seam_is_seen_between_halves_of_two_stories() -> None:
+def test_a_boundary_is_seen_between_halves_of_two_stories() -> None:
     one, two = story(4, 300), story(5, 300)
     whole, glued = join(one), join(one[:150] + two[:150])
     for name in ("cut_quarter_least", "cut_third_least"):

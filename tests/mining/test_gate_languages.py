@@ -101,6 +101,6 @@ def written_work(seed: int) -> Work:
     return Work(f"made-up/{seed}", "novel", "xx", "dev", "\n\n".join(paragraphs))
 
 
-def test_a_made_up_language_stands_above_what_is_made_of_it() -> None:
+def test_a_made_up_language_scores_above_fakes_made_of_it() -> None:
     # Its paragraphs follow each other by topic alone, so that shuffling them takes less away.
     stands_above([written_work(seed) for seed in range(3)], least=0.6)

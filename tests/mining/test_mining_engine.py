@@ -372,7 +372,7 @@ class ForeignScorer(StrengthScorer):
         return DocumentScore(score=float(doc.foreign.mean()) if len(doc.foreign) else -1.0, num_pairs=0)
 
 
-def test_foreign_segments_come_from_other_texts_of_the_unit_and_are_the_documents_own_draw(tmp_path):
+def test_segments_of_other_documents_come_from_the_unit_and_are_drawn_per_document(tmp_path):
     docs = records(5)
     docs[4] = docs[3] | {"id": "copy of doc 3"}
     write_jsonl(tmp_path / "in.jsonl", docs)

@@ -133,7 +133,7 @@ def test_other_columns_are_another_run(scored, monkeypatch):
     assert next((scored / "other/parts").iterdir()).name != name
 
 
-def test_without_them_nothing_is_told_of_them(tmp_path):
+def test_without_them_the_record_does_not_mention_them(tmp_path):
     write_jsonl(tmp_path / "in.jsonl", records(2))
     score(tmp_path / "in.jsonl", tmp_path / "scores", scorer=make_scorer("gzip"))
     record = read_json(tmp_path / "scores/record.json")

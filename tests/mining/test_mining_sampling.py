@@ -70,7 +70,7 @@ def test_segments_are_all_or_a_sorted_sample():
     assert chosen.max() > 900  # of the whole document, not of its beginning
 
 
-def test_foreign_segments_are_spread_over_the_documents():
+def test_segments_of_other_documents_are_spread_over_them():
     others = [np.full((50, 3), 0), np.full((1, 3), 1), np.full((2, 3), 2)]
     found = sample_foreign(others, 5, np.random.default_rng(0))
     assert sorted(found[:, 0].tolist()) == [0, 0, 1, 2, 2]

@@ -127,7 +127,7 @@ def test_everything_dropped_has_its_reason(scored, tmp_path):
     assert record["rule"] == {"top": 0.5, "min_score": None, "by": [], "column": "score"}
 
 
-def test_what_surely_scores_high(scored, tmp_path):
+def test_selection_by_the_lower_bound_of_the_score(scored, tmp_path):
     rows = [row for row in candidates(scored) if row["score_se"] is not None]
     low = {row["id"]: row["score"] - 2 * row["score_se"] for row in rows}
     cut = sorted(low.values())[len(low) // 2]

@@ -150,7 +150,7 @@ def test_every_family_and_every_feature_has_words():
     assert group_of("hazard_rare_64") == "returns"
 
 
-def test_the_name_that_comes_back_is_told_with_both_places():
+def test_the_name_that_returns_is_given_with_both_places():
     text = prose(11, 120, topic=4).split(" ")
     for place in (300, 2500, 4800, 6900):
         text.insert(place, NAME)

@@ -19,7 +19,7 @@ def far(log_odds: float, *gains: float) -> FarContext:
     return FarContext(Verdict(log_odds, "two-halves"), Profile(octaves, 0.1, "foreign:en"))
 
 
-def test_what_passes_the_gate_is_ranked_by_its_profile_and_stands_above_the_rest() -> None:
+def test_documents_that_pass_the_gate_rank_by_their_profile_above_the_rest() -> None:
     scores = [
         score_of(one).score
         for one in (

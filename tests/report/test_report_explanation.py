@@ -56,7 +56,7 @@ def page_with(explained, tmp_path):
     return page_of(tmp_path, tmp_path / "report.html")
 
 
-def test_a_card_shows_all_that_is_told(tmp_path):
+def test_a_card_shows_the_whole_explanation(tmp_path):
     text = page_with(told(), tmp_path)
     assert faults(text) == []
     words = Page(text).text

@@ -150,7 +150,7 @@ def page_of(folder, out):
 
 
 @pytest.mark.parametrize("kind", ["plain", "nasty"])
-def test_nothing_foreign_runs_loads_or_hides(kind, folders, tmp_path):
+def test_nothing_from_outside_runs_loads_or_hides(kind, folders, tmp_path):
     text = page_of(folders / kind, tmp_path / "report.html")
     assert faults(text) == []
     assert "{{ 7*7 }}" in text if kind == "nasty" else "{{" not in text
@@ -257,7 +257,7 @@ def test_several_folders_and_their_depth(folders, tmp_path):
     assert not (tmp_path / "y.html").exists()
 
 
-def test_broken_pieces_are_told_and_do_not_stop_the_page(folders, tmp_path):
+def test_broken_files_are_reported_and_do_not_stop_the_page(folders, tmp_path):
     top = tmp_path / "demo"
     shutil.copytree(folders / "plain", top)
     parts = sorted((top / "scores" / "parts").glob("*.parquet"))
@@ -339,7 +339,7 @@ def test_a_map_of_many_segments_stays_small(folders, tmp_path):
     assert drawn == len(pairs) == num * (num - 1) // 2
 
 
-def test_evaluation_rooms_own_record_fits(tmp_path):
+def test_record_of_the_evaluate_package_fits(tmp_path):
     """The fields that `longlode.evaluate` writes, spelled out, so that a renamed one is seen here."""
     row = {
         "task": "passkey",

@@ -91,7 +91,7 @@ def test_folders_of_one_scorer_share_a_chart(tmp_path):
     assert first["1"] / first["0"] == pytest.approx(2, rel=0.02)  # half of b's documents, a quarter of a's
 
 
-def test_folders_of_one_name_are_told_apart(tmp_path):
+def test_folders_of_one_name_are_distinguished(tmp_path):
     for name in ("old", "new"):
         write_scores(tmp_path / name / "scores", [0.1, 0.2, 0.3])
     tops = [tmp_path / name / "scores" for name in ("old", "new")]

@@ -3,10 +3,11 @@
     z_k = b_k + sum_j W_kj h_j(x)           h: the features, scaled, and hinges at their 5, 50 and 95 % points
     log-odds = -log sum_k exp(z_k)           z of coherent text is 0
 
-Each family has weights of its own: what gives away interleaved texts says nothing of salad. There is a set of weights
-at each of a few lengths; between two the log-odds are linear in the logarithm of the number of tokens. A longer text is
-judged as a whole, by the weights of the greatest length, and by up to four stretches of that length; the log-odds are
-the mean. What features mean changes with length, and the whole sees what no stretch holds.
+Each family has weights of its own: the features that reveal interleaved texts do not reveal random words. There is a
+set of weights at each of a few lengths; between two the log-odds are linear in the logarithm of the number of tokens. A
+longer text is judged as a whole, by the weights of the greatest length, and by up to four stretches of that length; the
+log-odds are the mean. The meaning of features changes with length, and the whole text shows what no single stretch
+holds.
 """
 
 import json
@@ -27,7 +28,7 @@ from longlode.mining.gate.reading import Reading
 PACKAGED = Path(__file__).parents[2] / "assets" / "gate"
 NUM_HINGES = 3
 BEYOND = 1.25
-"""So many times the greatest length of the weights, and a text is judged by its stretches as well."""
+"""From this multiple of the weights' greatest length on, a text is also judged by its stretches."""
 MOST_STRETCHES = 4
 
 
@@ -48,7 +49,7 @@ class LengthWeights:
     biases: np.ndarray
 
     def design(self, values: np.ndarray) -> np.ndarray:
-        """h of each of R texts, `[R, (1 + NUM_HINGES) F]`; a feature that is missing is taken as usual, 0."""
+        """h of each of R texts, `[R, (1 + NUM_HINGES) F]`; a missing feature counts as usual, 0."""
         scaled = (np.clip(values, self.low, self.high) - self.mean) / self.std
         scaled = np.where(np.isfinite(scaled), scaled, 0.0)
         return np.hstack([scaled, *(np.maximum(scaled - hinge, 0.0) for hinge in self.hinges)])
@@ -61,9 +62,9 @@ class LengthWeights:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of a text.
+    """Verdict of the gate on a text.
 
-    log_odds: nats; 0 is as likely as not. looks_like: the family that is the strongest rival.
+    log_odds: nats; 0 means even odds. looks_like: the family that is the strongest rival.
     """
 
     log_odds: float
@@ -108,7 +109,7 @@ class Gate:
         return np.array([odds for odds, _ in found]), np.array([rivals for _, rivals in found])
 
     def judge_features(self, features: dict[str, float], num_tokens: float) -> Verdict:
-        """As `judge`, of what `measure` gave."""
+        """As `judge`, of the features of `measure`."""
         odds, rivals = self.against(features, num_tokens)
         return Verdict(odds, self.families[int(np.argmax(rivals))])
 
@@ -145,7 +146,7 @@ def _log_sum(values: np.ndarray) -> float:
 
 
 def read_gate(folder: Path) -> Gate:
-    """Read fitted weights: `gate.json` and `gate.npz`. Raises: InputError that names what is missing or unfit."""
+    """Read fitted weights: `gate.json` and `gate.npz`. Raises: InputError that names what is missing or invalid."""
     path = folder / "gate.json"
     try:
         text = path.read_text(encoding="utf-8")
@@ -178,5 +179,5 @@ def read_gate(folder: Path) -> Gate:
 
 @cache
 def packaged_gate() -> Gate:
-    """The one in the package, read once."""
+    """The gate in the package, read once."""
     return read_gate(PACKAGED)

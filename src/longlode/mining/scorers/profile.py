@@ -1,4 +1,4 @@
-"""`profile`, the default: what far context is worth where a text is one text in its order; no model, no tokenizer."""
+"""`profile`, the default: the gain from far context of documents that are one text in their order, without a model."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def _octave_columns() -> tuple[ExtraColumn, ...]:
     for first in OCTAVES:
         name, reach = octave_name(first), f"{first // 1024}k to {first // 512}k tokens back"
         about = (
-            f"what context {reach} adds; 0: no more than foreign text gives; null: the document is too short"
+            f"gain from context {reach}; 0: no more than from unrelated text; null: the document is too short"
         )
         gains.append(ExtraColumn(name, "float", "nats per token", about))
         error = f"standard error of {name}"
@@ -55,33 +55,38 @@ COLUMNS = (
         "dependency_tokens",
         "int",
         "tokens",
-        "distance up to which every octave pays; 0: not even the first",
+        "distance up to which every octave of context has a gain; 0: none",
         in_table=True,
     ),
     ExtraColumn(
         "gate",
         "float",
         "nats",
-        "log-odds that it is one text in its order; 0: as likely as not",
+        "log-odds that it is one text in its order; 0: even odds",
         in_table=True,
     ),
-    ExtraColumn("control", "str", "", 'what was subtracted: "foreign:LANGUAGE", "foreign:corpus", or "own"'),
+    ExtraColumn(
+        "control",
+        "str",
+        "",
+        "the subtracted control: `foreign:LANGUAGE`, `foreign:corpus`, or `own`",
+    ),
     ExtraColumn(
         "rival",
         "str",
         "",
-        "family of texts that are not one that it is most like, whatever its gate",
+        "the family of other text that it resembles most, whatever its gate",
         in_table=True,
     ),
 )
 """The extra columns."""
 FEWEST_TOKENS = round(OCTAVES[0] * (1 + LEAST_EXPOSURE))
-"""A shorter text has no octave."""
+"""Fewest tokens of a text with an octave."""
 
 
 @dataclass(frozen=True)
 class FarContext:
-    """What is kept of a text. verdict: None for a text too short for the gate."""
+    """Measurements of a text. verdict: None for a text too short for the gate."""
 
     verdict: Verdict | None
     profile: Profile
@@ -89,8 +94,10 @@ class FarContext:
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions:
-    """background: what is subtracted: "packaged", the tables in the package, in other languages the document's own
-    rate; "corpus", what the other documents of the corpus hold, whatever its language. That takes a pass over it first.
+    """Options of the profile.
+
+    background: the control that is subtracted: "packaged", the tables in the package, in other languages the document's
+    own rate; "corpus", the other documents of the corpus, in any language, which takes a pass over it first.
     weights: a folder of `longlode fit-score`; "" for the packaged tables and gate.
     """
 
@@ -99,14 +106,14 @@ class ProfileOptions:
 
 
 class ProfileScorer(Scorer):
-    """Rank by the distance profile what passes the gate.
+    """Rank the documents that pass the gate by their distance profile.
 
         score = tanh(z / 2) log(1 + exp(m / UNIT_NATS))     z >= 0, the gate's log-odds; m, mean gain per octave
         score = z                                           z < 0
 
-    So what the gate takes for one text in its order scores above 0 by what far context is worth to it, and everything
-    else below 0 by how surely it is not. gain_nats is m. The extra columns have the octaves, the dependency length, the
-    control that was subtracted and the gate's log-odds; `reason` says only what puts a score in doubt.
+    So documents that the gate accepts as one text in its order score above 0, by their gain from far context, and all
+    others below 0, by the odds against them. gain_nats is m. The extra columns have the octaves, the dependency length,
+    the control that was subtracted and the gate's log-odds; `reason` only names doubts about a score.
     """
 
     name: ClassVar[str] = "profile"
@@ -118,23 +125,23 @@ class ProfileScorer(Scorer):
     asks = (Words,)
 
     def options(self) -> dict[str, Any]:
-        """What was fitted; neither pairs nor segments are read."""
+        """The fitted weights; neither pairs nor segments are read."""
         return {"fitted": self.weights.identity}
 
     def identity(self) -> dict[str, Any]:
-        """What names its results: what was fitted, not the folder that it lies in."""
+        """Identity of its results: the fitted weights, not the folder that they are in."""
         found = super().identity()
         del found["options"]["weights"]
         return found
 
     @property
     def weights(self) -> ProfileWeights:
-        """Those that it was told to take, read when they are first needed. Raises: InputError, as `read_weights`."""
+        """The weights of its options, read at first use. Raises: InputError, as `read_weights`."""
         return read_weights(self.own.weights) if self.own.weights else packaged_weights()
 
     @property
     def fits(self) -> bool:
-        """For the background of the corpus."""
+        """True for the background of the corpus."""
         return self.own.background == "corpus"
 
     def tally(self, documents: Iterable[Document]) -> Any:
@@ -142,7 +149,7 @@ class ProfileScorer(Scorer):
         return tally_documents(documents)
 
     def fit(self, tallies: Iterable[Any]) -> Any:
-        """What documents of the corpus share. Raises: InputError for too few documents."""
+        """Fit how much documents of the corpus share. Raises: InputError for too few documents."""
         return fit_corpus_text(tallies)
 
     def fitted(self, state: Any) -> Self:
@@ -150,11 +157,11 @@ class ProfileScorer(Scorer):
         return super().fitted(CorpusText(state))
 
     def text_requests(self, text: str) -> Sequence[Request]:
-        """Its words, measured at once."""
+        """The request of its words, measured at once."""
         return (Words(text, partial(measure_text, corpus=self._corpus(), weights=self.weights)),)
 
     def _corpus(self) -> CorpusText | None:
-        """What to judge a text by, None for the packaged tables. Raises: ConfigError before the pass."""
+        """The corpus to judge a text by, None for the packaged tables. Raises: ConfigError before the pass."""
         if self.fits and not isinstance(self.state, CorpusText):
             raise ConfigError(
                 "the background 'corpus' takes a pass over the corpus first; score a corpus with `longlode score`."
@@ -167,7 +174,7 @@ class ProfileScorer(Scorer):
         return score_of(words.kept)
 
     def explain(self, text: str, top: int) -> dict[str, Any]:
-        """Why the text scores as it does (`mining.profile_explanation` has the keys). Args: top, words and pairs."""
+        """Explain the score of a text (`mining.profile_explanation` has the keys). Args: top, words and pairs."""
         reading = Reading.of(text)
         far = measure_text(text, self._corpus(), self.weights)
         found = score_of(far)
@@ -196,7 +203,7 @@ def measure_text(
 ) -> FarContext:
     """Measure a text.
 
-    Args: corpus, that it is a document of, to judge it by, None for the tables of the weights; weights, None for the
+    Args: corpus, of which it is a document, to judge it by, None for the tables of the weights; weights, None for the
       packaged ones.
     """
     weights = weights or packaged_weights()

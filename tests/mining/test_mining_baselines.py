@@ -1,4 +1,4 @@
-"""The peers that read in another way: far overlap without a model, and a long context against a short one."""
+"""Baselines that read in another way: far overlap without a model, and a long context against a short one."""
 
 import numpy as np
 import pytest
