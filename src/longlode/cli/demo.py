@@ -1,4 +1,4 @@
-"""longlode demo: the main job, end to end, on text that every machine has."""
+"""longlode demo: all steps from scoring to the report, on text that every machine has."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ def demo(
         Path, typer.Option("--out", "-o", help="Folder to write; the same demo made before is replaced.")
     ] = Path("demo-out"),
     minutes: Annotated[
-        float, typer.Option(help="Time to aim at: sets how long ProLong reads and the model trains.")
+        float, typer.Option(help="Target time: sets how long ProLong reads and the model trains.")
     ] = 3.5,
     model: Annotated[
         str,
@@ -61,5 +61,5 @@ def demo(
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """What Ctrl-C leaves: the stages so far, which the next run replaces."""
+    """Message after Ctrl-C: the finished stages are on disk; the next run replaces them."""
     return f"What the finished stages wrote is in {options['out']}; the same command starts anew."

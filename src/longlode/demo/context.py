@@ -12,7 +12,7 @@ from longlode.evaluate.statistics import bootstrap_mean
 from longlode.evaluate.tasks import MAIN, Curve, Example, Metric, Scores, Task
 
 CONTEXTS = (16, 64, 256, 1024, 4096)
-"""Tokens before the targets."""
+"""Context lengths, in tokens before the targets."""
 NUM_TARGETS = 128
 
 
@@ -64,7 +64,7 @@ class ContextCurve(Task):
                 self._offsets[number] = found
 
     def num_available(self, length: int, asked: int) -> int:
-        """A window per text that is long enough."""
+        """Number of windows: one per text that is long enough."""
         return min(asked, len(self._offsets))
 
     def make(self, length: int, seed: int) -> Example:
@@ -125,7 +125,7 @@ def losses(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[int, float]]:
 
 
 def gain(found: Mapping[int, Mapping[int, float]], near: int, far: int) -> Gain:
-    """What `far` tokens of context save over `near`, paired by text. Args: found, as of `losses`."""
+    """Nats per token that `far` tokens of context save over `near`, paired by text. Args: found, as of `losses`."""
     texts = sorted(found[near].keys() & found[far].keys())
     saved = np.array([found[near][text] - found[far][text] for text in texts])
     return Gain(near, far, *bootstrap_mean(saved), len(texts))

@@ -1,4 +1,4 @@
-"""What the demo's figures say, in plain sentences: first what holds, then the limits; each with its number of cases."""
+"""Findings of the demo in plain sentences: first the results, then the limits; each with its number of cases."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ LIMITS = (
 
 
 def about_score(found: Mapping[str, Mapping[str, Auc]]) -> list[str]:
-    """How far the default score tells real documents from each kind of fake. Args: found, kind -> signal -> AUC."""
+    """Separation of real documents from each kind of fake by the default score. Args: found, kind -> signal -> AUC."""
     rows = {kind: signals[DEFAULT] for kind, signals in found.items() if DEFAULT in signals}
     if not rows:
         return ["The score could not be tested: no real or no fake document has a score."]
@@ -41,7 +41,7 @@ def about_score(found: Mapping[str, Mapping[str, Auc]]) -> list[str]:
 
 
 def about_other(found: Mapping[str, Mapping[str, Auc]], signal: str, how: str) -> list[str]:
-    """The same of another signal, beside the default score. Args: how, what it is, in a clause."""
+    """Separation by another signal, beside the default score. Args: how, a clause that describes it."""
     rows = {kind: signals[signal] for kind, signals in found.items() if signal in signals}
     if not rows:
         return []
@@ -55,7 +55,7 @@ def about_other(found: Mapping[str, Mapping[str, Auc]], signal: str, how: str) -
 
 
 def about_selection(num_best: int, num_real_of_best: int, num_documents: int) -> str:
-    """What the best-ranked documents are. Args: num_best, how many were taken: as many as there are real ones."""
+    """Sources of the best-ranked documents. Args: num_best, their number: as many as there are real ones."""
     return (
         f"Of the {num_best} best-ranked of {num_documents} documents, {num_real_of_best} are real, "
         f"{num_real_of_best / num_best:.0%}; a random draw would have {num_best / num_documents:.0%}."
@@ -63,7 +63,7 @@ def about_selection(num_best: int, num_real_of_best: int, num_documents: int) ->
 
 
 def about_pair(explained: list[dict[str, Any]]) -> list[str]:
-    """What sets the profile of a glued document off from that of a real one."""
+    """Difference between the profiles of a glued and of a real document."""
     told = [(one, one["explanation"]) for one in explained if one["explanation"]["profile"]]
     if len(told) < 2 or any(one["gate"] is None or not one["profile"]["octaves"] for _, one in told):
         return []
@@ -85,7 +85,7 @@ def about_pair(explained: list[dict[str, Any]]) -> list[str]:
 
 
 def about_context(gains: Mapping[str, Gain], num_steps: int, num_tokens: int, few_tokens: int) -> list[str]:
-    """How far models read. Args: gains, by model, first that trained here."""
+    """Distance at which models use context. Args: gains, by model, the one trained here first."""
     sentences = []
     for number, (name, one) in enumerate(gains.items()):
         few = number == 0 and num_tokens < few_tokens

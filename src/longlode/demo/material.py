@@ -1,4 +1,4 @@
-"""What the demo reads: source files of the running Python's library, and fake long texts made of them.
+"""Documents of the demo: source files of the running Python's library, and fake long texts made of them.
 
 Files that the packaged weights of the score were fitted on are never scored here: the small model is measured on them.
 """
@@ -16,11 +16,11 @@ from longlode.synthetic.families import FAMILIES, Draw, Maker, cut_tokens
 
 REAL = "real"
 LENGTH = 8192
-"""Of every document, tokens of 4 bytes."""
+"""Length of every document, tokens of 4 bytes."""
 HELDOUT_LENGTH = 6144
-"""The least of a file that the small model is measured on."""
+"""Least length of a file that the small model is measured on."""
 _LEAST_SHARE = 0.9
-"""Of LENGTH, for what is made of one whole document: paragraphs lose the space between them."""
+"""Share of LENGTH that a fake made of one document has at least: paragraphs lose the space between them."""
 _TRIES = 20
 _FEWEST_FILES = 12
 FITTED = frozenset(

@@ -1,4 +1,4 @@
-"""The profile of one real document beside that of a glued one: the two of median score, so that neither is picked."""
+"""Profile of one real document beside that of a glued one: those of median score, so that neither is hand-picked."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from longlode.api.scores import score_rows
 from longlode.core.records import read_json, write_json
 
 NUM_WORDS = 5
-"""Words and pairs that an explanation gives."""
+"""Number of words and pairs in an explanation."""
 
 
 def median_row(scores: Path, source: str, limit: int) -> dict[str, Any] | None:

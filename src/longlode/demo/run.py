@@ -1,6 +1,6 @@
-"""The demo's stages, one after the other, each timed; `run_demo` reads from top to bottom.
+"""Stages of the demo, one after the other, each timed; `run_demo` reads from top to bottom.
 
-Time decides one number: how many steps the model trains. Everything else is fixed by the seed.
+Time determines only the number of training steps. Everything else is fixed by the seed.
 """
 
 import shutil
@@ -46,8 +46,8 @@ AucTable = dict[str, dict[str, Auc]]
 def run_demo(settings: DemoSettings, *, overwrite: bool = False) -> list[str]:
     """Run all stages into `settings.out`; returns the findings.
 
-    Args: overwrite: replace a demo of other settings that lies there.
-    Raises: what the rooms raise.
+    Args: overwrite: replace a demo of other settings in that folder.
+    Raises: as the functions of the other packages.
     """
     out, stages = settings.out, Stages(NUM_STAGES)
     clear(settings, overwrite=overwrite)
@@ -73,7 +73,7 @@ def run_demo(settings: DemoSettings, *, overwrite: bool = False) -> list[str]:
 
 
 def clear(settings: DemoSettings, *, overwrite: bool = False) -> None:
-    """Make the folder of a demo ready: new, empty, or that of the same demo made before, whose pieces are removed."""
+    """Make the folder of a demo ready: new, empty, or that of the same demo made before, whose files are removed."""
     out = claim_folder(settings.out, "demo", identity={"settings": _recorded(settings)}, overwrite=overwrite)
     for name in _MADE:
         path = out / name
@@ -88,7 +88,7 @@ def _recorded(settings: DemoSettings) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Mined:
-    """What the stages without a training found. pair: entries of explain.json."""
+    """Results of the stages before the training. pair: entries of explain.json."""
 
     rows: list[Row]
     heldout: list[File]
@@ -124,7 +124,7 @@ def _mine(settings: DemoSettings, stages: Stages) -> _Mined:
 
 @dataclass(frozen=True)
 class _Used:
-    """What came of the documents that were kept. kept: their sources. gains: by model."""
+    """Results on the kept documents. kept: their sources. gains: by model."""
 
     kept: list[str]
     num_steps: int

@@ -1,4 +1,4 @@
-"""How well a signal tells real documents from each kind of fake: AUC with an interval that holds at 0 and 1 as well."""
+"""Separation of real documents from each kind of fake: AUC with an interval that is valid at 0 and 1 as well."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _HALVINGS = 60
 
 @dataclass(frozen=True)
 class Auc:
-    """Chance that a real document scores above a fake one, ties half; a 95 % interval; how many of each."""
+    """Chance that a real document scores above a fake one, ties half; a 95 % interval; the number of each."""
 
     value: float
     low: float
@@ -59,7 +59,7 @@ def separation(
 
     Args: sources, of each document; signals, values of each document by signal, None where it has none; kinds, those
       to compare with; real, the source of real documents.
-    Returns: kind -> signal -> AUC; what has no value is left out.
+    Returns: kind -> signal -> AUC; signals without values are left out.
     """
     found: dict[str, dict[str, Auc]] = {}
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""The stages of the demo: each is timed, announced, and leaves facts in the record."""
+"""Stage keeping of the demo: each stage is timed, announced, and adds facts to the record."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from longlode.cli.console import note, say_wrapped
 
 
 class Stages:
-    """Times the stages and says what is going on; `done` is what the record keeps."""
+    """Timer of the stages, which announces each; `done` has the facts for the record."""
 
     def __init__(self, num: int) -> None:
         """Nothing is done yet. Args: num, stages in all."""
@@ -18,7 +18,7 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str, about: str) -> Iterator[dict[str, Any]]:
-        """Run one stage; what the body puts into the yielded dict is printed and kept."""
+        """Run one stage; the entries that the body adds to the yielded dict are printed and kept."""
         note(f"[{len(self.done) + 1}/{self.num}] {about}")
         started = time.monotonic()
         facts: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What the stages do: score by several signals, keep, pack, train, read."""
+"""Work of the stages: score by several signals, keep, pack, train, read."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from longlode.mining import Scorer
 
 TRAIN_SHARE = 0.3
-"""Part of the time aimed at, for training."""
+"""Share of the target time for training."""
 NUM_PER_KIND = 24
 NUM_PROLONG = 6
 """Documents of each kind that ProLong's formulas read."""
@@ -38,7 +38,7 @@ Signals = dict[str, list[float | None]]
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """out: folder. minutes: to aim at. model: as `model_source` takes it. seed: draws."""
+    """out: folder. minutes: target time. model: as `model_source` takes it. seed: draws."""
 
     out: Path
     minutes: float
@@ -97,7 +97,7 @@ def _column(scores: Path, rows: Sequence[Row], name: str) -> list[float | None]:
 
 
 def values_by(settings: DemoSettings, rows: Sequence[Row], scorer: str) -> list[float | None]:
-    """Scores of documents by another scorer; nothing of it is kept."""
+    """Scores of documents by another scorer; its files are removed."""
     from longlode.corpus import write_documents
 
     with tempfile.TemporaryDirectory(prefix="longlode-demo-") as name:
@@ -135,7 +135,7 @@ def select_best(settings: DemoSettings, rows: Sequence[Row]) -> list[str]:
 
 
 def pack_kept(settings: DemoSettings) -> int:
-    """Pack what was kept; its number of tokens."""
+    """Pack the kept documents; returns their number of tokens."""
     from longlode.corpus import Tokenizer, read
     from longlode.packing import pack
 
@@ -146,7 +146,7 @@ def pack_kept(settings: DemoSettings) -> int:
 
 
 def train_on_kept(settings: DemoSettings) -> int:
-    """Train for as many steps as the time allows; their number."""
+    """Train for as many steps as the time allows; returns their number."""
     from longlode.packing import open_shards
 
     shards = settings.out / "shards"
@@ -173,6 +173,6 @@ def read_far(settings: DemoSettings, heldout: Sequence[File]) -> dict[str, dict[
 
 
 def far_gain(found: Mapping[int, Mapping[int, float]]) -> Gain:
-    """What the longest context saves over NEAR_TOKENS, or over the longest that is shorter."""
+    """Saving of the longest context over NEAR_TOKENS, or over the longest one below that."""
     far = max(found)
     return gain(found, max(c for c in found if c <= NEAR_TOKENS and c < far), far)

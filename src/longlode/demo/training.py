@@ -1,4 +1,4 @@
-"""The one-minute training: a stack that learns to read far within a minute, and its context curve on unread files."""
+"""One-minute training: a stack that learns to use far context within a minute, and its curve on unread files."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 LENGTH, BATCH_SIZE = 1024, 4
 MIN_STEPS, MAX_STEPS = 20, 400
 FEW_TOKENS = 300_000
-"""A model that was trained on fewer is not judged."""
+"""Fewest training tokens of a model that is judged."""
 MAX_WINDOWS = 16
 LAYERS: list[Any] = [{"mixer": "ngram_head", "block": "mixer"}, "delta_net", "delta_net", "delta_net"]
-"""The stack: what followed the last tokens earlier, handed to three layers of DeltaNet (docs/experiments.md)."""
+"""The stack: an n-gram head, which looks up what followed the last tokens earlier, and three layers of DeltaNet."""
 _WIDTH = 128
 _PROBE_STEPS = 2
 _CONTEXTS, _NUM_TARGETS = CONTEXTS, NUM_TARGETS
 
 
 def make_recipe(shards: Path, num_steps: int, seed: int, dtype: str = "float32") -> "Recipe":
-    """How a small model is trained. Args: shards, its text; dtype, of matrix products."""
+    """Recipe of the small model. Args: shards, its text; dtype, of matrix products."""
     from longlode.train import Recipe
 
     return Recipe.parse(
@@ -89,7 +89,7 @@ def train_one(recipe: "Recipe", out: Path, label: str) -> None:
 
 
 def num_tokens(num_steps: int) -> int:
-    """Tokens that so many steps read."""
+    """Tokens that this number of steps reads."""
     return num_steps * LENGTH * BATCH_SIZE
 
 

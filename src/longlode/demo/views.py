@@ -35,7 +35,7 @@ def _with_number(one: Auc | None) -> str:
 def separation_lines(found: Mapping[str, Mapping[str, Auc]], marks: Mapping[str, str]) -> list[str]:
     """One axis per kind, from 0 to 1, with a letter for each signal and the interval of the first one as a line.
 
-    Args: found, kind -> signal -> AUC; marks, signal -> letter; the first stands in front of the others.
+    Args: found, kind -> signal -> AUC; marks, signal -> letter; the first is drawn over the others.
     """
     wide = max(map(len, found), default=0)
     lines = [f"{'':{wide}}  {'0':<{_AXIS // 2}}{'0.5':<{_AXIS // 2 - 1}}1"]

@@ -12,7 +12,7 @@ from longlode.report.text import as_number, clipped
 
 @dataclass(frozen=True)
 class Entry:
-    """One AUC. control: what the real documents were told from, "" if the record names none. num: (real, control)."""
+    """One AUC. control: class compared with the real documents, "" if unnamed. num: (real, control)."""
 
     control: str
     score: str
