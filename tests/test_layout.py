@@ -1,4 +1,4 @@
-"""The house keeps its shape: imports go one way, files stay short, light rooms stay light."""
+"""Check the layout of the source: order of imports, length of files, packages that load no torch."""
 
 import ast
 import subprocess
@@ -12,8 +12,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "longlode"
 DATA_TOWER = ("core", "corpus", "mining", "packing")
 MODEL_TOWER = ("core", "ops", "mixers", "models", "parallel", "train")
 MAY_IMPORT = {
-    **{room: set(DATA_TOWER[: level + 1]) for level, room in enumerate(DATA_TOWER)},
-    **{room: set(MODEL_TOWER[: level + 1]) for level, room in enumerate(MODEL_TOWER)},
+    **{package: set(DATA_TOWER[: level + 1]) for level, package in enumerate(DATA_TOWER)},
+    **{package: set(MODEL_TOWER[: level + 1]) for level, package in enumerate(MODEL_TOWER)},
     "evaluate": {"core", "corpus", "ops", "mixers", "models", "evaluate"},
     "report": {"core", "report"},
     "readers": {"core", "corpus", "mining", "ops", "mixers", "models", "readers"},
@@ -45,22 +45,22 @@ def _imported(node: ast.AST, package: tuple[str, ...]) -> list[str]:
 
 
 def import_faults(source: Path) -> list[str]:
-    """Every import under `source` (a folder named longlode) that the order of rooms forbids, lazy too."""
+    """Every import under `source` (a folder named longlode), lazy or not, that the order of packages forbids."""
     faults = []
     for path in sorted(source.rglob("*.py")):
         parts = path.relative_to(source).parts
         if len(parts) == 1:
             continue
-        room = parts[0]
-        if room not in MAY_IMPORT:
-            faults.append(f"{path}: room {room!r} has no place in the order")
+        package = parts[0]
+        if package not in MAY_IMPORT:
+            faults.append(f"{path}: package {package!r} has no place in the order")
             continue
-        allowed = {*MAY_IMPORT[room], "__version__"}
+        allowed = {*MAY_IMPORT[package], "__version__"}
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for name in _imported(node, ("longlode", *parts[:-1])):
                 pieces = name.split(".")
-                where = f"{path}:{node.lineno}: {room} imports {name}"
-                if pieces[0] in HEAVY and room in TORCH_FREE:
+                where = f"{path}:{node.lineno}: {package} imports {name}"
+                if pieces[0] in HEAVY and package in TORCH_FREE:
                     faults.append(f"{where}, and must stay free of it")
                 elif pieces[0] == "longlode" and not allowed.issuperset(pieces[1:2]):
                     faults.append(f"{where}, which stands above or beside it")
@@ -88,7 +88,7 @@ def size_faults(source: Path) -> list[str]:
 
 
 def docstring_faults(source: Path) -> list[str]:
-    """Rooms without an __init__.py, or with one that does not say what the room holds."""
+    """Packages without an __init__.py, or with one that does not say what the package holds."""
     faults = []
     for folder in sorted(path for path in source.iterdir() if path.is_dir() and any(path.rglob("*.py"))):
         opening = folder / "__init__.py"
@@ -105,12 +105,12 @@ def test_files_and_functions_are_short():
     assert size_faults(SOURCE) == []
 
 
-def test_every_room_says_what_it_holds():
+def test_every_package_says_what_it_holds():
     assert docstring_faults(SOURCE) == []
 
 
 def _loads_after(statement: str) -> set[str]:
-    """Which heavy packages stand in sys.modules of a fresh interpreter after `statement`."""
+    """Heavy packages in sys.modules of a fresh interpreter after `statement`."""
     program = f"import sys\n{statement}\nprint(*set({sorted(HEAVY)!r}).intersection(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -118,10 +118,10 @@ def _loads_after(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "room", ["", ".core", ".corpus", ".synthetic", ".mining", ".packing", ".report", ".cli"]
+    "package", ["", ".core", ".corpus", ".synthetic", ".mining", ".packing", ".report", ".cli"]
 )
-def test_light_rooms_load_no_torch(room):
-    assert _loads_after(f"import longlode{room}") == set()
+def test_light_packages_load_no_torch(package):
+    assert _loads_after(f"import longlode{package}") == set()
 
 
 def test_the_probe_sees_torch():

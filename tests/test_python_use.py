@@ -1,4 +1,4 @@
-"""What Python users meet first: rooms and names that tab completion shows, and paths as plain strings."""
+"""What Python users meet first: packages and names that tab completion shows, and paths as plain strings."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 import longlode
 
-ROOMS = sorted(path.parent.name for path in Path(longlode.__file__).parent.glob("*/__init__.py"))
+PACKAGES = sorted(path.parent.name for path in Path(longlode.__file__).parent.glob("*/__init__.py"))
 
 
 def fresh(program):
@@ -18,17 +18,17 @@ def fresh(program):
     return done.stdout
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_room_is_there_after_import_longlode(room):
-    assert fresh(f"import longlode; print(longlode.{room}.__name__)").strip() == f"longlode.{room}"
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_is_there_after_import_longlode(package):
+    assert fresh(f"import longlode; print(longlode.{package}.__name__)").strip() == f"longlode.{package}"
 
 
-def test_dir_shows_rooms_and_names_without_loading_torch():
+def test_dir_shows_packages_and_names_without_loading_torch():
     shown = fresh(
         "import sys, longlode; print(*dir(longlode)); print(*dir(longlode.models)); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     ).splitlines()
-    assert {*ROOMS, "register", "__version__"} <= set(shown[0].split())
+    assert {*PACKAGES, "register", "__version__"} <= set(shown[0].split())
     assert {"load", "LonglodeConfig", "LonglodeForCausalLM"} <= set(shown[1].split())
 
 

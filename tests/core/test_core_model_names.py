@@ -1,4 +1,4 @@
-"""What may stand where a model is asked for, and slips that are told at once."""
+"""Names accepted for a model, and immediate errors for typing errors."""
 
 import pytest
 

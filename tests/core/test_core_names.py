@@ -1,4 +1,4 @@
-"""Fingerprints, shapes and batches: the small agreements every room relies on."""
+"""Fingerprints, shapes and batches: conventions shared by all packages."""
 
 import hashlib
 

@@ -50,7 +50,7 @@ def test_the_message_names_the_right_folder_inside(tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_files_of_others_make_a_folder_foreign(tmp_path, overwrite):
+def test_a_folder_with_files_of_others_is_refused(tmp_path, overwrite):
     (tmp_path / "corpus.jsonl").write_text("{}")
     with pytest.raises(InputError, match=r"corpus\.jsonl"):
         claim_folder(tmp_path, "scores", identity={}, overwrite=overwrite)

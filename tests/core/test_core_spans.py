@@ -82,7 +82,7 @@ COLLIDING = [
 
 
 @pytest.mark.parametrize("pair", COLLIDING, ids=["words", "preimage", "thue-morse"])
-def test_stretches_that_share_a_hash_are_told_apart(pair):
+def test_stretches_that_share_a_hash_are_distinguished(pair):
     table = SpanTable()
     for text in ("".join(pair) * 2, pair[1] + pair[0], pair[0] + pair[1]):
         codes = np.frombuffer(text.encode(), dtype=np.uint8)

@@ -42,7 +42,7 @@ def test_a_file_of_the_same_size_with_another_content_is_not_what_was_planned(tm
     changed = [record | {"text": record["text"].replace("number 5", "number 6")} for record in RECORDS]
     write(kind, path, changed)
     assert path.stat().st_size == size
-    # Parquet is told by its time; all others by what was read, even where the time was put back.
+    # A change of Parquet is recognised by its time; of all others by the bytes read, even if the time was reset.
     os.utime(path, ns=(modified, modified + (1_000_000 if kind == "parquet" else 0)))
     hit = [bool(transient(unit)) for unit in units]
     if kind == "parquet":  # named by one hash of the file

@@ -141,10 +141,10 @@ def test_errors(tmp_path):
         train_bpe(["", ""], 300)
 
 
-@pytest.mark.parametrize("room", ["corpus", "packing"])
-def test_the_room_loads_no_torch(room):
+@pytest.mark.parametrize("package", ["corpus", "packing"])
+def test_the_package_loads_no_torch(package):
     heavy = "{'torch', 'transformers', 'fsspec'}"
-    code = f"import sys, longlode.{room}; print(*sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, longlode.{package}; print(*sorted({heavy} & set(sys.modules)))"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

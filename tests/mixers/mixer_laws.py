@@ -19,7 +19,7 @@ TIGHT = {"rtol": 0, "atol": 1e-12}
 def build(config: MixerConfig, seed: int = 0, kind: type[Mixer] | None = None) -> Mixer:
     """A float64 mixer whose parameters are large enough that every part of it matters.
 
-    Args: kind: a class to make of the config instead of its own, for broken twins.
+    Args: kind: a class to make of the config instead of its own, for wrong variants.
     """
     torch.manual_seed(seed)
     mixer = (config.build(D, 1, 3) if kind is None else kind(config, D)).double()
@@ -34,7 +34,7 @@ def build(config: MixerConfig, seed: int = 0, kind: type[Mixer] | None = None) -
 
 
 def with_token_ids(mixer: Mixer) -> Mixer:
-    """The mixer, told of a vocabulary of 4 that each token's first numbers say: the laws know of no ids."""
+    """The mixer with token ids (4) derived from each token's first numbers, as the laws have no ids."""
     forward = mixer.forward
 
     def with_ids(x, state=None, context=None):

@@ -66,7 +66,7 @@ def test_it_remembers_and_trains_slowly_where_s4_does():
     names = {name.split(".")[-1] for name, p in model.named_parameters() if id(p) in slow}
     assert names == {"log_rate", "frequency", "log_step"}
     x = torch.randint(0, 30, (8, 40))
-    x[:, 20:] = x[:, :20]  # the second half can be told from the first
+    x[:, 20:] = x[:, :20]  # the second half can be distinguished from the first
     losses = []
     for _ in range(60):
         loss = model(x, labels=x).loss

@@ -102,7 +102,7 @@ def test_assisted_sampling_draws_what_the_model_may_say():
 
 
 def forgetful(self, target):
-    """Broken twin: goes back to the mark and leaves out what lies between it and the cut."""
+    """A wrong variant: goes back to the mark and leaves out what lies between it and the cut."""
     return self.marks[max(n for n, mark in enumerate(self.marks) if mark.position <= target)].states
 
 

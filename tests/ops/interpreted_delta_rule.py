@@ -43,7 +43,7 @@ def plain_recurrence(q, k, v, beta, *, g=None, state=None):
 
 
 def cut_inverse(tensor):
-    """A broken twin: T of a chunk kept in one bfloat16 number an entry."""
+    """A wrong variant: T of a chunk kept in one bfloat16 number per entry."""
     tensor[:, :, 1:] = 0
     return tensor
 

@@ -16,7 +16,7 @@ def make(B, T, J, H, G, K=4, V=4):
 
 
 def by_definition(q, k, v, *, window=None, q_offset=0, key_mask=None, cu_seqlens=None, scale=None, ahead=0):
-    """Softmax over explicitly masked scores; `ahead` = 1 lets a token see its successor: a broken twin.
+    """Softmax over explicitly masked scores; `ahead` = 1 lets a token see its successor: a wrong variant.
 
     The q_offset keys before packed queries belong to the first document.
     """

@@ -14,7 +14,7 @@ OFFSETS = {C: torch.tensor([0, 1, C, 2 * C, 3 * C + 1, 6 * C + 3, 6 * C + 4]) fo
 
 
 def read_before_write(q, k, v, beta, *, g=None, state=None, **_):
-    """A broken twin: the same recurrence, but o_t reads the state of the token before."""
+    """A wrong variant: the same recurrence, but o_t reads the state of the token before."""
     o, final = delta_rule(q, k, v, beta, g=g, state=state, backend="reference")
     outputs = []
     S = state

@@ -24,7 +24,7 @@ def grouped(B, T, H, repeats, K, V, **options):
 
 
 def head_by_head(q, k, v, beta, *, g=None, state=None, cu_seqlens=None, shift=0):
-    """Each value head alone with its key head; shift: a broken twin takes the key head of another value head."""
+    """Each value head alone with its key head; shift: a wrong variant takes the key head of another value head."""
     repeats, outputs, states = v.shape[2] // q.shape[2], [], []
     for head in range(v.shape[2]):
         key, own = ((head + shift) // repeats) % q.shape[2], slice(head, head + 1)

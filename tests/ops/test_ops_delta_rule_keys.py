@@ -31,7 +31,7 @@ def floor(dtype, keys, C, backend="chunkwise"):
 
 
 def doubling_inverse(A):
-    """A broken twin: the inverse by nilpotent doubling, (I - A)(I + A^2)(I + A^4)..., exact only on paper."""
+    """A wrong variant: the inverse by nilpotent doubling, (I - A)(I + A^2)(I + A^4)..., exact only on paper."""
     C = A.shape[-1]
     T, power = torch.eye(C, dtype=A.dtype) - A, A @ A
     for _ in range(C.bit_length() - 2):

@@ -18,7 +18,7 @@ def make(B, T, D, W, N=None, seed=0, dtype=torch.float64):
 
 
 def by_definition(x, weight, state, ahead=0):
-    """The sum over taps, token by token; `ahead` = 1 reads one token too far: a broken twin."""
+    """The sum over taps, token by token; `ahead` = 1 reads one token too far: a wrong variant."""
     W = weight.shape[1]
     inputs = torch.cat((state.transpose(1, 2), x, torch.zeros_like(x[:, :1])), 1)
     y = torch.stack(

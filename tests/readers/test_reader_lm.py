@@ -117,7 +117,7 @@ def test_empty_calls(tokenizer, pairs):
 
 
 class _WrongPositions:
-    """Broken twin: reads on as if the target stood at positions 0 to L - 1."""
+    """A wrong variant: reads on as if the target stood at positions 0 to L - 1."""
 
     def __init__(self, reader):
         self.reader = reader
@@ -128,7 +128,7 @@ class _WrongPositions:
 
 
 @pytest.mark.parametrize("name", ["opt", "llama", "gpt2"])
-def test_broken_twin_positions(name, tokenizer, pairs):
+def test_wrong_positions_are_found(name, tokenizer, pairs):
     reader = LMReader(build(name), tokenizer, segment=LENGTH)
     reader._reader = _WrongPositions(reader._reader)
     assert largest_error(reader, pairs) > 1e-2
@@ -137,7 +137,7 @@ def test_broken_twin_positions(name, tokenizer, pairs):
 
 
 @pytest.mark.parametrize("name", ["opt", "D"])
-def test_broken_twin_shifted_sources(name, tokenizer, pairs, monkeypatch):
+def test_shifted_sources_are_found(name, tokenizer, pairs, monkeypatch):
     reader = LMReader(build(name), tokenizer, segment=LENGTH)
     right = reader_module.select
     monkeypatch.setattr(reader_module, "select", lambda cache, rows: right(cache, (rows + 1) % NUM_SEGMENTS))
@@ -276,7 +276,7 @@ def test_states_that_were_continued_can_be_used_in_any_order_and_stay_as_they_we
     assert np.abs(again - pair).max() <= 1e-4
 
 
-def test_broken_twin_a_chain_that_takes_its_neighbours_state(tokenizer, pairs, monkeypatch):
+def test_a_chain_from_its_neighbours_state_is_found(tokenizer, pairs, monkeypatch):
     reader = LMReader(build("llama"), tokenizer, segment=LENGTH)
     segments, orders = pairs[0][:, :PIECE], np.arange(12).reshape(4, 3)
     right, _ = read_chain(reader, segments, orders)

@@ -79,7 +79,7 @@ def test_packed_and_tied_and_accumulated_run_resumes_bitwise(tiny, tmp_path):
 
 
 def test_resume_without_moments_is_noticed(tiny, tmp_path, monkeypatch):
-    """The broken twin of the test above: a checkpoint that forgets AdamW's moments gives other weights."""
+    """The wrong variant of the test above: a checkpoint that forgets AdamW's moments gives other weights."""
     recipe = tiny.recipe()
     straight, _ = run(tiny, recipe, tmp_path / "straight")
     with pytest.raises(Killed):
@@ -241,7 +241,7 @@ def test_moments_stay_finite_only_because_of_the_check(tiny, monkeypatch):
     loss, taken = result.loss, result.taken
     assert (math.isnan(loss), taken) == (True, False)
     assert moments_are_finite(optimizer)
-    monkeypatch.setattr(loop, "all_ranks_finite", lambda *values: True)  # the broken twin
+    monkeypatch.setattr(loop, "all_ranks_finite", lambda *values: True)  # the wrong variant
     training_step(model, tiny.batch(1), optimizer, 0.01, recipe)
     assert not moments_are_finite(optimizer)
 
@@ -301,7 +301,7 @@ def test_micro_batches_add_up_to_the_batch(tiny, packed):
     assert whole[1] == pytest.approx(split[1], rel=1e-10)
     for name, gradient in whole[2].items():
         torch.testing.assert_close(split[2][name], gradient, rtol=0, atol=1e-10)
-    # The broken twin, the mean of the parts' means, is another number.
+    # The wrong variant, the mean of the parts' means, is another number.
     model = tiny.model(tiny.recipe()).double()
     means = [NextToken().losses(model, part).summed.item() / part.num_tokens for part in parts]
     assert abs(np.mean(means) - whole[0]) > 1e-6

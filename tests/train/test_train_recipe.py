@@ -101,7 +101,7 @@ def test_every_field_says_what_it_is():
 
 
 def test_the_model_section_the_config_and_the_mixers_have_the_same_settings():
-    """Field by field: what the model can be told is a key of recipes, what a mixer can be told is told the model."""
+    """Field by field: settings of the model are keys of recipes, settings of mixers are settings of the model."""
     config = LonglodeConfig(mixers="D", hidden_size=768, num_heads=3)
     section = ModelSection(mixers="D", hidden_size=768, num_heads=3)
     described = {field.name: field for field in dataclasses.fields(LonglodeConfig) if "doc" in field.metadata}
