@@ -258,3 +258,22 @@ def test_help_is_light():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+def test_a_sentence_breaks_between_words(monkeypatch, capsys):
+    sentence = " ".join(["interval"] * 20)
+    monkeypatch.setenv("COLUMNS", "80")
+    console.say_wrapped(sentence, first="- ", rest="  ")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 1
+    assert " ".join(lines).split() == ["-", *sentence.split()]
+
+
+def test_a_bar_shows_its_times_at_80_columns(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(
+        console, "stderr", lambda: Console(file=stream, force_terminal=True, width=80, color_system=None)
+    )
+    with console.progress("training, a small model") as update:
+        update(1234, 5678, "steps: loss 4.321, 12,345 tokens/s, ends in about 40 s")
+    assert re.search(r"1234/5678 \d:\d\d:\d\d [-\d]:[-\d]{2}:[-\d]{2} steps", stream.getvalue())

@@ -204,8 +204,9 @@ def note(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Print one line about an error (stderr), also with --quiet; no markup."""
-    stderr().print(plain(text), soft_wrap=True, markup=False, style="dim")
+    """Print one line about an error (stderr), also with --quiet; no markup. A terminal breaks it at words."""
+    console = stderr()
+    console.print(plain(text), soft_wrap=not console.is_terminal, markup=False, style="dim")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

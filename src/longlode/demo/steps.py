@@ -30,7 +30,7 @@ PROLONG_PAIRS, PROLONG_SEGMENTS = 32, 12
 NEAR_TOKENS = 256
 PAIR = (REAL, "glued")
 TRAINED, STARTER = "The model trained here", "The packaged starter"
-_ROWS_PER_UNIT = 16
+_ROWS_PER_UNIT, _FEW_ROWS_PER_UNIT = 16, 4  # few where a document takes a second, so that the bar moves
 _EXPLAIN_SEGMENTS = 48
 Row = dict[str, Any]
 Signals = dict[str, list[float | None]]
@@ -79,12 +79,13 @@ def _score(
 ) -> None:
     from longlode.mining import ScoreSettings
 
+    rows_per_unit = _FEW_ROWS_PER_UNIT if scorer.reads_model else _ROWS_PER_UNIT
     run_scoring(
         inputs,
         out,
         model=settings.model,
         scorer=scorer,
-        settings=ScoreSettings(seed=settings.seed, rows_per_unit=_ROWS_PER_UNIT),
+        settings=ScoreSettings(seed=settings.seed, rows_per_unit=rows_per_unit),
         explain_segments=explain_segments,
         watch=ConsoleWatch(),
     )

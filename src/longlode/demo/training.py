@@ -84,8 +84,8 @@ def train_one(recipe: "Recipe", out: Path, label: str) -> None:
     """Train into the folder `out` under a progress bar."""
     from longlode.api.training import train_run
 
-    with watched(label) as (_, tell):
-        train_run(recipe, out, on_step=tell)
+    with watched(label) as (started, tell):
+        train_run(recipe, out, on_start=started, on_step=tell)
 
 
 def num_tokens(num_steps: int) -> int:
