@@ -11,6 +11,8 @@ LIMITS = (
     "The text is source code of one library, whose words return more than those of prose; and the packaged weights of "
     "the score were fitted on other files of this library and on the same kinds of fake. Expect less on text that is "
     "unlike either; docs/mining.md has figures on prose, other languages and kinds that nothing was fitted on.",
+    "ProLong was published with a far larger model and more pairs of segments per document (arXiv 2405.17915); its "
+    "figures here are those of its formulas with this model, on a few documents, with wide intervals.",
     "Nothing here shows that a model gets better by training on what scores best: one model was trained, for about a "
     "minute, to show that the path works.",
 )
