@@ -20,6 +20,7 @@ from transformers import (
 from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.records import read_jsonl, read_record
 from longlode.evaluate import TASKS, compare, evaluate
+from longlode.evaluate.run import suite_tasks
 from longlode.evaluate.surprisal import SurprisalMeter
 
 TEXTS = [
@@ -70,7 +71,7 @@ def test_copier_recalls_and_its_forgetful_twin_does_not(tok, tmp_path):
 
 
 def test_compare_pairs_the_examples(tok, tmp_path):
-    tasks = TASKS.names()
+    tasks = suite_tasks("basic")
     for name, window in (("a", 24), ("b", None)):
         evaluate(
             Copier(len(tok), window),
@@ -125,11 +126,11 @@ def test_hugging_face_models_and_files(make, tok, tmp_path):
     model = make(tok).train()
     seen = []
     record = evaluate(
-        model, tok, tasks=TASKS.names(), lengths=[128, 200], out=tmp_path, num_examples=4, texts=TEXTS,
+        model, tok, tasks=None, lengths=[128, 200], out=tmp_path, num_examples=4, texts=TEXTS,
         progress=lambda done, total, task: seen.append((done, total, task)),
     )  # fmt: skip
     assert model.training
-    assert seen[-1][0] == seen[-1][1] == 4 * 2 * len(TASKS.names())
+    assert seen[-1][0] == seen[-1][1] == 4 * 2 * len(suite_tasks("basic"))
     rows = read_jsonl(tmp_path / "examples.jsonl")
     assert {"task", "length", "depth", "example", "hard", "smooth"} <= set.intersection(
         *(set(row) for row in rows)

@@ -5,6 +5,7 @@ import pytest
 from evaluate_stand_ins import tokenizer
 
 from longlode.core.errors import ConfigError
+from longlode.evaluate.run import suite_tasks
 from longlode.evaluate.surprisal import make_encode
 from longlode.evaluate.tasks import MAIN, TASKS, SpanScore
 from longlode.evaluate.tasks.base import largest_count
@@ -20,7 +21,7 @@ def encode():
     return make_encode(tokenizer())
 
 
-@pytest.mark.parametrize("name", sorted(TASKS))
+@pytest.mark.parametrize("name", suite_tasks("basic"))
 @pytest.mark.parametrize("length", [150, 400])
 def test_fills_the_length_and_marks_the_answer(name, length, encode):
     task = TASKS.get(name)().bound_to(encode, TEXTS)
@@ -155,3 +156,11 @@ def test_buckets_cover_every_position_once():
     for length in (2, 16, 17, 100, 512):
         edges = bucket_edges(length)
         assert [p for a, b in edges for p in range(a, b)] == list(range(1, length))
+
+
+def test_every_task_is_in_a_suite():
+    suites = {name: set(suite_tasks(name)) for name in ("basic", "recall", "text", "reasoning", "all")}
+    assert suites["all"] == set(TASKS) == suites["recall"] | suites["text"] | suites["reasoning"]
+    assert suites["basic"] == {"passkey", "recall", "repeated_list", "loss_by_position", "context_curve"}
+    with pytest.raises(ConfigError, match="reasoning"):
+        suite_tasks("reason")

@@ -14,6 +14,7 @@ from longlode.core.errors import ConfigError
 EXAMPLES = (
     "longlode evaluate runs/small -o eval-small",
     "longlode evaluate runs/small --tasks context_curve,passkey --texts heldout/ --lengths 1024,4096 -o eval",
+    "longlode evaluate runs/small --suite recall --lengths 1k,4k,16k -o eval-recall",
     "longlode evaluate facebook/opt-125m --tasks passkey,repeated_list --lengths 512,1024 -o eval-opt",
     "longlode evaluate runs/small --lm-eval lambada_openai,piqa -o eval-harness",
 )
@@ -31,15 +32,13 @@ IncludePath = Annotated[Path | None, typer.Option(help="With --lm-eval: a folder
 def evaluate(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    suite: Annotated[str, typer.Option(help="Tasks of: basic, recall, text, reasoning, or all.")] = "basic",
     tasks: Annotated[
-        str,
-        typer.Option(
-            help="Names or package.module:Class, comma-separated, or: all. Built in: context_curve, "
-            "loss_by_position, passkey, repeated_list, recall."
-        ),
-    ] = "all",
+        str | None,
+        typer.Option(help="Instead of a suite: names or package.module:Class, comma-separated, or: all."),
+    ] = None,
     lengths: Annotated[
-        str, typer.Option(help="Context lengths in tokens, comma-separated.")
+        str, typer.Option(help="Context lengths in tokens, comma-separated; 4k is 4,096.")
     ] = "512,1024,2048",
     texts: Texts = None,
     text_field: TextField = "text",
@@ -72,9 +71,10 @@ def evaluate(
         _show(f"lm-eval of {model}", ("task", "metric", "filter", "value", "stderr", "n"), fields)
         finish(f"Results: {out}")
         return {"out": out, **fields}
-    chosen = None if tasks == "all" else _names(tasks)
+    suite = "all" if tasks == "all" else suite
+    chosen = None if tasks in (None, "all") else _names(tasks)
     if chosen is None and not texts:
-        _tell_left_out()
+        _tell_left_out(suite)
     options = {
         "text_field": text_field,
         "encoding": encoding,
@@ -83,7 +83,14 @@ def evaluate(
     }
     with progress("evaluating") as update:
         fields = by_name.evaluate_model(
-            model, out, tasks=chosen, lengths=sizes, texts=texts or (), progress=update, **options
+            model,
+            out,
+            tasks=chosen,
+            suite=suite,
+            lengths=sizes,
+            texts=texts or (),
+            progress=update,
+            **options,
         )
     _show(f"Evaluation of {model}", ("task", "length", "metric", "mean", "low", "high", "n", "unit"), fields)
     finish(f"Results: {out}", then=[shell("longlode", "report", out, "-o", "report.html")])
@@ -98,22 +105,27 @@ def _names(given: str) -> list[str]:
     return [name.strip() for name in given.split(",") if name.strip()]
 
 
-def _tell_left_out() -> None:
-    """Note which tasks "all" leaves out because no texts were given."""
+def _tell_left_out(suite: str) -> None:
+    """Note which tasks a suite leaves out because no texts were given."""
     from longlode.evaluate import TASKS
+    from longlode.evaluate.run import suite_tasks
 
-    left_out = [name for name in TASKS.names() if TASKS.get(name).needs_texts]
+    left_out = [name for name in suite_tasks(suite) if TASKS.get(name).needs_texts]
     if left_out:
         note(f"No --texts given, so these are left out: {', '.join(left_out)}.")
 
 
 def _integers(given: str) -> list[int]:
     try:
-        sizes = [int(part) for part in given.split(",") if part.strip()]
+        sizes = [
+            int(part[:-1]) * 1024 if part[-1] in "kK" else int(part)
+            for part in (part.strip() for part in given.split(","))
+            if part
+        ]
     except ValueError:
         sizes = []
     if not sizes:
-        raise ConfigError(f"--lengths got {given!r}; expected numbers of tokens such as 512,1024.")
+        raise ConfigError(f"--lengths got {given!r}; expected numbers of tokens such as 512,1k,4k.")
     return sizes
 
 

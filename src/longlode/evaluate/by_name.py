@@ -9,7 +9,7 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
 from longlode.evaluate.harness import run_harness
-from longlode.evaluate.run import Progress, evaluate, find_tasks
+from longlode.evaluate.run import DEFAULT_SUITE, Progress, evaluate, find_tasks
 from longlode.evaluate.tasks import Task
 
 Path = str | os.PathLike[str]
@@ -24,6 +24,7 @@ def evaluate_model(
     out: Path,
     *,
     tasks: Sequence[str | Task | type[Task]] | None = None,
+    suite: str = DEFAULT_SUITE,
     lengths: Sequence[int] = LENGTHS,
     texts: Path | Iterable[Path] = (),
     text_field: str = "text",
@@ -36,14 +37,14 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Load a model and evaluate it, as `longlode evaluate` does.
 
-    Args: model: a run folder, a model folder, a hub id, or "starter"; texts: files, folders or globs of held-out
-      documents, whose text is in `text_field`, in `encoding`; device: "auto", "cpu", "cuda" ...; the others, as of
-      `evaluate`.
+    Args: model: a run folder, a model folder, a hub id, or "starter"; suite: "basic", "recall", "text", "reasoning" or
+      "all", where `tasks` is None; texts: files, folders or globs of held-out documents, whose text is in
+      `text_field`, in `encoding`; device: "auto", "cpu", "cuda" ...; the others, as of `evaluate`.
     Returns: the fields of `out/record.json`.
     Raises: as `evaluate`; InputError for a model or texts that are not there.
     """
     documents = read_texts(texts, text_field, encoding)
-    chosen = find_tasks(tasks, has_texts=bool(documents))
+    chosen = find_tasks(tasks, has_texts=bool(documents), suite=suite)
     network, tokenizer = _open(model, out, "evaluation", device)
     return evaluate(
         network,

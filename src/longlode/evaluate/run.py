@@ -19,6 +19,7 @@ from longlode.evaluate.tasks.base import Example, Metric, SpanScore, Task, TaskI
 from longlode.models.fingerprint import model_fingerprint
 
 EXAMPLES_NAME = "examples.jsonl"
+DEFAULT_SUITE = "basic"
 _SEED_STRIDE = 1_000_003  # example k of seed s is made from s * stride + k: runs of seeds never overlap
 _BLOCK = 32  # examples made and read at a time
 
@@ -47,7 +48,8 @@ def evaluate(
 
     Args:
       model, tokenizer: a Hugging Face causal LM and its fast tokenizer.
-      tasks: names, addresses (`package.module:Class`), classes or instances; None: all that have the texts they need.
+      tasks: names, addresses (`package.module:Class`), classes or instances; None: those of the suite `basic`
+        that have the texts they need.
       lengths: most tokens per example, special tokens included.
       out: folder for examples.jsonl (a row per example; tasks with a curve: a row per stretch of it) and record.json.
       num_examples: examples per task and length; a task with less material uses what there is (`n` in the summary).
@@ -130,14 +132,28 @@ def _ask_all(
     return rows, fingerprint(names)
 
 
-def find_tasks(tasks: Sequence[str | Task | type[Task]] | None, *, has_texts: bool) -> list[Task]:
+def suite_tasks(suite: str) -> list[str]:
+    """Names of the tasks of a suite; "all" has every task. Raises: ConfigError for one that there is not."""
+    members: dict[str, list[str]] = {"all": TASKS.names()}
+    for name in members["all"]:
+        for one in TASKS.get(name).suites:
+            members.setdefault(one, []).append(name)
+    if suite not in members:
+        raise ConfigError(f"There is no suite {suite!r}; expected one of {', '.join(sorted(members))}.")
+    return members[suite]
+
+
+def find_tasks(
+    tasks: Sequence[str | Task | type[Task]] | None, *, has_texts: bool, suite: str = DEFAULT_SUITE
+) -> list[Task]:
     """Tasks as instances.
 
-    Args: tasks, as of `evaluate`; has_texts, whether there are held-out texts.
+    Args: tasks, as of `evaluate`; has_texts, whether there are held-out texts; suite, whose tasks are meant where
+      `tasks` is None, those that need texts only where there are some.
     Raises: ConfigError for an unknown name, with the nearest names, for no task at all, and for two of one name.
     """
     if tasks is None:
-        tasks = [name for name in TASKS.names() if has_texts or not TASKS.get(name).needs_texts]
+        tasks = [name for name in suite_tasks(suite) if has_texts or not TASKS.get(name).needs_texts]
     kinds = [TASKS.get(task) if isinstance(task, str) else task for task in tasks]
     found = [kind() if isinstance(kind, type) else kind for kind in kinds]
     names = [task.name for task in found]

@@ -205,6 +205,7 @@ class TaskInfo:
 class Task(ABC):
     """A family of examples at any length.
 
+    `suites` are the names under which `longlode evaluate --suite` takes it.
     Subclasses set the class fields and write `make` and `rows`; one that has settings takes them in `__init__` and
     names them in `options`. `evaluate` binds it to a tokenizer before it asks for examples.
     """
@@ -213,6 +214,7 @@ class Task(ABC):
     about: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     needs_texts: ClassVar[bool] = False
+    suites: ClassVar[tuple[str, ...]] = ()
     weight_column: ClassVar[str | None] = None
     group_column: ClassVar[str | None] = None
     key_columns: ClassVar[tuple[str, ...]] = ()

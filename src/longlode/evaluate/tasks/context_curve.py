@@ -26,6 +26,7 @@ class ContextCurve(HeldoutWindows):
 
     name = "context_curve"
     about = "what each doubling of the context is worth to the same tokens of held-out documents"
+    suites = ("basic", "text")
     group_column = "text"
     key_columns = ("context_start",)
     curve = Curve("context_start", "context_stop", "gain")

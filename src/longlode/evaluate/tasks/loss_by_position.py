@@ -17,6 +17,7 @@ class LossByPosition(HeldoutWindows):
 
     name = "loss_by_position"
     about = "surprisal of held-out documents by the number of tokens before"
+    suites = ("basic", "text")
     weight_column = "num_scored"
     group_column = "text"
     key_columns = ("bucket_start",)

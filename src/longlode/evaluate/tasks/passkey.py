@@ -41,6 +41,7 @@ class Passkey(HiddenAnswer):
 
     name = "passkey"
     about = "five digits, said once among repeating lines, are asked for at the end"
+    suites = ("basic", "recall")
 
     def page(self, length: int, seed: int, depth: float) -> Page:
         """Noise lines around one pass code; the size is the number of noise lines."""

@@ -40,6 +40,7 @@ class Recall(HiddenAnswer):
 
     name = "recall"
     about = "one of many 'key = value' lines is asked for again"
+    suites = ("basic", "recall")
 
     def page(self, length: int, seed: int, depth: float) -> Page:
         """Distinct keys with random nouns as values; the size is the number of pairs after the first."""

@@ -21,6 +21,7 @@ class RepeatedList(Task):
 
     name = "repeated_list"
     about = "a list of ten nouns comes again after filler"
+    suites = ("basic", "recall")
     metrics = (
         Metric("hard", "examples whose list surprises less the second time", "share", "higher", "wilson"),
         Metric(

@@ -1,6 +1,7 @@
 """Plain English material for the generated tasks: words and sentences written for them, from no data set."""
 
 import random
+import uuid
 
 _NOUNS = """
 anchor apple apron arrow barrel basket beacon bell blanket bottle bracelet branch bridge bucket button
@@ -61,3 +62,17 @@ _TIMES = (
 def filler_sentence(rng: random.Random) -> str:
     """One harmless sentence; 560 different ones."""
     return f"{rng.choice(_TIMES)} {rng.choice(_PEOPLE)} {rng.choice(_DEEDS)}."
+
+
+def distinct_words(rng: random.Random, num: int) -> list[str]:
+    """So many different words: plain nouns and adjectives while they last, else two nouns in one, at most 30,000."""
+    plain = NOUNS + ADJECTIVES
+    if num <= len(plain):
+        return rng.sample(plain, num)
+    pairs = rng.sample(range(len(NOUNS) ** 2), num)
+    return [NOUNS[pair // len(NOUNS)] + NOUNS[pair % len(NOUNS)] for pair in pairs]
+
+
+def random_uuid(rng: random.Random) -> str:
+    """A version 4 UUID."""
+    return str(uuid.UUID(int=rng.getrandbits(128), version=4))

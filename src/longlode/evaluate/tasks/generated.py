@@ -1,0 +1,145 @@
+"""What tasks share that are generated: a context to read, a question, and one or more answers to write.
+
+The answers are scored with the right ones before them (no text is generated): an answer counts when greedy decoding
+would write all of its tokens. Where several are asked for, the question fixes their order, so that there is one right
+text.
+"""
+
+import random
+import sys
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from longlode.core.errors import ConfigError
+from longlode.evaluate.tasks.base import MAIN, Example, Metric, Scores, Task, largest_count, too_short
+from longlode.evaluate.tasks.controlled import DEPTHS
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of some size.
+
+    context: what has to be read.   ask: the question, up to the space before the first answer.
+    answers: what is scored.   joint: what stands between two answers, which is not scored;
+      one text for all, or one before each answer but the first.
+    meta: columns of the row; `depth` is None where the answer has no one place.
+    """
+
+    context: str
+    ask: str
+    answers: tuple[str, ...]
+    joint: str | tuple[str, ...] = ", "
+    meta: dict[str, Any] = field(default_factory=lambda: {"depth": None})
+
+
+def answer_metrics(chance: float, words: str = "answers given in full") -> tuple[Metric, ...]:
+    """The columns of a generated task: share of answers, all of them, and their log-probability."""
+    return (
+        Metric(
+            "hard",
+            "answers that greedy decoding writes in full, the ones before given",
+            "share",
+            "higher",
+            words=words,
+            headline=True,
+            chance=chance,
+        ),
+        Metric("exact", "greedy decoding writes every answer", "share", "higher", "wilson"),
+        Metric("smooth", "log-probability of the answers", "nats/token", "higher"),
+    )
+
+
+class GeneratedTask(Task):
+    """A task whose questions come from a seed alone, at the largest size that fits the length.
+
+    Subclasses write `question`. `choices`: the answers there can be, where they are few; `smallest`, `largest`: sizes.
+    """
+
+    metrics: ClassVar[tuple[Metric, ...]] = answer_metrics(0.0)
+    choices: ClassVar[tuple[str, ...]] = ()
+    smallest: ClassVar[int] = 1
+    largest: ClassVar[int] = sys.maxsize
+
+    def __init_subclass__(cls) -> None:
+        """Set the chance level of a task that has choices."""
+        super().__init_subclass__()
+        if cls.choices and "metrics" not in cls.__dict__:
+            cls.metrics = answer_metrics(1 / len(cls.choices))
+
+    def __init__(self, repeat: int = 1) -> None:
+        """Write the context `repeat` times before the question (2: Just Read Twice, arXiv 2407.05483)."""
+        if repeat < 1:
+            raise ConfigError(f"repeat is {repeat}; expected 1 or more.")
+        self.repeat = repeat
+
+    def options(self) -> dict[str, Any]:
+        """How often the context stands there."""
+        return {"repeat": self.repeat}
+
+    @abstractmethod
+    def question(self, size: int, depth: float, rng: random.Random) -> Question:
+        """A question of `size` (what that counts is the task's own). Equal arguments give an equal question.
+
+        Args: depth, where the answer stands, 0 at the start and 1 right before the question; tasks without one place
+          ignore it.
+        """
+
+    def asked(self, length: int, seed: int) -> Question:
+        """The largest question that fits into `length` tokens; its depth is DEPTHS[seed mod 5]."""
+        depth = DEPTHS[seed % len(DEPTHS)]
+
+        def sized(size: int) -> Question:
+            return self.question(self.smallest + size, depth, random.Random(f"{self.name} {length} {seed}"))
+
+        def num_tokens(size: int) -> int:
+            if self.smallest + size > self.largest:
+                return length + 1
+            prompt, target, _ = self._laid_out(sized(size))
+            return len(self.encode(prompt + target))
+
+        size = largest_count(num_tokens, length)
+        if size < 0:
+            raise too_short(self.name, length, num_tokens(0))
+        return sized(size)
+
+    def make(self, length: int, seed: int) -> Example:
+        """The largest question that fits into `length` tokens, as a text with its answers marked."""
+        question = self.asked(length, seed)
+        prompt, target, spans = self._laid_out(question)
+        return Example(prompt, target, spans, {"num_answers": len(question.answers), **question.meta})
+
+    def rows(self, example: Example, scores: Scores) -> list[dict[str, Any]]:
+        """One row: share of answers, all of them, log-probability per token."""
+        answers = scores[MAIN]
+        nats = sum(float(answer.nats.sum()) for answer in answers)
+        return [
+            {
+                "hard": sum(answer.greedy_exact for answer in answers) / len(answers),
+                "exact": float(all(answer.greedy_exact for answer in answers)),
+                "smooth": -nats / sum(len(answer.nats) for answer in answers),
+            }
+        ]
+
+    def _laid_out(self, question: Question) -> tuple[str, str, tuple[tuple[int, int], ...]]:
+        prompt = question.context * self.repeat + question.ask
+        target, spans, joint = "", [], question.joint
+        joints = (joint,) * (len(question.answers) - 1) if isinstance(joint, str) else joint
+        for before, answer in zip((" ", *joints), question.answers, strict=True):
+            target += before
+            start = len(prompt) + len(target)
+            target += answer
+            spans.append((start, start + len(answer)))
+        return prompt, target, tuple(spans)
+
+
+def spread(lines: list[str], hidden: list[str], depths: list[float]) -> list[str]:
+    """The lines with each hidden one put in at its depth; hidden ones of one place keep their order."""
+    at = sorted(zip(depths, range(len(hidden)), strict=True))
+    found: list[str] = []
+    done = 0
+    for depth, number in at:
+        place = round(depth * len(lines))
+        found += [*lines[done:place], hidden[number]]
+        done = place
+    return found + lines[done:]

@@ -1,0 +1,106 @@
+"""Solvers of the generated tasks: each reads a question's text, never how it was made, and gives the answers."""
+
+import json
+import re
+from collections import Counter, defaultdict
+
+
+def needles(q):
+    """All values of the asked keys, in the order in which the question names them, then of the text."""
+    found = defaultdict(list)
+    for key, value in re.findall(r"One of the special magic \w+ for (\S+) is: ([\w-]+)\.", q.context):
+        found[key].append(value)
+    (named,) = re.findall(r"name for (.*), in the order", q.ask)
+    return [value for key in re.split(r", | and ", named) for value in found[key]]
+
+
+def variables(q):
+    text = q.context.rsplit("\n\n", 1)[1]  # after the worked example
+    (value,) = re.findall(r"have the value (\d+)", q.ask)
+    known = []
+    for name, source in re.findall(r"VAR (\w+) = (?:VAR )?(\w+)\.", text):
+        if source == value or source in known:
+            known.append(name)
+    return known
+
+
+def common_words(q):
+    words = re.findall(r"\d+\. (\w+)", q.context.rsplit("\n\n", 1)[1])
+    return sorted(word for word, _ in Counter(words).most_common(10))
+
+
+def frequent_words(q):
+    words = Counter(re.findall(r"[a-z]{6}\b", q.context.split(":", 1)[1]))
+    return [word for word, _ in words.most_common(3)]
+
+
+def number_pairs(q):
+    known = dict(re.findall(r"(\d+) (\d+);", q.context))
+    asked = [re.search(r"\d+", text)[0] for text in (q.ask, *q.joint)]
+    return [known[key] for key in asked]
+
+
+def rooms(q):
+    kept = {}
+    for line in q.context.strip().splitlines():
+        room, rest = line.rstrip(".").split(": ", 1)
+        kept |= {(room, place): value for place, value in re.findall(r"(\w+) = (\w+)", rest)}
+    asked = [re.search(r"(\w+): (\w+) =", text.replace("Again: ", "")).groups() for text in (q.ask, *q.joint)]
+    return [kept[pair] for pair in asked]
+
+
+def pairs_of(q):
+    return json.loads(
+        q.context.split("\n")[1], object_pairs_hook=lambda pairs: pairs
+    )  # a key may stand there twice
+
+
+def json_values(q):
+    known = dict(pairs_of(q))
+    return [known[key] for key in re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", q.ask)]
+
+
+def marked_values(q):
+    return [value for key, value in pairs_of(q) if key.startswith("*")]
+
+
+def chains(q):
+    """The end of the longest walk from each named key, by trying every branch."""
+    links = defaultdict(list)
+    for key, value in pairs_of(q):
+        links[key].append(value)
+
+    def walk(name):
+        ends = [walk(value) for value in links.get(name, [])]
+        best = max(ends, default=(-1, name))
+        return best[0] + 1, best[1]
+
+    return [walk(key)[1] for key in re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", q.ask)]
+
+
+ORACLES = {
+    **dict.fromkeys(
+        [
+            "niah_single_1",
+            "niah_single_2",
+            "niah_single_3",
+            "niah_multikey_1",
+            "niah_multikey_2",
+            "niah_multikey_3",
+            "niah_multivalue",
+            "niah_multiquery",
+        ],
+        needles,
+    ),
+    "variable_tracking": variables,
+    "common_words": common_words,
+    "frequent_words": frequent_words,
+    "mqar": number_pairs,
+    "joint_recall": rooms,
+    "json_recall": json_values,
+    "needles_many": json_values,
+    "needles_conditional": marked_values,
+    "needle_thread": chains,
+    "needle_threads": chains,
+    "needle_branches": chains,
+}
