@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from collections import Counter, defaultdict
 
 
@@ -40,7 +41,7 @@ def number_pairs(q):
     return [known[key] for key in asked]
 
 
-def rooms(q):
+def groups(q):
     kept = {}
     for line in q.context.strip().splitlines():
         room, rest = line.rstrip(".").split(": ", 1)
@@ -78,7 +79,66 @@ def chains(q):
     return [walk(key)[1] for key in re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", q.ask)]
 
 
+def phone_number(q):
+    known = dict(line.split(": ") for line in q.context.strip().splitlines())
+    return [known[q.ask.rsplit("Looked up: ", 1)[1].rstrip(":")]]
+
+
+def copied(q):
+    return q.context.strip().splitlines()[1:]
+
+
+def passage(q):
+    return re.search(r"She wrote: ([a-z ]+)\.", q.context)[1].split()[5:]
+
+
+def parity(q):
+    return ["odd" if q.context.count("1") % 2 else "even"]
+
+
+def arithmetic(q):
+    (line,) = re.findall(r"^\d.*$", q.context, re.M)
+    assert re.fullmatch(r"[0-4]( [-+*] [0-4])+", line)
+    return [str(eval(line) % 5)]  # the pattern above is all that is evaluated
+
+
+def disjoint(q):
+    first, second = (
+        set(line.rstrip(".").split(": ")[1].split(", ")) for line in q.context.strip().splitlines()
+    )
+    return ["yes" if first & second else "no"]
+
+
+def list_operations(q):
+    """A stack machine over the tokens, from right to left."""
+    operators = {
+        "[MIN": min,
+        "[MAX": max,
+        "[MED": lambda values: int(statistics.median(values)),
+        "[SM": lambda values: sum(values) % 10,
+    }
+    stack = []
+    for token in reversed(q.context.splitlines()[1].split()):
+        if token in operators:
+            values = []
+            while stack[-1] != "]":
+                values.append(stack.pop())
+            stack[-1] = operators[token](values)
+        else:
+            stack.append(token if token == "]" else int(token))
+    (result,) = stack
+    return [str(result)]
+
+
 ORACLES = {
+    "phonebook": phone_number,
+    "copy": copied,
+    "verbatim_memory": passage,
+    "parity": parity,
+    "modular_arithmetic": arithmetic,
+    "disjoint_small_first": disjoint,
+    "disjoint_large_first": disjoint,
+    "listops": list_operations,
     **dict.fromkeys(
         [
             "niah_single_1",
@@ -96,7 +156,7 @@ ORACLES = {
     "common_words": common_words,
     "frequent_words": frequent_words,
     "mqar": number_pairs,
-    "joint_recall": rooms,
+    "joint_recall": groups,
     "json_recall": json_values,
     "needles_many": json_values,
     "needles_conditional": marked_values,

@@ -152,6 +152,17 @@ def test_largest_count_is_exact(base, step, limit):
     assert len(calls) < 16
 
 
+def test_largest_count_does_not_creep_where_the_first_steps_mislead():
+    calls = []
+
+    def num_tokens(n):
+        calls.append(n)
+        return 10 + min(n, 8) * 100 + n
+
+    assert largest_count(num_tokens, 3000) == 2190
+    assert len(calls) < 40
+
+
 def test_buckets_cover_every_position_once():
     for length in (2, 16, 17, 100, 512):
         edges = bucket_edges(length)

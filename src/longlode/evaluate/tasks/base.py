@@ -8,6 +8,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -47,12 +48,13 @@ class Tokens:
         """Token positions (int64) that overlap characters [start, stop) and can be predicted, so never
         position 0.
         """
-        found = [
-            index
-            for index, (left, right) in enumerate(self.offsets)
-            if left < stop and right > start and left < right and index > 0
-        ]
-        return np.asarray(found, dtype=np.int64)
+        left, right = self._edges
+        (found,) = np.nonzero((left < stop) & (right > start) & (left < right))
+        return found[found > 0].astype(np.int64)
+
+    @cached_property
+    def _edges(self) -> np.ndarray:
+        return np.asarray(self.offsets, dtype=np.int64).reshape(-1, 2).T
 
 
 Encode = Callable[[str], Tokens]
@@ -286,6 +288,9 @@ class Task(ABC):
         return {}
 
 
+_SECANTS = 4  # guesses by the estimated step alone
+
+
 def largest_count(num_tokens: Callable[[int], int], limit: int) -> int:
     """The largest n >= 0 with num_tokens(n) <= limit, -1 if there is none; num_tokens grows about linearly.
 
@@ -299,14 +304,20 @@ def largest_count(num_tokens: Callable[[int], int], limit: int) -> int:
     step = max(1, (num_tokens(8) - base) // 8)
     guess = max(1, (limit - base) // step)
     high: int | None = None
+    turns = 0
     while high is None or high - low > 1:
         used = num_tokens(guess)
         if used <= limit:
             low, low_tokens = guess, used
         else:
             high = guess
+        turns += 1
         ahead = low + max(1, (limit - low_tokens) // step)
-        guess = ahead if high is None else min(max(ahead, low + 1), high - 1)
+        if high is None:
+            guess = ahead if turns < _SECANTS else max(ahead, 2 * low)
+        else:  # where the estimate of a step is bad, every other guess halves the bracket
+            middle = turns > _SECANTS and turns % 2
+            guess = (low + high) // 2 if middle else min(max(ahead, low + 1), high - 1)
     return low
 
 

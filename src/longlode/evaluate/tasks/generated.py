@@ -1,4 +1,4 @@
-"""What tasks share that are generated: a context to read, a question, and one or more answers to write.
+"""Base of the generated tasks: a context to read, a question, and one or more answers to write.
 
 The answers are scored with the right ones before them (no text is generated): an answer counts when greedy decoding
 would write all of its tokens. Where several are asked for, the question fixes their order, so that there is one right
@@ -74,7 +74,7 @@ class GeneratedTask(Task):
         self.repeat = repeat
 
     def options(self) -> dict[str, Any]:
-        """How often the context stands there."""
+        """The number of times that the context is written."""
         return {"repeat": self.repeat}
 
     @abstractmethod

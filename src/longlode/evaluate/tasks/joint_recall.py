@@ -46,22 +46,22 @@ class JointRecall(GeneratedTask):
     """Values of a key in a group, where every key stands in every group."""
 
     name = "joint_recall"
-    about = "what each of four rooms keeps in a place that all rooms have"
+    about = "the word that one of four lists has for a key that all lists have"
     suites = ("recall",)
     metrics = answer_metrics(1 / len(NOUNS))
     largest = 29_000
 
     def question(self, size: int, depth: float, rng: random.Random) -> Question:
         """`size` keys in each of four groups; four pairs of a group and a key are asked for."""
-        rooms = rng.sample(NOUNS, NUM_GROUPS)
-        places = distinct_words(rng, size)
-        kept = {(room, place): rng.choice(NOUNS) for room in rooms for place in places}
+        lists = rng.sample(NOUNS, NUM_GROUPS)
+        keys = distinct_words(rng, size)
+        kept = {(one, key): rng.choice(NOUNS) for one in lists for key in keys}
         lines = []
-        for room in rooms:
-            order = rng.sample(places, size)
-            lines.append(f"{room}: " + ", ".join(f"{place} = {kept[room, place]}" for place in order) + ".")
+        for one in lists:
+            order = rng.sample(keys, size)
+            lines.append(f"{one}: " + ", ".join(f"{key} = {kept[one, key]}" for key in order) + ".")
         asked = rng.sample(sorted(kept), min(_NUM_ASKED, len(kept)))
-        joints = tuple(f"; {room}: {place} = " for room, place in asked[1:])
+        joints = tuple(f"; {one}: {key} = " for one, key in asked[1:])
         ask = f"Again: {asked[0][0]}: {asked[0][1]} ="
         answers = tuple(kept[pair] for pair in asked)
         return Question("\n".join(lines) + "\n", ask, answers, joints, {"depth": None, "num_keys": size})

@@ -24,7 +24,7 @@ _NUM_DEPTHS = 40
 
 @dataclass(frozen=True)
 class Setting:
-    """What one member of the family hides and asks.
+    """The needles that one member of the family hides and asks for.
 
     haystack: of what.   keys, values: of which kind.   num_keys, num_values: hidden keys, and values of an asked one.
     num_queries: keys asked for.

@@ -1,4 +1,4 @@
-"""Which words come most often: RULER's common words (a list) and frequent words (a coded text).
+"""The words that come most often: RULER's common words (a list) and frequent words (a coded text).
 
 Common words: ten words 30 times each among words that come 3 times (6 and 1 below 4,096 tokens), one worked example.
 Frequent words: made words of six letters whose counts fall with the square of the rank; the commonest is written as
