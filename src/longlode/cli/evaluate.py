@@ -28,18 +28,20 @@ Texts = Annotated[
 LmEval = Annotated[str | None, typer.Option(help="Run these tasks of lm-evaluation-harness instead.")]
 IncludePath = Annotated[Path | None, typer.Option(help="With --lm-eval: a folder of YAML tasks of your own.")]
 
+Suite = Annotated[str, typer.Option(help="Tasks of: basic, recall, text, reasoning, or all.")]
+Tasks = Annotated[
+    str | None,
+    typer.Option(help="Instead of a suite: names or package.module:Class, comma-separated, or: all."),
+]
+Lengths = Annotated[str, typer.Option(help="Context lengths in tokens, comma-separated; 4k is 4,096.")]
+
 
 def evaluate(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
-    suite: Annotated[str, typer.Option(help="Tasks of: basic, recall, text, reasoning, or all.")] = "basic",
-    tasks: Annotated[
-        str | None,
-        typer.Option(help="Instead of a suite: names or package.module:Class, comma-separated, or: all."),
-    ] = None,
-    lengths: Annotated[
-        str, typer.Option(help="Context lengths in tokens, comma-separated; 4k is 4,096.")
-    ] = "512,1024,2048",
+    suite: Suite = "basic",
+    tasks: Tasks = None,
+    lengths: Lengths = "512,1024,2048",
     texts: Texts = None,
     text_field: TextField = "text",
     encoding: Encoding = "utf-8",
@@ -75,12 +77,8 @@ def evaluate(
     chosen = None if tasks in (None, "all") else _names(tasks)
     if chosen is None and not texts:
         _tell_left_out(suite)
-    options = {
-        "text_field": text_field,
-        "encoding": encoding,
-        "num_examples": num_examples or by_name.NUM_EXAMPLES,
-        **common,
-    }
+    num = num_examples or by_name.NUM_EXAMPLES
+    options = {"text_field": text_field, "encoding": encoding, "num_examples": num, **common}
     with progress("evaluating") as update:
         fields = by_name.evaluate_model(
             model,

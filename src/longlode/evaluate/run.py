@@ -48,8 +48,7 @@ def evaluate(
 
     Args:
       model, tokenizer: a Hugging Face causal LM and its fast tokenizer.
-      tasks: names, addresses (`package.module:Class`), classes or instances; None: those of the suite `basic`
-        that have the texts they need.
+      tasks: names, addresses (`package.module:Class`), classes, instances; None: suite `basic`, as texts allow.
       lengths: most tokens per example, special tokens included.
       out: folder for examples.jsonl (a row per example; tasks with a curve: a row per stretch of it) and record.json.
       num_examples: examples per task and length; a task with less material uses what there is (`n` in the summary).
