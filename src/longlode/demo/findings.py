@@ -50,7 +50,11 @@ def about_other(found: Mapping[str, Mapping[str, Auc]], signal: str, how: str) -
     mean = sum(one.value for one in rows.values()) / len(rows)
     told = sum(one.low > 0.5 for one in rows.values())
     wrong = [kind for kind, one in rows.items() if one.high < 0.5]
-    upside = f"; it puts fakes of the kind {_listed(wrong)} above real files" if wrong else ""
+    upside = (
+        f"; it puts fakes of the kind{'s' * (len(wrong) > 1)} {_listed(wrong)} above real files"
+        if wrong
+        else ""
+    )
     return [
         f"{signal} ({how}) tells {_count(told, len(rows))} kinds: mean AUC {mean:.2f}{upside} ({_sizes(rows)})."
     ]
