@@ -1,6 +1,6 @@
 """longlode: find long-range dependency in text, train linear-time models on it, prove that they use it.
 
-`import longlode` loads no torch. From then on `AutoModelForCausalLM.from_pretrained` and its kin know our
+`import longlode` loads no torch. After it, `AutoModelForCausalLM.from_pretrained` and related functions know longlode's
 architecture, in whatever order longlode and transformers are imported (`models/hook.py`).
 """
 
@@ -60,26 +60,26 @@ _FUNCTIONS = {
     "select": "longlode.mining.select",
     "show": "longlode.api.scored_rows",
 }
-"""What the commands do, as functions; `evaluate`, `report` and `train` are rooms that can be called."""
+"""The commands as functions; `evaluate`, `report` and `train` are packages that can be called."""
 
 
-def _rooms() -> set[str]:
+def _packages() -> set[str]:
     import pkgutil  # lazy: an interrupt during `import longlode` shows a traceback, so this is to be short
 
-    return {room.name for room in pkgutil.iter_modules(__path__) if not room.name.startswith("_")}
+    return {found.name for found in pkgutil.iter_modules(__path__) if not found.name.startswith("_")}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a function or a room when it is first asked for, so that `import longlode` stays light."""
+    """Import a function or a package at its first use, so that `import longlode` stays light."""
     if name in _FUNCTIONS:
         return getattr(importlib.import_module(_FUNCTIONS[name]), name)
-    if not name.startswith("_") and name in _rooms():
+    if not name.startswith("_") and name in _packages():
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_rooms()})
+    return sorted({*__all__, *_packages()})
 
 
 def register() -> None:
