@@ -8,6 +8,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from columns_page import columns_page
+
 PACKAGES = (
     "longlode", "longlode.corpus", "longlode.mining", "longlode.packing", "longlode.ops.delta_rule", "longlode.mixers",
     "longlode.models", "longlode.train", "longlode.evaluate", "longlode.report",
@@ -86,7 +88,7 @@ def recipe_page() -> str:
 
 def write_pages(folder: Path) -> None:
     """Write all pages below `folder`, leaving alone those that are already as they should be."""
-    pages = {"commands.md": command_page(), "recipes.md": recipe_page()}
+    pages = {"commands.md": command_page(), "recipes.md": recipe_page(), "columns.md": columns_page()}
     toctree = ["# Python", "", "```{toctree}", ":maxdepth: 1", ""]
     for package in PACKAGES:
         pages[f"python/{package}.md"] = python_page(package)
