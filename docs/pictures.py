@@ -1,10 +1,11 @@
 """Draw the pictures of the concept pages: python docs/pictures.py
 
-`score.svg` follows from the formula of the default score, `octaves.svg` is a sketch, and `context_curve.svg` is drawn from
-docs/concepts/context_curve.json: rows of `longlode evaluate`, with the command that made them. A test draws all again
-and compares.
+`score.svg` follows from the formula of the default score, `octaves.svg` is a sketch, and `context_curve.svg` is drawn
+from docs/concepts/context_curve.json: rows of `longlode evaluate`, with the command that made them. A test draws all
+again and compares.
 """
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -23,14 +24,16 @@ def score(z: float, m: float) -> float:
 class Axes:
     """A plot area with linear axes, collecting elements of the SVG."""
 
-    def __init__(self, title: str, across: tuple[float, float], up: tuple[float, float]) -> None:
+    def __init__(
+        self, title: str, across: tuple[float, float], up: tuple[float, float], height: int = HEIGHT
+    ) -> None:
         """Begin a picture: `across` and `up` are the ends of the axes."""
         self.across, self.up = across, up
         self.parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
             'font-family="sans-serif" font-size="13">',
             f"<title>{title}</title>",
-            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+            f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         ]
 
     def x(self, value: float) -> float:
@@ -106,26 +109,28 @@ def score_picture() -> str:
 
 def octave_picture() -> str:
     """Draw a document as a bar with the octaves of distance before the word that is read."""
-    axes = Axes("Octaves of distance before a word", (0, 1), (0, 1))
-    reader, first, step = 640, 420, 120
-    axes.line(30, 130, reader, 130, "#222", ' stroke-width="2"')
-    edges = [reader, first, first - step, first - 2 * step, 30]
-    names = ("nearer than 1k", "1k to 2k", "2k to 4k", "4k to 8k ...")
-    for number, (right, left) in enumerate(zip(edges, edges[1:], strict=False)):
-        fill = "#f3f3f3" if number == 0 else ("#cfe3f1", "#9fc8e4", "#6faed6")[number - 1]
+    axes = Axes("Octaves of distance before a word", (0, 1), (0, 1), height=200)
+    reader, earlier = 690, 400
+    edges = [reader, 460, 330, 190, 30]
+    names = ("nearer than 1k", "1k to 2k", "2k to 4k", "4k to 8k tokens back ...")
+    fills = ("#f3f3f3", "#cfe3f1", "#9fc8e4", "#6faed6")
+    for name, fill, (right, left) in zip(names, fills, itertools.pairwise(edges), strict=True):
         axes.parts.append(
-            f'<rect x="{left}" y="110" width="{right - left}" height="40" fill="{fill}" stroke="white"/>'
+            f'<rect x="{left}" y="50" width="{right - left}" height="40" fill="{fill}" stroke="white"/>'
         )
-        axes.text((left + right) / 2, 135, names[number])
-    axes.text(reader, 92, "the word that is read", "end", COLOURS[2])
-    axes.parts.append(f'<circle cx="{reader}" cy="130" r="6" fill="{COLOURS[2]}"/>')
-    axes.parts.append(f'<circle cx="360" cy="130" r="6" fill="{COLOURS[2]}"/>')
+        axes.text((left + right) / 2, 40, name)
+    axes.text(reader, 18, "the word that is read", "end", COLOURS[2])
+    for place in (reader - 8, earlier):
+        axes.parts.append(f'<circle cx="{place}" cy="70" r="6" fill="{COLOURS[2]}"/>')
     axes.parts.append(
-        f'<path d="M 360 156 C 400 220, 600 220, {reader} 156" fill="none" stroke="{COLOURS[2]}" stroke-width="2"/>'
+        f'<path d="M {earlier} 94 C {earlier + 40} 150, {reader - 48} 150, {reader - 8} 94" fill="none" '
+        f'stroke="{COLOURS[2]}" stroke-width="2"/>'
     )
-    axes.text(500, 228, "the same word 1k to 2k tokens back, and nowhere nearer: counts in that octave")
-    axes.text(500, 248, "less what another text of the same kind would hold by chance", colour="#555")
-    axes.text(30, 176, "begin of the document", "start", "#555")
+    axes.text(30, 108, "beginning of the document", "start", "#555")
+    axes.text(
+        690, 162, "the same word 1k to 2k tokens back, and nowhere nearer: counts in that octave,", "end"
+    )
+    axes.text(690, 182, "less what another text of the same kind would hold by chance", "end", "#555")
     return axes.svg()
 
 
@@ -133,13 +138,13 @@ def context_picture(measured: dict[str, list[list[float]]]) -> str:
     """Draw gain per doubling of context: for each model rows of (context, mean, low, high), nats per token."""
     top = max(row[3] for rows in measured.values() for row in rows)
     bottom = min(row[2] for rows in measured.values() for row in rows)
-    step = 0.1 if top - bottom < 0.8 else 0.2
+    step = 0.05
     low, high = math.floor(min(0.0, bottom) / step) * step, math.ceil(top / step) * step
     contexts = [row[0] for row in next(iter(measured.values()))]
     ends = (math.log2(contexts[0]) - 0.5, math.log2(contexts[-1]) + 0.5)
     axes = Axes("Loss that each doubling of the context saves", ends, (low, high))
     labels = {math.log2(context): f"{context:,.0f}" for context in contexts}
-    axes.ticks(labels, [n * step for n in range(round(low / step), round(high / step) + 1)], 1)
+    axes.ticks(labels, [n * step for n in range(round(low / step), round(high / step) + 1)], 2)
     for (name, rows), colour in zip(measured.items(), COLOURS, strict=False):
         axes.curve([(math.log2(row[0]), row[1]) for row in rows], colour)
         for context, mean, least, most in rows:

@@ -7,11 +7,13 @@ To use it in a recipe, put the class into a module that Python can import and na
     objective_options = { share = 0.1 }
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from longlode.core.batch import Batch
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
@@ -27,11 +29,11 @@ class SmoothedLabels(Objective):
     name = "smoothed_labels"
     share: float = 0.1
 
-    def weight(self, batch):
+    def weight(self, batch: Batch) -> float:
         """Divide the sum of losses by the number of labels."""
         return batch.num_tokens
 
-    def losses(self, model, batch):
+    def losses(self, model: PreTrainedModel, batch: Batch) -> Losses:
         """Sum the losses of a part of the batch, and log the plain loss beside it."""
         device = next(model.parameters()).device
         tokens, labels = (torch.from_numpy(part).to(device) for part in (batch.tokens, batch.labels))
@@ -46,7 +48,7 @@ class SmoothedLabels(Objective):
         return Losses(smoothed, {"plain_loss": plain})
 
 
-def batches(step):
+def batches(step: int) -> Iterator[Batch]:
     """Yield batches from `step` on: rows that say the same 16 tokens four times."""
     while True:
         rng = np.random.default_rng(step)

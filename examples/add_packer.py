@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import longlode
-from longlode.packing import PACKERS, Packer, open_shards, plan
+from longlode.packing import PACKERS, Packer, Schedule, open_shards, plan
+from longlode.packing.packers.base import Order
 from longlode.packing.packers.rows import ShuffledRows, TabledRows
 
 
@@ -26,8 +27,8 @@ class LongOnly(Packer):
     name = "long_only"
     least: int = 1024
 
-    def plan(self, lengths, *, length, batch_size, order):
-        """Give every whole row of a long document a row; `ShuffledRows` puts the rows of each epoch into random order."""
+    def plan(self, lengths: np.ndarray, *, length: int, batch_size: int, order: Order) -> Schedule:
+        """Cut long documents into whole rows; `ShuffledRows` puts the rows of each epoch into random order."""
         long = np.flatnonzero(lengths >= max(self.least, length))
         counts = lengths[long] // length
         documents = np.repeat(long, counts)

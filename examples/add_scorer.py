@@ -1,17 +1,20 @@
 """Add a scorer of your own: the share of a document's rare words that return far from where they stood last.
 
-It reads words only, so no model and no tokenizer is loaded. To use it from the command line, put the class into a module
-that Python can import: `longlode score corpus -o scores --scorer my_module:FarReturn`.
+It reads words only, so no model and no tokenizer is loaded. To use it from the command line, put the class into a
+module that Python can import: `longlode score corpus -o scores --scorer my_module:FarReturn`.
 """
 
 import sysconfig
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import longlode
 from longlode.mining import SCORERS, DocumentScore, ExtraColumn, Scorer
 from longlode.mining.requests import Words
+from longlode.mining.scorers.base import SegmentedDocument
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +42,11 @@ class FarReturn(Scorer):
         ExtraColumn("rare_words", "int", "words", "different words that count as rare; 0: none"),
     )
 
-    def text_requests(self, text):
+    def text_requests(self, text: str) -> list[Words]:
         """Ask for the words of the text."""
         return [Words(text, keep=words_of)]
 
-    def finish(self, doc, readings):
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
         """Count the rare words whose first and last occurrence are far apart."""
         words = [word for reading in doc.of_text for word in reading.kept]
         counts = Counter(words)

@@ -5,10 +5,11 @@ From the command line: `longlode evaluate MODEL -o eval --tasks my_module:NameAg
 """
 
 import random
+from typing import Any
 
 import longlode
 from longlode.evaluate import Example, Metric, Task
-from longlode.evaluate.tasks import TASKS
+from longlode.evaluate.tasks import TASKS, Scores
 
 NAMES = ("Alice", "Boris", "Clara", "David", "Emma", "Felix")
 FILLER = "The road went on through the fields and nobody spoke. "
@@ -35,7 +36,7 @@ class NameAgain(Task):
         ),
     )
 
-    def make(self, length, seed):
+    def make(self, length: int, seed: int) -> Example:
         """Fill up to `length` tokens between the sentence and the question."""
         name = random.Random(f"name_again {length} {seed}").choice(NAMES)
         said = f"The visitor's name was {name}. "
@@ -44,12 +45,12 @@ class NameAgain(Task):
         plain = self.question(filler, name, {})
         return self.question(said + filler, name, {"without": plain})
 
-    def question(self, text, name, variants):
+    def question(self, text: str, name: str, variants: dict[str, Example]) -> Example:
         """Put the question after a text; the answer is the name, with the blank before it."""
         prompt, target = text + QUESTION, f" {name}"
         return Example(prompt, target, ((len(prompt), len(prompt) + len(target)),), {"depth": 0.0}, variants)
 
-    def rows(self, example, scores):
+    def rows(self, example: Example, scores: Scores) -> list[dict[str, Any]]:
         """Make the one row of an example; the main text has the name ""."""
         (answer,), (without,) = scores[""], scores["without"]
         return [

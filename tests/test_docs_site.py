@@ -1,4 +1,4 @@
-"""The pages that are made from code miss nothing, the pictures are those of their script, and every page is reachable."""
+"""The pages made from code miss nothing, and the pictures are those of their script."""
 
 import importlib.util
 import re

@@ -42,7 +42,7 @@ COLUMN_MEANINGS = {
     "score": ColumnMeaning(
         "of the scorer",
         "rank of the document: higher means that later text depends more on earlier text",
-        "for `profile` and `coherence`: as likely one text in its own order as not; for the others: no dependency found",
+        "for `profile` and `coherence`: as likely one text in its order as not; others: no dependency found",
     ),
     "strength_mean": ColumnMeaning(
         "share of perplexity",
@@ -56,7 +56,7 @@ COLUMN_MEANINGS = {
     ),
     "gain_nats": ColumnMeaning(
         "nats per token",
-        "`profile`: mean gain per octave of distance; scorers that read a model: loss that earlier text saves, on average",
+        "`profile`: mean gain per octave of distance; others: mean loss that earlier text saves",
         "far context adds no more than unrelated text would (`profile`); earlier text saves nothing (the others)",
     ),
     "specificity_mean": ColumnMeaning(
