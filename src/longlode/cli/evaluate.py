@@ -128,5 +128,5 @@ def _integers(given: str) -> list[int]:
 
 
 def interrupted(options: Mapping[str, Any]) -> str:
-    """Message after Ctrl-C: no results, as they are written at the end."""
-    return f"No results were written to {options['out']}; the same command starts anew."
+    """Message after Ctrl-C: finished cells are kept."""
+    return f"What was measured is kept in {options['out']}; the same command goes on."

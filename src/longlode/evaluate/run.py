@@ -11,7 +11,8 @@ import numpy as np
 from longlode.core.errors import ConfigError
 from longlode.core.fingerprints import fingerprint, text_fingerprint
 from longlode.core.outputs import claim_folder
-from longlode.core.records import write_jsonl, write_record
+from longlode.core.records import versions, write_jsonl, write_record
+from longlode.evaluate.cells import Cells
 from longlode.evaluate.statistics import bootstrap_mean, wilson
 from longlode.evaluate.surprisal import SurprisalMeter, context_limit, make_encode
 from longlode.evaluate.tasks import TASKS
@@ -44,7 +45,7 @@ def evaluate(
     """Evaluate a causal LM.
 
     The examples depend on the tokenizer, `lengths`, `seed`, `num_examples` and `texts`, never on the model,
-    so two models that share a tokenizer get the same questions and `compare` can pair them.
+    so two models that share a tokenizer get the same questions for `compare`. After a kill the same call goes on.
 
     Args:
       model, tokenizer: a Hugging Face causal LM and its fast tokenizer.
@@ -60,8 +61,7 @@ def evaluate(
     Raises: InputError when `out` holds another result; ConfigError for unknown tasks, and lengths that the model, a
       task or the texts cannot serve.
     """
-    limit = context_limit(model)
-    chosen = find_tasks(tasks, has_texts=bool(texts))
+    limit, chosen = context_limit(model), find_tasks(tasks, has_texts=bool(texts))
     _check(lengths, num_examples, limit)
     started = time.perf_counter()
     infos = {task.name: task.info() for task in chosen}
@@ -71,9 +71,9 @@ def evaluate(
     asked: dict[str, Any] = {**_model_identity(model, name), **what}
     folder = claim_folder(out, "evaluation", identity=asked, overwrite=overwrite)
     plan = _plan([task.bound_to(make_encode(tokenizer), texts) for task in chosen], lengths, num_examples)
-    rows, examples_fingerprint = _ask_all(
-        SurprisalMeter(model, batch_tokens=batch_tokens), plan, seed, progress
-    )
+    meter = SurprisalMeter(model, batch_tokens=batch_tokens)
+    cells = Cells(folder, {**asked, "made_with": versions()})
+    rows, examples_fingerprint = _ask_all(meter, plan, seed, cells, progress)
     write_jsonl(folder / EXAMPLES_NAME, rows)
     fields = {
         **asked,
@@ -85,6 +85,7 @@ def evaluate(
         "seconds": round(time.perf_counter() - started, 3),
     }
     write_record(folder, "evaluation", **fields)
+    cells.remove()
     return fields
 
 
@@ -107,25 +108,33 @@ def _plan(tasks: Sequence[Task], lengths: Sequence[int], num_examples: int) -> l
     return plan
 
 
-def _blocks(plan: Sequence[_Part], seed: int) -> Iterator[tuple[_Part, int, list[Example]]]:
-    """All examples in blocks, each with its part and the number of its first example."""
+def _blocks(plan: Sequence[_Part]) -> Iterator[tuple[_Part, range]]:
+    """All examples in blocks: the numbers of each in its part."""
     for part in plan:
         for start in range(0, part.num, _BLOCK):
-            numbers = range(start, min(start + _BLOCK, part.num))
-            yield part, start, [part.task.make(part.length, seed * _SEED_STRIDE + k) for k in numbers]
+            yield part, range(start, min(start + _BLOCK, part.num))
 
 
 def _ask_all(
-    meter: SurprisalMeter, plan: Sequence[_Part], seed: int, progress: Progress | None
+    meter: SurprisalMeter, plan: Sequence[_Part], seed: int, cells: Cells, progress: Progress | None
 ) -> tuple[list[dict[str, Any]], str]:
-    """The rows of all examples, and a name for exactly these examples."""
+    """The rows of all examples, and a name for exactly these examples; finished cells are not asked again."""
     rows: list[dict[str, Any]] = []
     names: list[str] = []
     done = 0
-    for part, start, block in _blocks(plan, seed):
-        names += [text_fingerprint(side.text) for example in block for side in example.conditions().values()]
-        rows += _ask(meter, part.task, block, part.length, start)
-        done += len(block)
+    for part, numbers in _blocks(plan):
+        known = cells.read(part.task.name, part.length, numbers.start)
+        if known is None:
+            block = [part.task.make(part.length, seed * _SEED_STRIDE + k) for k in numbers]
+            sides = [side for example in block for side in example.conditions().values()]
+            known = (
+                [text_fingerprint(side.text) for side in sides],
+                _ask(meter, part.task, block, part.length, numbers.start),
+            )
+            cells.write(part.task.name, part.length, numbers.start, *known)
+        names += known[0]
+        rows += known[1]
+        done += len(numbers)
         if progress is not None:
             progress(done, sum(part.num for part in plan), part.task.name)
     return rows, fingerprint(names)
