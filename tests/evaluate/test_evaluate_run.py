@@ -240,3 +240,12 @@ def test_broken_weights_raise_an_error(tok, tmp_path):
     torch.nn.init.constant_(model.lm_head.weight, float("nan"))
     with pytest.raises(ModelError, match="not a finite number"):
         evaluate(model, tok, tasks=["recall"], lengths=[64], out=tmp_path, num_examples=1)
+
+
+def test_a_task_that_does_not_fit_a_length_is_left_out_there(tok, tmp_path, caplog):
+    options = {"tasks": ["recall", "needle_threads"], "num_examples": 1}
+    record = evaluate(Copier(len(tok)), tok, lengths=[64], out=tmp_path / "a", **options)
+    assert {row["task"] for row in record["summary"]} == {"recall"}
+    assert "needle_threads" in caplog.text
+    with pytest.raises(ConfigError, match="does not fit into 64"):
+        evaluate(Copier(len(tok)), tok, tasks=["needle_threads"], lengths=[64], out=tmp_path / "b")

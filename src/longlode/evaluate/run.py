@@ -1,5 +1,6 @@
 """Evaluation of a model on examples of tasks at several lengths: one row per example, and a record of the means."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from longlode.evaluate.surprisal import SurprisalMeter, context_limit, make_enco
 from longlode.evaluate.tasks import TASKS
 from longlode.evaluate.tasks.base import Example, Metric, SpanScore, Task, TaskInfo, Tokens
 from longlode.models.fingerprint import model_fingerprint
+
+_log = logging.getLogger(__name__)
 
 EXAMPLES_NAME = "examples.jsonl"
 DEFAULT_SUITE = "basic"
@@ -102,10 +105,15 @@ def _plan(tasks: Sequence[Task], lengths: Sequence[int], num_examples: int) -> l
     plan = [
         _Part(task, length, task.num_available(length, num_examples)) for task in tasks for length in lengths
     ]
+    usable = [part for part in plan if part.num]
     for part in plan:
-        if part.num == 0:
-            part.task.make(part.length, 0)  # says why there is nothing of this length
-    return plan
+        if not part.num and not usable:
+            part.task.make(part.length, 0)  # raises with the reason
+        if not part.num:
+            _log.warning(
+                "Task %s has no example of %d tokens and is left out there.", part.task.name, part.length
+            )
+    return usable
 
 
 def _blocks(plan: Sequence[_Part]) -> Iterator[tuple[_Part, range]]:

@@ -77,6 +77,12 @@ class GeneratedTask(Task):
         """The number of times that the context is written."""
         return {"repeat": self.repeat}
 
+    def num_available(self, length: int, asked: int) -> int:
+        """All that are asked for, where the smallest question fits with a tenth to spare; else none."""
+        smallest = self.question(self.smallest, 0.0, random.Random(self.name))
+        prompt, target, _ = self._laid_out(smallest)
+        return asked if 1.1 * len(self.encode(prompt + target)) <= length else 0
+
     @abstractmethod
     def question(self, size: int, depth: float, rng: random.Random) -> Question:
         """A question of `size` (what that counts is the task's own). Equal arguments give an equal question.
