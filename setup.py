@@ -3,11 +3,13 @@
 Everything else stands in pyproject.toml. The library is plain C behind a C interface, loaded with ctypes: it belongs
 to a platform, not to a version of Python, and the wheel's tag says so (py3-none-PLATFORM). Without a compiler the
 installation succeeds all the same; the reason is kept beside the sources, `longlode doctor` shows it, and the op runs
-in plain torch. CC, CFLAGS and LDFLAGS are honoured, as by any extension.
+in plain torch. CC, CFLAGS and LDFLAGS are honoured, as by any extension. LONGLODE_URL, the repository's address, makes
+the links of README.md absolute in the package's metadata.
 """
 
 import os
 import platform
+import re
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -36,6 +38,19 @@ SETS = {"kernels_baseline.c": [], "delta_rule.c": []}
 if platform.machine() in ("x86_64", "AMD64"):
     avx512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
     SETS |= {"kernels_avx2.c": ["-mavx2", "-mfma"], "kernels_avx512.c": avx512}
+
+
+def description(url: str) -> str:
+    """README.md as a package index shows it; with the `url` of the repository, its links and pictures lead there.
+
+    A package index knows no other file, so that relative links would lead nowhere. Without a url they stay as they are.
+    """
+    text = Path("README.md").read_text(encoding="utf-8")
+    if not url:
+        return text
+    base = url.rstrip("/")
+    text = re.sub(r"(!\[[^\]]*\]\()(?!\w+:|#)", rf"\g<1>{base}/raw/HEAD/", text)
+    return re.sub(r"((?<!!)\[[^\]]*\]\()(?!\w+:|#)", rf"\g<1>{base}/blob/HEAD/", text)
 
 
 class BuildLibrary(build_ext):
@@ -94,6 +109,8 @@ class PlatformWheel(bdist_wheel):
 
 
 setup(
+    long_description=description(os.environ.get("LONGLODE_URL", "")),
+    long_description_content_type="text/markdown",
     ext_modules=[
         Extension(
             NAME,

@@ -2,8 +2,11 @@
 
 import ast
 import importlib
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -137,3 +140,30 @@ def test_the_five_files_to_read_exist():
     files = re.findall(r"`([\w/]+\.py)`", paragraph)
     assert len(files) == 5
     assert [name for name in files if not (ROOT / "src/longlode" / name).is_file()] == []
+
+
+@pytest.mark.parametrize("url", ["", "https://example.org/some/where/"])
+def test_links_of_the_package_description_are_absolute_where_the_address_is_known(url):
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "--long-description"],
+        cwd=ROOT,
+        env=os.environ | {"LONGLODE_URL": url},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    if not url:
+        assert done.stdout.strip() == readme.strip()
+        return
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", done.stdout)
+    local = [
+        link for _, link in re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", readme) if not re.match(r"\w+:|#", link)
+    ]
+    assert len(local) > 3
+    assert [link for _, link in links if not re.match(r"https?:|#", link)] == []
+    for mark, link in links:
+        if link.startswith("https://example.org/"):
+            folder = "raw" if mark else "blob"
+            path = link.removeprefix(f"https://example.org/some/where/{folder}/HEAD/").partition("#")[0]
+            assert (ROOT / path).exists()
