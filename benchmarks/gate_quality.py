@@ -83,7 +83,8 @@ def tabulate(samples: Sequence[Sample], scores: np.ndarray) -> dict[str, Any]:
     for part in ("language", "domain"):
         kinds = np.array([getattr(sample, part) for sample in samples])
         found[part] = {
-            kind: _aucs(labels[kinds == kind], scores[kinds == kind], families) for kind in sorted(set(kinds))
+            str(kind): _aucs(labels[kinds == kind], scores[kinds == kind], families)
+            for kind in sorted(set(kinds))
         }
     coherent = labels == COHERENT
     weight = np.where(coherent, 0.5 / coherent.sum(), 0.5 / max(1, (~coherent).sum()))
