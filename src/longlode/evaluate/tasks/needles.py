@@ -7,11 +7,9 @@ on the essays of the original.
 """
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from longlode.evaluate.tasks.base import Encode
 from longlode.evaluate.tasks.generated import GeneratedTask, Question, spread
 from longlode.evaluate.tasks.words import ADJECTIVES, NOUNS, filler_sentence, random_uuid
 
@@ -44,13 +42,10 @@ class Needles(GeneratedTask):
     setting: ClassVar[Setting]
     suites = ("recall",)
 
-    def bound_to(self, encode: Encode, texts: Sequence[str] = ()) -> Any:
-        """As of every task; held-out texts are split into sentences, once."""
-        bound = super().bound_to(encode, texts)
-        bound._sentences = [
-            [part.strip() for part in text.replace("\n", " ").split(". ") if part.strip()] for text in texts
-        ]
-        return bound
+    def prepare(self) -> None:
+        """Split the held-out texts into sentences, once."""
+        flat = [text.replace("\n", " ").split(". ") for text in self.texts]
+        self._sentences = [[part.strip() for part in parts if part.strip()] for parts in flat]
 
     def question(self, size: int, depth: float, rng: random.Random) -> Question:
         """`size` lines, sentences or further needles around the hidden ones."""
