@@ -134,3 +134,11 @@ def test_every_registry_of_the_guide_exists():
     for address, group in rows:
         module, _, name = address.rpartition(".")
         assert getattr(importlib.import_module(module), name).group == group
+
+
+def test_links_out_of_docs_are_led_to_pages_and_links_within_docs_stay():
+    redirected = loaded(DOCS / "_extensions/repository_links.py").redirected
+    text = "![p](../profile.svg) [m](../mining.md#gate) [c](../../CHANGELOG.md#x) [r](../../src/a.py)"
+    wanted = "![p](../profile.svg) [m](../mining.md#gate) [c](/project/changelog.md#x) r (`src/a.py`)"
+    assert redirected(text, "guides/scale") == wanted
+    assert redirected("[c](../CHANGELOG.md) [b](../x.md)", "cli") == "[c](/project/changelog.md) b (`x.md`)"
