@@ -23,7 +23,14 @@ NEW_PAGES = sorted(
         *(DOCS / "guides").glob("*.md"),
         *(
             DOCS / name
-            for name in ("start.md", "glossary.md", "troubleshooting.md", "benchmarks.md", "index.md")
+            for name in (
+                "start.md",
+                "glossary.md",
+                "troubleshooting.md",
+                "benchmarks.md",
+                "index.md",
+                "evaluation.md",
+            )
         ),
         *(DOCS / "concepts" / name for name in ("score.md", "context_curve.md")),
         DOCS / "reference/columns.md",
@@ -76,6 +83,20 @@ def test_the_page_has_every_metric_of_every_task(columns):
             assert (unit, meaning) == (metric.unit, metric.about)
             assert better == (metric.better or "neither")
             assert zero
+
+
+def test_the_page_of_the_evaluation_has_every_task_in_its_own_words():
+    page = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == set(TASKS.names())
+    for name in TASKS.names():
+        task = TASKS.get(name)
+        _, about, suites, chance, readings, misleads = cells(page, name)
+        assert about == task.about
+        assert suites == ", ".join(task.suites)
+        known = next((m.chance for m in task.metrics if m.name == "hard"), None)
+        assert chance == ("" if known is None else f"{known:.3g}")
+        assert readings
+        assert misleads.endswith(".")
 
 
 def test_the_pictures_are_those_of_their_script():
