@@ -122,7 +122,7 @@ def _run(scorer: Any, documents: Sequence[Labelled], setup: Setup, title: str = 
             make_reader=lambda: setup.reader,
             reader_fingerprint=setup.reader.fingerprint,
             settings=ScoreSettings(seed=setup.seed, rows_per_unit=ROWS_PER_UNIT),
-            progress=lambda _done, _total, done, _tokens: progress.update(task, completed=done),
+            progress=lambda done: progress.update(task, completed=done.documents),
         )
     record = json.loads((out / "record.json").read_text())
     values = np.full(len(documents), np.nan)

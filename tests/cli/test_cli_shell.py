@@ -277,3 +277,31 @@ def test_a_bar_shows_its_times_at_80_columns(monkeypatch):
     with console.progress("training, a small model") as update:
         update(1234, 5678, "steps: loss 4.321, 12,345 tokens/s, ends in about 40 s")
     assert re.search(r"1234/5678 \d:\d\d:\d\d [-\d]:[-\d]{2}:[-\d]{2} steps", stream.getvalue())
+
+
+def test_a_bar_of_bytes_tells_the_time_left_at_80_columns(monkeypatch):
+    stream, now = io.StringIO(), [0.0]
+    terminal = Console(file=stream, force_terminal=True, width=80, color_system=None, get_time=lambda: now[0])
+    monkeypatch.setattr(console, "stderr", lambda: terminal)
+    with console.progress("scoring", in_bytes=True) as update:
+        for seconds, done in enumerate([1_000_000, 1_100_000, 1_200_000]):  # a million is of an earlier run
+            now[0] = seconds
+            update(done, 3_000_000, "12 documents, 234,567 tokens")
+    assert re.search(r"1\.2/3\.0 MB +0:00:02 0:00:18 12 documents, 234,567 tokens", stream.getvalue())
+
+
+def test_lines_of_bytes_tell_the_time_left(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with console.progress("scoring", in_bytes=True) as update:
+        update(1_000_000, 5_000_000, "8 documents")
+        now[0] = 20.0
+        update(2_000_000, 5_000_000, "9 documents")
+        now[0] = 25.0
+        update(0, 5_000_000, "0 documents")
+        now[0] = 35.0
+        update(1_000_000, 5_000_000, "8 documents")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "scoring: 2.0 MB of 5.0 MB 9 documents, about 1 min left"
+    assert "1.0 MB of 5.0 MB" in second
+    assert "40 s left" in second

@@ -59,6 +59,14 @@ class ReadingOnReader(CacheReader):
         return self._nll(segments, states[sources]), states[sources] + self._counts(segments)
 
 
+class SlowReader(CacheReader):
+    """Takes a while for every batch."""
+
+    def alone(self, segments):
+        time.sleep(0.1)
+        return super().alone(segments)
+
+
 class FaultyReader(CacheReader):
     """Does `fault` when a segment holds POISON: "raise", "nan", "die", "stop" or "hang"."""
 

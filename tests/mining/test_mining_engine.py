@@ -77,7 +77,7 @@ def parts(out):
 
 def test_every_document_gives_one_row_with_the_fixed_columns(corpus, tmp_path):
     calls = []
-    summary = run(corpus, tmp_path / "out", progress=lambda *values: calls.append(values))
+    summary = run(corpus, tmp_path / "out", progress=calls.append)
     table = pq.read_table(next((tmp_path / "out/parts").iterdir()))
     assert table.column_names == COLUMNS
     got = rows(tmp_path / "out")
@@ -89,8 +89,11 @@ def test_every_document_gives_one_row_with_the_fixed_columns(corpus, tmp_path):
         assert np.isfinite([row[name] for name in COLUMNS[8:15]]).all()
     assert summary.complete
     assert summary.counts == {"ok": 10}
-    assert [call[:3] for call in calls] == [(0, 3, 0), (1, 3, 4), (2, 3, 8), (3, 3, 10)]
-    assert calls[-1][3] == sum(row["num_tokens"] for row in got) == summary.cost["document_tokens"]
+    assert [(one.units, one.total_units, one.documents) for one in calls[:: len(calls) - 1]] == [
+        (0, 3, 0),
+        (3, 3, 10),
+    ]
+    assert calls[-1].tokens == sum(row["num_tokens"] for row in got) == summary.cost["document_tokens"]
     segments = sum(min(row["num_segments"], 16) for row in got)
     assert summary.cost["tokens_alone"] == 8 * segments
     assert summary.cost["tokens_given"] == 8 * 400

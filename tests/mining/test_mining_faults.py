@@ -16,7 +16,7 @@ from longlode.core.records import read_record, write_jsonl
 from longlode.corpus import streams
 from longlode.mining import ScoreSettings, make_scorer, score
 from longlode.mining.engine.parts import read_info
-from longlode.mining.engine.pulse import BEAT_SECONDS, Watch
+from longlode.mining.engine.pulse import BEAT_SECONDS, Sign, Watch
 
 SETTINGS = ScoreSettings(segment=8, rows_per_unit=2)
 
@@ -80,7 +80,7 @@ def test_time_that_the_whole_job_was_asleep_does_not_count(monkeypatch):
 
     def look(seconds, *told):
         now[0] += seconds
-        pipe.told += told
+        pipe.told += (Sign(*one) for one in told)
         return watch.stopped({7})
 
     assert look(1, (7, 1, True)) == {}
@@ -195,8 +195,8 @@ def test_a_file_that_moves_away_or_changes_during_the_run_is_no_result(tmp_path)
         (folder / f"{name}.txt").write_text(random_text(name, 100))
     settings = replace(SETTINGS, rows_per_unit=1)
 
-    def change(done, *_):
-        if done == 1:
+    def change(done):
+        if done.units == 1 and (folder / "b.txt").exists():
             (folder / "b.txt").rename(tmp_path / "b.txt")
             # Of the same size.
             (folder / "c.txt").write_text(" ".join(reversed((folder / "c.txt").read_text().split(" "))))

@@ -9,6 +9,7 @@ import numpy as np
 
 from longlode.api.announced_words import order_words, token_texts
 from longlode.api.scores import score_rows
+from longlode.api.watch import Update, ignore
 from longlode.core.errors import InputError
 from longlode.core.records import read_record
 
@@ -45,10 +46,12 @@ def map_ends(
     *,
     model: "LMReader | None",
     max_segments: int,
+    update: Update = ignore,
 ) -> list[dict[str, Any]]:
     """Maps of the best and the worst documents of a scores folder, each of its first `max_segments` segments.
 
-    Args: tokens, the reader that tokenizes; model, the reader of the pairs, None for words without a map.
+    Args: tokens, the reader that tokenizes; model, the reader of the pairs, None for words without a map; update,
+      called with the documents done and their number.
 
     Returns: [{id, file, row, score, label, segment, segments: [text], pairs: [[i, j, strength, gain_nats]],
       strongest, order}]. pairs: all j < i; strength as in `mining.dependency`, gain_nats the mean nats per token
@@ -58,20 +61,23 @@ def map_ends(
     """
     return [
         _map(row, label, text, tokens, model, settings.segment, max_segments)
-        for row, label, text in _ends(out, settings)
+        for row, label, text in _ends(out, settings, update)
     ]
 
 
-def explain_ends(out: Path, scorer: "Scorer", settings: "ScoreSettings") -> list[dict[str, Any]]:
+def explain_ends(
+    out: Path, scorer: "Scorer", settings: "ScoreSettings", *, update: Update = ignore
+) -> list[dict[str, Any]]:
     """Explain the scores of the best and the worst documents of a scores folder, by a scorer that needs no reader.
 
+    Args: update, called with the documents done and their number.
     Returns: [{id, file, row, score, label, explanation}], explanation as of `Scorer.explain`; [] for a scorer that
       has none.
     """
     from longlode.mining.engine.fit import fitted_scorer
 
     found, fitted = [], fitted_scorer(out, scorer)
-    for row, label, text in _ends(out, settings):
+    for row, label, text in _ends(out, settings, update):
         told = fitted.explain(text, NUM_SHOWN)
         if told is None:
             return []
@@ -80,7 +86,7 @@ def explain_ends(out: Path, scorer: "Scorer", settings: "ScoreSettings") -> list
     return found
 
 
-def _ends(out: Path, settings: "ScoreSettings") -> Iterator[tuple[dict[str, Any], str, str]]:
+def _ends(out: Path, settings: "ScoreSettings", update: Update) -> Iterator[tuple[dict[str, Any], str, str]]:
     """The best and the worst documents: row of the scores, "best" or "worst", text."""
     best = score_rows(out, order="best", limit=NUM_EXPLAINED)
     taken = {(row["file"], row["row"]) for row in best}
@@ -91,8 +97,10 @@ def _ends(out: Path, settings: "ScoreSettings") -> Iterator[tuple[dict[str, Any]
     ][:NUM_EXPLAINED]
     units = {entry["part"]: entry["unit"] for entry in read_record(out, "scores")["parts"]}
     labelled = [*((row, "best") for row in best), *((row, "worst") for row in worst)]
-    for row, label in labelled:
+    for number, (row, label) in enumerate(labelled):
+        update(number, len(labelled), f"documents: {row['id']}")
         yield row, label, _text(row, units[Path(row["part"]).name], settings)
+        update(number + 1, len(labelled), f"documents: {row['id']}")
 
 
 def _map(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from longlode.mining import RaceRule, ScoreSettings, ScoreSummary
-    from longlode.mining.engine.run import Progress
+    from longlode.mining.engine.run import Progress, RunProgress
     from longlode.mining.scorers import Scorer
 
 
@@ -173,17 +173,19 @@ def run_scoring(
 
     find_files(inputs)  # a slip in a name should not wait for a model to load
     source = open_source(scorer, model, settings, dtype=dtype, workers=workers, out=out, watch=watch)
-    with watch.progress("scoring") as update:
+    with watch.progress("scoring", in_bytes=True) as update:
 
         def teller(remark: str) -> "Progress":
-            return lambda units, total, documents, tokens: update(
-                units, total, f"units{remark}: {documents:,} documents, {tokens:,} tokens"
-            )
+            def tell(done: "RunProgress") -> None:
+                read = f"{done.documents:,} documents" + (f", {done.tokens:,} tokens" if done.tokens else "")
+                update(done.num_bytes, done.total_bytes or None, f"{remark}{read}")
+
+            return tell
 
         if rule is None:
             run = functools.partial(score, progress=teller(""))
         else:
-            run = functools.partial(race, rule=rule, progress=lambda number: teller(f" of round {number}"))
+            run = functools.partial(race, rule=rule, progress=lambda number: teller(f"round {number}: "))
         summary = run(
             inputs,
             out,
@@ -214,8 +216,12 @@ def _explain(
     path.unlink(missing_ok=True)  # of an earlier run, perhaps of other documents
     if not max_segments:
         return
-    if source.reader is not None:
-        watch.note("explaining the best and the worst documents")
-        write_json(path, map_ends(out, source.reader, settings, model=source.lm, max_segments=max_segments))
-    elif found := explain_ends(out, scorer, settings):
+    with watch.progress("explaining") as update:
+        if source.reader is not None:
+            found = map_ends(
+                out, source.reader, settings, model=source.lm, max_segments=max_segments, update=update
+            )
+        else:
+            found = explain_ends(out, scorer, settings, update=update)
+    if found or source.reader is not None:
         write_json(path, found)

@@ -14,12 +14,12 @@ class Watch:
         """Receive a line for the user."""
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Update]:
-        """Yield the function to call with the progress of the work named `label`."""
-        yield _ignore
+    def progress(self, label: str, *, in_bytes: bool = False) -> Iterator[Update]:
+        """Yield the function to call with the progress of the work named `label`. Args: in_bytes, what it counts."""
+        yield ignore
 
 
-def _ignore(done: int, total: int | None, remark: str = "") -> None:
+def ignore(done: int, total: int | None, remark: str = "") -> None:
     """Ignore the progress."""
 
 

@@ -23,6 +23,7 @@ from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook,
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
@@ -37,6 +38,8 @@ from longlode.api.watch import Update, Watch
 _WIDTH_WITHOUT_TERMINAL = 110
 _MOST_READABLE = 110
 _SECONDS_BETWEEN_LINES = 10.0
+_SPEED_SECONDS = 180.0
+"""Past seconds by which a bar tells the time left: documents differ, and those read together count at once."""
 
 
 @dataclass(frozen=True)
@@ -250,19 +253,24 @@ def finish(where: str, *, then: Sequence[str] = ()) -> None:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int | None, str], None]]:
-    """Yield `update(done, total, remark)`. A bar on a terminal; else a line about every ten seconds."""
+def progress(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int | None, str], None]]:
+    """Yield `update(done, total, remark)`. A bar on a terminal; else a line about every ten seconds.
+
+    Less done than before begins another pass: its times are its own. Args: in_bytes, for done and total.
+    """
     console = stderr()
     if not _shown.remarks:
         yield _ignore
         return
     if not console.is_terminal:
-        yield _line_printer(label)
+        yield _line_printer(label, in_bytes)
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None, table_column=Column(min_width=6, max_width=40, ratio=1)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=5)),
+        (DownloadColumn if in_bytes else MofNCompleteColumn)(
+            table_column=Column(no_wrap=True, min_width=11 if in_bytes else 5)
+        ),
         TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
         TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
         TextColumn(
@@ -271,10 +279,17 @@ def progress(label: str) -> Iterator[Callable[[int, int | None, str], None]]:
             table_column=Column(no_wrap=True, overflow="ellipsis", ratio=2),
         ),
     )
-    with Progress(*columns, console=console, transient=True, expand=True) as bar:
+    with Progress(
+        *columns, console=console, transient=True, expand=True, speed_estimate_period=_SPEED_SECONDS
+    ) as bar:
         task = bar.add_task(label, total=None, remark="")
+        last = 0
 
         def update(done: int, total: int | None, remark: str = "") -> None:
+            nonlocal last
+            if done < last:
+                bar.reset(task, total=total)
+            last = done
             bar.update(task, completed=done, total=total, remark=plain(remark))
 
         yield update
@@ -289,18 +304,29 @@ def _ignore(done: int, total: int | None, remark: str = "") -> None:
     """Show no progress."""
 
 
-def _line_printer(label: str) -> Callable[[int, int | None, str], None]:
-    last = time.monotonic()
+def _line_printer(label: str, in_bytes: bool) -> Callable[[int, int | None, str], None]:
+    last = started = time.monotonic()
+    first: int | None = None  # what an earlier run has done says nothing about the speed of this one
+    amount = _megabytes if in_bytes else "{:,}".format
 
     def update(done: int, total: int | None, remark: str = "") -> None:
-        nonlocal last
+        nonlocal last, first, started
         now = time.monotonic()
+        if first is None or done < first:
+            first, started = done, now
         if now - last >= _SECONDS_BETWEEN_LINES:
             last = now
-            of_all = f" of {total:,}" if total else ""
-            note(f"{label}: {done:,}{of_all} {remark}".rstrip())
+            of_all = f" of {amount(total)}" if total else ""
+            left = ""
+            if in_bytes and total and done > first:
+                left = f", about {duration((total - done) * (now - started) / (done - first))} left"
+            note(f"{label}: {amount(done)}{of_all} {remark}".rstrip() + left)
 
     return update
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
 
 
 class ConsoleWatch(Watch):
@@ -311,7 +337,7 @@ class ConsoleWatch(Watch):
         note(line)
 
     @contextmanager
-    def progress(self, label: str) -> Iterator[Update]:
+    def progress(self, label: str, *, in_bytes: bool = False) -> Iterator[Update]:
         """Show a bar, or lines where there is no terminal."""
-        with progress(label) as update:
+        with progress(label, in_bytes=in_bytes) as update:
             yield update

@@ -18,7 +18,7 @@ Start reading: `dependency.py` (the formulas), then `scorers/base.py` and `engin
     select.py, selection_files.py         from scores to a smaller corpus
 """
 
-from longlode.mining.engine.run import ScoreSummary, score
+from longlode.mining.engine.run import RunProgress, ScoreSummary, score
 from longlode.mining.engine.settings import ScoreSettings
 from longlode.mining.racing.race import check_raceable, race
 from longlode.mining.racing.standings import RaceRule
@@ -39,6 +39,7 @@ __all__ = [
     "ExtraColumn",
     "RaceRule",
     "Reader",
+    "RunProgress",
     "ScoreSettings",
     "ScoreSummary",
     "Scorer",

@@ -21,7 +21,7 @@ from longlode.core.records import atomic_path, read_record
 from longlode.corpus import Document, Unit, read_unit
 from longlode.mining.engine import pulse
 from longlode.mining.engine.parts import PartInfo
-from longlode.mining.engine.work import check_source
+from longlode.mining.engine.work import check_source, share_of
 from longlode.mining.engine.workers import Job, Worker, WorkerSpec
 from longlode.mining.scorers import Scorer
 
@@ -58,7 +58,8 @@ class FitJob(Job):
                 if isinstance(item, Document) and item.text:
                     pulse.step()
                     count += 1
-                    yield item
+                    yield item  # and it is tallied when the next one is asked for
+                    pulse.finish_documents(share_of(self.unit, [item]), 1, 0)
 
         tally = worker.spec.scorer.tally(documents())
         _write(self.path(worker.spec.out), {"num_documents": count, "tally": tally})

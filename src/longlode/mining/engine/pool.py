@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from longlode.core.errors import BackendError, ConfigError
-from longlode.mining.engine.pulse import BEAT_SECONDS, Watch, beat_into, busy
+from longlode.mining.engine.pulse import BEAT_SECONDS, Listen, Watch, beat_into, busy, listening
 from longlode.mining.engine.workers import Job, Outcome, Worker, WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -31,34 +31,40 @@ _DIED = (
 _T = TypeVar("_T")
 
 
-def run_jobs(jobs: Sequence[Job], spec: WorkerSpec, num_workers: int) -> Iterator[Outcome]:
+def run_jobs(
+    jobs: Sequence[Job], spec: WorkerSpec, num_workers: int, listen: Listen | None = None
+) -> Iterator[Outcome]:
     """Do all jobs; yields one outcome per job, in the order of completion.
 
-    With one worker everything happens in this process. Raises: ModelError from making the reader;
+    With one worker everything happens in this process. Args: listen, called with the progress within units, in this
+    thread. Raises: ModelError from making the reader;
     BackendError when worker processes cannot start, ConfigError when they cannot load make_reader.
     """
     if num_workers == 1 or len(jobs) <= 1:
         worker = Worker(spec)
-        for job in jobs:
-            yield worker.run(job)
+        with listening(listen) as check:
+            for job in jobs:
+                outcome = worker.run(job)
+                check()
+                yield outcome
         return
     suspects: list[Job] = []
     waiting = deque(jobs)
     while waiting:  # again when a death has broken the pool
-        yield from _run_pool(waiting, suspects, spec, min(num_workers, len(waiting)))
+        yield from _run_pool(waiting, suspects, spec, min(num_workers, len(waiting)), listen)
     for job in suspects:  # each was in hand when a worker died: alone, the guilty ones show
         info = job.info(spec.out)
         if info is not None:
             yield Outcome(job, info)
             continue
         dead: list[Job] = []
-        yield from _run_pool(deque([job]), dead, spec, 1)
+        yield from _run_pool(deque([job]), dead, spec, 1, listen)
         for victim in dead:
             yield Outcome(victim, None, _DIED)
 
 
 def _run_pool(
-    waiting: deque[Job], suspects: list[Job], spec: WorkerSpec, num_workers: int
+    waiting: deque[Job], suspects: list[Job], spec: WorkerSpec, num_workers: int, listen: Listen | None
 ) -> Iterator[Outcome]:
     """Work off `waiting` until it is empty or a worker dies; the jobs in progress then go to `suspects`."""
     others = set(multiprocessing.active_children())
@@ -73,7 +79,7 @@ def _run_pool(
             while waiting and len(in_hand) < num_workers:
                 in_hand[executor.submit(_run_job, waiting[0])] = waiting[0]
                 waiting.popleft()
-            done = _wait(in_hand, watch, others)
+            done = _wait(in_hand, watch, others, listen)
             for future in done:
                 outcome = future.result()
                 del in_hand[future]
@@ -114,17 +120,22 @@ def _executor(context: SpawnContext, num_workers: int, arguments: tuple[Any, ...
         ) from None
 
 
-def _wait(futures: Iterable[Future[_T]], watch: Watch, others: set[BaseProcess]) -> set[Future[_T]]:
+def _wait(
+    futures: Iterable[Future[_T]], watch: Watch, others: set[BaseProcess], listen: Listen | None = None
+) -> set[Future[_T]]:
     """The jobs that are done, at least one. A worker that has stopped is killed, which breaks the pool.
 
-    Args: others, children of this process that are no workers of the pool.
+    Args: others, children of this process that are no workers of the pool; listen, as of `run_jobs`.
     """
     while True:
         done, _ = wait(futures, timeout=BEAT_SECONDS, return_when=FIRST_COMPLETED)
         workers = {child.pid: child for child in set(multiprocessing.active_children()) - others}
-        for pid, why in watch.stopped({pid for pid in workers if pid is not None}).items():
+        pids = {pid for pid in workers if pid is not None}
+        for pid, why in watch.stopped(pids).items():
             logger.warning("worker process %d %s; it is replaced", pid, why)
             workers[pid].kill()
+        if listen is not None:
+            listen(watch.counts(pids))
         if done:
             return done
 

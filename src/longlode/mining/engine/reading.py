@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from longlode.core.errors import ModelError
+from longlode.mining.engine import pulse
 from longlode.mining.requests import BatchSize, Reading, Request
 
 Attempt = Callable[[int, str, Callable[[], list[Reading]]], list[Reading] | None]
@@ -25,7 +26,9 @@ def read_requests(
     """
     found: list[dict[int, Reading]] = [{} for _ in asked]
     failed: set[int] = set()
-    for kind in dict.fromkeys(type(request) for requests in asked for request in requests):
+    kinds = dict.fromkeys(type(request) for requests in asked for request in requests)
+    for count, kind in enumerate(kinds):
+        pulse.enter_span(count, len(kinds))
         places = {
             number: [place for place, request in enumerate(requests) if type(request) is kind]
             for number, requests in enumerate(asked)

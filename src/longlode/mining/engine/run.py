@@ -12,6 +12,7 @@ another; `select` keeps the first.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from longlode.corpus import Unit, plan
 from longlode.mining.engine.fit import fit_jobs, fit_state, kept_state
 from longlode.mining.engine.parts import PARTS_FOLDER, PartInfo, part_path
 from longlode.mining.engine.pool import run_jobs
+from longlode.mining.engine.pulse import Count
 from longlode.mining.engine.settings import ScoreSettings
 from longlode.mining.engine.summary import summarize_parts
 from longlode.mining.engine.token_reader import packaged_tokens
@@ -33,10 +35,25 @@ from longlode.mining.reader import Reader
 from longlode.mining.requests import BatchSize
 from longlode.mining.scorers import Scorer
 
-Progress = Callable[[int, int, int, int], None]
-"""Called with done_units, total_units, documents_done, tokens_done (of the documents, done before
-included).
-"""
+
+@dataclass(frozen=True, kw_only=True)
+class RunProgress:
+    """Progress of a pass over the corpus, including what an earlier run has done.
+
+    units, of total_units: finished or failed. num_bytes, of total_bytes: of input, within units as well (a share of the
+      unit's size, as text is read); the total at the end. documents, tokens: done so far, tokens of the scored ones.
+    """
+
+    units: int
+    total_units: int
+    num_bytes: int
+    total_bytes: int
+    documents: int
+    tokens: int
+
+
+Progress = Callable[[RunProgress], None]
+"""Function called with the progress: at the start, after every unit, and a few times a second in between."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +83,20 @@ class ScoreSummary:
 
 @dataclass(eq=False)
 class Tally:
-    """Progress of a run. infos: by part fingerprint. num_reused: units whose part existed already."""
+    """Progress of a run.
 
-    total: int
+    sizes: bytes of all its units, by part fingerprint. infos: of the finished ones. num_reused: units whose part
+    existed already.
+    """
+
+    sizes: dict[str, int] = field(default_factory=dict)
     infos: dict[str, PartInfo] = field(default_factory=dict)
     failed: list[Outcome] = field(default_factory=list)
     num_documents: int = 0
     num_tokens: int = 0
     num_reused: int = 0
     smallest_batch: int | None = None
+    _most_bytes: int = 0
 
     def add(self, info: PartInfo) -> None:
         """Count a part that is there."""
@@ -87,11 +109,29 @@ class Tally:
         if size is not None and size.segments < given:
             self.smallest_batch = min(self.smallest_batch or size.segments, size.segments)
 
-    def report(self, progress: Progress | None) -> None:
-        """Report the progress."""
-        if progress is not None:
-            done = len(self.infos) + len(self.failed)
-            progress(done, self.total, self.num_documents, self.num_tokens)
+    def report(self, progress: Progress | None, counts: Mapping[str, Count] | None = None) -> None:
+        """Report the progress. Args: counts, within units, by fingerprint; those of finished ones do not count."""
+        if progress is None:
+            return
+        finished = {*self.infos, *(one.job.fingerprint for one in self.failed)}
+        going = [
+            (count, self.sizes[name])
+            for name, count in (counts or {}).items()
+            if name in self.sizes and name not in finished
+        ]
+        done = sum(self.sizes[name] for name in finished)
+        within = sum(int(count.share * size) for count, size in going)
+        self._most_bytes = max(self._most_bytes, done + within)  # no way back when a unit is tried again
+        progress(
+            RunProgress(
+                units=len(finished),
+                total_units=len(self.sizes),
+                num_bytes=self._most_bytes,
+                total_bytes=sum(self.sizes.values()),
+                documents=self.num_documents + sum(count.documents for count, _ in going),
+                tokens=self.num_tokens + sum(count.tokens for count, _ in going),
+            )
+        )
 
 
 def score(
@@ -122,7 +162,7 @@ def score(
       limit: number of rows to score, the first ones; the same call with more, or without, continues from there.
       notes: more fields for the record.
       overwrite: replace scores of other inputs or settings that `out` holds; parts that still fit are used again.
-      progress: called after every unit.
+      progress: called with the progress at the start, after every unit, and a few times a second in between.
     Returns: a summary; `failed_units` is not empty when a unit failed as a whole, and a re-run tries just
       those.
     Raises: InputError for inputs that are not there or an `out` that cannot be used; ConfigError;
@@ -164,7 +204,7 @@ def fit_corpus(
     if state is None:
         tally = do_jobs(jobs, spec, num_workers, progress)
         if tally.failed:
-            return Tally(total=len(jobs), failed=tally.failed)
+            return Tally(failed=tally.failed)
         state = fit_state(jobs, spec)
     return replace(spec, scorer=spec.scorer.fitted(state), fit=fingerprint(state))
 
@@ -176,11 +216,12 @@ def do_jobs(
 
     Raises: as `run_jobs`; a job that fails is listed in the tally.
     """
-    tally = Tally(total=len(jobs))
+    tally = Tally({job.fingerprint: job.unit.num_bytes for job in jobs})
     pending = list(_take_done(jobs, spec.out, tally))
     tally.num_reused = len(tally.infos)
     tally.report(progress)
-    for outcome in run_jobs(pending, spec, num_workers):
+    listen = None if progress is None else partial(tally.report, progress)
+    for outcome in run_jobs(pending, spec, num_workers, listen):
         if outcome.info is None:
             tally.failed.append(outcome)
         else:

@@ -14,6 +14,7 @@ import numpy as np
 from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.fingerprints import text_fingerprint
 from longlode.corpus import Document, Unit, Unreadable, read_unit
+from longlode.corpus.formats import LINES
 from longlode.mining.baselines import estimated_tokens, gzip_ratio, repetition
 from longlode.mining.engine import pulse
 from longlode.mining.engine.parts import SCORE_COLUMNS
@@ -29,7 +30,8 @@ from longlode.mining.segments import split_segments
 STATUSES = ("ok", "too_short", "skipped", "failed")
 
 _ENCODE_DOCUMENTS = 64
-_ENCODE_CHARACTERS = 4 << 20
+_ENCODE_CHARACTERS = 1 << 18
+"""Few, as what is read of texts counts as done batch by batch."""
 _GROUP_BLOCKS = 4
 """Blocks of `batch_segments` per group of documents: many, so that the incomplete last block is a small share.
 """
@@ -100,11 +102,24 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
     settings = work.settings
     items = check_source(unit, read_unit(unit, text_field=settings.text_field, encoding=settings.encoding))
     wanted = None if rows is None else frozenset(rows)
-    entries = list(_load((item for n, item in enumerate(items) if wanted is None or n in wanted), work))
+    chosen = (item for n, item in enumerate(items) if wanted is None or n in wanted)
+    entries = []
+    for batch in _load(chosen, work):
+        entries += batch
+        if not work.scorer.reads_model:  # then reading the texts is nearly all of the work
+            _count(batch, share_of(unit, [entry.row for entry in batch]))
     assert wanted is None or len(entries) == len(wanted), "rows are places in the unit"
     _draw_foreign(entries, work)
+    all_bytes = max(1, _num_bytes(entries))
+    if work.scorer.reads_model:
+        closed = [entry for entry in entries if entry.doc is None]
+        _count(closed, _num_bytes(closed) / all_bytes)
     for group in _groups(entries, work.settings.batch_segments * _GROUP_BLOCKS):
+        share = _num_bytes(group) / all_bytes if work.scorer.reads_model else 0.0
+        pulse.read_next(share)
         _score_group(group, work)
+        if work.scorer.reads_model:
+            _count(group, share)
     _check_reader(entries)
     return UnitResult(
         rows=[entry.row for entry in entries],
@@ -112,6 +127,27 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
         tokens_alone=sum(entry.tokens_alone for entry in entries),
         tokens_given=sum(entry.tokens_given for entry in entries),
     )
+
+
+def share_of(unit: Unit, rows: Sequence[Document | dict[str, Any]]) -> float:
+    """Share of a unit that some of its rows are, before the others are known: of the bytes of lines, else of the rows.
+
+    Texts are smaller than their lines: the shares of all rows add up to less than 1.
+    """
+    if unit.kind != LINES or not unit.num_bytes:
+        return len(rows) / max(1, unit.stop - unit.start)
+    sizes = (row.num_bytes if isinstance(row, Document) else row["num_bytes"] for row in rows)
+    return sum(sizes) / unit.num_bytes
+
+
+def _count(entries: Sequence[_Entry], share: float) -> None:
+    """Count documents as done, with the tokens of those that could be scored."""
+    tokens = sum(entry.row["num_tokens"] or 0 for entry in entries if entry.was_read or entry.doc is not None)
+    pulse.finish_documents(share, len(entries), tokens)
+
+
+def _num_bytes(entries: Sequence[_Entry]) -> int:
+    return sum(entry.row["num_bytes"] for entry in entries)
 
 
 def check_source(unit: Unit, items: Iterable[Document | Unreadable]) -> Iterator[Document | Unreadable]:
@@ -132,7 +168,7 @@ def _check_reader(entries: Sequence[_Entry]) -> None:
         )
 
 
-def _load(items: Iterable[Document | Unreadable], work: Work) -> Iterator[_Entry]:
+def _load(items: Iterable[Document | Unreadable], work: Work) -> Iterator[list[_Entry]]:
     """Encode documents in batches and drop their texts."""
     batch: list[Document | Unreadable] = []
     characters = 0
@@ -140,9 +176,9 @@ def _load(items: Iterable[Document | Unreadable], work: Work) -> Iterator[_Entry
         batch.append(item)
         characters += len(item.text) if isinstance(item, Document) else 0
         if len(batch) >= _ENCODE_DOCUMENTS or characters >= _ENCODE_CHARACTERS:
-            yield from _enter(batch, work)
+            yield _enter(batch, work)
             batch, characters = [], 0
-    yield from _enter(batch, work)
+    yield _enter(batch, work)
 
 
 def _enter(batch: Sequence[Document | Unreadable], work: Work) -> list[_Entry]:

@@ -8,6 +8,7 @@ from typing import Any
 from longlode.core.errors import LonglodeError, ModelError
 from longlode.corpus import Unit
 from longlode.mining.dependency import FORMULAS_VERSION
+from longlode.mining.engine import pulse
 from longlode.mining.engine.parts import PART_FORMAT, PartInfo, part_path, read_info, write_part
 from longlode.mining.engine.settings import ScoreSettings
 from longlode.mining.engine.work import Work, score_unit
@@ -121,6 +122,7 @@ class Worker:
         """Do one job. Raises: ModelError when there is no usable reader; nothing else."""
         job.prepare(self)
         size = None if self._work is None else self._work.size
+        pulse.start_unit(job.fingerprint)
         try:
             return Outcome(job, job.do(self), "", size)
         except Exception as error:  # this unit failed; the others go on, and a re-run tries it again

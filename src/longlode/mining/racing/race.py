@@ -52,8 +52,8 @@ def race(
 
     Args: inputs, out, make_reader, reader_fingerprint, settings, num_workers, limit, notes, overwrite, as of `score`;
       scorer, a PairMeanScorer such as "strength", whose `pairs` are the most that are read of a document (None: all);
-      rule, of the decision; progress, called with the number of each round from 1, returns the function to call after
-      each unit.
+      rule, of the decision; progress, called with the number of each round from 1, returns the `progress` of the
+      round.
     Returns: a summary. `failed_units` is not empty when a unit failed as a whole: then there are no scores yet, and a
       re-run continues there.
     Raises: ConfigError for a scorer that cannot be raced; else as `score`.

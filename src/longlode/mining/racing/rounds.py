@@ -171,7 +171,7 @@ class RaceRounds:
 
     def write_parts(self, jobs: Sequence[Job]) -> Tally:
         """Combine the pairs of all rounds into the parts of the jobs, one per unit."""
-        tally = Tally(total=len(jobs), smallest_batch=self._smallest_batch)
+        tally = Tally(smallest_batch=self._smallest_batch)
         for number, job in enumerate(jobs):
             path = part_path(self._spec.out, job.fingerprint)
             info = read_info(path)

@@ -68,6 +68,7 @@ class Chains(Request):
                     raise
                 continue
             waiting = waiting[len(batch) :]
+            pulse.read_part(len(texts) - len(waiting), len(texts))
         ends = np.cumsum([0, *(len(request.chains) for request in requests)]).tolist()
         return [
             request._reading(tuple(given[first:stop]))

@@ -168,11 +168,13 @@ def read_blocks(
             nll, states = reader.alone(segments[start:stop])
             check_shape("alone", nll, segments[start:stop])
             alone[start:stop] = nll
+            pulse.read_part(stop + low, len(segments) + len(sources))
             for first in range(0, len(pairs), size.pairs):
                 batch = pairs[first : first + size.pairs]
                 nll = reader.given(states, sources[batch] - start, segments[targets[batch]])
                 check_shape("given", nll, segments[targets[batch]])
                 given[batch] = nll
+                pulse.read_part(stop + low + first + len(batch), len(segments) + len(sources))
         except (MemoryError, RuntimeError, OSError) as error:
             if not size.recovers(error):
                 raise

@@ -90,9 +90,10 @@ class WholeText(Request):
         cls, reader: WholeTextReader, requests: Sequence[Self], size: BatchSize
     ) -> list[WholeTextReading]:
         """Read text by text. Raises: ModelError for a result of another shape."""
-        found = []
+        found: list[WholeTextReading] = []
         for request in requests:
             pulse.step()
+            pulse.read_part(len(found), len(requests))
             nll = reader.whole(request.tokens.astype(np.int64, copy=False))
             if nll.shape != (len(request.tokens) - 1,):
                 raise ModelError(

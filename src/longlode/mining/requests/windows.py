@@ -45,7 +45,11 @@ class Windows(Request):
     @classmethod
     def read(cls, reader: AttendingReader, requests: Sequence[Self], size: BatchSize) -> list[WindowReading]:
         """Read window by window. Raises: whatever the reader raises; ModelError for a result of another shape."""
-        return [request._read(reader) for request in requests]
+        found: list[WindowReading] = []
+        for request in requests:
+            pulse.read_part(len(found), len(requests))
+            found.append(request._read(reader))
+        return found
 
     def _read(self, reader: AttendingReader) -> WindowReading:
         shares = []
