@@ -236,7 +236,7 @@ def test_profile_by_the_corpus(documents, tmp_path, workers):
     scorer = make_scorer("profile", options={"background": "corpus"})
     score(tmp_path / "in.jsonl", tmp_path / "out", scorer=scorer, settings=SETTINGS, num_workers=workers)
     found = read_result(tmp_path / "out").table().sort_by("id")
-    for end in explain_ends(tmp_path / "out", scorer, "text"):
+    for end in explain_ends(tmp_path / "out", scorer, SETTINGS):
         assert end["explanation"]["score"] == end["score"]
         assert end["explanation"]["profile"]["control"] == "foreign:corpus"
     assert set(found.column("extras.control").to_pylist()) == {"foreign:corpus"}

@@ -89,10 +89,7 @@ def test_every_document_gives_one_row_with_the_fixed_columns(corpus, tmp_path):
         assert np.isfinite([row[name] for name in COLUMNS[8:15]]).all()
     assert summary.complete
     assert summary.counts == {"ok": 10}
-    assert [(one.units, one.total_units, one.documents) for one in calls[:: len(calls) - 1]] == [
-        (0, 3, 0),
-        (3, 3, 10),
-    ]
+    assert (calls[-1].units, calls[-1].total_units, calls[-1].documents) == (3, 3, 10)
     assert calls[-1].tokens == sum(row["num_tokens"] for row in got) == summary.cost["document_tokens"]
     segments = sum(min(row["num_segments"], 16) for row in got)
     assert summary.cost["tokens_alone"] == 8 * segments
