@@ -130,7 +130,43 @@ def list_operations(q):
     return [str(result)]
 
 
+def symbol_values(q):
+    """The digits after the last place of each asked key, up to the next letter."""
+    found = re.findall(r"([a-z](?: [a-z])*) ((?:\d ?)+;|\d)", q.context)
+    fuzzy = ";" in q.context
+    known = {key if fuzzy else key.split()[-1]: value for key, value in found}
+    asked = [re.sub(r"^\nAgain: ", "", text).strip() for text in (q.ask, *q.joint)]
+    return [known[key] for key in asked]
+
+
+def without_blanks(q):
+    return q.context.replace(".", "").split()
+
+
+def next_symbols(q):
+    """What came after the longest run of the symbols before that the strings have; whole beginnings come first."""
+    shown = [text.split() for text in q.context.rstrip("|").split("|")]
+    seen = {}
+    for text in shown:
+        for stop in range(len(text)):
+            for start in range(stop + 1):
+                seen[(start == 0, *text[start:stop])] = text[stop]
+    before, answers = q.ask.split(), []
+    for joint in (*q.joint, ""):
+        runs = [(True, *before), *((False, *before[start:]) for start in range(len(before)))]
+        runs += [(True, *run[1:]) for run in runs[1:]]
+        answers.append(
+            seen[max((run for run in runs if run in seen), key=lambda run: (run == runs[0], len(run)))]
+        )
+        before += [answers[-1], *joint.split()]
+    return answers
+
+
 ORACLES = {
+    "fuzzy_recall": symbol_values,
+    "noisy_recall": symbol_values,
+    "selective_copying": without_blanks,
+    "regular_language": next_symbols,
     "phonebook": phone_number,
     "copy": copied,
     "verbatim_memory": passage,

@@ -54,12 +54,14 @@ class GeneratedTask(Task):
     """A task whose questions come from a seed alone, at the largest size that fits the length.
 
     Subclasses write `question`. `choices`: the answers there can be, where they are few; `smallest`, `largest`: sizes.
+    `spare`: how much longer than one question of the smallest size another may be.
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = answer_metrics(0.0)
     choices: ClassVar[tuple[str, ...]] = ()
     smallest: ClassVar[int] = 1
     largest: ClassVar[int] = sys.maxsize
+    spare: ClassVar[float] = 1.1
 
     def __init_subclass__(cls) -> None:
         """Set the chance level of a task that has choices."""
@@ -78,10 +80,10 @@ class GeneratedTask(Task):
         return {"repeat": self.repeat}
 
     def num_available(self, length: int, asked: int) -> int:
-        """All that are asked for, where the smallest question fits with a tenth to spare; else none."""
+        """All that are asked for, where the smallest question fits `spare` times; else none."""
         smallest = self.question(self.smallest, 0.0, random.Random(self.name))
         prompt, target, _ = self._laid_out(smallest)
-        return asked if 1.1 * len(self.encode(prompt + target)) <= length else 0
+        return asked if self.spare * len(self.encode(prompt + target)) <= length else 0
 
     @abstractmethod
     def question(self, size: int, depth: float, rng: random.Random) -> Question:
