@@ -17,11 +17,11 @@ from longlode.mining.distance_profile import OCTAVES, Control, OwnControl, dista
 from longlode.mining.distance_profile.corpus_text import CorpusText, fit_corpus_text, tally_documents
 from longlode.mining.distance_profile.profile import tokens_per_word
 from longlode.mining.distance_profile.tables import choose_control, packaged_tables
-from longlode.mining.gate import Reading
+from longlode.mining.gate import ParsedText
 
 PIECE_CHARACTERS = 3000
 UNIT = 8
-MakeControl = Callable[[Reading], Control]
+MakeControl = Callable[[ParsedText], Control]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     units = [cut[start : start + UNIT] for start in range(0, len(cut), UNIT)]
     corpus = CorpusText(fit_corpus_text(tally_documents(unit) for unit in units))
     backgrounds: dict[str, MakeControl] = {
-        "packaged": lambda reading: choose_control(reading.kinds, reading.words, packaged_tables()),
-        "corpus": lambda reading: corpus.control(reading.kinds, reading.words),
-        "own": lambda reading: OwnControl(reading.kinds, reading.words),
+        "packaged": lambda parsed: choose_control(parsed.kinds, parsed.words, packaged_tables()),
+        "corpus": lambda parsed: corpus.control(parsed.kinds, parsed.words),
+        "own": lambda parsed: OwnControl(parsed.kinds, parsed.words),
     }
     print(f"{len(texts)} documents, {len(glued)} glued, {options.characters:,} characters each")
     for name, make in backgrounds.items():
@@ -77,9 +77,9 @@ def _glued(texts: Sequence[str], length: int, rng: random.Random) -> str:
 
 
 def _gains(text: str, make: MakeControl) -> list[float]:
-    reading = Reading.of(text)
-    per_word = tokens_per_word(text, reading.num_words)
-    profile = distance_profile(reading.kinds, make(reading), per_word=per_word)
+    parsed = ParsedText.of(text)
+    per_word = tokens_per_word(text, parsed.num_words)
+    profile = distance_profile(parsed.kinds, make(parsed), per_word=per_word)
     found = [octave.gain_nats for octave in profile.octaves]
     return found + [np.nan] * (len(OCTAVES) - len(found))
 

@@ -19,7 +19,7 @@ from benchmarks.works import SIDES, Work, works_of
 from longlode.mining.gate.direction import Directions, learn_directions
 from longlode.mining.gate.features import measure
 from longlode.mining.gate.fit import fit_length, write_gate
-from longlode.mining.gate.reading import Reading
+from longlode.mining.gate.parsed_text import ParsedText
 from longlode.synthetic.families import FAMILIES
 
 LENGTHS = {4096: 4, 16_384: 3}
@@ -79,7 +79,7 @@ def measured(
     for side in sides:
         for seed in range(draws):
             for number, sample in enumerate(gate_set(side, length, seed=seed, per_family=3)):
-                features.append(measure(Reading.of(sample.text), others[fold_for(sample, number)]))
+                features.append(measure(ParsedText.of(sample.text), others[fold_for(sample, number)]))
                 samples.append(sample)
     return samples, features
 
@@ -101,7 +101,7 @@ def learn(works: Iterable[Work]) -> Directions:
         text = work.text[:MOST_CHARACTERS]
         for start in range(0, max(1, len(text) - PIECE_CHARACTERS // 2), PIECE_CHARACTERS):
             piece = text[start : start + PIECE_CHARACTERS]
-            readings.append(Reading.of(laid_out(piece, random.Random(piece[:200]))))
+            readings.append(ParsedText.of(laid_out(piece, random.Random(piece[:200]))))
     return learn_directions(readings)
 
 

@@ -13,8 +13,8 @@ from longlode.mining.gate.fit import COHERENT, fit_length, write_gate
 from longlode.mining.gate.fluency import fluency
 from longlode.mining.gate.minimize import minimize
 from longlode.mining.gate.model import read_gate
+from longlode.mining.gate.parsed_text import ParsedText
 from longlode.mining.gate.passages import passages
-from longlode.mining.gate.reading import Reading
 from longlode.mining.gate.returns import returns
 from longlode.mining.gate.signs import sign_style
 
@@ -55,16 +55,16 @@ def join(sentences: list[str], size: int = 3) -> str:
 
 @pytest.fixture(scope="module")
 def known() -> Directions:
-    return learn_directions([Reading.of(join(story(seed))) for seed in range(20, 30)])
+    return learn_directions([ParsedText.of(join(story(seed))) for seed in range(20, 30)])
 
 
-def of(text: str) -> Reading:
-    return Reading.of(text)
+def of(text: str) -> ParsedText:
+    return ParsedText.of(text)
 
 
 def test_a_reading_knows_its_words_paragraphs_and_sentences() -> None:
-    reading = of('One two. "Three?" Four\n\nFive six!\nSeven')
-    assert [reading.words[k] for k in reading.kinds] == [
+    parsed = of('One two. "Three?" Four\n\nFive six!\nSeven')
+    assert [parsed.words[k] for k in parsed.kinds] == [
         "one",
         "two",
         "three",
@@ -73,7 +73,7 @@ def test_a_reading_knows_its_words_paragraphs_and_sentences() -> None:
         "six",
         "seven",
     ]
-    assert [reading.text[s : s + 3] for s in reading.starts] == [
+    assert [parsed.text[s : s + 3] for s in parsed.starts] == [
         "One",
         "two",
         "Thr",
@@ -83,8 +83,8 @@ def test_a_reading_knows_its_words_paragraphs_and_sentences() -> None:
         "Sev",
     ]
     # One blank line in 40 characters: paragraphs.
-    assert reading.paragraph.tolist() == [0, 0, 0, 0, 1, 1, 1]
-    starts = [reading.text[s:].lstrip()[:4] for s in reading.sentence_starts if reading.text[s:].strip()]
+    assert parsed.paragraph.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    starts = [parsed.text[s:].lstrip()[:4] for s in parsed.sentence_starts if parsed.text[s:].strip()]
     assert starts == ["One ", '"Thr', "Four", "Five", "Seve"] or starts[:2] == ["One ", '"Thr']
 
 
@@ -100,17 +100,17 @@ def test_hazards_fall_with_distance_in_text_with_topics_and_not_in_shuffled_text
 
 
 def test_hazards_equal_a_plain_loop() -> None:
-    reading = of(join(story(2, 200)))
-    n, near, far = reading.num_words, 16, 32
+    parsed = of(join(story(2, 200)))
+    n, near, far = parsed.num_words, 16, 32
     hits, expected = 0, 0.0
-    for place, kind in enumerate(reading.kinds.tolist()):
-        count = int(reading.counts[kind])
-        before = reading.kinds[max(0, place - near + 1) : place]
+    for place, kind in enumerate(parsed.kinds.tolist()):
+        count = int(parsed.counts[kind])
+        before = parsed.kinds[max(0, place - near + 1) : place]
         if not 2 <= count <= 6 or place < far or kind in before:
             continue
-        hits += kind in reading.kinds[place - far + 1 : place - near + 1]
+        hits += kind in parsed.kinds[place - far + 1 : place - near + 1]
         expected += 1 - (1 - (far - near) / (n - near)) ** (count - 1)
-    assert returns(reading)["hazard_rare_16"] == pytest.approx(np.log((hits + 3) / (expected + 3)))
+    assert returns(parsed)["hazard_rare_16"] == pytest.approx(np.log((hits + 3) / (expected + 3)))
 
 
 def test_pairs_are_repeated_in_fluent_text_and_not_in_salad() -> None:
@@ -164,13 +164,13 @@ def test_signs_tell_where_the_punctuation_changes() -> None:
 def test_odd_texts_are_measured_or_refused_without_a_warning(
     text: str, known: Directions, tmp_path: Path
 ) -> None:
-    reading = of(text)
-    if reading.num_words >= 500:
-        found = measure(reading, known)
+    parsed = of(text)
+    if parsed.num_words >= 500:
+        found = measure(parsed, known)
         assert all(isinstance(value, float) and not np.isinf(value) for value in found.values())
     gate = fitted(known, tmp_path)
     verdict = gate.judge(text)
-    assert (verdict is None) == (reading.num_words < 500)
+    assert (verdict is None) == (parsed.num_words < 500)
     assert verdict is None or np.isfinite(verdict.log_odds)
 
 

@@ -10,7 +10,7 @@ import pytest
 from longlode.mining import make_scorer
 from longlode.mining.distance_profile import OwnControl, distance_profile
 from longlode.mining.distance_profile.carriers import carriers
-from longlode.mining.gate import Reading, measure
+from longlode.mining.gate import ParsedText, measure
 from longlode.mining.gate.evidence import FAMILIES, GROUPS, about_family, group_of, signs
 from longlode.mining.gate.model import packaged_gate
 from longlode.mining.gate.passages import boundary_strengths
@@ -114,15 +114,15 @@ def test_without_a_boundary_the_ratios_are_near_one():
         f"{a}{b}{c}" for a in "bdfgkpstz" for b in ("ari", "elo", "omi", "uru", "enti") for c in "lmnrstvwxz"
     ]
     weights = [1 / rank for rank in range(1, len(words) + 1)]
-    for ratios in boundary_strengths(Reading.of(" ".join(rng.choices(words, weights, k=9000)))).values():
+    for ratios in boundary_strengths(ParsedText.of(" ".join(rng.choices(words, weights, k=9000)))).values():
         assert np.median(ratios) == pytest.approx(1, abs=0.1)
-    assert boundary_strengths(Reading.of("a few words")) == {}
+    assert boundary_strengths(ParsedText.of("a few words")) == {}
 
 
 def test_a_sign_is_what_the_log_odds_lose_without_it():
     gate = packaged_gate()
-    reading = Reading.of(prose(7, 120, topic=3))
-    features = measure(reading, gate.known)
+    parsed = ParsedText.of(prose(7, 120, topic=3))
+    features = measure(parsed, gate.known)
     found = signs(gate, features, 8000)
     assert {sign.name for sign in found} <= set(GROUPS)
     strengths = [abs(sign.nats) for sign in found]
@@ -191,9 +191,9 @@ def test_the_gate_explained_is_the_gate_that_scores():
     """Also of a text beyond the lengths of the weights, which is judged in parts."""
     rng = np.random.default_rng(4)
     text = " ".join(f"w{number}." for number in rng.zipf(1.3, 30_000) % 5000)
-    reading, gate = Reading.of(text), packaged_gate()
-    explained = explain_gate(reading, gate)
-    verdict = gate.judge_reading(reading)
+    parsed, gate = ParsedText.of(text), packaged_gate()
+    explained = explain_gate(parsed, gate)
+    verdict = gate.judge_parsed(parsed)
     assert explained["log_odds"] == verdict.log_odds
     assert explained["rivals"][0]["family"] == verdict.looks_like
     assert len(explained["parts"]) > 2

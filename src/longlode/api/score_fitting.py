@@ -123,21 +123,21 @@ def _table_names(texts: Sequence[str]) -> list[str]:
     of two next to none.
     """
     from longlode.mining.distance_profile.tables import KNOWN_SHARE, packaged_tables
-    from longlode.mining.gate import Reading
+    from longlode.mining.gate import ParsedText
 
     found: list[str] = []
     unknown: list[tuple[str, set[str]]] = []
     for text in texts:
-        reading = Reading.of(text[:200_000])
+        parsed = ParsedText.of(text[:200_000])
         shares = {
-            table.language: table.known_share(reading.kinds, reading.words) for table in packaged_tables()
+            table.language: table.known_share(parsed.kinds, parsed.words) for table in packaged_tables()
         }
         best = max(shares, key=lambda name: shares[name])
         if shares[best] >= KNOWN_SHARE:
             found.append(best)
             continue
-        order = np.argsort(-np.where(reading.is_number, 0, reading.counts), kind="stable")[:100]
-        common = {reading.words[kind] for kind in order}
+        order = np.argsort(-np.where(parsed.is_number, 0, parsed.counts), kind="stable")[:100]
+        common = {parsed.words[kind] for kind in order}
         name = next((name for name, known in unknown if len(known & common) >= _ALIKE * len(common)), None)
         if name is None:
             name = f"own-{len(unknown) + 1}"
@@ -200,9 +200,9 @@ def _fit(works: Sequence[_Work], lengths: Sequence[int], seed: int) -> _Fitted:
 
 
 def _features(text: str, known: Any) -> dict[str, float]:
-    from longlode.mining.gate import Reading, measure
+    from longlode.mining.gate import ParsedText, measure
 
-    return measure(Reading.of(text), known)
+    return measure(ParsedText.of(text), known)
 
 
 def _samples(works: Sequence[_Work], length: int, seed: int) -> list[tuple[str, str, str]]:

@@ -36,7 +36,7 @@ from longlode.mining.baselines import estimated_tokens
 from longlode.mining.distance_profile import Control, ForeignText, Profile
 from longlode.mining.distance_profile.carriers import Carrier, carriers
 from longlode.mining.distance_profile.profile import tokens_per_word
-from longlode.mining.gate import Gate, Reading, measure
+from longlode.mining.gate import Gate, ParsedText, measure
 from longlode.mining.gate.evidence import about_family, signs
 from longlode.mining.gate.passages import block_words, boundary_strengths
 
@@ -47,9 +47,9 @@ PLACE_CHARACTERS = 60
 """Characters of text shown on either side of a word."""
 
 
-def explain_gate(reading: Reading, gate: Gate) -> dict[str, Any]:
+def explain_gate(parsed: ParsedText, gate: Gate) -> dict[str, Any]:
     """`gate` of the module's docstring."""
-    parts, of_parts = gate.in_parts(reading)
+    parts, of_parts = gate.in_parts(parsed)
     odds, rivals = float(parts.mean()), of_parts.mean(axis=0)
     shares = np.exp(rivals - np.logaddexp.reduce(rivals))
     first = np.argsort(-shares, kind="stable")[:NUM_RIVALS]
@@ -73,14 +73,14 @@ def explain_gate(reading: Reading, gate: Gate) -> dict[str, Any]:
                 "feature": sign.feature,
                 "value": sign.value,
             }
-            for sign in signs(gate, measure(reading, gate.known), estimated_tokens(reading.text))
+            for sign in signs(gate, measure(parsed, gate.known), estimated_tokens(parsed.text))
         ],
     }
 
 
-def explain_boundary(reading: Reading) -> dict[str, Any] | None:
+def explain_boundary(parsed: ParsedText) -> dict[str, Any] | None:
     """`boundary` of the module's docstring: the weakest of all widths, in deviations of its width."""
-    found = boundary_strengths(reading)
+    found = boundary_strengths(parsed)
     if not found:
         return None
     depth = {
@@ -89,10 +89,10 @@ def explain_boundary(reading: Reading) -> dict[str, Any] | None:
         for span, ratio in found.items()
     }
     span = min(depth, key=lambda name: depth[name])
-    ratio, size = found[span], block_words(reading.num_words)
+    ratio, size = found[span], block_words(parsed.num_words)
     weakest = int(np.argmin(ratio))
-    per_word = tokens_per_word(reading.text, reading.num_words)
-    at = _near_paragraph(reading, span + weakest * size, size)
+    per_word = tokens_per_word(parsed.text, parsed.num_words)
+    at = _near_paragraph(parsed, span + weakest * size, size)
     curve = [
         [round((span + k * size) * per_word), round(float(value), 4)]
         for k, value in enumerate(ratio.tolist())
@@ -103,33 +103,31 @@ def explain_boundary(reading: Reading) -> dict[str, Any] | None:
         "span_tokens": round(span * per_word),
         "character": at,
         "token": round((span + weakest * size) * per_word),
-        "before": reading.text[max(0, at - SIDE_CHARACTERS) : at],
-        "after": reading.text[at : at + SIDE_CHARACTERS],
+        "before": parsed.text[max(0, at - SIDE_CHARACTERS) : at],
+        "after": parsed.text[at : at + SIDE_CHARACTERS],
         "curve": curve,
     }
 
 
-def _near_paragraph(reading: Reading, word: int, reach: int) -> int:
+def _near_paragraph(parsed: ParsedText, word: int, reach: int) -> int:
     """Character where the paragraph begins that is nearest to a word, or the word itself if none is within reach."""
-    starts = reading.starts
+    starts = parsed.starts
     low, high = int(starts[max(0, word - reach)]), int(starts[min(len(starts) - 1, word + reach)])
     here = int(starts[min(len(starts) - 1, word)])
-    near = reading.paragraph_starts[(reading.paragraph_starts >= low) & (reading.paragraph_starts <= high)]
+    near = parsed.paragraph_starts[(parsed.paragraph_starts >= low) & (parsed.paragraph_starts <= high)]
     return int(near[np.argmin(np.abs(near - here))]) if len(near) else here
 
 
 def explain_profile(
-    reading: Reading, profile: Profile, control: Control, tables: Sequence[ForeignText], *, top: int
+    parsed: ParsedText, profile: Profile, control: Control, tables: Sequence[ForeignText], *, top: int
 ) -> dict[str, Any]:
     """`profile` of the module's docstring. Args: top, how many carriers."""
-    per_word = tokens_per_word(reading.text, reading.num_words)
-    found = carriers(reading.kinds, control, per_word=per_word, top=top)
-    ends = word_bounds(reading.codes)[1]
+    per_word = tokens_per_word(parsed.text, parsed.num_words)
+    found = carriers(parsed.kinds, control, per_word=per_word, top=top)
+    ends = word_bounds(parsed.codes)[1]
     return {
         "control": profile.control,
-        "known_share": max(
-            (table.known_share(reading.kinds, reading.words) for table in tables), default=0.0
-        ),
+        "known_share": max((table.known_share(parsed.kinds, parsed.words) for table in tables), default=0.0),
         "gain_nats": profile.mean_nats,
         "gain_se": profile.error_nats,
         "reference_nats": profile.reference_nats,
@@ -145,23 +143,23 @@ def explain_profile(
             }
             for octave in profile.octaves
         ],
-        "carriers": [_carrier(reading, one, ends, per_word) for one in found],
+        "carriers": [_carrier(parsed, one, ends, per_word) for one in found],
     }
 
 
-def _carrier(reading: Reading, one: Carrier, ends: np.ndarray, per_word: float) -> dict[str, Any]:
+def _carrier(parsed: ParsedText, one: Carrier, ends: np.ndarray, per_word: float) -> dict[str, Any]:
     def place(word: int) -> dict[str, Any]:
-        start, stop = int(reading.starts[word]), int(ends[word + len(one.kinds) - 1])
+        start, stop = int(parsed.starts[word]), int(ends[word + len(one.kinds) - 1])
         return {
             "token": round(word * per_word),
             "character": start,
-            "before": reading.text[max(0, start - PLACE_CHARACTERS) : start],
-            "text": reading.text[start:stop],
-            "after": reading.text[stop : stop + PLACE_CHARACTERS],
+            "before": parsed.text[max(0, start - PLACE_CHARACTERS) : start],
+            "text": parsed.text[start:stop],
+            "after": parsed.text[stop : stop + PLACE_CHARACTERS],
         }
 
     return {
-        "text": " ".join(reading.words[kind] for kind in one.kinds),
+        "text": " ".join(parsed.words[kind] for kind in one.kinds),
         "is_pair": len(one.kinds) == 2,
         "gain_nats": one.gain_nats,
         "num_returns": one.num_returns,

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from longlode.mining.gate.minimize import minimize
-from longlode.mining.gate.reading import (
+from longlode.mining.gate.parsed_text import (
     CAPITAL,
     CLOSING,
     DASH,
@@ -33,10 +33,10 @@ from longlode.mining.gate.reading import (
     SIGN,
     SPACE,
     STOP,
-    Reading,
+    ParsedText,
 )
 
-TOP_WORDS, FEWEST_READINGS = 100, 4
+TOP_WORDS, FEWEST_TEXTS = 100, 4
 """A word is known if it is among this many commonest words of this many texts."""
 MOST_MENTIONS = 30
 FEWEST = 6
@@ -94,11 +94,11 @@ class Directions:
         return cls((), {t: np.zeros(0, np.int64) for t in TABLES}, {t: np.zeros(0) for t in TABLES})
 
 
-def direction(reading: Reading, known: Directions) -> dict[str, float]:
+def direction(parsed: ParsedText, known: Directions) -> dict[str, float]:
     """Log-odds of the order of sentences, paragraphs and mentions: in standard errors, and per pair."""
     found: dict[str, float] = {}
     nothing = (np.zeros((0, 1), np.int64),) * 2
-    pairs = _pairs(reading, known.words) if reading.num_words else dict.fromkeys(TABLES, nothing)
+    pairs = _pairs(parsed, known.words) if parsed.num_words else dict.fromkeys(TABLES, nothing)
     for name in TABLES:
         here, turned = pairs[name]
         value = np.zeros(len(here))
@@ -113,14 +113,14 @@ def direction(reading: Reading, known: Directions) -> dict[str, float]:
     return found
 
 
-def learn_directions(readings: Sequence[Reading]) -> Directions:
+def learn_directions(texts: Sequence[ParsedText]) -> Directions:
     """Fit coherent texts, in their order; without any, the tables are empty."""
-    if not readings:
+    if not texts:
         return Directions.none()
-    words = _common_words(readings)
+    words = _common_words(texts)
     parts: dict[str, list[Keys]] = {name: [] for name in TABLES}
-    for reading in readings:
-        for name, pair in _pairs(reading, words).items():
+    for parsed in texts:
+        for name, pair in _pairs(parsed, words).items():
             parts[name].append(pair)
     keys, weights = {}, {}
     for name, rows in parts.items():
@@ -129,12 +129,12 @@ def learn_directions(readings: Sequence[Reading]) -> Directions:
     return Directions(words, keys, weights)
 
 
-def _common_words(readings: Sequence[Reading]) -> tuple[str, ...]:
+def _common_words(texts: Sequence[ParsedText]) -> tuple[str, ...]:
     number: Counter[str] = Counter()
-    for reading in readings:
-        common = np.argsort(-reading.counts, kind="stable")[:TOP_WORDS]
-        number.update(reading.words[kind] for kind in common.tolist() if not reading.is_number[kind])
-    return tuple(sorted(word for word, texts in number.items() if texts >= FEWEST_READINGS))
+    for parsed in texts:
+        common = np.argsort(-parsed.counts, kind="stable")[:TOP_WORDS]
+        number.update(parsed.words[kind] for kind in common.tolist() if not parsed.is_number[kind])
+    return tuple(sorted(word for word, holders in number.items() if holders >= FEWEST_TEXTS))
 
 
 def _fit(here: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -187,11 +187,11 @@ def _neighbours(
     return np.concatenate(here), np.concatenate(turned)
 
 
-def _pairs(reading: Reading, words: Sequence[str]) -> dict[str, Keys]:
+def _pairs(parsed: ParsedText, words: Sequence[str]) -> dict[str, Keys]:
     """Keys by table, of a text."""
-    word = _word_symbols(reading, words)
-    sentences, place = _passages(reading, word, reading.true_sentence_starts, len(words))
-    paragraphs, at = _passages(reading, word, reading.outer_starts, len(words))
+    word = _word_symbols(parsed, words)
+    sentences, place = _passages(parsed, word, parsed.true_sentence_starts, len(words))
+    paragraphs, at = _passages(parsed, word, parsed.outer_starts, len(words))
     first = np.searchsorted(place, at)
     last = np.append(first[1:], len(place)) - 1
     first, last = (np.clip(rows, 0, max(0, len(place) - 1)) for rows in (first, last))
@@ -201,29 +201,29 @@ def _pairs(reading: Reading, words: Sequence[str]) -> dict[str, Keys]:
         "end_shape": sentences["shape"][last],
     }
     # A sentence after an end is one thing, a line after a line another: code is made of lines.
-    ended = _after_end(reading, reading.starts[place])
+    ended = _after_end(parsed, parsed.starts[place])
     return {
         "sentence": _neighbours(sentences, _SENTENCE_TEMPLATES, ended),
         "line": _neighbours(sentences, _SENTENCE_TEMPLATES, ~ended),
         "paragraph": _neighbours(paragraphs, _PARAGRAPH_TEMPLATES, np.ones(len(at), dtype=bool)),
-        "mention": _mentions(reading, word, place, len(words)),
+        "mention": _mentions(parsed, word, place, len(words)),
     }
 
 
-def _word_symbols(reading: Reading, words: Sequence[str]) -> np.ndarray:
+def _word_symbols(parsed: ParsedText, words: Sequence[str]) -> np.ndarray:
     """Symbol of each word, int64 `[n]`: its number among the known ones, else one for its first character."""
     number = {word: place for place, word in enumerate(words)}
-    known = np.array([number.get(word, -1) for word in reading.words], dtype=np.int64)[reading.kinds]
-    other = len(words) + (reading.classes[reading.starts] == CAPITAL) + 2 * reading.is_number[reading.kinds]
+    known = np.array([number.get(word, -1) for word in parsed.words], dtype=np.int64)[parsed.kinds]
+    other = len(words) + (parsed.classes[parsed.starts] == CAPITAL) + 2 * parsed.is_number[parsed.kinds]
     return np.where(known >= 0, known, other)
 
 
 def _passages(
-    reading: Reading, word: np.ndarray, starts: np.ndarray, num_known: int
+    parsed: ParsedText, word: np.ndarray, starts: np.ndarray, num_known: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Symbols of the passages that begin at `starts` (characters) and hold a word; number of their first word."""
-    kind, ink = reading.classes, reading.ink
-    begin = np.searchsorted(reading.starts, starts)
+    kind, ink = parsed.classes, parsed.ink
+    begin = np.searchsorted(parsed.starts, starts)
     full = np.append(begin[1:], len(word)) > begin
     begin, starts = begin[full], starts[full]
     stop = np.append(begin[1:], len(word))
@@ -235,7 +235,7 @@ def _passages(
     before = np.where(last > first, kind[np.maximum(last - 1, 0)], SPACE).astype(np.int64)
     before = np.where(before <= SIGN, SPACE, before)
     # Blanks and tabs before the first sign are an indent.
-    indented = (first > starts) & np.isin(reading.codes[np.maximum(first - 1, 0)], (32, 9))
+    indented = (first > starts) & np.isin(parsed.codes[np.maximum(first - 1, 0)], (32, 9))
     size = np.minimum(_LENGTHS - 1, (np.log(last - first + 2) / 1.7).astype(np.int64))
     end = before * NUM_CLASSES + kind[last]
     symbols = {
@@ -247,10 +247,10 @@ def _passages(
     return symbols, begin
 
 
-def _after_end(reading: Reading, at: np.ndarray) -> np.ndarray:
+def _after_end(parsed: ParsedText, at: np.ndarray) -> np.ndarray:
     """True where a sentence ends before a word of `at`, bool; quotation marks and brackets are skipped."""
-    kind = reading.classes[reading.ink]
-    row = np.searchsorted(reading.ink, at) - 1
+    kind = parsed.classes[parsed.ink]
+    row = np.searchsorted(parsed.ink, at) - 1
     for _ in range(3):
         passed = (row >= 0) & np.isin(kind[np.maximum(row, 0)], (QUOTE, CLOSING, OPENING, DASH))
         row = row - passed
@@ -259,25 +259,25 @@ def _after_end(reading: Reading, at: np.ndarray) -> np.ndarray:
     return ended
 
 
-def _mentions(reading: Reading, word: np.ndarray, sentences: np.ndarray, num_known: int) -> Keys:
+def _mentions(parsed: ParsedText, word: np.ndarray, sentences: np.ndarray, num_known: int) -> Keys:
     """First and last mention of words that return in another sentence.
 
     Args: sentences, numbers of the first word of each.
     """
-    seen, count, n = reading.seen, np.diff(reading.seen.first), len(word)
+    seen, count, n = parsed.seen, np.diff(parsed.seen.first), len(word)
     first, last = seen.position[seen.first[:-1]], seen.position[seen.first[1:] - 1]
     sentence = np.searchsorted(sentences, np.stack([first, last]), side="right")
     rows = (count >= 2) & (count <= MOST_MENTIONS) & (sentence[0] != sentence[1])
-    kind = reading.classes
-    capital = kind[reading.starts] == CAPITAL
+    kind = parsed.classes
+    capital = kind[parsed.starts] == CAPITAL
     opens = np.zeros(n, dtype=bool)
     opens[sentences] = True
-    sizes = np.array([len(text) for text in reading.words], dtype=np.int64)[reading.kinds]
+    sizes = np.array([len(text) for text in parsed.words], dtype=np.int64)[parsed.kinds]
     nothing = num_known + 4
     before, after = np.append(nothing, word[:-1]), np.append(word[1:], nothing)
 
     def symbols(place: np.ndarray) -> np.ndarray:
-        at = reading.starts[place]
+        at = parsed.starts[place]
         signs = kind[np.maximum(at - 1, 0)].astype(np.int64) * NUM_CLASSES
         signs += kind[np.minimum(at + sizes[place], len(kind) - 1)]
         found = {

@@ -3,8 +3,8 @@
 from longlode.mining.gate.direction import Directions, direction
 from longlode.mining.gate.fluency import fluency, vocabulary
 from longlode.mining.gate.links import links
+from longlode.mining.gate.parsed_text import ParsedText
 from longlode.mining.gate.passages import passages
-from longlode.mining.gate.reading import Reading
 from longlode.mining.gate.returns import returns, written_as_names
 from longlode.mining.gate.signs import sign_style
 
@@ -12,14 +12,14 @@ FEWEST_WORDS = 500
 """Fewest words of a text that is measured."""
 
 
-def measure(reading: Reading, known: Directions) -> dict[str, float]:
+def measure(parsed: ParsedText, known: Directions) -> dict[str, float]:
     """About 195 features; the same names for every text. Cost: about 1.5 us per token, no model."""
     return {
-        **vocabulary(reading),
-        **fluency(reading),
-        **returns(reading),
-        **passages(reading),
-        **links(reading, written_as_names(reading)),
-        **sign_style(reading),
-        **direction(reading, known),
+        **vocabulary(parsed),
+        **fluency(parsed),
+        **returns(parsed),
+        **passages(parsed),
+        **links(parsed, written_as_names(parsed)),
+        **sign_style(parsed),
+        **direction(parsed, known),
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from longlode.mining.gate.reading import DIGIT, LETTER, Reading
+from longlode.mining.gate.parsed_text import DIGIT, LETTER, ParsedText
 
 GAPS = (1, 2, 3, 5, 8, 12, 40)
 CONTRASTS = ((1, 2), (1, 3), (1, 8), (1, 40), (2, 5), (2, 40), (3, 8), (3, 40), (12, 40))
@@ -17,10 +17,10 @@ LONG_WORD = 14
 _SMALL = 1e-3
 
 
-def fluency(reading: Reading) -> dict[str, float]:
+def fluency(parsed: ParsedText) -> dict[str, float]:
     """Repeated pairs by distance, repeated triples, and words right after themselves."""
-    kinds = reading.kinds.astype(np.int64)
-    types = max(1, len(reading.words))
+    kinds = parsed.kinds.astype(np.int64)
+    types = max(1, len(parsed.words))
     # Half the width is sorted in half the time.
     narrow: np.ndarray = kinds.astype(np.uint32 if types <= 1 << 16 else np.int64)
     scale: Any = narrow.dtype.type(types)
@@ -41,15 +41,15 @@ def _repeated(items: np.ndarray) -> float:
     return float(np.count_nonzero(ordered[1:] == ordered[:-1])) / max(1, len(ordered))
 
 
-def vocabulary(reading: Reading) -> dict[str, float]:
+def vocabulary(parsed: ParsedText) -> dict[str, float]:
     """Shares of numbers, letters and long words; richness; lines."""
-    n, counts = max(1, reading.num_words), reading.counts
-    lengths = np.array([len(word) for word in reading.words], dtype=np.float64)
+    n, counts = max(1, parsed.num_words), parsed.counts
+    lengths = np.array([len(word) for word in parsed.words], dtype=np.float64)
     ordered = np.sort(counts)[::-1]
-    letters = (reading.classes >= LETTER) & (reading.classes < DIGIT)
+    letters = (parsed.classes >= LETTER) & (parsed.classes < DIGIT)
     found = {
-        "numbers": float(counts[reading.is_number].sum() / n),
-        "characters": float(np.log(max(1, len(reading.codes)) / n)),
+        "numbers": float(counts[parsed.is_number].sum() / n),
+        "characters": float(np.log(max(1, len(parsed.codes)) / n)),
         "word_length": float((lengths * counts).sum() / n),
         "long_words": float(np.log(counts[lengths > LONG_WORD].sum() / n + _SMALL)),
         "letters": float(letters.mean()) if len(letters) else 0.0,
@@ -58,14 +58,14 @@ def vocabulary(reading: Reading) -> dict[str, float]:
         "top_1": float(ordered[:1].sum() / n),
         "top_10": float(ordered[:10].sum() / n),
         "top_100": float(ordered[:100].sum() / n),
-        "capitals": _capitals(reading),
-        "page_types": _page_types(reading.kinds),
+        "capitals": _capitals(parsed),
+        "page_types": _page_types(parsed.kinds),
     }
-    return found | _lines(reading)
+    return found | _lines(parsed)
 
 
-def _capitals(reading: Reading) -> float:
-    capital = reading.classes[reading.starts] == LETTER + 1
+def _capitals(parsed: ParsedText) -> float:
+    capital = parsed.classes[parsed.starts] == LETTER + 1
     return float(np.log((capital.mean() if len(capital) else 0.0) + _SMALL))
 
 
@@ -79,9 +79,9 @@ def _page_types(kinds: np.ndarray) -> float:
     )
 
 
-def _lines(reading: Reading) -> dict[str, float]:
+def _lines(parsed: ParsedText) -> dict[str, float]:
     """Repeated lines, and the variation of their lengths; blank lines left out."""
-    lines = [line for line in reading.text.split("\n") if line and not line.isspace()]
+    lines = [line for line in parsed.text.split("\n") if line and not line.isspace()]
     sizes = np.array([len(line.strip()) for line in lines] or [1], dtype=np.float64)
     return {
         "lines_repeated": 1 - len({line.strip() for line in lines}) / max(1, len(lines)),

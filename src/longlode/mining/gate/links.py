@@ -11,7 +11,7 @@ passages is measured as well: a paragraph that begins in the middle of a sentenc
 
 import numpy as np
 
-from longlode.mining.gate.reading import CAPITAL, COMMA, LETTER, OPENING, QUOTE, SPACE, Reading
+from longlode.mining.gate.parsed_text import CAPITAL, COMMA, LETTER, OPENING, QUOTE, SPACE, ParsedText
 
 NUM_CUTS = 96
 MARGIN = 0.06
@@ -21,23 +21,23 @@ FEWEST_TYPES = 12
 _SMALL = 2e-3
 
 
-def links(reading: Reading, names: np.ndarray) -> dict[str, float]:
+def links(parsed: ParsedText, names: np.ndarray) -> dict[str, float]:
     """The lowest links of a text, for words by count and for names.
 
     Args: names bool `[types]`, types that are mostly written with a capital.
     """
-    seen, n = reading.seen, max(1, reading.num_words)
+    seen, n = parsed.seen, max(1, parsed.num_words)
     first, last = seen.position[seen.first[:-1]], seen.position[seen.first[1:] - 1]
-    kind = reading.kinds[first]
+    kind = parsed.kinds[first]
     count = np.diff(seen.first)
     cuts = np.linspace(MARGIN, 1 - MARGIN, NUM_CUTS)
     found: dict[str, float] = {}
     groups = {label: (count >= low) & (count <= high) for label, (low, high) in COUNTS.items()}
     groups["names"] = names[kind] & (count >= 3) & (count <= COUNTS["many"][1])
     for label, rows in groups.items():
-        rows = rows & ~reading.is_number[kind]
+        rows = rows & ~parsed.is_number[kind]
         found |= _lowest(f"link_{label}", _linked(first[rows], last[rows], count[rows], cuts, n), rows.sum())
-    return found | _broken(reading)
+    return found | _broken(parsed)
 
 
 def _linked(first: np.ndarray, last: np.ndarray, count: np.ndarray, cuts: np.ndarray, n: int) -> np.ndarray:
@@ -65,15 +65,15 @@ def _lowest(name: str, link: np.ndarray, number: int) -> dict[str, float]:
     }
 
 
-def _broken(reading: Reading) -> dict[str, float]:
+def _broken(parsed: ParsedText) -> dict[str, float]:
     """Paragraphs that begin in the middle of a sentence; lines that are rows of values."""
-    kind, ink = reading.classes, reading.ink
+    kind, ink = parsed.classes, parsed.ink
     found = {}
-    first, last = _ends(ink, reading.paragraph_starts)
+    first, last = _ends(ink, parsed.paragraph_starts)
     goes_on = (kind[last[:-1]] == LETTER) | (kind[last[:-1]] == CAPITAL) | (kind[last[:-1]] == COMMA)
     broken = np.count_nonzero(goes_on & (kind[first[1:]] == LETTER))
     found["broken"] = float(np.log((broken + 0.1) / (len(first) + 10)))
-    first, last = _ends(ink, np.append(0, np.flatnonzero(reading.codes == ord("\n")) + 1))
+    first, last = _ends(ink, np.append(0, np.flatnonzero(parsed.codes == ord("\n")) + 1))
     number = max(1, len(first))
     rows = np.isin(kind[first], (QUOTE, OPENING))
     found["lines_quoted"] = float(np.log(np.count_nonzero(rows) / number + _SMALL))

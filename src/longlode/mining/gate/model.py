@@ -23,7 +23,7 @@ from longlode.core.fingerprints import text_fingerprint
 from longlode.mining.baselines import estimated_tokens
 from longlode.mining.gate.direction import TABLES, Directions
 from longlode.mining.gate.features import FEWEST_WORDS, measure
-from longlode.mining.gate.reading import Reading
+from longlode.mining.gate.parsed_text import ParsedText
 
 PACKAGED = Path(__file__).parents[2] / "assets" / "gate"
 NUM_HINGES = 3
@@ -86,21 +86,21 @@ class Gate:
 
     def judge(self, text: str) -> Verdict | None:
         """Judge a text; None below FEWEST_WORDS words."""
-        return self.judge_reading(Reading.of(text))
+        return self.judge_parsed(ParsedText.of(text))
 
-    def judge_reading(self, reading: Reading) -> Verdict | None:
+    def judge_parsed(self, parsed: ParsedText) -> Verdict | None:
         """As `judge`, of a text already read."""
-        if reading.num_words < FEWEST_WORDS:
+        if parsed.num_words < FEWEST_WORDS:
             return None
-        odds, rivals = self.in_parts(reading)
+        odds, rivals = self.in_parts(parsed)
         return Verdict(float(np.mean(odds)), self.families[int(np.argmax(rivals.mean(axis=0)))])
 
-    def in_parts(self, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+    def in_parts(self, parsed: ParsedText) -> tuple[np.ndarray, np.ndarray]:
         """Log-odds of the whole and of each stretch, `[1 + stretches]`, and of each family, `[1 + stretches, K]`."""
-        num_tokens, longest = estimated_tokens(reading.text), max(self.by_length)
-        found = [self.against(measure(reading, self.known), num_tokens)]
+        num_tokens, longest = estimated_tokens(parsed.text), max(self.by_length)
+        found = [self.against(measure(parsed, self.known), num_tokens)]
         if num_tokens > BEYOND * longest:
-            parts = (Reading.of(part) for part in stretches(reading.text, longest / num_tokens))
+            parts = (ParsedText.of(part) for part in stretches(parsed.text, longest / num_tokens))
             found += [
                 self.against(measure(part, self.known), longest)
                 for part in parts

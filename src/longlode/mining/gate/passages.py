@@ -12,7 +12,7 @@ paragraphs, and for the counts of the commonest words, which distinguish authors
 
 import numpy as np
 
-from longlode.mining.gate.reading import Reading
+from longlode.mining.gate.parsed_text import ParsedText
 
 NUM_BLOCKS = 128
 LEAST_BLOCK_WORDS = 40
@@ -25,20 +25,20 @@ MOST_PARAGRAPHS = 4000
 _SMALL = 2e-3
 
 
-def passages(reading: Reading) -> dict[str, float]:
+def passages(parsed: ParsedText) -> dict[str, float]:
     """Features of blocks and paragraphs; NaN where there are too few."""
-    n = reading.num_words
+    n = parsed.num_words
     size = block_words(n)
     number = max(1, n // size)
     block = np.minimum(np.arange(n) // size, number)
-    alike = _similarity(reading, block, number)
+    alike = _similarity(parsed, block, number)
     usual = _expected(alike)
     return (
         _lags(alike)
         | _cuts(alike, usual)
         | _texture(alike, usual)
-        | _style(reading, block, number)
-        | _paragraphs(reading)
+        | _style(parsed, block, number)
+        | _paragraphs(parsed)
     )
 
 
@@ -47,13 +47,15 @@ def block_words(num_words: int) -> int:
     return max(LEAST_BLOCK_WORDS, num_words // NUM_BLOCKS)
 
 
-def _holdings(reading: Reading, place: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _holdings(
+    parsed: ParsedText, place: np.ndarray, number: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Occurrences of words in `number` places, sorted by word.
 
     Returns: place int, number of rows of the same word that follow int, weight of the word float; `[m]` each.
     """
-    wanted = ~reading.is_number[reading.kinds] & (place < number)
-    pairs = np.unique(reading.kinds[wanted].astype(np.int64) * number + place[wanted])
+    wanted = ~parsed.is_number[parsed.kinds] & (place < number)
+    pairs = np.unique(parsed.kinds[wanted].astype(np.int64) * number + place[wanted])
     kind, where = pairs // number, pairs % number
     first = np.flatnonzero(np.append(True, kind[1:] != kind[:-1])) if len(kind) else np.zeros(0, dtype=int)
     count = np.diff(np.append(first, len(kind)))
@@ -64,9 +66,9 @@ def _holdings(reading: Reading, place: np.ndarray, number: int) -> tuple[np.ndar
     return where, left, np.repeat(weight, count)
 
 
-def _similarity(reading: Reading, block: np.ndarray, number: int) -> np.ndarray:
+def _similarity(parsed: ParsedText, block: np.ndarray, number: int) -> np.ndarray:
     """The similarities S, float64 `[number, number]`."""
-    where, left, weight = _holdings(reading, block, number)
+    where, left, weight = _holdings(parsed, block, number)
     norm = np.bincount(where, weights=weight, minlength=number)
     table = np.zeros(number * number)
     rows = np.flatnonzero((left > 0) & (weight > 0))
@@ -165,12 +167,12 @@ def _texture(alike: np.ndarray, expected: np.ndarray) -> dict[str, float]:
     return found
 
 
-def _style(reading: Reading, block: np.ndarray, number: int) -> dict[str, float]:
+def _style(parsed: ParsedText, block: np.ndarray, number: int) -> dict[str, float]:
     """Chi-square distance of the commonest words' counts on both sides of each cut, and of blocks by distance."""
-    column = np.full(len(reading.words), -1)
-    common = np.argsort(-reading.counts, kind="stable")[:NUM_COMMON]
+    column = np.full(len(parsed.words), -1)
+    common = np.argsort(-parsed.counts, kind="stable")[:NUM_COMMON]
     column[common] = np.arange(len(common))
-    kind = column[reading.kinds]
+    kind = column[parsed.kinds]
     rows = (kind >= 0) & (block < number)
     cells = block[rows] * NUM_COMMON + kind[rows]
     counts = np.bincount(cells, minlength=number * NUM_COMMON).reshape(number, NUM_COMMON)
@@ -211,15 +213,15 @@ def log_ratio(first: float, second: float, small: float = 1e-6) -> float:
     return float(np.log((first + small) / (second + small)))
 
 
-def _paragraphs(reading: Reading) -> dict[str, float]:
+def _paragraphs(parsed: ParsedText) -> dict[str, float]:
     """Similarity of paragraphs that are 1 to 8 apart, and of their commonest words; their lengths."""
-    place = reading.paragraph
+    place = parsed.paragraph
     number = int(place.max(initial=-1)) + 1
     names = ("12", "13", "23", "24", "1_mean", "length", "lengths", "style_12", "style_13")
     found = {f"paragraph_{name}": np.nan for name in names}
     if number < FEWEST_PARAGRAPHS:
         return found
-    where, left, weight = _holdings(reading, place, number)
+    where, left, weight = _holdings(parsed, place, number)
     scale = 1 / np.sqrt(np.bincount(where, weights=weight, minlength=number) + 1e-9)
     sums = np.zeros(PARAGRAPH_LAGS + 1)
     rows = np.flatnonzero(left > 0)
@@ -237,17 +239,17 @@ def _paragraphs(reading: Reading) -> dict[str, float]:
     found["paragraph_length"] = float(np.log(sizes.mean()))
     found["paragraph_lengths"] = float(np.log(sizes.std() / sizes.mean() + 0.05))
     if number <= MOST_PARAGRAPHS:
-        found |= _paragraph_style(reading, place, number)
+        found |= _paragraph_style(parsed, place, number)
     return found
 
 
 def _paragraph_style(
-    reading: Reading, place: np.ndarray, number: int, num_common: int = 40
+    parsed: ParsedText, place: np.ndarray, number: int, num_common: int = 40
 ) -> dict[str, float]:
-    column = np.full(len(reading.words), -1)
-    common = np.argsort(-reading.counts, kind="stable")[:num_common]
+    column = np.full(len(parsed.words), -1)
+    common = np.argsort(-parsed.counts, kind="stable")[:num_common]
     column[common] = np.arange(len(common))
-    kind = column[reading.kinds]
+    kind = column[parsed.kinds]
     rows = kind >= 0
     counts = np.bincount(place[rows] * num_common + kind[rows], minlength=number * num_common)
     table = counts.reshape(number, num_common).astype(np.float64)
@@ -259,19 +261,19 @@ def _paragraph_style(
     return {f"paragraph_style_1{k}": log_ratio(apart[1], apart[k], 1e-3) for k in (2, 3)}
 
 
-def boundary_strengths(reading: Reading) -> dict[int, np.ndarray]:
+def boundary_strengths(parsed: ParsedText) -> dict[int, np.ndarray]:
     """Ratio of what passages on both sides of every cut share to what passages equally far apart elsewhere share.
 
     Returns: words of a passage -> ratios, float64 `[m]`, of cuts a block of words apart: 1 is usual, 0 nothing shared.
       A cut with number k (from 0) lies behind the word `span + k * block`, block as of `block_words`. Empty for a text
       of too few words.
     """
-    size = block_words(reading.num_words)
-    number = reading.num_words // size
+    size = block_words(parsed.num_words)
+    number = parsed.num_words // size
     if number < 8:
         return {}
-    place = np.minimum(np.arange(reading.num_words) // size, number)
-    alike = _similarity(reading, place, number)
+    place = np.minimum(np.arange(parsed.num_words) // size, number)
+    alike = _similarity(parsed, place, number)
     sums = [_integral(alike), _integral(_expected(alike))]
     found = {}
     for width in sorted({4, 8, number // 8, number // 4} - {0, 1, 2, 3}):

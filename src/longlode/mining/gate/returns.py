@@ -12,7 +12,7 @@ import itertools
 
 import numpy as np
 
-from longlode.mining.gate.reading import CAPITAL, Reading
+from longlode.mining.gate.parsed_text import CAPITAL, ParsedText
 
 EDGES = (1, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 COUNTS = {"rare": (2, 6), "mid": (7, 24), "common": (25, 1 << 60)}
@@ -23,52 +23,52 @@ _PRIOR = 3.0
 _NEVER = 1 << 30
 
 
-def returns(reading: Reading) -> dict[str, float]:
+def returns(parsed: ParsedText) -> dict[str, float]:
     """Hazards of rare, mid and common words, of names and other words, and spans of both."""
-    seen = reading.seen
-    kind = reading.kinds[seen.position]
-    count = reading.counts[kind]
+    seen = parsed.seen
+    kind = parsed.kinds[seen.position]
+    count = parsed.counts[kind]
     gap = np.where(seen.previous >= 0, seen.position - seen.previous, _NEVER)
     found: dict[str, float] = {}
     for label, (least, most) in COUNTS.items():
-        chosen = (count >= least) & (count <= most) & ~reading.is_number[kind]
+        chosen = (count >= least) & (count <= most) & ~parsed.is_number[kind]
         for edges in itertools.pairwise(EDGES):
-            found[f"hazard_{label}_{edges[0]}"] = _hazard(reading, gap, count, chosen, edges)
-    names = written_as_names(reading)
+            found[f"hazard_{label}_{edges[0]}"] = _hazard(parsed, gap, count, chosen, edges)
+    names = written_as_names(parsed)
     for label, of_names in (("name", True), ("other", False)):
         chosen = (names[kind] == of_names) & (count >= 2) & (count <= NAME_MOST)
         for edges in NAME_EDGES:
-            found[f"hazard_{label}_{edges[0]}"] = _hazard(reading, gap, count, chosen, edges)
-    return found | _spans(reading, names)
+            found[f"hazard_{label}_{edges[0]}"] = _hazard(parsed, gap, count, chosen, edges)
+    return found | _spans(parsed, names)
 
 
 def _hazard(
-    reading: Reading, gap: np.ndarray, count: np.ndarray, chosen: np.ndarray, edges: tuple[int, int]
+    parsed: ParsedText, gap: np.ndarray, count: np.ndarray, chosen: np.ndarray, edges: tuple[int, int]
 ) -> float:
     near, far = edges
-    n = reading.num_words
+    n = parsed.num_words
     if far > n // 2:
         return np.nan
-    risk = chosen & (gap >= near) & (reading.seen.position >= far)
+    risk = chosen & (gap >= near) & (parsed.seen.position >= far)
     hits = np.count_nonzero(gap[risk] < far)
     expected = -np.expm1((count[risk] - 1) * np.log1p(-(far - near) / (n - near))).sum()
     return float(np.log((hits + _PRIOR) / (expected + _PRIOR)))
 
 
-def written_as_names(reading: Reading) -> np.ndarray:
+def written_as_names(parsed: ParsedText) -> np.ndarray:
     """Types that are mostly written with a capital, bool `[types]`."""
-    capital = reading.classes[reading.starts] == CAPITAL
-    capitals = np.bincount(reading.kinds, weights=capital, minlength=len(reading.words))
-    named: np.ndarray = (capitals > 0.8 * reading.counts) & (reading.counts >= 2)
+    capital = parsed.classes[parsed.starts] == CAPITAL
+    capitals = np.bincount(parsed.kinds, weights=capital, minlength=len(parsed.words))
+    named: np.ndarray = (capitals > 0.8 * parsed.counts) & (parsed.counts >= 2)
     return named
 
 
-def _spans(reading: Reading, names: np.ndarray) -> dict[str, float]:
+def _spans(parsed: ParsedText, names: np.ndarray) -> dict[str, float]:
     """Share of the document between first and last occurrence, minus that of random places."""
-    seen, n = reading.seen, reading.num_words
+    seen, n = parsed.seen, parsed.num_words
     first, last = seen.position[seen.first[:-1]], seen.position[seen.first[1:] - 1]
-    kind = reading.kinds[first]
-    count, name = reading.counts[kind], names[kind]
+    kind = parsed.kinds[first]
+    count, name = parsed.counts[kind], names[kind]
     span = (last - first) / max(1, n) - (count - 1) / (count + 1)
     found = {}
     for label, (least, most) in SPAN_COUNTS.items():

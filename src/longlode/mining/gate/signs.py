@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from longlode.mining.gate.parsed_text import ParsedText
 from longlode.mining.gate.passages import log_ratio, peaks
-from longlode.mining.gate.reading import Reading
 
 _CODES = np.array(
     sorted({ord(c) for c in "\n .,;:!?'\"-()[]{}=_*/\\<>#`@|&%$+~^“”‘’«»—–…。，：；？！、「」"})
@@ -14,9 +14,9 @@ _BLOCKS = 128
 _BLOCK_CHARACTERS = 400
 
 
-def sign_style(reading: Reading) -> dict[str, float]:
+def sign_style(parsed: ParsedText) -> dict[str, float]:
     """Differences in counts of signs between the two sides of cuts, and between blocks of characters by distance."""
-    codes = reading.codes
+    codes = parsed.codes
     number = min(_BLOCKS, max(8, len(codes) // _BLOCK_CHARACTERS))
     size = max(1, len(codes) // number)
     used = codes[: number * size]

@@ -16,7 +16,7 @@ from longlode.mining.distance_profile.corpus_text import CorpusText, fit_corpus_
 from longlode.mining.distance_profile.profile import LEAST_EXPOSURE, tokens_per_word
 from longlode.mining.distance_profile.tables import choose_control
 from longlode.mining.extras import ExtraColumn
-from longlode.mining.gate import Reading, Verdict
+from longlode.mining.gate import ParsedText, Verdict
 from longlode.mining.gate.features import FEWEST_WORDS
 from longlode.mining.profile_explanation import explain_boundary, explain_gate, explain_profile
 from longlode.mining.profile_weights import ProfileWeights, packaged_weights, read_weights
@@ -175,7 +175,7 @@ class ProfileScorer(Scorer):
 
     def explain(self, text: str, top: int) -> dict[str, Any]:
         """Explain the score of a text (`mining.profile_explanation` has the keys). Args: top, words and pairs."""
-        reading = Reading.of(text)
+        parsed = ParsedText.of(text)
         far = measure_text(text, self._corpus(), self.weights)
         found = score_of(far)
         told: dict[str, Any] = {
@@ -184,17 +184,17 @@ class ProfileScorer(Scorer):
             "score_se": found.score_se,
             "status": found.status,
             "reason": found.reason,
-            "num_words": reading.num_words,
+            "num_words": parsed.num_words,
             "num_tokens": int(estimated_tokens(text)),
             **dict.fromkeys(("gate", "boundary", "profile")),
         }
         if far.verdict is None:
             return told
-        control = _control_of(reading, self._corpus(), self.weights)
+        control = _control_of(parsed, self._corpus(), self.weights)
         return told | {
-            "gate": explain_gate(reading, self.weights.gate),
-            "boundary": explain_boundary(reading),
-            "profile": explain_profile(reading, far.profile, control, self.weights.tables, top=top),
+            "gate": explain_gate(parsed, self.weights.gate),
+            "boundary": explain_boundary(parsed),
+            "profile": explain_profile(parsed, far.profile, control, self.weights.tables, top=top),
         }
 
 
@@ -207,18 +207,18 @@ def measure_text(
       packaged ones.
     """
     weights = weights or packaged_weights()
-    reading = Reading.of(text)
-    if reading.num_words < FEWEST_WORDS:
+    parsed = ParsedText.of(text)
+    if parsed.num_words < FEWEST_WORDS:
         return FarContext(None, Profile((), 0.0, "none"))
-    per_word = tokens_per_word(text, reading.num_words)
-    profile = distance_profile(reading.kinds, _control_of(reading, corpus, weights), per_word=per_word)
-    return FarContext(weights.gate.judge_reading(reading), profile)
+    per_word = tokens_per_word(text, parsed.num_words)
+    profile = distance_profile(parsed.kinds, _control_of(parsed, corpus, weights), per_word=per_word)
+    return FarContext(weights.gate.judge_parsed(parsed), profile)
 
 
-def _control_of(reading: Reading, corpus: CorpusText | None, weights: ProfileWeights) -> Control:
+def _control_of(parsed: ParsedText, corpus: CorpusText | None, weights: ProfileWeights) -> Control:
     if corpus is not None:
-        return corpus.control(reading.kinds, reading.words)
-    return choose_control(reading.kinds, reading.words, weights.tables)
+        return corpus.control(parsed.kinds, parsed.words)
+    return choose_control(parsed.kinds, parsed.words, weights.tables)
 
 
 def score_of(far: FarContext) -> DocumentScore:

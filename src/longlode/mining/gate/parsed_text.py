@@ -60,7 +60,7 @@ _CLASSES = _class_table()
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ParsedText:
     """A text of n words.
 
     codes: uint32 `[characters]`; starts: int `[n]`, first character of each word; kinds: int `[n]`, its type;
@@ -74,7 +74,7 @@ class Reading:
     words: list[str]
 
     @classmethod
-    def of(cls, text: str) -> "Reading":
+    def of(cls, text: str) -> "ParsedText":
         """Read a text."""
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         kinds, words = shared_vocabulary().read(text)
