@@ -290,6 +290,17 @@ def test_a_bar_of_bytes_tells_the_time_left_at_80_columns(monkeypatch):
     assert re.search(r"1\.2/3\.0 MB +0:00:02 0:00:18 12 documents, 234,567 tokens", stream.getvalue())
 
 
+def test_the_first_step_of_a_bar_tells_the_time_left(monkeypatch):
+    stream, now = io.StringIO(), [0.0]
+    terminal = Console(file=stream, force_terminal=True, width=80, color_system=None, get_time=lambda: now[0])
+    monkeypatch.setattr(console, "stderr", lambda: terminal)
+    with console.progress("scoring", in_bytes=True) as update:
+        update(0, 3_000_000)
+        now[0] = 10.0
+        update(1_000_000, 3_000_000, "no documents yet")
+    assert re.search(r"1\.0/3\.0 MB +0:00:10 0:00:20 no documents yet", stream.getvalue())
+
+
 def test_lines_of_bytes_tell_the_time_left(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])

@@ -7,6 +7,7 @@ character on to the terminal: ids, texts, file names and messages of other libra
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 import textwrap
@@ -15,6 +16,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -26,12 +28,14 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.segment import Segment
 from rich.table import Column, Table
+from rich.text import Text
 
 from longlode.api.watch import Update, Watch
 
@@ -252,6 +256,17 @@ def finish(where: str, *, then: Sequence[str] = ()) -> None:
         say(f"{'Next:' if number == 0 else '     '} {escape(command)}")
 
 
+class _TimeLeft(TimeRemainingColumn):
+    """Time left: by the latest speed, and before two steps have shown one, by the first step since the bar began."""
+
+    def render(self, task: Task) -> Text:
+        new = task.completed - task.fields["began"]
+        if task.time_remaining is None and task.remaining and task.elapsed and new > 0:
+            seconds = math.ceil(task.elapsed * task.remaining / new)
+            return Text(str(timedelta(seconds=seconds)), style="progress.remaining")
+        return super().render(task)
+
+
 @contextmanager
 def progress(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, int | None, str], None]]:
     """Yield `update(done, total, remark)`. A bar on a terminal; else a line about every ten seconds.
@@ -272,7 +287,7 @@ def progress(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, i
             table_column=Column(no_wrap=True, min_width=11 if in_bytes else 5)
         ),
         TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+        _TimeLeft(table_column=Column(no_wrap=True, min_width=7)),
         TextColumn(
             "{task.fields[remark]}",
             markup=False,
@@ -282,13 +297,15 @@ def progress(label: str, *, in_bytes: bool = False) -> Iterator[Callable[[int, i
     with Progress(
         *columns, console=console, transient=True, expand=True, speed_estimate_period=_SPEED_SECONDS
     ) as bar:
-        task = bar.add_task(label, total=None, remark="")
-        last = 0
+        task = bar.add_task(label, total=None, remark="", began=0)
+        last: int | None = None
 
         def update(done: int, total: int | None, remark: str = "") -> None:
             nonlocal last
-            if done < last:
+            if last is not None and done < last:
                 bar.reset(task, total=total)
+            if last is None or done < last:
+                bar.update(task, began=done)  # what an earlier run has done
             last = done
             bar.update(task, completed=done, total=total, remark=plain(remark))
 
