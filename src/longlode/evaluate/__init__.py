@@ -6,6 +6,7 @@ Start reading: `tasks/base.py` (the interface of tasks), then `run.py`. Works fo
 
 from longlode.core.callable_packages import make_callable
 from longlode.evaluate.compare import compare
+from longlode.evaluate.effective_length import EffectiveLength, effective_length
 from longlode.evaluate.harness import run_harness
 from longlode.evaluate.run import evaluate
 from longlode.evaluate.tasks import TASKS, Curve, Example, Metric, Scores, Task
@@ -13,11 +14,13 @@ from longlode.evaluate.tasks import TASKS, Curve, Example, Metric, Scores, Task
 __all__ = [
     "TASKS",
     "Curve",
+    "EffectiveLength",
     "Example",
     "Metric",
     "Scores",
     "Task",
     "compare",
+    "effective_length",
     "evaluate",
     "run_harness",
 ]
