@@ -7,7 +7,16 @@ only the gain over the control shows that the context was used.
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-from longlode.evaluate.tasks.base import MAIN, Example, Metric, Scores, Task, largest_count, too_short
+from longlode.evaluate.tasks.base import (
+    MAIN,
+    Example,
+    Metric,
+    Scores,
+    SpanScore,
+    Task,
+    largest_count,
+    too_short,
+)
 
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # 0: the answer stands at the start, 1: right before the question
 CONTROL = "no_context"
@@ -69,16 +78,18 @@ class HiddenAnswer(Task):
 
     def rows(self, example: Example, scores: Scores) -> list[dict[str, Any]]:
         """One row: hard, smooth, both of the control, and the gain."""
-        answer, control = scores[MAIN][0], scores[CONTROL][0]
-        return [
-            {
-                "hard": float(answer.greedy_exact),
-                "smooth": -answer.mean_nats,
-                "hard_control": float(control.greedy_exact),
-                "smooth_control": -control.mean_nats,
-                "gain": control.mean_nats - answer.mean_nats,
-            }
-        ]
+        return [gain_row(scores[MAIN][0], scores[CONTROL][0])]
+
+
+def gain_row(answer: SpanScore, control: SpanScore) -> dict[str, float]:
+    """The columns of an answer and of the same one in the control."""
+    return {
+        "hard": float(answer.greedy_exact),
+        "smooth": -answer.mean_nats,
+        "hard_control": float(control.greedy_exact),
+        "smooth_control": -control.mean_nats,
+        "gain": control.mean_nats - answer.mean_nats,
+    }
 
 
 class Page:

@@ -53,8 +53,13 @@ class HeldoutWindows(Task):
                 f"task {self.name!r} needs held-out texts of at least {length} tokens; the longest of the "
                 f"{len(self.texts)} given has {longest}. Ask for shorter lengths or give longer texts."
             )
-        text, first = windows[seed % len(windows)]
+        chosen = windows[seed % len(windows)]
+        return self.text_of(chosen, length), *chosen
+
+    def text_of(self, window: tuple[int, int], length: int) -> str:
+        """The text of a window (its document, its first token) of `length` tokens, and a few more."""
+        text, first = window
         offsets = self._offsets[text]
         start = offsets[first][0] if first else 0
         last = min(first + length + _MARGIN, len(offsets)) - 1
-        return self.texts[text][start : max(offsets[last][1], start)], text, first
+        return self.texts[text][start : max(offsets[last][1], start)]
