@@ -199,7 +199,7 @@ def test_arguments_out_of_range(tokenizer, pairs):
         reader.alone(segments + VOCABULARY)
     with pytest.raises(ConfigError, match="each from 0 to 11"):
         reader.given(states, sources + 1, targets)
-    with pytest.raises(ConfigError, match="one a target"):
+    with pytest.raises(ConfigError, match="one per target"):
         reader.given(states, sources[1:], targets)
     with pytest.raises(ConfigError, match="batch_tokens is 0"):
         LMReader(reader.model, tokenizer, segment=LENGTH, batch_tokens=0)
