@@ -148,3 +148,22 @@ def records(count, *, num_tokens=120):
         {"id": f"doc-{n:03d}", "text": random_text(f"doc-{n:03d}", num_tokens + 7 * n), "lang": "xx", "n": n}
         for n in range(count)
     ]
+
+
+def corpus_rows():
+    """18 records of two sources and three lengths, and three that no scorer takes: too short, an id again, no text."""
+    docs = []
+    for n in range(18):
+        name = f"doc-{n:02d}"
+        docs.append(
+            {
+                "id": name,
+                "source": "even" if n % 2 == 0 else "odd",
+                "text": random_text(name, (40, 70, 150)[n % 3] + n),
+                "tags": {"n": n},
+            }
+        )
+    docs.append({"id": "tiny", "text": "1 2 3"})
+    docs.append(docs[4] | {"text": random_text("other", 60)})  # an id again
+    docs.append({"id": "mute"})
+    return docs

@@ -8,7 +8,7 @@ import duckdb
 import orjson
 import pyarrow.parquet as pq
 import pytest
-from mining_fakes import CacheReader, make_reader, random_text
+from mining_fakes import CacheReader, corpus_rows, make_reader, random_text
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.records import read_json, read_jsonl, write_jsonl
@@ -19,25 +19,6 @@ from longlode.mining.selection_files import check_selection, dropped_path, read_
 
 select_module = sys.modules[select.__module__]
 SETTINGS = ScoreSettings(segment=8, rows_per_unit=5)
-LENGTHS = (40, 70, 150)
-
-
-def corpus_rows():
-    docs = []
-    for n in range(18):
-        name = f"doc-{n:02d}"
-        docs.append(
-            {
-                "id": name,
-                "source": "even" if n % 2 == 0 else "odd",
-                "text": random_text(name, LENGTHS[n % 3] + n),
-                "tags": {"n": n},
-            }
-        )
-    docs.append({"id": "tiny", "text": "1 2 3"})
-    docs.append(docs[4] | {"text": random_text("other", 60)})  # an id again
-    docs.append({"id": "mute"})
-    return docs
 
 
 @pytest.fixture(scope="module")
