@@ -9,6 +9,7 @@ from longlode import __version__
 from longlode.api.readers import load_reader
 from longlode.cli.console import plain
 from longlode.core.records import read_json, read_jsonl, read_record
+from longlode.core.rows import read_rows
 
 RECIPE = """
 [model]
@@ -244,7 +245,7 @@ def test_two_models_are_compared(run, tmp_path, model_folder):
 def test_evaluate_without_texts_says_what_it_leaves_out(run, tmp_path, model_folder):
     shown = run("evaluate", model_folder, "-o", tmp_path / "eval", "--lengths", 256, "--num-examples", 2)
     assert "left out: context_curve, loss_by_position" in " ".join(shown.split())
-    tasks = {row["task"] for row in read_jsonl(tmp_path / "eval" / "examples.jsonl")}
+    tasks = {row["task"] for row in read_rows(tmp_path / "eval" / "examples.parquet")}
     assert tasks == {"passkey", "repeated_list", "recall"}
 
 

@@ -120,12 +120,12 @@ def test_an_evaluation_is_repeated_but_not_replaced(run, model_folder, tmp_path)
     out = tmp_path / "eval"
     command = ("evaluate", model_folder, "-o", out, *EVALUATE)
     run(*command)
-    before = (out / "examples.jsonl").read_bytes()
+    before = (out / "examples.parquet").read_bytes()
     run(*command)
-    assert (out / "examples.jsonl").read_bytes() == before
+    assert (out / "examples.parquet").read_bytes() == before
     shown = run(*command, "--seed", 1, status=2)
     assert "settings.seed: there 0, now 1" in shown
-    assert (out / "examples.jsonl").read_bytes() == before
+    assert (out / "examples.parquet").read_bytes() == before
     run(*command, "--seed", 1, "--overwrite")
     assert read_record(out, "evaluation")["settings"]["seed"] == 1
 

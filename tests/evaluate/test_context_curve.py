@@ -7,7 +7,7 @@ import pytest
 from evaluate_stand_ins import Copier, tokenizer
 
 from longlode.core.errors import ConfigError
-from longlode.core.records import read_jsonl
+from longlode.core.rows import read_rows
 from longlode.evaluate import evaluate
 from longlode.evaluate.statistics import context_used
 from longlode.evaluate.surprisal import SurprisalMeter, losses_after, make_encode
@@ -42,7 +42,7 @@ def test_only_the_octave_that_holds_the_source_is_worth_something(bos, tmp_path)
     assert curve[64, 128] > 3
     assert all(abs(gain) < 1e-6 for octave, gain in curve.items() if octave != (64, 128))
     assert used == [128]
-    rows = read_jsonl(tmp_path / "examples.jsonl")
+    rows = read_rows(tmp_path / "examples.parquet")
     assert all(row["gain"] == pytest.approx(row["nats_before"] - row["nats"]) for row in rows)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from evaluate_stand_ins import Copier, tokenizer
 
-from longlode.core.records import read_jsonl, read_record
+from longlode.core.records import read_record
+from longlode.core.rows import read_rows
 from longlode.evaluate import evaluate
 from longlode.evaluate.cells import Cells
 
@@ -35,7 +36,7 @@ def stop_after(num):
 def whole(tmp_path_factory):
     tok, folder = tokenizer(), tmp_path_factory.mktemp("whole")
     record = evaluate(Copier(len(tok)), tok, out=folder, **OPTIONS)
-    return record, read_jsonl(folder / "examples.jsonl")
+    return record, read_rows(folder / "examples.parquet")
 
 
 class Counting(Copier):
@@ -59,7 +60,7 @@ def test_stopped_between_cells_reads_the_rest_only(whole, tmp_path):
     record = evaluate(model, tok, out=tmp_path / "out", **OPTIONS)
     assert record["summary"] == whole[0]["summary"]
     assert record["examples_fingerprint"] == whole[0]["examples_fingerprint"]
-    assert read_jsonl(tmp_path / "out" / "examples.jsonl") == whole[1]
+    assert read_rows(tmp_path / "out" / "examples.parquet") == whole[1]
     probes = 4  # each start of a meter tries the model out on one row
     assert once.num_read <= model.num_read <= once.num_read + probes
     assert not (tmp_path / "out" / "parts").exists()
@@ -70,7 +71,7 @@ def test_cells_of_other_examples_are_not_taken(whole, tmp_path):
     with pytest.raises(Stopped):
         evaluate(Copier(len(tok)), tok, out=tmp_path, seed=5, progress=stop_after(100), **OPTIONS)
     evaluate(Copier(len(tok)), tok, out=tmp_path, **OPTIONS)
-    assert read_jsonl(tmp_path / "examples.jsonl") == whole[1]
+    assert read_rows(tmp_path / "examples.parquet") == whole[1]
 
 
 def test_a_torn_cell_is_asked_again(tmp_path):
@@ -114,7 +115,7 @@ def test_a_process_killed_at_any_moment_resumes(whole, tmp_path):
     assert not (tmp_path / "record.json").exists()
     tok = tokenizer()
     evaluate(Copier(len(tok)), tok, out=tmp_path, **OPTIONS)
-    rows = read_jsonl(tmp_path / "examples.jsonl")
+    rows = read_rows(tmp_path / "examples.parquet")
     assert rows == whole[1]
     counts = Counter((row["task"], row["length"], row["example"]) for row in rows)
     assert set(counts.values()) == {1}

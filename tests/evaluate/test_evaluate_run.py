@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from longlode.core.errors import ConfigError, InputError, ModelError
-from longlode.core.records import read_jsonl, read_record
+from longlode.core.records import read_record
+from longlode.core.rows import read_rows
 from longlode.evaluate import TASKS, compare, evaluate
 from longlode.evaluate.run import suite_tasks
 from longlode.evaluate.surprisal import SurprisalMeter
@@ -131,7 +132,7 @@ def test_hugging_face_models_and_files(make, tok, tmp_path):
     )  # fmt: skip
     assert model.training
     assert seen[-1][0] == seen[-1][1] == 4 * 2 * len(suite_tasks("basic"))
-    rows = read_jsonl(tmp_path / "examples.jsonl")
+    rows = read_rows(tmp_path / "examples.parquet")
     assert {"task", "length", "depth", "example", "hard", "smooth"} <= set.intersection(
         *(set(row) for row in rows)
     )
@@ -168,7 +169,7 @@ def test_surprisal_equals_the_models_own_loss(tok, tmp_path):
     evaluate(
         model, tok, tasks=["loss_by_position"], lengths=[100], out=tmp_path, num_examples=1, texts=TEXTS[:1]
     )
-    rows = read_jsonl(tmp_path / "examples.jsonl")
+    rows = read_rows(tmp_path / "examples.parquet")
     got = sum(row["nats"] * row["num_scored"] for row in rows) / 99
     ids = torch.tensor([tok(TEXTS[0])["input_ids"][:100]])
     assert got == pytest.approx(model(input_ids=ids, labels=ids).loss.item(), rel=1e-5)
@@ -213,7 +214,7 @@ def test_first_token_counts_where_the_tokenizer_adds_bos(tmp_path):
         num_examples=1,
         texts=TEXTS,
     )
-    rows = read_jsonl(tmp_path / "examples.jsonl")
+    rows = read_rows(tmp_path / "examples.parquet")
     assert sum(row["num_scored"] for row in rows) == 49
     assert rows[0]["num_tokens"] == 50
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longlode.core.records import write_json, write_jsonl, write_record
+from longlode.core.rows import write_rows
 
 NASTY = (
     "</script><script>alert(1)</script>",
@@ -290,7 +291,7 @@ def _evaluation(folder, rng, index, salt):
             )
             start, stop = stop, stop * 2
     folder.mkdir(parents=True)
-    write_jsonl(folder / "examples.jsonl", examples)
+    write_rows(folder / "examples.parquet", examples)
     write_record(
         folder,
         "evaluation",

@@ -363,4 +363,4 @@ def test_record_of_the_evaluate_package_fits(tmp_path):
     text = page_of(tmp_path, tmp_path / "report.html")
     assert "by position, in windows of 64 tokens" in text
     assert "passkey: hard" in text
-    assert "has no examples.jsonl" in text
+    assert "has no examples.parquet" in text

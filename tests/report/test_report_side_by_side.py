@@ -11,7 +11,8 @@ from report_records import make_records
 from test_report_page import Page, faults, page_of
 
 from longlode.core.ranking import spearman
-from longlode.core.records import write_jsonl, write_record
+from longlode.core.records import write_record
+from longlode.core.rows import write_rows
 
 
 def write_scores(folder, scores, *, scorer="default", status="ok", reasons=(), **columns):
@@ -181,7 +182,7 @@ def test_tasks_say_what_chance_gives_and_their_heat_maps_share_a_scale(tmp_path)
             for metric, mean in (("hard", 0.5), ("gain", gain / 2))
         ]
         write_record(tmp_path / name, "evaluation", model=name, task_info=info, summary=summary)
-        write_jsonl(tmp_path / name / "examples.jsonl", examples)
+        write_rows(tmp_path / name / "examples.parquet", examples)
     text = page_of(tmp_path, tmp_path / "report.html")
     assert faults(text) == []
     assert "higher is better; chance 12 %" in Page(text).text
@@ -224,7 +225,7 @@ def test_a_curve_that_rises_comes_first(tmp_path):
         curves={"loss": curve, "worth": curve},
         summary=[],
     )
-    write_jsonl(tmp_path / "e" / "examples.jsonl", [])
+    write_rows(tmp_path / "e" / "examples.parquet", [])
     text = page_of(tmp_path, tmp_path / "report.html")
     assert text.index("worth: worth</title>") < text.index("loss: loss</title>")
     assert "Evaluation of m" in Page(text).text
@@ -256,7 +257,7 @@ def test_a_number_of_the_whole_curve_is_in_the_summary(tmp_path):
     write_record(
         tmp_path / "e", "evaluation", model="m", task_info=info, curves={"worth": curve}, summary=[used]
     )
-    write_jsonl(tmp_path / "e" / "examples.jsonl", [])
+    write_rows(tmp_path / "e" / "examples.parquet", [])
     text = Page(page_of(tmp_path, tmp_path / "report.html")).text
     assert "reach 1,024 tokens" in text
     assert "Where an interval holds 0, no use shown." in text

@@ -100,6 +100,12 @@ def _json_lines(name: str) -> Callable[[Path, dict[str, Any]], "pa.Table"]:
     return read
 
 
+def _examples(path: Path, record: dict[str, Any]) -> "pa.Table":
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path / "examples.parquet", partitioning=None)
+
+
 def _field(name: str) -> Callable[[Path, dict[str, Any]], "pa.Table"]:
     return lambda path, record: _of_rows(record[name])
 
@@ -117,7 +123,7 @@ _TABLES: dict[str, Callable[[Path, dict[str, Any]], "pa.Table"]] = {
     "selection": _selection,
     "shards": _shards,
     "run": _json_lines("metrics.jsonl"),
-    "evaluation": _json_lines("examples.jsonl"),
+    "evaluation": _examples,
     "lm_eval": _field("summary"),
     "comparison": _field("rows"),
 }

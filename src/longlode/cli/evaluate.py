@@ -54,7 +54,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Ask a model questions whose answers lie far back, and measure what its context is worth to it.
 
-    Every example is one row of OUT/examples.jsonl with a hard score and a smooth one; OUT/record.json holds
+    Every example is one row of OUT/examples.parquet with a hard score and a smooth one; OUT/record.json holds
     the means with 95 % intervals. Two models evaluated with one tokenizer, seed and lengths get the same
     questions. Next: longlode report OUT.
 

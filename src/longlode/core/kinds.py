@@ -22,7 +22,7 @@ KINDS = {
 LEFTOVERS = {
     "scores": ("parts", "rounds", "fit", "stdin"),
     "run": ("checkpoints",),
-    "evaluation": ("examples.jsonl", "parts"),
+    "evaluation": ("examples.parquet", "parts"),
     "lm_eval": ("lm_eval.json",),
 }
 """Names that a folder of each kind may hold if its writer was killed before it wrote the record."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from longlode.cli.console import progress
 from longlode.cli.train import watched
-from longlode.core.records import read_jsonl
+from longlode.core.rows import read_rows
 from longlode.demo.context import CONTEXTS, NUM_TARGETS, ContextCurve, losses
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def context_curve(
             name=name,
             progress=update,
         )
-    return losses(read_jsonl(out / "examples.jsonl"))
+    return losses(read_rows(out / "examples.parquet"))
 
 
 def means(found: Mapping[int, Mapping[int, float]]) -> dict[int, float]:

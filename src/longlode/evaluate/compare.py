@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from longlode.core.errors import ConfigError
-from longlode.core.records import read_jsonl, read_record
+from longlode.core.records import read_record
+from longlode.core.rows import read_rows
 from longlode.evaluate.run import EXAMPLES_NAME, curves, metric_columns, sampling
 from longlode.evaluate.statistics import bootstrap_mean
 from longlode.evaluate.tasks import TaskInfo
@@ -32,7 +33,7 @@ def compare(eval_dir_a: str | Path, eval_dir_b: str | Path) -> dict[str, Any]:
         )
     infos = {name: TaskInfo.from_json(fields) for name, fields in record_a["task_info"].items()}
     rows_a, rows_b = (
-        {_key(row, infos): row for row in read_jsonl(Path(folder) / EXAMPLES_NAME)}
+        {_key(row, infos): row for row in read_rows(Path(folder) / EXAMPLES_NAME)}
         for folder in (eval_dir_a, eval_dir_b)
     )
     pairs = []

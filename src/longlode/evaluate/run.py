@@ -12,7 +12,8 @@ import numpy as np
 from longlode.core.errors import ConfigError
 from longlode.core.fingerprints import fingerprint, text_fingerprint
 from longlode.core.outputs import claim_folder
-from longlode.core.records import versions, write_jsonl, write_record
+from longlode.core.records import versions, write_record
+from longlode.core.rows import write_rows
 from longlode.evaluate.cells import Cells
 from longlode.evaluate.statistics import bootstrap_mean, wilson
 from longlode.evaluate.surprisal import SurprisalMeter, context_limit, make_encode
@@ -22,7 +23,7 @@ from longlode.models.fingerprint import model_fingerprint
 
 _log = logging.getLogger(__name__)
 
-EXAMPLES_NAME = "examples.jsonl"
+EXAMPLES_NAME = "examples.parquet"
 DEFAULT_SUITE = "basic"
 _SEED_STRIDE = 1_000_003  # example k of seed s is made from s * stride + k: runs of seeds never overlap
 _BLOCK = 32  # examples made and read at a time
@@ -54,7 +55,7 @@ def evaluate(
       model, tokenizer: a Hugging Face causal LM and its fast tokenizer.
       tasks: names, addresses (`package.module:Class`), classes, instances; None: suite `basic`, as texts allow.
       lengths: most tokens per example, special tokens included.
-      out: folder for examples.jsonl (a row per example; tasks with a curve: a row per stretch of it) and record.json.
+      out: folder for examples.parquet (a row per example; tasks with a curve: a row per stretch of it) and record.json.
       num_examples: examples per task and length; a task with less material uses what there is (`n` in the summary).
       texts: held-out documents, needed by context_curve and loss_by_position.
       name: of the model in reports; default: its configured name or its class.
@@ -77,7 +78,7 @@ def evaluate(
     meter = SurprisalMeter(model, batch_tokens=batch_tokens)
     cells = Cells(folder, {**asked, "made_with": versions()})
     rows, examples_fingerprint = _ask_all(meter, plan, seed, cells, progress)
-    write_jsonl(folder / EXAMPLES_NAME, rows)
+    write_rows(folder / EXAMPLES_NAME, rows)
     fields = {
         **asked,
         "model_info": _model_info(model, limit),

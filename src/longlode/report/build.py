@@ -89,7 +89,7 @@ def render(gathered: Gathered) -> str:
     comparisons = _comparisons(demos)
     harness = harness_view(gathered.of("lm_eval"))
     results = results_view(
-        [(found, rows_of(gathered, found, "examples.jsonl")) for found in evaluations], comparisons
+        [(found, rows_of(gathered, found, "examples.parquet")) for found in evaluations], comparisons
     )
     sentences = [
         *score_sentences(scores.views, scores.together),

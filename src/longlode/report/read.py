@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from longlode.core.errors import InputError
 from longlode.core.kinds import RECORD_NAME, SELECTION_FOLDER
 from longlode.core.records import read_json, read_jsonl
+from longlode.core.rows import read_rows
 
 KINDS = ("demo", "scores", "selection", "shards", "run", "evaluation", "lm_eval")
 _MAX_DEPTH = 3
@@ -184,12 +185,12 @@ def explained(gathered: Gathered, scores: Found) -> list[dict[str, Any]]:
 
 
 def rows_of(gathered: Gathered, found: Found, name: str) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file in a record's folder; [] when it is missing, which is noted."""
+    """The rows of a .jsonl or .parquet file in a record's folder; [] when it is missing, which is noted."""
     path = found.folder / name
     if not path.is_file():
         gathered.problems.append(f"{found.name} has no {name}.")
         return []
-    return _mappings(gathered.attempt(read_jsonl, path))
+    return _mappings(gathered.attempt(read_rows if path.suffix == ".parquet" else read_jsonl, path))
 
 
 def _mappings(value: Any) -> list[dict[str, Any]]:
