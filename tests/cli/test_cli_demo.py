@@ -15,12 +15,10 @@ from longlode.demo import material as demo_material
 from longlode.demo import run as demo_run
 from longlode.demo import steps as demo_steps
 from longlode.demo import training as demo_training
-from longlode.demo.context import ContextCurve, Gain, gain
+from longlode.demo.curves import Gain, read_curves
 from longlode.demo.material import KINDS, REAL, Material, corpus_rows, gather
 from longlode.demo.separation import Auc, auc, auc_interval, separation
 from longlode.demo.views import bar, curve_lines, profile_lines, separation_lines, separation_table
-from longlode.evaluate.surprisal import make_encode
-from longlode.models import load
 
 
 @pytest.fixture(scope="module")
@@ -175,19 +173,28 @@ def test_a_bar_is_as_long_as_its_value():
     assert len(bar(0.33, 1.0, 10)) == 4
 
 
-def test_all_contexts_end_at_the_same_tokens(model_folder, sources):
-    _, tokenizer = load(model_folder)
-    text = sources[0].read_text(encoding="utf-8")
-    task = ContextCurve((4, 16, 64), 8, seed=1).bound_to(make_encode(tokenizer), ["too short", text])
-    assert task.num_available(72, 50) == 1
-    sides = task.make(72, 0).conditions()
-    (target,) = {side.target for side in sides.values()}
-    assert target in text
-    for name, side in sides.items():
-        assert side.text.endswith(target)
-        assert text.count(side.text) >= 1
-        assert len(task.encode(side.prompt)) == pytest.approx(int(name or 64), abs=3)
-    assert gain({4: {1: 5.0, 2: 4.0}, 64: {1: 4.0, 2: 3.5, 9: 0.0}}, 4, 64).mean == pytest.approx(0.75)
+def test_curves_pair_the_windows_and_average_them():
+    """Rows of three windows of two texts, in any order, against sums by hand."""
+    losses = {0: (0, [5.0, 4.0, 3.5]), 1: (1, [4.0, 4.5, 3.0]), 2: (1, [3.0, 2.0, 2.5])}
+    rows = [
+        {
+            "example": window,
+            "text": text,
+            "context_start": 16 << place,
+            "context_stop": 32 << place,
+            "nats_before": near,
+            "nats": far,
+        }
+        for window, (text, nats) in losses.items()
+        for place, (near, far) in enumerate(itertools.pairwise(nats))
+    ]
+    random.shuffle(rows)
+    found = read_curves(rows)
+    assert found.contexts == (16, 32, 64)
+    assert found.means() == pytest.approx({16: 4.0, 32: 3.5, 64: 3.0})
+    assert (found.gain(50).near, found.gain(50).far, found.gain(50).num_texts) == (32, 64, 2)
+    assert found.gain(50).mean == pytest.approx((0.5 + 1.5 - 0.5) / 3)
+    assert found.gain(1).near == 16
 
 
 @pytest.fixture
@@ -200,8 +207,8 @@ def tiny_demo(monkeypatch):
     )
     for name, value in {"NUM_PER_KIND": 2, "NUM_PROLONG": 1, "PROLONG_PAIRS": 3, "NEAR_TOKENS": 16}.items():
         monkeypatch.setattr(demo_steps, name, value)
-    sizes = {"LENGTH": 64, "BATCH_SIZE": 2, "MIN_STEPS": 2, "MAX_STEPS": 2, "_CONTEXTS": (16, 64)}
-    for name, value in {**sizes, "_NUM_TARGETS": 16}.items():
+    sizes = {"LENGTH": 64, "BATCH_SIZE": 2, "MIN_STEPS": 2, "MAX_STEPS": 2, "MOST_CONTEXT": 64}
+    for name, value in {**sizes, "NUM_TARGETS": 16}.items():
         monkeypatch.setattr(demo_training, name, value)
 
 

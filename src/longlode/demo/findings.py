@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from longlode.demo.context import Gain
+from longlode.demo.curves import Gain
 from longlode.demo.separation import Auc
 
 DEFAULT, GZIP, OVERLAP, PROLONG = "default", "gzip", "overlap", "ProLong"

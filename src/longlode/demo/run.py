@@ -15,17 +15,17 @@ from longlode.core.outputs import claim_folder
 from longlode.core.records import write_record
 from longlode.demo import findings as words
 from longlode.demo import training
-from longlode.demo.context import Gain
+from longlode.demo.curves import Gain
 from longlode.demo.material import KINDS, LENGTH, REAL, File, gather
 from longlode.demo.separation import Auc, separation
 from longlode.demo.stages import Stages
 from longlode.demo.steps import (
+    NEAR_TOKENS,
     PROLONG_PAIRS,
     TRAINED,
     DemoSettings,
     Row,
     explain_two,
-    far_gain,
     pack_kept,
     prolong_values,
     read_far,
@@ -142,10 +142,10 @@ def _use(settings: DemoSettings, stages: Stages, mined: _Mined) -> _Used:
         facts |= {"steps": num_steps, "tokens": training.num_tokens(num_steps)}
     with stages("evaluate", "measuring how far models read, on files that neither has read") as facts:
         curves = read_far(settings, mined.heldout)
-        gains = {name: far_gain(one) for name, one in curves.items()}
+        gains = {name: one.gain(NEAR_TOKENS) for name, one in curves.items()}
         facts |= {"files": gains[TRAINED].num_texts}
     title = "Loss of the same tokens by context, nats per token (bars: what it saves)"
-    say_lines(["", title, *curve_lines({name: training.means(one) for name, one in curves.items()}), ""])
+    say_lines(["", title, *curve_lines({name: one.means() for name, one in curves.items()}), ""])
     return _Used(kept, num_steps, gains)
 
 

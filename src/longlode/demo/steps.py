@@ -1,7 +1,7 @@
 """Work of the stages: score by several signals, keep, pack, train, read."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from longlode.cli.console import ConsoleWatch
 from longlode.core.defaults import SCORER
 from longlode.core.model_names import model_source
 from longlode.demo import training
-from longlode.demo.context import Gain, gain
+from longlode.demo.curves import Curves
 from longlode.demo.findings import DEFAULT, GZIP
 from longlode.demo.material import KINDS, REAL, File, Material, corpus_rows
 from longlode.demo.pair import explain_pair
@@ -160,8 +160,8 @@ def train_on_kept(settings: DemoSettings) -> int:
     return num_steps
 
 
-def read_far(settings: DemoSettings, heldout: Sequence[File]) -> dict[str, dict[int, dict[int, float]]]:
-    """Model -> context -> text -> loss, of the model trained here and of the given one."""
+def read_far(settings: DemoSettings, heldout: Sequence[File]) -> dict[str, Curves]:
+    """Context curves by model: of the one trained here, and of the given one."""
     texts = [one.text for one in heldout]
     name = STARTER if settings.model == "starter" else settings.model
     return {
@@ -171,9 +171,3 @@ def read_far(settings: DemoSettings, heldout: Sequence[File]) -> dict[str, dict[
             (name, model_source(settings.model), "given"),
         )
     }
-
-
-def far_gain(found: Mapping[int, Mapping[int, float]]) -> Gain:
-    """Saving of the longest context over NEAR_TOKENS, or over the longest one below that."""
-    far = max(found)
-    return gain(found, max(c for c in found if c <= NEAR_TOKENS and c < far), far)

@@ -1,14 +1,14 @@
 """One-minute training: a stack that learns to use far context within a minute, and its curve on unread files."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longlode.cli.console import progress
 from longlode.cli.train import watched
 from longlode.core.rows import read_rows
-from longlode.demo.context import CONTEXTS, NUM_TARGETS, ContextCurve, losses
+from longlode.demo.curves import Curves, read_curves
 
 if TYPE_CHECKING:
     from longlode.train import Recipe
@@ -22,7 +22,8 @@ LAYERS: list[Any] = [{"mixer": "ngram_head", "block": "mixer"}, "delta_net", "de
 """The stack: an n-gram head, which looks up what followed the last tokens earlier, and three layers of DeltaNet."""
 _WIDTH = 128
 _PROBE_STEPS = 2
-_CONTEXTS, _NUM_TARGETS = CONTEXTS, NUM_TARGETS
+MOST_CONTEXT, NUM_TARGETS = 4096, 128
+"""Tokens of the longest context of a curve, and of the targets that are predicted after it."""
 
 
 def make_recipe(shards: Path, num_steps: int, seed: int, dtype: str = "float32") -> "Recipe":
@@ -93,25 +94,20 @@ def num_tokens(num_steps: int) -> int:
     return num_steps * LENGTH * BATCH_SIZE
 
 
-def context_curve(
-    source: str | Path, out: Path, texts: Sequence[str], name: str, seed: int = 0
-) -> dict[int, dict[int, float]]:
-    """Evaluate a model's context curve into `out`. Args: source, its folder; name, for the report.
-
-    Returns: context -> text -> nats per token.
-    """
+def context_curve(source: str | Path, out: Path, texts: Sequence[str], name: str, seed: int = 0) -> Curves:
+    """Evaluate a model's context curve into `out`. Args: source, its folder; name, for the report."""
     from longlode.evaluate import evaluate
+    from longlode.evaluate.tasks.context_curve import ContextCurve
     from longlode.models import load
 
     model, tokenizer = load(source)
     model.float()
-    task = ContextCurve(_CONTEXTS, _NUM_TARGETS, seed)
     with progress(f"reading, {name}") as update:
         evaluate(
             model,
             tokenizer,
-            tasks=[task],
-            lengths=[task.length],
+            tasks=[ContextCurve(NUM_TARGETS)],
+            lengths=[MOST_CONTEXT + NUM_TARGETS],
             out=out,
             num_examples=MAX_WINDOWS,
             seed=seed,
@@ -119,9 +115,4 @@ def context_curve(
             name=name,
             progress=update,
         )
-    return losses(read_rows(out / "examples.parquet"))
-
-
-def means(found: Mapping[int, Mapping[int, float]]) -> dict[int, float]:
-    """Context -> mean loss over texts. Args: found, as of `losses`."""
-    return {context: sum(one.values()) / len(one) for context, one in found.items()}
+    return read_curves(read_rows(out / "examples.parquet"))
