@@ -6,6 +6,7 @@ row, file or archive does not affect the others.
 May import: core; no torch, no transformers.
 Start reading: `document.py` (the result of reading), `read.py`, `units.py` (units of work), `tokens.py`.
     inputs.py, stores.py, formats.py   from names, folders, globs and URLs to files
+    remote_files.py                    files of remote stores, with retries
     streams.py, lines.py, parquet.py   bytes, lines and rows, in bounded memory, also of damaged files
     records.py                         one record to one document, or to the reason why not
     encoding.py, encoded_pieces.py     tokens of texts of any length; a cache of encoded pieces

@@ -99,17 +99,15 @@ def _expand_glob(given: str, pattern: str, own: Path | None) -> list[tuple[str, 
     fixed = pattern[: min(pattern.index(letter) for letter in GLOB_LETTERS if letter in pattern)]
     root = fixed.rsplit("/", 1)[0]
     if stores.is_url(pattern):
-        store, inner = stores.filesystem(pattern)
-        matches = sorted(store.unstrip_protocol(match) for match in store.glob(inner))
+        entries: list[Entry | None] = [*stores.match_remote(pattern)]
         # The store's own spelling of the root, so that names come out relative to it.
         store, inner = stores.filesystem(root + "/")
         root = store.unstrip_protocol(inner)
     else:
-        matches = [path for path in match_local(pattern) if not _is_own(path, own)]
+        entries = [stores.describe(path) for path in match_local(pattern) if not _is_own(path, own)]
     found: list[tuple[str, InputFile]] = []
     outputs: dict[str, bool] = {}
-    for match in matches:
-        entry = stores.describe(match)
+    for entry in entries:
         if entry is None:
             continue
         if entry.kind == stores.FOLDER:
