@@ -166,7 +166,7 @@ def test_pack_and_train_are_functions_with_the_commands_names(tmp_path):
     assert summary["num_documents"] == 1
     recipe = {
         "model": {"mixers": "D", "hidden_size": 16, "num_heads": 2},
-        "data": {"length": 32, "batch_size": 2},
+        "data": {"length": 32, "batch_size": 2, "mix": "num_tokens:2..=1"},
         "run": {"steps": 2, "device": "cpu", "threads": 1},
     }
     started, rows = [], []
@@ -179,4 +179,5 @@ def test_pack_and_train_are_functions_with_the_commands_names(tmp_path):
     )
     assert (done.status, done.step, len(rows)) == ("finished", 2, 2)
     assert started[0].num_tokens == summary["num_tokens"]
+    assert [group.name for group in started[0].mixture] == ["num_tokens:2.."]
     assert longlode.train(None, tmp_path / "run", set_=["run.steps=3"], resume=True).resumed_from == 2

@@ -203,3 +203,15 @@ def test_a_seed_that_no_generator_takes_is_refused(tiny, seed):
     with pytest.raises(ConfigError, match=r"run\.seed"):
         tiny.recipe(f"run.seed={seed}")
     assert tiny.recipe(f"run.seed={2**63 - 1}").run.seed == 2**63 - 1
+
+
+def test_a_mixture_is_text_or_a_table_and_is_checked(path):
+    table = tuple(
+        Recipe.load(path, [text]) for text in ("data.mix={books = 1, code = 3}", "data.mix_epochs=none")
+    )
+    assert table[0].data.mix == {"books": 1, "code": 3}
+    assert table[0].fingerprint() != table[1].fingerprint() == Recipe.load(path).fingerprint()
+    assert Recipe.load(path, ["data.mix=books=0.4,code=0.6"]).data.mix == "books=0.4,code=0.6"
+    for override, fact in (("data.mix=books", "NAME=WEIGHT"), ("data.mix_epochs=4", "data.mix is not")):
+        with pytest.raises(ConfigError, match=fact):
+            Recipe.load(path, [override])

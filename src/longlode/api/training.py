@@ -13,7 +13,7 @@ from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import read_record
 
 if TYPE_CHECKING:
-    from longlode.packing import PackingReport, Shards
+    from longlode.packing import Mixture, PackingReport, Schedule, Shards, SourceReport
     from longlode.train import Recipe, TrainSummary
 
 Say = Callable[[str], None]
@@ -24,7 +24,8 @@ class RunStart:
     """Plan of a run.
 
     num_tokens, num_documents: of the shards. num_steps: of the run, None if only time limits it; max_seconds: that
-    limit. packing: figures of the packer. warnings: settings that will not have the effect that they seem to have.
+    limit. packing: figures of the packer. mixture: of each group. warnings: settings that will not have the effect
+    that they seem to have.
     """
 
     num_parameters: int
@@ -38,9 +39,10 @@ class RunStart:
     packer: str
     packing: "PackingReport"
     warnings: tuple[str, ...]
+    mixture: "tuple[SourceReport, ...]" = ()
 
     def in_words(self) -> str:
-        """Two lines for the terminal."""
+        """Lines for the terminal: two, and one per group of a mixture."""
         if self.num_steps is None:
             length = "until its time is over"
         else:
@@ -52,6 +54,7 @@ class RunStart:
         return (
             f"{self.num_parameters:,} parameters on {self.device}, {self.num_tokens:,} tokens of "
             f"{self.num_documents:,} documents; {length}.\nPacker {self.packer}: {self.packing.in_words()}."
+            + "".join(f"\n  {source.in_words()}" for source in self.mixture)
         )
 
 
@@ -166,17 +169,19 @@ def _train_on(
     # Both sides are asked for a batch before anything is made: a run must not fail for want of data at its end.
     for split in ("train", "heldout") if data.heldout_fraction else ("train",):
         next(stream(split, 0))
-    report = plan(
+    schedule = plan(
         shards,
         packer,
         length=data.length,
         batch_size=data.batch_size,
         seed=recipe.run.seed,
         heldout_fraction=data.heldout_fraction,
-    ).report()
+        mix=_mixture(recipe),
+    )
+    report = schedule.report()
     model = build_model(recipe, shards.vocab_size, eos_token_id=shards.eos_id)
     if on_start is not None:
-        on_start(_start(recipe, model, shards, report))
+        on_start(_start(recipe, model, shards, report, _mixed(schedule, recipe.num_steps)))
     return train(
         model,
         lambda step: stream("train", step),
@@ -187,7 +192,7 @@ def _train_on(
         heldout=(lambda: stream("heldout", 0)) if data.heldout_fraction else None,
         tokenizer_folder=shards.tokenizer_folder,
         on_step=on_step,
-        data_facts=data_facts | {"packing": vars(report)},
+        data_facts=data_facts | {"packing": vars(report)} | _mixture_facts(schedule, recipe.num_steps),
     )
 
 
@@ -206,10 +211,38 @@ def _stream(recipe: "Recipe", shards: "Shards", packer: Any, split: str, start_s
         packed=data.packed,
         heldout_fraction=data.heldout_fraction,
         split=split,
+        mix=_mixture(recipe) if split == "train" else None,
     )
 
 
-def _start(recipe: "Recipe", model: Any, shards: "Shards", report: "PackingReport") -> RunStart:
+def _mixture(recipe: "Recipe") -> "Mixture | None":
+    from longlode.packing import Mixture
+
+    return None if recipe.data.mix is None else Mixture.parse(recipe.data.mix, recipe.data.mix_epochs)
+
+
+def _mixed(schedule: "Schedule", num_steps: int | None) -> "tuple[SourceReport, ...]":
+    """The parts of a run that come from each group; of a run limited by time, in as many steps as there are rows."""
+    from longlode.packing import MixedSchedule
+
+    if not isinstance(schedule, MixedSchedule):
+        return ()
+    return tuple(schedule.sources(num_steps or schedule.num_rows))
+
+
+def _mixture_facts(schedule: "Schedule", num_steps: int | None) -> dict[str, Any]:
+    """Field of the run's record on its mixture."""
+    found = _mixed(schedule, num_steps)
+    return {"mixture": [vars(source) for source in found]} if found else {}
+
+
+def _start(
+    recipe: "Recipe",
+    model: Any,
+    shards: "Shards",
+    report: "PackingReport",
+    mixture: "tuple[SourceReport, ...]",
+) -> RunStart:
     import torch
 
     warnings = []
@@ -230,6 +263,7 @@ def _start(recipe: "Recipe", model: Any, shards: "Shards", report: "PackingRepor
         max_seconds=recipe.run.max_seconds,
         packer=recipe.data.packer,
         packing=report,
+        mixture=mixture,
         warnings=tuple(warnings),
     )
 

@@ -5,22 +5,28 @@ a step depend only on (seed, step, content of the shards, packer), so that a run
 
 May import: core, corpus, mining; no torch, no transformers.
 Start reading: `shards.py` (files on disk), `packers/` (ways to make rows, one file each), `loader.py` (training
-batches), `writer.py` (documents in, one folder of shards out, complete or not at all).
+batches), `mixture.py` (shares of tokens by source, score or any column), `writer.py` (documents in, one folder of
+shards out, complete or not at all).
 """
 
 from longlode.packing.loader import batches, plan
+from longlode.packing.mixed_schedule import MixedSchedule, SourceReport
+from longlode.packing.mixture import Mixture
 from longlode.packing.packers import PACKERS, Packer, PackingReport, Piece, Schedule, make_packer
 from longlode.packing.shards import PackedDocument, Shards, heldout_documents, open_shards
 from longlode.packing.writer import pack
 
 __all__ = [
     "PACKERS",
+    "MixedSchedule",
+    "Mixture",
     "PackedDocument",
     "Packer",
     "PackingReport",
     "Piece",
     "Schedule",
     "Shards",
+    "SourceReport",
     "batches",
     "heldout_documents",
     "make_packer",

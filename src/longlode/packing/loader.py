@@ -6,6 +6,8 @@ import numpy as np
 
 from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError, InputError
+from longlode.packing.mixed_schedule import plan_mixture
+from longlode.packing.mixture import Mixture, group_documents
 from longlode.packing.packers import Order, Packer, Piece, Schedule, StepRows, make_packer
 from longlode.packing.shards import Shards
 
@@ -21,9 +23,14 @@ def plan(
     seed: int,
     split: str = "train",
     heldout_fraction: float = 0.0,
+    mix: Mixture | None = None,
 ) -> Schedule:
-    """Plan the rows of every step, with the packer's report on the documents. Arguments: as in `batches`."""
-    return _plan(shards, packer, length, batch_size, seed, split, heldout_fraction)[1]
+    """Plan the rows of every step, with the packer's report on the documents. Arguments: as in `batches`.
+
+    With a mixture it is a `MixedSchedule`, whose `sources(num_steps)` says what a run reads of each group, and whose
+    `num_steps` is the end of the data where the mixture limits the epochs.
+    """
+    return _plan(shards, packer, length, batch_size, seed, split, heldout_fraction, mix)[1]
 
 
 def batches(
@@ -37,6 +44,7 @@ def batches(
     packed: bool = False,
     split: str = "train",
     heldout_fraction: float = 0.0,
+    mix: Mixture | None = None,
 ) -> Iterator[Batch]:
     """Yield the batches of steps start_step, start_step + 1, ... without end.
 
@@ -54,7 +62,9 @@ def batches(
       split, heldout_fraction: "heldout" takes, and "train" leaves out, the documents for which the first 8 bytes,
         big-endian, of the BLAKE2b hash of the id, divided by 2**64, are below the fraction
         (`corpus.in_heldout`).
-    Raises: InputError for too few tokens to fill one step; ConfigError for invalid settings.
+      mix: shares of tokens by source, score band or any other column (`Mixture`); a stage of a recipe is a call
+        with its own mix, packer, length and seed. Without it every document is read once per epoch.
+    Raises: InputError for too few tokens to fill one step or one row of a group; ConfigError for invalid settings.
     """
     if start_step < 0:
         raise ConfigError(f"start_step is {start_step}; expected >= 0.")
@@ -63,7 +73,7 @@ def batches(
         raise ConfigError(
             f"the packer {packer.name!r} needs documents that do not see each other; set packed to true."
         )
-    documents, schedule = _plan(shards, packer, length, batch_size, seed, split, heldout_fraction)
+    documents, schedule = _plan(shards, packer, length, batch_size, seed, split, heldout_fraction, mix)
     return _batches(shards, documents, schedule, start_step, packed)
 
 
@@ -75,6 +85,7 @@ def _plan(
     seed: int,
     split: str,
     heldout_fraction: float,
+    mix: Mixture | None,
 ) -> tuple[np.ndarray, Schedule]:
     """Return the documents of a split and the schedule of their rows."""
     if batch_size < 1:
@@ -83,7 +94,16 @@ def _plan(
     documents = shards.split(split, heldout_fraction)
     lengths = shards.lengths[documents]
     order = Order(seed, shards.fingerprint)
-    schedule = packer.plan(lengths, length=length, batch_size=batch_size, order=order)
+    shape = {"length": length, "batch_size": batch_size}
+    if mix is None:
+        schedule = packer.plan(lengths, **shape, order=order)
+    else:
+        names = list(mix.shares)
+        groups = group_documents(shards, documents, names)
+        places = [np.searchsorted(documents, group) for group in groups]
+        schedule = plan_mixture(
+            packer, lengths, dict(zip(names, places, strict=True)), mix, **shape, order=order
+        )
     if schedule.num_rows < 1:
         raise InputError(
             f"{', '.join(map(str, shards.folders))}: the {len(documents):,} {split} documents have "

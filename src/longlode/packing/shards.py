@@ -9,6 +9,7 @@ FOLDER/tokenizer/               the tokenizer that made the ids
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,6 +112,35 @@ class Shards:
                     f"{file.num_tokens:,}. Pack it again, or bring back a sound copy."
                 )
         return lengths
+
+    @cached_property
+    def columns(self) -> dict[str, pa.DataType]:
+        """Columns of the documents and their types: `DOCUMENT_COLUMNS` and every field that `pack` carried.
+
+        A column whose types differ between files has the common type, text if there is none narrower.
+        """
+        found: dict[str, pa.DataType] = {}
+        for file in self.files:
+            with _opened(file) as source:
+                for field in source.schema_arrow:
+                    found[field.name] = common_type(found.get(field.name, pa.null()), field.type)
+        return found
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column of all documents, null where a folder does not have it; `num_documents` values.
+
+        Raises: ConfigError for a column that no folder has; InputError when a table of documents is damaged.
+        """
+        if name not in self.columns:
+            raise ConfigError(f"the shards have no column {name!r}; they have {', '.join(self.columns)}.")
+        kind = self.columns[name]
+        chunks = []
+        for file in self.files:
+            with _opened(file) as source:
+                is_there = name in source.schema_arrow.names
+            column = _table(file, [name])[name] if is_there else pa.nulls(file.num_documents, kind)
+            chunks.append(column.cast(kind))
+        return pa.chunked_array([part for chunk in chunks for part in _parts(chunk)], kind)
 
     @cached_property
     def id_hashes(self) -> np.ndarray:
@@ -229,19 +259,42 @@ def _check_sums(folder: Path, record: dict[str, Any]) -> None:
             )
 
 
-def _table(file: ShardFile, columns: list[str]) -> pa.Table:
-    """Read columns of a table of documents. Raises: InputError when it is damaged."""
+def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """Return the narrowest type of int64, float64, bool and string that holds values of both; null fits all."""
+    if pa.types.is_null(one) or one == other:
+        return other
+    if pa.types.is_null(other):
+        return one
+    if {one, other} == {pa.int64(), pa.float64()}:
+        return pa.float64()
+    return pa.string()
+
+
+def _parts(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+
+
+@contextmanager
+def _opened(file: ShardFile) -> Iterator[pq.ParquetFile]:
+    """Open a table of documents. Raises: InputError when it is damaged."""
     try:
         # pq.read_table would also read the folder's name as columns.
         with pq.ParquetFile(file.documents, page_checksum_verification=True) as source:
-            table = source.read(columns=columns).cast(
-                pa.schema([DOCUMENT_COLUMNS.field(name) for name in columns])
-            )
-        table.validate(full=True)
+            yield source
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{file.documents} cannot be read: {error}. Pack it again, or bring back a sound copy."
         ) from None
+
+
+def _table(file: ShardFile, columns: list[str]) -> pa.Table:
+    """Read columns of a table of documents. Raises: InputError when it is damaged."""
+    with _opened(file) as source:
+        table = source.read(columns=columns).select(columns)
+        own = [DOCUMENT_COLUMNS.field(name) for name in columns if name in DOCUMENT_COLUMNS.names]
+        others = [table.schema.field(name) for name in columns if name not in DOCUMENT_COLUMNS.names]
+        table = table.cast(pa.schema(sorted([*own, *others], key=lambda field: columns.index(field.name))))
+        table.validate(full=True)
     if len(table) != file.num_documents:
         raise InputError(
             f"{file.documents} is not what was packed: it has {len(table):,} documents, expected "

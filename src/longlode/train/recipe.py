@@ -26,6 +26,7 @@ from pydantic import (
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
+from longlode.core.mixes import parse_mix
 from longlode.core.options import parse_value
 from longlode.models import LonglodeConfig
 
@@ -90,7 +91,7 @@ else:
 class DataSection(_GrowingSection):
     """Input of one step."""
 
-    _later = frozenset({"packer", "packer_options"})
+    _later = frozenset({"packer", "packer_options", "mix", "mix_epochs"})
 
     shards: str | list[str] | None = Field(
         None,
@@ -112,6 +113,16 @@ class DataSection(_GrowingSection):
     packer_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the packer, e.g. {cycles = 4} for decompose."
     )
+    mix: dict[str, float] | str | None = Field(
+        None,
+        description='Shares of tokens: "books=0.4,code=0.6" by source; "kind:novel", "score:0.5..", "rest". '
+        "Unset: every document once an epoch.",
+    )
+    mix_epochs: float | None = Field(
+        None,
+        gt=0,
+        description="Most times that a group of the mixture is read, then the others share its part; unset: no limit.",
+    )
     packed: bool = Field(
         True,
         description="Documents in one row do not see each other; false: state flows from one to the next.",
@@ -126,6 +137,13 @@ class DataSection(_GrowingSection):
             raise ValueError(
                 f"micro_batch_size is {self.micro_batch_size}; expected at most batch_size, {self.batch_size}"
             )
+        if self.mix is not None:
+            try:
+                parse_mix(self.mix)
+            except ConfigError as error:
+                raise ValueError(f"data.mix: {str(error).rstrip('.')}") from None
+        elif self.mix_epochs is not None:
+            raise ValueError("data.mix_epochs is set and data.mix is not; set both, or none")
         return self
 
 

@@ -85,6 +85,8 @@ class Packer(ABC):
     name: ClassVar[str]
     needs_isolation: ClassVar[bool] = False
     """True if its rows are correct only when documents in one row do not attend to each other (`packed=True`)."""
+    mixes_by_steps: ClassVar[bool] = False
+    """True if all rows of a step must come from one plan, so that a mixture deals out steps instead of rows."""
 
     @abstractmethod
     def plan(self, lengths: np.ndarray, *, length: int, batch_size: int, order: "Order") -> Schedule:

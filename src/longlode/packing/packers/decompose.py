@@ -31,6 +31,7 @@ class DecomposePacker(Packer):
     """
 
     name: ClassVar[str] = "decompose"
+    mixes_by_steps: ClassVar[bool] = True  # a step has sequences of one length
     min_length: int = 32
     cycles: int = 8
     curriculum: Literal["uniform", "grow_linear", "grow_p2"] = "grow_p2"
