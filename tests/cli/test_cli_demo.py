@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 from longlode.core.errors import InputError
-from longlode.core.records import read_json, read_record
+from longlode.core.records import read_json, read_jsonl, read_record
+from longlode.demo import comparison
 from longlode.demo import findings as words
 from longlode.demo import material as demo_material
 from longlode.demo import run as demo_run
 from longlode.demo import steps as demo_steps
 from longlode.demo import training as demo_training
+from longlode.demo.comparison import Arm
 from longlode.demo.curves import Gain, read_curves
-from longlode.demo.material import KINDS, REAL, Material, corpus_rows, gather
+from longlode.demo.material import KINDS, REAL, File, Material, corpus_rows, gather
 from longlode.demo.separation import Auc, auc, auc_interval, separation
 from longlode.demo.views import bar, curve_lines, profile_lines, separation_lines, separation_table
+from longlode.synthetic.order_pool import make_order_pool
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,23 @@ def test_a_short_training_is_called_short_and_not_judged():
     assert "n = 20" in far
 
 
+def test_a_comparison_of_training_says_what_its_intervals_carry():
+    unclear, more = (0.01, -0.02, 0.04), (0.05, 0.02, 0.09)
+    random_arm = Arm(0.5, 4.0, 0.2, None, None)
+    arms = {"text in order": Arm(1.0, 4.0, 0.3, unclear, more), "random": random_arm}
+    seen = words.about_training(arms | {"default": Arm(0.8, 4.1, 0.3, more, more)}, 9000, 5000)
+    assert "can make a difference" in seen[0]
+    assert "+0.050 (+0.020 to +0.090)" in seen[0]
+    assert "higher loss and more gain" in seen[1]
+    assert "80%" in seen[1]
+    arms["text in order"] = Arm(1.0, 4.0, 0.3, unclear, unclear)
+    unseen = words.about_training(arms | {"default": Arm(0.8, 4.1, 0.3, unclear, unclear)}, 9000, 5000)
+    assert "no choice by order can be shown" in unseen[0]
+    assert "no difference" in unseen[1]
+    (few,) = words.about_training({}, 4000, 5000)
+    assert "too few" in few
+
+
 def explained(name, gains, probability=0.9):
     octaves = [{"first_tokens": 1024 << place, "gain_nats": one} for place, one in enumerate(gains)]
     gate = {"probability": probability}
@@ -202,22 +222,31 @@ def tiny_demo(monkeypatch):
     """Few and short documents, two steps."""
     real = demo_run.gather
     monkeypatch.setattr(demo_material, "LENGTH", 1536)
-    monkeypatch.setattr(
-        demo_run, "gather", lambda seed: Material(real(seed).files[:12], real(seed).heldout[:4])
-    )
+
+    def few(seed):
+        found = real(seed)
+        return Material([File(one.id, one.text[:8000]) for one in found.files[:12]], found.heldout[:4])
+
+    monkeypatch.setattr(demo_run, "gather", few)
     for name, value in {"NUM_PER_KIND": 2, "NUM_PROLONG": 1, "PROLONG_PAIRS": 3, "NEAR_TOKENS": 16}.items():
         monkeypatch.setattr(demo_steps, name, value)
     sizes = {"LENGTH": 64, "BATCH_SIZE": 2, "MIN_STEPS": 2, "MAX_STEPS": 2, "MOST_CONTEXT": 64}
     for name, value in {**sizes, "NUM_TARGETS": 16}.items():
         monkeypatch.setattr(demo_training, name, value)
+    sizes = {"ROW_LENGTH": 256, "NUM_SEEDS": 1, "NEAR": 16, "FAR": 64, "NUM_TARGETS": 16}
+    for name, value in sizes.items():
+        monkeypatch.setattr(comparison, name, value)
+    monkeypatch.setattr(
+        comparison, "make_order_pool", lambda works, *rest: make_order_pool(dict([*works.items()][:2]), *rest)
+    )
 
 
 def test_the_whole_demo_in_small(run, tmp_path, model_folder, tiny_demo):
     out = tmp_path / "demo"
-    shown = run("demo", "-o", out, "--model", model_folder, "--minutes", 0.1)
+    shown = run("demo", "-o", out, "--model", model_folder, "--minutes", 0.1, "--full")
     record = read_record(out, "demo")
     assert record["status"] == "finished"
-    assert len(record["stages"]) == demo_run.NUM_STAGES
+    assert len(record["stages"]) == demo_run.NUM_FULL_STAGES
     assert record["findings"] == [line for line in record["findings"] if " ".join(line.split()) in shown]
     made = {kind.name for kind in KINDS} - {"renamed"}  # needs a thousand words
     assert set(record["labels"].values()) == {REAL, *made}
@@ -231,6 +260,12 @@ def test_the_whole_demo_in_small(run, tmp_path, model_folder, tiny_demo):
     page = (out / "report.html").read_text(encoding="utf-8")
     assert all(kind.about in page for kind in KINDS if kind.name in made)
     assert "context_curve" in page
+    assert set(record["training"]) == set(comparison.ARMS)
+    assert record["training"][comparison.LABELS]["in_order"] == 1.0
+    assert record["training"][comparison.RANDOM]["loss_less_random"] is None
+    steps = len(read_jsonl(out / "comparison" / "run" / "metrics.jsonl"))
+    assert f"{len(comparison.ARMS)} models of {steps} steps" in shown
+    assert any("too few to compare" in line for line in record["findings"])
 
 
 def test_an_earlier_demo_is_replaced_and_nothing_else(tmp_path):

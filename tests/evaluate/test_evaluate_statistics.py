@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from longlode.evaluate.statistics import bootstrap_mean, wilson
+from longlode.evaluate.statistics import bootstrap_crossed, bootstrap_mean, wilson
 
 
 def test_wilson_known_values():
@@ -37,3 +37,18 @@ def test_weights_and_too_few_groups():
     assert bootstrap_mean([4.0]) == (4.0, None, None)
     assert bootstrap_mean([1.0, 2.0], groups=["x", "x"]) == (1.5, None, None)
     assert bootstrap_mean([1.0, 2.0, 5.0]) == bootstrap_mean([1.0, 2.0, 5.0])
+
+
+def test_the_crossed_bootstrap_covers_where_runs_and_groups_both_vary():
+    rng, covered, widths = np.random.default_rng(5), 0, []
+    groups = np.repeat(np.arange(15), 2).tolist()
+    for trial in range(60):
+        runs, texts = rng.normal(size=(8, 1)), np.repeat(rng.normal(size=15), 2)
+        values = runs + texts + 0.1 * rng.normal(size=(8, 30))
+        mean, low, high = bootstrap_crossed(values, groups, num_resamples=300, seed=trial)
+        assert mean == pytest.approx(np.mean([values[:, [2 * n, 2 * n + 1]].mean() for n in range(15)]))
+        covered += low <= 0.0 <= high
+        widths.append(high - low)
+    assert covered >= 50
+    _, low, high = bootstrap_mean(values.mean(0), groups=groups)
+    assert high - low < 0.8 * np.mean(widths), "the runs' own variance is part of the interval"

@@ -11,7 +11,12 @@ from longlode.cli.habits import shell
 from longlode.cli.options import Overwrite, Seed
 from longlode.core.errors import ConfigError
 
-EXAMPLES = ("longlode demo", "longlode demo -o demo-out --minutes 10", "longlode demo --seed 1 -o demo-2")
+EXAMPLES = (
+    "longlode demo",
+    "longlode demo -o demo-out --minutes 10",
+    "longlode demo --seed 1 -o demo-2",
+    "longlode demo --full -o demo-full",
+)
 _LEAST_MINUTES = 0.1
 
 
@@ -28,6 +33,12 @@ def demo(
             help="Reads for ProLong's formulas, and lends its tokenizer: starter, a folder, a hub id."
         ),
     ] = "starter",
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Also compare training on three choices of text; says how long it takes."
+        ),
+    ] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> dict[str, Any]:
@@ -42,7 +53,7 @@ def demo(
     from longlode.demo.run import run_demo
     from longlode.demo.steps import DemoSettings
 
-    settings = DemoSettings(out=out, minutes=minutes, model=model, seed=seed)
+    settings = DemoSettings(out=out, minutes=minutes, model=model, seed=seed, full=full)
     found = run_demo(settings, overwrite=overwrite)
     say("")
     say("[bold]What it found[/]")

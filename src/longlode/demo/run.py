@@ -7,14 +7,16 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from longlode.cli.console import say_lines
+from longlode.core.defaults import SCORER
 from longlode.core.kinds import RECORD_NAME
 from longlode.core.outputs import claim_folder
 from longlode.core.records import write_record
+from longlode.demo import comparison, training
 from longlode.demo import findings as words
-from longlode.demo import training
 from longlode.demo.curves import Gain
 from longlode.demo.material import KINDS, LENGTH, REAL, File, gather
 from longlode.demo.separation import Auc, separation
@@ -35,10 +37,16 @@ from longlode.demo.steps import (
     values_by,
     write_corpus,
 )
-from longlode.demo.views import curve_lines, profile_lines, separation_lines, separation_table
+from longlode.demo.views import (
+    comparison_lines,
+    curve_lines,
+    profile_lines,
+    separation_lines,
+    separation_table,
+)
 
-NUM_STAGES = 9
-_MADE = ("corpus", "scores", "kept", "shards", "run", "eval", "report.html", RECORD_NAME)
+NUM_STAGES, NUM_FULL_STAGES = 9, 10
+_MADE = ("corpus", "scores", "kept", "shards", "run", "eval", "comparison", "report.html", RECORD_NAME)
 _MARKS = {words.DEFAULT: "D", words.GZIP: "g", words.OVERLAP: "o", words.PROLONG: "P"}
 AucTable = dict[str, dict[str, Auc]]
 
@@ -49,16 +57,18 @@ def run_demo(settings: DemoSettings, *, overwrite: bool = False) -> list[str]:
     Args: overwrite: replace a demo of other settings in that folder.
     Raises: as the functions of the other packages.
     """
-    out, stages = settings.out, Stages(NUM_STAGES)
+    out, stages = settings.out, Stages(NUM_FULL_STAGES if settings.full else NUM_STAGES)
     clear(settings, overwrite=overwrite)
     mined = _mine(settings, stages)
     used = _use(settings, stages, mined)
-    found = _sentences(settings, mined, used)
+    compared = _compare(settings, stages, mined)
+    found = _sentences(settings, mined, used, compared)
     record = {
         "settings": _recorded(settings),
         "auc_intervals": _by_signal(mined.auc),
         "kinds": {kind.name: kind.about for kind in KINDS},
         "context": {name: asdict(one) for name, one in used.gains.items()},
+        "training": {arm: asdict(one) for arm, one in compared.items()},
         "findings": found,
         "labels": {row["id"]: row["source"] for row in mined.rows},
     }
@@ -88,10 +98,11 @@ def _recorded(settings: DemoSettings) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Mined:
-    """Results of the stages before the training. pair: entries of explain.json."""
+    """Results of the stages before the training. plan: of the comparison, if asked. pair: entries of explain.json."""
 
     rows: list[Row]
     heldout: list[File]
+    plan: comparison.Plan | None
     auc: AucTable
     pair: list[dict[str, Any]]
 
@@ -103,6 +114,9 @@ def _mine(settings: DemoSettings, stages: Stages) -> _Mined:
         counts = Counter(row["source"] for row in rows)
         facts |= {source: counts[source] for source in (REAL, *(kind.name for kind in KINDS))}
         facts |= {"tokens_each": LENGTH}
+    plan = comparison.plan_comparison(settings, material.files) if settings.full else None
+    if plan is not None:
+        say_lines([plan.in_words()])
     with stages("score", f"scoring {len(rows)} documents by the default, which needs no model") as facts:
         signals = score_by_default(settings, rows)
         facts |= {"documents": len(rows)}
@@ -119,7 +133,7 @@ def _mine(settings: DemoSettings, stages: Stages) -> _Mined:
         facts |= {one["label"]: one["score"] for one in pair}
     title = "What context adds, nats per token, by how far back it stands"
     say_lines(["", title, *profile_lines(pair), ""])
-    return _Mined(rows, material.heldout, auc, pair)
+    return _Mined(rows, material.heldout, plan, auc, pair)
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,22 @@ def _use(settings: DemoSettings, stages: Stages, mined: _Mined) -> _Used:
     return _Used(kept, num_steps, gains)
 
 
-def _sentences(settings: DemoSettings, mined: _Mined, used: _Used) -> list[str]:
+def _compare(settings: DemoSettings, stages: Stages, mined: _Mined) -> dict[str, comparison.Arm]:
+    """Results of the training comparison by arm; none without --full."""
+    if mined.plan is None:
+        return {}
+    with stages("training", "training on three choices of text, all else equal") as facts:
+        values = partial(values_by, settings, scorer=SCORER)
+        arms = comparison.compare_training(settings, mined.plan, mined.heldout, values)
+        facts |= {"models": len(arms) * comparison.NUM_SEEDS, "tokens_each": mined.plan.num_tokens}
+    title = f"Held-out nats per token after {comparison.FAR:,} tokens; gain: loss after {comparison.NEAR} less that"
+    say_lines(["", title, *comparison_lines({name: asdict(arm) for name, arm in arms.items()}), ""])
+    return arms
+
+
+def _sentences(
+    settings: DemoSettings, mined: _Mined, used: _Used, compared: dict[str, comparison.Arm]
+) -> list[str]:
     auc, kept = mined.auc, used.kept
     prolong = f"{PROLONG_PAIRS} pairs of segments per document, read by {settings.model}; a sample"
     return [
@@ -162,7 +191,9 @@ def _sentences(settings: DemoSettings, mined: _Mined, used: _Used) -> list[str]:
         *words.about_context(
             used.gains, used.num_steps, training.num_tokens(used.num_steps), training.FEW_TOKENS
         ),
+        *(words.about_training(compared, mined.plan.num_tokens, training.FEW_TOKENS) if mined.plan else ()),
         *words.LIMITS,
+        words.SMALL_MODELS if compared else words.ONE_MODEL,
     ]
 
 

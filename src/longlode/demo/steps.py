@@ -38,12 +38,13 @@ Signals = dict[str, list[float | None]]
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """out: folder. minutes: target time. model: as `model_source` takes it. seed: draws."""
+    """out: folder. minutes: target time. model: as `model_source` takes it. seed: draws. full: compare training too."""
 
     out: Path
     minutes: float
     model: str = "starter"
     seed: int = 0
+    full: bool = False
 
 
 def write_corpus(settings: DemoSettings, material: Material) -> list[Row]:

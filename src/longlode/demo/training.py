@@ -26,8 +26,16 @@ MOST_CONTEXT, NUM_TARGETS = 4096, 128
 """Tokens of the longest context of a curve, and of the targets that are predicted after it."""
 
 
-def make_recipe(shards: Path, num_steps: int, seed: int, dtype: str = "float32") -> "Recipe":
-    """Recipe of the small model. Args: shards, its text; dtype, of matrix products."""
+def make_recipe(
+    shards: Path,
+    num_steps: int,
+    seed: int,
+    dtype: str = "float32",
+    *,
+    length: int | None = None,
+    batch_size: int | None = None,
+) -> "Recipe":
+    """Recipe of the small model. Args: shards, its text; dtype, of matrix products; length, batch_size, of its rows."""
     from longlode.train import Recipe
 
     return Recipe.parse(
@@ -41,7 +49,12 @@ def make_recipe(shards: Path, num_steps: int, seed: int, dtype: str = "float32")
                 "initializer_range": _WIDTH
                 ** -0.5,  # 0.02 stands on the unigram plateau for most of the minute
             },
-            "data": {"shards": str(shards), "length": LENGTH, "batch_size": BATCH_SIZE, "packed": False},
+            "data": {
+                "shards": str(shards),
+                "length": length or LENGTH,
+                "batch_size": batch_size or BATCH_SIZE,
+                "packed": False,
+            },
             "optim": {
                 "lr": 6e-3,
                 "min_lr_ratio": 0.05,
@@ -62,7 +75,12 @@ def make_recipe(shards: Path, num_steps: int, seed: int, dtype: str = "float32")
 
 
 def affordable_steps(recipe: "Recipe", vocab_size: int, seconds: float) -> int:
-    """Steps that fit into a time on this machine, by the fastest of a few after one to warm up."""
+    """Steps that fit into a time on this machine."""
+    return min(max(int(seconds / seconds_per_step(recipe, vocab_size)), MIN_STEPS), MAX_STEPS)
+
+
+def seconds_per_step(recipe: "Recipe", vocab_size: int) -> float:
+    """Time of a training step on this machine: the fastest of a few, after one to warm up."""
     import numpy as np
 
     from longlode.core.batch import Batch
@@ -72,13 +90,14 @@ def affordable_steps(recipe: "Recipe", vocab_size: int, seconds: float) -> int:
 
     model = build_model(recipe, vocab_size)
     optimizer = build_optimizer(model, recipe.optim)
-    tokens = np.random.default_rng(0).integers(0, vocab_size, (BATCH_SIZE, LENGTH))
+    sizes = (recipe.data.batch_size, recipe.data.length)
+    tokens = np.random.default_rng(0).integers(0, vocab_size, sizes)
     times = []
     for _ in range(1 + _PROBE_STEPS):
         started = time.monotonic()
         training_step(model, Batch(tokens, tokens), optimizer, 1e-4, recipe)
         times.append(time.monotonic() - started)
-    return min(max(int(seconds / min(times[1:])), MIN_STEPS), MAX_STEPS)
+    return min(times[1:])
 
 
 def train_one(recipe: "Recipe", out: Path, label: str) -> None:

@@ -117,3 +117,18 @@ def curve_lines(curves: Mapping[str, Mapping[int, float]]) -> list[str]:
         ]
         lines.append(f"{context:>22,}  {'  '.join(cells)}")
     return [line.rstrip() for line in lines]
+
+
+def comparison_lines(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One row per arm of the training comparison. Args: arms, name -> the fields of a `comparison.Arm`."""
+    wide = max(map(len, arms), default=0)
+    lines = [f"{'':{wide}}  in order    loss    gain  {'loss less random':25}  gain less random"]
+    for name, arm in arms.items():
+        cells = [
+            "" if arm[key] is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*arm[key])
+            for key in ("loss_less_random", "gain_less_random")
+        ]
+        figures = f"{arm['in_order']:8.0%}  {arm['loss']:6.3f}  {arm['gain']:6.3f}"
+        row = f"{name:>{wide}}  {figures}  {cells[0]:25}  {cells[1]}"
+        lines.append(row.rstrip())
+    return lines

@@ -86,3 +86,28 @@ def context_used(
         if not (gains.mean(0) > _Z * error).any():
             return int(context)
     raise AssertionError("the longest context has none longer that could beat it")
+
+
+def bootstrap_crossed(
+    values: np.ndarray, groups: Sequence[object], *, num_resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean and 95 % percentile bootstrap interval where every run has measured the same groups.
+
+    Runs and groups are drawn anew at once, each with all of its values: neither the runs of one group nor the groups of
+    one run are independent.
+    Args:
+      values: `[runs, rows]`, such as seeds by windows.
+      groups: of each row what it belongs to (its document); the rows of a group are averaged first.
+    Returns: mean over runs and groups, low, high.
+    Source: Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 386-411.
+    """
+    names = list(dict.fromkeys(groups))
+    place = np.array([names.index(name) for name in groups])
+    cells = np.stack([values[:, place == number].mean(1) for number in range(len(names))], axis=1)
+    rng = np.random.default_rng(seed)
+    means = [
+        cells[rng.integers(len(cells), size=len(cells))][:, rng.integers(len(names), size=len(names))].mean()
+        for _ in range(num_resamples)
+    ]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(cells.mean()), float(low), float(high)
