@@ -241,7 +241,7 @@ def test_moments_stay_finite_only_because_of_the_check(tiny, monkeypatch):
     loss, taken = result.loss, result.taken
     assert (math.isnan(loss), taken) == (True, False)
     assert moments_are_finite(optimizer)
-    monkeypatch.setattr(loop, "all_ranks_finite", lambda *values: True)  # the wrong variant
+    monkeypatch.setattr(loop, "all_ranks_finite", lambda *values, world: True)  # the wrong variant
     training_step(model, tiny.batch(1), optimizer, 0.01, recipe)
     assert not moments_are_finite(optimizer)
 

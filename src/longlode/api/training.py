@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.outputs import claim_folder, full_path
+from longlode.core.processes import started_rank
 from longlode.core.records import read_record
 
 if TYPE_CHECKING:
     from longlode.packing import Mixture, PackingReport, Schedule, Shards, SourceReport
     from longlode.train import Recipe, TrainSummary
+    from longlode.train.world import World
 
 Say = Callable[[str], None]
 
@@ -78,20 +80,46 @@ def train_run(
       verify: compare the shards with their checksums; None: before the first step of a run.
       say: called with messages for the user; on_start: with the facts of the run before its first step; on_step:
         with the row of every step.
+    Under torchrun every rank calls this with the same arguments; rank 0 alone writes and calls `say`, `on_start` and
+    `on_step`.
     Raises: ConfigError for a recipe that is invalid or names no shards; InputError when a side of the split has
       too little data, shards are damaged or the folder holds something else; as `train.train`.
     """
-    tell = say or (lambda line: None)
+    from longlode.train.world import joined
+
     folder = full_path(out)
+    tell = say if say is not None and started_rank() == 0 else (lambda line: None)
     chosen = _choose_recipe(recipe, folder, list(set_), resume, tell)
-    if not resume:
+    with joined(chosen.run.rank_seconds) as world:
+        return _train_in(world, chosen, folder, resume, verify, tell, on_start, on_step)
+
+
+def _train_in(
+    world: "World",
+    chosen: "Recipe",
+    folder: Path,
+    resume: bool,
+    verify: bool | None,
+    tell: Say,
+    on_start: Callable[[RunStart], None] | None,
+    on_step: Callable[[dict[str, Any]], None] | None,
+) -> "TrainSummary":
+    """Check the folder and the shards on rank 0, then train on all ranks."""
+
+    def check() -> None:
         claim_folder(folder, "run", advice="go on with its run by --resume", make=False)
+
+    if not resume:
+        world.on_main(check)
     if not chosen.data.shards:
         raise ConfigError(
             "The recipe names no shards; make some with longlode pack, then add --set data.shards=FOLDER."
         )
-    shards, data_facts = _open_shards(chosen, _verified_shards(folder) if resume else None, verify, tell)
-    return _train_on(chosen, shards, folder, data_facts, resume, on_start, on_step)
+    known = _verified_shards(folder) if resume else None
+    # Rank 0 verifies first, so that the others do not read shards that are damaged.
+    facts = world.on_main(lambda: _open_shards(chosen, known, verify, tell)[1])
+    shards, _ = _open_shards(chosen, known, False, tell)
+    return _train_on(chosen, shards, folder, facts, resume, on_start if world.is_main else None, on_step)
 
 
 def _choose_recipe(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from longlode.cli.console import echo_json, showing
+from longlode.core.processes import started_rank
 
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print nothing but errors and what --json asks for.")
@@ -41,13 +42,14 @@ def with_habits(command: Callable[..., Summary | None], *, shows: bool = False) 
 
     @functools.wraps(command)
     def run(*args: Any, quiet: bool = False, as_json: bool = False, **kwargs: Any) -> None:
-        with showing(results=not as_json and (shows or not quiet), remarks=not quiet):
+        speaks = started_rank() == 0  # of the ranks of a training run, which torchrun starts
+        with showing(results=speaks and not as_json and (shows or not quiet), remarks=speaks and not quiet):
             try:
                 summary = command(*args, **kwargs)
             except Ended as ended:
                 _print(ended.summary if as_json else None)
                 raise
-        _print(summary if as_json else None)
+        _print(summary if as_json and speaks else None)
 
     own = {"quiet": Quiet, "as_json": AsJson}
     known = inspect.signature(command)

@@ -26,6 +26,8 @@ from longlode.core.errors import CheckpointError, InputError
 from longlode.core.fingerprints import file_sha256
 from longlode.core.records import read_json, sync_folder, versions, write_json
 from longlode.train.recipe import Recipe, recipe_changes
+from longlode.train.sharding import is_sharded, like, whole
+from longlode.train.world import ALONE, World
 
 _FORMAT = 1
 _MODEL, _OPTIM, _STATE, _MANIFEST = "model.safetensors", "optim.safetensors", "state.json", "manifest.json"
@@ -54,19 +56,32 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: RunState,
     identity: dict[str, Any],
+    world: World = ALONE,
 ) -> Path:
-    """Save one checkpoint below `folder`, read it back and return its path.
+    """Save one checkpoint below `folder`, read it back and return its path. All ranks call it; rank 0 writes.
 
     Args: identity: the value that `check_identity` compares on resume, from `run_identity`.
     Raises: CheckpointError if it cannot be written or does not verify; older checkpoints are not touched.
     """
+    weights = _model_tensors(model)
+    others = _optimizer_tensors(model, optimizer) | _random_tensors(world)
+    return Path(world.on_main(lambda: str(_write(folder, weights, others, state, identity))))
+
+
+def _write(
+    folder: Path,
+    weights: dict[str, Tensor],
+    others: dict[str, Tensor],
+    state: RunState,
+    identity: dict[str, Any],
+) -> Path:
     path = folder / f"step-{state.step:08d}"
     unfinished = folder / f"{_UNFINISHED}{path.name}"
     try:
         remove_unfinished(folder)
         unfinished.mkdir(parents=True)
-        save_file(_model_tensors(model), unfinished / _MODEL)
-        save_file(_optimizer_tensors(model, optimizer) | _random_tensors(), unfinished / _OPTIM)
+        save_file(weights, unfinished / _MODEL)
+        save_file(others, unfinished / _OPTIM)
         write_json(unfinished / _STATE, {**asdict(state), **identity, "made_with": versions()})
         files = {name: _sync_and_describe(unfinished / name) for name in (_MODEL, _OPTIM, _STATE)}
         write_json(unfinished / _MANIFEST, {"format": _FORMAT, "step": state.step, "files": files})
@@ -162,13 +177,16 @@ def find_problem(path: Path) -> str | None:
     return None
 
 
-def run_identity(recipe: Recipe, data_fingerprint: str) -> dict[str, Any]:
-    """Return the identity of a run: fixed recipe keys and data, saved in state.json and compared on resume."""
+def run_identity(recipe: Recipe, data_fingerprint: str, num_ranks: int = 1) -> dict[str, Any]:
+    """Return the identity of a run: fixed recipe keys and data, saved in state.json and compared on resume.
+
+    Args: num_ranks: of the session that saves, for the record; a run may resume on another number.
+    """
     return {
         "recipe": recipe.resolved(),
         "recipe_fingerprint": recipe.fingerprint(),
         "data_fingerprint": data_fingerprint,
-        "world": {"ranks": 1},
+        "world": {"ranks": num_ranks},
     }
 
 
@@ -188,13 +206,20 @@ def check_identity(path: Path, recipe: Recipe, data_fingerprint: str) -> None:
         )
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rank: int = 0
+) -> RunState:
     """Restore weights, moments and torch's random state, and return the run's progress.
 
+    Every rank reads the files, whatever the number of ranks that they were saved on.
     Raises: CheckpointError if the names or shapes of the weights are not the model's.
     """
     try:
-        mismatch = model.load_state_dict(load_file(path / _MODEL), strict=False)
+        weights = load_file(path / _MODEL)
+        if is_sharded(model):
+            own = model.state_dict(keep_vars=True)
+            weights = {name: like(value, own[name]) for name, value in weights.items()}
+        mismatch = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"{path / _MODEL} does not fit this model: {error}.") from None
     wrong = set(mismatch.missing_keys) & set(_model_tensors(model)) | set(mismatch.unexpected_keys)
@@ -203,14 +228,16 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             f"{path / _MODEL} does not fit this model; names that differ: {sorted(wrong)[:8]}."
         )
     tensors = load_file(path / _OPTIM)
-    _load_random({name: tensor for name, tensor in tensors.items() if name.startswith(_RANDOM)})
+    saved = read_json(path / _STATE)
+    _load_random(
+        {name: tensor for name, tensor in tensors.items() if name.startswith(_RANDOM)}, rank, saved["step"]
+    )
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for key, tensor in tensors.items():
         kind, _, name = key.partition(".")
         if not key.startswith(_RANDOM):
-            optimizer.state[parameters[name]][kind] = tensor.to(parameters[name].device)
-    saved = read_json(path / _STATE)
+            optimizer.state[parameters[name]][kind] = like(tensor, parameters[name])
     return RunState(saved["step"], saved["tokens"], saved["seconds"], saved["skips"])
 
 
@@ -221,30 +248,42 @@ def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            tensors[name] = tensor.detach().contiguous()
+            tensors[name] = whole(tensor.detach()).contiguous()
     return tensors
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the optimizer's tensors, named "<moment>.<parameter name>"."""
     return {
-        f"{kind}.{name}": tensor.contiguous()
+        f"{kind}.{name}": whole(tensor).contiguous()
         for name, parameter in model.named_parameters()
         for kind, tensor in optimizer.state.get(parameter, {}).items()
     }
 
 
-def _random_tensors() -> dict[str, Tensor]:
-    states = {f"{_RANDOM}cpu": torch.get_rng_state()}
+def _random_tensors(world: World) -> dict[str, Tensor]:
+    """Return the random states of all ranks: "random.cpu" of rank 0, "random.cpu.1" of rank 1 ..."""
+    own = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        states[f"{_RANDOM}cuda"] = torch.cuda.get_rng_state()
-    return states
+        own["cuda"] = torch.cuda.get_rng_state()
+    return {
+        _random_name(kind, rank): state
+        for kind, mine in own.items()
+        for rank, state in enumerate(world.gather(mine))
+    }
 
 
-def _load_random(states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states[f"{_RANDOM}cpu"])
-    if f"{_RANDOM}cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states[f"{_RANDOM}cuda"])
+def _random_name(kind: str, rank: int) -> str:
+    return f"{_RANDOM}{kind}" + (f".{rank}" if rank else "")
+
+
+def _load_random(states: dict[str, Tensor], rank: int, step: int) -> None:
+    if (name := _random_name("cpu", rank)) in states:
+        torch.set_rng_state(states[name])
+    else:  # a rank that the run did not have so far
+        torch.manual_seed((step << 20) + rank)
+    if (name := _random_name("cuda", rank)) in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states[name])
 
 
 def _sync_and_describe(path: Path) -> dict[str, Any]:

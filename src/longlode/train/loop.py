@@ -1,8 +1,9 @@
 """The training loop. Read `train`, `run_steps`, `training_step`, in this order.
 
-A step is: forward, backward, all ranks agree that loss and gradient norm are finite, clip, step. The
-loop's state is weights, moments, random state and one `RunState`; all of it is in every checkpoint, and data
-comes from `batches(step)`. So 5 steps, a kill and 5 more steps give bit for bit the result of 10 steps.
+A step is: forward, backward, gradients summed over the ranks, all ranks agree that loss and gradient norm are finite,
+clip, step. Every rank knows the whole batch and reads its share of it. The loop's state is weights, moments, random
+state and one `RunState`; all of it is in every checkpoint, and data comes from `batches(step)`. So 5 steps, a kill and
+5 more steps give bit for bit the result of 10 steps.
 """
 
 import contextlib
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -29,8 +29,15 @@ from longlode.train.optim import (
     gradient_norm,
     learning_rate,
 )
+from longlode.train.parts import micro_batches, parts_of_rank
 from longlode.train.recipe import Recipe, RunSection
 from longlode.train.run_folder import RunFolder
+from longlode.train.sharding import is_sharded, set_gradient_sync, shard_model
+from longlode.train.world import ALONE, World, joined
+
+__all__ = ["NEXT_TOKEN", "Session", "StepResult", "TrainSummary", "micro_batches", "train", "training_step"]
+
+_LOSS, _AUX_LOSS = "loss", "aux_loss"
 
 NEXT_TOKEN = NextToken()
 """Objective of held-out losses, independent of the training objective."""
@@ -68,6 +75,7 @@ class Session:
     state: RunState
     heldout: Callable[[], Iterable[Batch]] | None
     on_step: Callable[[dict[str, Any]], None] | None
+    world: World = ALONE
 
 
 def train(
@@ -92,26 +100,32 @@ def train(
       resume: continue from the newest checkpoint that verifies. Without it, `run_dir` must be empty.
       heldout: yields the same held-out batches at every call; the first `run.eval_batches` give eval_loss.
       tokenizer_folder: its tokenizer files are copied beside the final model.
-      on_step: called after every step with its metrics row.
+      on_step: called on rank 0 after every step with its metrics row.
       data_facts: facts about the data for the run's record, under `data`.
-    Raises: CheckpointError as in `RunFolder.restore`; InputError if `batches` ends; LonglodeError that names a step
-      that is not finite. Checkpoints made before an error are kept.
+    Under torchrun every rank calls this with the same arguments, a model on its own device, and the same batches; rank
+    0's weights are taken.
+    Raises: RankError when another rank ends or does not answer; CheckpointError as in `RunFolder.restore`; InputError
+      if `batches` ends; LonglodeError that names a step that is not finite. Checkpoints made before an error are kept.
     """
     objective = make_objective(recipe.optim.objective, recipe.optim.objective_options)
-    run = RunFolder(Path(run_dir), recipe, data_fingerprint, data_facts)
-    with run.opened():
-        torch.manual_seed(recipe.run.seed)
-        optimizer = build_optimizer(model, recipe.optim)
-        state = run.restore(model, optimizer, resume)
-        run.start_record(model, state)
-        session = Session(model, objective, optimizer, recipe, run, state, heldout, on_step)
-        try:
-            status, folder = _run_session(session, batches, tokenizer_folder)
-        except Exception as error:
-            with contextlib.suppress(LonglodeError):  # a full disk here must not hide the first error
-                run.write_record("failed", state, reason=str(error))
-            raise
-        run.write_record(status, state)
+    with joined(recipe.run.rank_seconds) as world:
+        run = RunFolder(Path(run_dir), recipe, data_fingerprint, data_facts, world)
+        with run.opened():
+            torch.manual_seed(recipe.run.seed + world.rank)
+            world.copy_from_main(model.state_dict().values())
+            if recipe.run.shard:
+                shard_model(model, world)
+            optimizer = build_optimizer(model, recipe.optim)
+            state = run.restore(model, optimizer, resume)
+            run.start_record(model, state)
+            session = Session(model, objective, optimizer, recipe, run, state, heldout, on_step, world)
+            try:
+                status, folder = _run_session(session, batches, tokenizer_folder)
+            except Exception as error:
+                with contextlib.suppress(LonglodeError):  # a full disk here must not hide the first error
+                    run.write_record("failed", state, reason=str(error))
+                raise
+            run.write_record(status, state)
     return TrainSummary(
         status=status,
         step=state.step,
@@ -138,43 +152,74 @@ def _run_session(
         if status == "interrupted":
             return status, None
         tokenizer = Path(tokenizer_folder) if tokenizer_folder else None
-        return status, run.export(model.save_pretrained, tokenizer)
+        return status, run.export(model, tokenizer)
 
 
 def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> str:
     """Take steps until the run ends or must stop, logging and saving on the way; return the status."""
     recipe, run, state = session.recipe, session.run, session.state
-    began = saved = time.monotonic()
-    seconds_before = state.seconds
-    while (status := _why_stop(recipe, state, time.monotonic() - began, stop)) is None:
+    clock = _Clock(session.world, state.seconds)
+    saved = 0.0
+    while (status := _why_stop(recipe, state, *clock.agree(stop))) is None:
         step_began = time.monotonic()
         batch = next(stream, None)
         if batch is None or batch.num_tokens == 0:
             raise InputError(f"The data gave no labels for step {state.step + 1}; expected a batch of them.")
         lr = learning_rate(recipe.optim, state.step, _progress(recipe, state))
-        result = training_step(session.model, batch, session.optimizer, lr, recipe, session.objective)
-        loss, grad_norm, taken = result.loss, result.grad_norm, result.taken
-        now = time.monotonic()
+        with session.world.watched():
+            result = training_step(
+                session.model, batch, session.optimizer, lr, recipe, session.objective, session.world
+            )
+        step_seconds = time.monotonic() - step_began
+        clock.agree(stop)
         state.step += 1
         state.tokens += batch.num_tokens
-        state.skips += not taken
-        state.seconds = seconds_before + now - began
-        row = {"step": state.step, "tokens": state.tokens, "loss": loss, "lr": lr, "grad_norm": grad_norm}
-        row |= {"tokens_per_second": batch.num_tokens / max(now - step_began, 1e-9), "seconds": state.seconds}
-        if not taken:
-            row["skipped"] = True
-        if not taken or state.step % recipe.run.log_every == 0 or state.step == recipe.num_steps:
-            run.log(row | {name: float(value) for name, value in result.metrics.items()})
-        if not taken:
-            _judge_skip(session, result)
-        if session.on_step is not None:
-            session.on_step(row)
+        state.skips += not result.taken
+        state.seconds = clock.run_seconds
+        _report(session, batch, result, lr, step_seconds)
         if recipe.run.eval_every and state.step % recipe.run.eval_every == 0:
             evaluate_heldout(session)
-        if _checkpoint_due(recipe.run, state.step, time.monotonic() - saved):
+        if _checkpoint_due(recipe.run, state.step, clock.session_seconds - saved):
             run.save(session.model, session.optimizer, state)
-            saved = time.monotonic()
+            saved = clock.session_seconds
     return status
+
+
+class _Clock:
+    """Time by the clock of rank 0, and stop signals of any rank, the same on all ranks."""
+
+    def __init__(self, world: World, run_seconds: float) -> None:
+        self._world = world
+        self._began = time.monotonic()
+        self._before = run_seconds
+        self.session_seconds = 0.0
+
+    @property
+    def run_seconds(self) -> float:
+        """Seconds in the loop at the last `agree`, over all sessions of the run."""
+        return self._before + self.session_seconds
+
+    def agree(self, stop: StopSignal) -> tuple[float, bool]:
+        """Return the seconds of this session, and whether a rank has been asked to stop."""
+        own = time.monotonic() - self._began if self._world.is_main else 0.0
+        self.session_seconds, stopped = self._world.agree([own, float(stop.received is not None)])
+        return self.session_seconds, bool(stopped)
+
+
+def _report(session: Session, batch: Batch, result: "StepResult", lr: float, step_seconds: float) -> None:
+    """Log the step that was just counted, judge it, and call `on_step`."""
+    recipe, state = session.recipe, session.state
+    row = {"step": state.step, "tokens": state.tokens, "loss": result.loss, "lr": lr}
+    row |= {"grad_norm": result.grad_norm, "tokens_per_second": batch.num_tokens / max(step_seconds, 1e-9)}
+    row |= {"seconds": state.seconds}
+    if not result.taken:
+        row["skipped"] = True
+    if not result.taken or state.step % recipe.run.log_every == 0 or state.step == recipe.num_steps:
+        session.run.log(row | {name: float(value) for name, value in result.metrics.items()})
+    if not result.taken:
+        _judge_skip(session, result)
+    if session.on_step is not None and session.world.is_main:
+        session.on_step(row)
 
 
 @dataclass(frozen=True)
@@ -198,36 +243,47 @@ def training_step(
     lr: float,
     recipe: Recipe,
     objective: Objective = NEXT_TOKEN,
+    world: World = ALONE,
 ) -> StepResult:
-    """Take one step on one batch; micro batches are weighted by the objective, so their number does not matter."""
+    """Take one step on one batch; micro batches are weighted by the objective, so their number does not matter.
+
+    batch: the whole batch, on every rank; each data rank reads its share. The sum over the ranks of losses and of
+    gradients is that of one rank, since each is divided by the weight of the whole batch.
+    """
     model.train()
     optimizer.zero_grad(set_to_none=True)
     rows = recipe.data.micro_batch_size or recipe.data.batch_size
-    weight, losses, auxiliaries = objective.weight(batch), [], []
-    metrics: dict[str, Tensor] = {}
-    for part in micro_batches(batch, rows, recipe.data.length):
+    weight = objective.weight(batch)
+    found: dict[str, list[Tensor]] = {}
+    parts = parts_of_rank(batch, rows, recipe.data.length, world.data_rank, world.data_ranks)
+    for number, part in enumerate(parts, 1):
+        set_gradient_sync(model, number == len(parts))
         with _autocast(model, recipe.run.dtype):
-            found = objective.losses(model, part)
-        share = found.summed / weight
-        auxiliary = None if found.auxiliary is None else found.auxiliary / weight
-        torch.autograd.backward(share if auxiliary is None else share + auxiliary)
-        losses.append(share.detach())
-        if auxiliary is not None:
-            auxiliaries.append(auxiliary.detach())
-        for name, value in found.metrics.items():
-            metrics[name] = metrics.get(name, 0) + value.detach() * (part.num_tokens / batch.num_tokens)
-    loss = torch.stack(losses).sum()
-    if auxiliaries:
-        metrics["aux_loss"] = torch.stack(auxiliaries).sum()
+            losses = objective.losses(model, part)
+        counted = {_LOSS: losses.summed / weight}
+        if losses.auxiliary is not None:
+            counted[_AUX_LOSS] = losses.auxiliary / weight
+        minimised = list(counted.values())
+        torch.autograd.backward(minimised[0] if len(minimised) == 1 else minimised[0] + minimised[1])
+        for name, value in losses.metrics.items():
+            counted[name] = value * (part.num_tokens / batch.num_tokens)
+        for name, value in counted.items():
+            found.setdefault(name, []).append(value.detach())
+    totals = world.sum({name: torch.stack(values).sum() for name, values in found.items()})
+    if not is_sharded(model):
+        world.sum_gradients(model.parameters())
     norm = gradient_norm(model)
-    taken = all_ranks_finite(loss, norm, *auxiliaries)
+    taken = all_ranks_finite(
+        *(totals[name] for name in (_LOSS, _AUX_LOSS) if name in totals), norm, world=world
+    )
     if taken:
         clip_gradients(model, norm, recipe.optim.clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(float(loss), float(norm), taken, metrics)
+    loss = totals.pop(_LOSS)
+    return StepResult(float(loss), float(norm), taken, totals)
 
 
 def _autocast(model: PreTrainedModel, dtype: str) -> torch.autocast:
@@ -235,65 +291,36 @@ def _autocast(model: PreTrainedModel, dtype: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
-def micro_batches(batch: Batch, rows: int, length: int) -> Iterator[Batch]:
-    """Cut a batch into parts of at most rows * length tokens, or of one row; parts without labels are skipped.
-
-    A packed batch is cut at document boundaries, into parts of at most as many tokens, or of one document.
-    """
-    if batch.cu_seqlens is None:
-        fitting = max(1, rows * length // batch.tokens.shape[1])
-        spans = [(start, start + fitting) for start in range(0, len(batch.tokens), fitting)]
-        parts = [
-            Batch(
-                batch.tokens[start:end],
-                batch.labels[start:end],
-                weights=None if batch.weights is None else batch.weights[start:end],
-            )
-            for start, end in spans
-        ]
-    else:
-        parts = []
-        edges = batch.cu_seqlens
-        first = 0
-        while first < len(edges) - 1:
-            fitting = int(np.searchsorted(edges, edges[first] + rows * length, side="right")) - 1
-            last = max(first + 1, fitting)
-            span = slice(int(edges[first]), int(edges[last]))
-            cu_seqlens = (edges[first : last + 1] - edges[first]).astype(np.int32)
-            weights = None if batch.weights is None else batch.weights[:, span]
-            parts.append(Batch(batch.tokens[:, span], batch.labels[:, span], cu_seqlens, weights))
-            first = last
-    return (part for part in parts if part.num_tokens)
-
-
 def evaluate_heldout(session: Session) -> None:
     """Log the loss on the held-out batches, unless there are none or this step's loss is logged already."""
     model, recipe, run = session.model, session.recipe, session.run
     if session.heldout is None or run.evaluated_step == session.state.step:
         return
+    world = session.world
     model.train(False)
-    nats, tokens = 0.0, 0.0
-    with torch.no_grad():
+    nats, tokens = torch.zeros((), dtype=torch.float64), 0.0
+    with torch.no_grad(), world.watched():
         for _, batch in zip(range(recipe.run.eval_batches), session.heldout(), strict=False):
             rows = recipe.data.micro_batch_size or recipe.data.batch_size
-            for part in micro_batches(batch, rows, recipe.data.length):
+            for part in parts_of_rank(batch, rows, recipe.data.length, world.data_rank, world.data_ranks):
                 with _autocast(model, recipe.run.dtype):
                     nats += float(NEXT_TOKEN.losses(model, part).summed)
-                tokens += part.total_weight
+            tokens += batch.total_weight
     model.train()
+    nats = world.sum({_LOSS: nats})[_LOSS]
     if not tokens:
         raise InputError("The held-out batches hold no labels; raise data.heldout_fraction or set it to 0.")
-    run.log({"step": session.state.step, "eval_loss": nats / tokens, "eval_tokens": round(tokens)})
+    run.log({"step": session.state.step, "eval_loss": float(nats) / tokens, "eval_tokens": round(tokens)})
 
 
-def _why_stop(recipe: Recipe, state: RunState, session_seconds: float, stop: StopSignal) -> str | None:
+def _why_stop(recipe: Recipe, state: RunState, session_seconds: float, stopped: bool) -> str | None:
     """Return the status to end with, or None to continue."""
     if recipe.num_steps is not None and state.step >= recipe.num_steps:
         return "finished"
     limit = recipe.run.max_seconds
     if recipe.optim.schedule_by == "time" and limit is not None and state.seconds >= limit:
         return "finished"
-    if stop.received is not None:
+    if stopped:
         return "interrupted"
     if recipe.optim.schedule_by == "steps" and limit is not None and session_seconds >= limit:
         return "time_limit"

@@ -8,6 +8,8 @@ from transformers import PreTrainedModel
 
 from longlode.mixers import Mixer, ParameterRule
 from longlode.train.recipe import OptimSection
+from longlode.train.sharding import whole
+from longlode.train.world import ALONE, World
 
 
 def build_optimizer(model: PreTrainedModel, optim: OptimSection) -> torch.optim.AdamW:
@@ -69,7 +71,7 @@ def learning_rate(optim: OptimSection, step: int, progress: float) -> float:
 
 def gradient_norm(model: nn.Module) -> Tensor:
     """Compute the L2 norm of all gradients together, a scalar tensor; not finite if any of them is not."""
-    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    return whole(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
 
 
 def clip_gradients(model: nn.Module, norm: Tensor, max_norm: float | None) -> None:
@@ -78,6 +80,7 @@ def clip_gradients(model: nn.Module, norm: Tensor, max_norm: float | None) -> No
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
 
 
-def all_ranks_finite(*values: Tensor) -> bool:
-    """Return True if all `values` are finite on every rank (at present there is one rank)."""
-    return all(bool(torch.isfinite(value).all()) for value in values)
+def all_ranks_finite(*values: Tensor, world: World = ALONE) -> bool:
+    """Return True if all `values` are finite on every rank."""
+    finite = all(bool(torch.isfinite(value).all()) for value in values)
+    return world.agree([float(not finite)]) == [0.0]

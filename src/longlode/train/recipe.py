@@ -182,8 +182,10 @@ class OptimSection(_GrowingSection):
     max_skips: int = Field(10, ge=0, description="Steps that a run may leave out before it stops.")
 
 
-class RunSection(_Section):
+class RunSection(_GrowingSection):
     """Length of a run, its checkpoints and its logging."""
+
+    _later = frozenset({"shard", "rank_seconds"})
 
     steps: int | None = Field(None, gt=0, description="Length of the run (steps).", json_schema_extra=_FREE)
     tokens: int | None = Field(
@@ -209,6 +211,17 @@ class RunSection(_Section):
     )
     threads: int | None = Field(
         None, gt=0, description="CPU threads; unset: torch's own choice.", json_schema_extra=_FREE
+    )
+    shard: bool = Field(
+        False,
+        description="Under torchrun: each rank keeps a part of the weights, gradients and moments (FSDP2).",
+        json_schema_extra=_FREE,
+    )
+    rank_seconds: float = Field(
+        1800.0,
+        gt=0,
+        description="Under torchrun: longest wait for another rank (seconds).",
+        json_schema_extra=_FREE,
     )
     deterministic: bool = Field(False, description="Let torch refuse operations that are not reproducible.")
     checkpoint_every: int | None = Field(

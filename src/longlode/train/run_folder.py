@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ from longlode.train.checkpoint import (
     set_aside_newer,
 )
 from longlode.train.recipe import Recipe
+from longlode.train.sharding import is_sharded, whole_state
+from longlode.train.world import ALONE, World
 
 _LOCK = ".lock"
 _TOKENIZER_FILES = (
@@ -58,12 +61,21 @@ logger = logging.getLogger(__name__)
 
 
 class RunFolder:
-    """One run's folder. All its files are written through this class, inside `with run.opened()`."""
+    """One run's folder. All its files are written through this class, inside `with run.opened()`.
+
+    With several ranks all of them call its methods at the same time, and rank 0 writes.
+    """
 
     def __init__(
-        self, path: Path, recipe: Recipe, data_fingerprint: str, data_facts: dict[str, Any] | None = None
+        self,
+        path: Path,
+        recipe: Recipe,
+        data_fingerprint: str,
+        data_facts: dict[str, Any] | None = None,
+        world: World = ALONE,
     ) -> None:
         """Store the run's settings. data_facts: further facts about the data for the record."""
+        self.world = world
         self.path = path
         self.recipe = recipe
         self.data_fingerprint = data_fingerprint
@@ -86,10 +98,14 @@ class RunFolder:
 
         Raises: InputError if it cannot be made, or while another session writes to it.
         """
+        with contextlib.ExitStack() as held:
+            self.world.on_main(lambda: self._lock(held))
+            yield
+
+    def _lock(self, held: contextlib.ExitStack) -> None:
         with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        with write_lock(self.path / _LOCK, f"run folder {self.path}"):
-            yield
+        held.enter_context(write_lock(self.path / _LOCK, f"run folder {self.path}"))
 
     def restore(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, resume: bool) -> RunState:
         """Begin the run at step 0, or with `resume` at the newest checkpoint that verifies.
@@ -98,36 +114,48 @@ class RunFolder:
         Raises: InputError if the folder holds another run and `resume` is False, holds anything else, or cannot be
           made; CheckpointError if no checkpoint verifies, or if it is of another recipe or other data.
         """
-        with _writing(self.path):
-            self._check_empty_or_ours(resume)
-            remove_leftovers(self.path, sole_writer=True)
-            self.checkpoints.mkdir(exist_ok=True)
-        if (self.path / RECORD_NAME).exists():
-            self._backends_before = read_record(self.path, "run").get("backends", {})
-        checkpoint, self.skipped_checkpoints = newest_checkpoint(self.checkpoints)
+        found, self.skipped_checkpoints = self.world.on_main(lambda: self._newest(resume))
         state = RunState()
-        if checkpoint is not None:
+        if found is not None:
+            checkpoint = Path(found)
             check_identity(checkpoint, self.recipe, self.data_fingerprint)
-            state = load_checkpoint(checkpoint, model, optimizer)
+            state = load_checkpoint(checkpoint, model, optimizer, self.world.rank)
             self.saved_step = self.resumed_from = state.step
             logger.info("Resumed from %s.", checkpoint)
         elif resume:
             logger.warning("%s holds no checkpoint; the run starts at step 0.", self.checkpoints)
         for line in self.skipped_checkpoints:
             logger.warning("Checkpoint skipped and set aside as unusable-*: %s.", line)
+        noted = self.world.on_main(lambda: self._tidy(state.step))
+        self.loss, self.eval_loss, self.evaluated_step = noted
+        return state
+
+    def _newest(self, resume: bool) -> tuple[str | None, list[str]]:
+        """Check the folder; return the newest checkpoint that verifies, and why newer ones do not."""
         with _writing(self.path):
-            set_aside_newer(self.checkpoints, state.step)
+            self._check_empty_or_ours(resume)
+            remove_leftovers(self.path, sole_writer=True)
+            self.checkpoints.mkdir(exist_ok=True)
+        if (self.path / RECORD_NAME).exists():
+            self._backends_before = read_record(self.path, "run").get("backends", {})
+        checkpoint, skipped = newest_checkpoint(self.checkpoints)
+        return None if checkpoint is None else str(checkpoint), skipped
+
+    def _tidy(self, step: int) -> tuple[float | None, float | None, int | None]:
+        """Remove what killed sessions left beyond `step`; return the newest losses and the step of the last."""
+        with _writing(self.path):
+            set_aside_newer(self.checkpoints, step)
             remove_unfinished(self.checkpoints)
             if (
-                checkpoint is not None
-            ):  # a session killed while it removed an old checkpoint leaves its remains
+                self.saved_step is not None
+            ):  # a session killed while it removed an old checkpoint left its remains
                 prune_checkpoints(self.checkpoints, self.recipe.run.keep)
             if self.metrics.exists():
-                rows = [row for row in read_jsonl(self.metrics) if row["step"] <= state.step]
+                rows = [row for row in read_jsonl(self.metrics) if row["step"] <= step]
                 write_jsonl(self.metrics, rows)
                 for row in rows:
                     self._note(row)
-        return state
+        return self.loss, self.eval_loss, self.evaluated_step
 
     def _check_empty_or_ours(self, resume: bool) -> None:
         # A run killed before its record was written leaves an empty checkpoints folder and nothing else.
@@ -140,8 +168,9 @@ class RunFolder:
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a row to metrics.jsonl."""
-        with _writing(self.metrics):
-            append_jsonl(self.metrics, row)
+        if self.world.is_main:
+            with _writing(self.metrics):
+                append_jsonl(self.metrics, row)
         self._note(row)
 
     def _note(self, row: dict[str, Any]) -> None:
@@ -154,19 +183,30 @@ class RunFolder:
         """Save a checkpoint of `state` unless there is one, then remove the oldest ones."""
         if self.saved_step == state.step:
             return
+        self.world.on_main(lambda: self._before_save(state))
+        identity = run_identity(self.recipe, self.data_fingerprint, self.world.size)
+        save_checkpoint(self.checkpoints, model, optimizer, state, identity, self.world)
+        self.saved_step = state.step
+        if self.world.is_main:
+            prune_checkpoints(self.checkpoints, self.recipe.run.keep)
+
+    def _before_save(self, state: RunState) -> None:
         # Before the checkpoint: a session that continues from it may have no step left that would write them.
         if self._backends() != self._backends_recorded:
             self.write_record("running", state)
         if self.metrics.exists():
             with self.metrics.open("rb") as stream:
                 os.fsync(stream.fileno())
-        identity = run_identity(self.recipe, self.data_fingerprint)
-        save_checkpoint(self.checkpoints, model, optimizer, state, identity)
-        self.saved_step = state.step
-        prune_checkpoints(self.checkpoints, self.recipe.run.keep)
 
-    def export(self, save_model: Callable[[Path], None], tokenizer_folder: Path | None) -> Path:
-        """Write model/ by `save_model` with the tokenizer's files, replacing an older one."""
+    def export(self, model: PreTrainedModel, tokenizer_folder: Path | None) -> Path:
+        """Write model/ with the tokenizer's files, replacing an older one."""
+        weights = whole_state(model) if is_sharded(model) else None
+        self.world.on_main(
+            lambda: self._export(partial(model.save_pretrained, state_dict=weights), tokenizer_folder)
+        )
+        return self.path / "model"
+
+    def _export(self, save_model: Callable[[Path], None], tokenizer_folder: Path | None) -> None:
         folder, unfinished, old = (
             self.path / "model",
             self.path / ".model.unfinished",
@@ -184,7 +224,6 @@ class RunFolder:
             unfinished.rename(folder)
             sync_folder(self.path)
             shutil.rmtree(old, ignore_errors=True)
-        return folder
 
     def start_record(self, model: PreTrainedModel, state: RunState) -> None:
         """Record the model and the machine, with the status of a run in progress."""
@@ -193,6 +232,7 @@ class RunFolder:
             "model_config": orjson.loads(model.config.to_json_string()),
             "device": str(next(model.parameters()).device),
             "threads": self.recipe.run.threads or torch.get_num_threads(),
+            "ranks": self.world.size,
         }
         self.write_record("running", state)
 
@@ -204,6 +244,8 @@ class RunFolder:
 
     def write_record(self, status: str, state: RunState, **results: Any) -> None:
         """Write record.json: resolved recipe, data, progress, losses (nats per token), backends used, `results`."""
+        if not self.world.is_main:
+            return
         self._backends_recorded = self._backends()
         with _writing(self.path):
             write_record(
