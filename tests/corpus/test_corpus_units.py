@@ -101,7 +101,7 @@ def test_units_of_whole_files(tmp_path, sizes, rows_per_unit, bytes_per_unit):
     assert len(whole) == 1 + sum(2 if size == "records" else 1 for size in sizes)
     check_rows(units, whole)
     for unit in units:
-        assert len(unit.files) <= min(64, rows_per_unit)
+        assert len(unit.files) <= min(512, rows_per_unit)
         assert unit.num_bytes <= bytes_per_unit or len(unit.files) == 1
 
 

@@ -443,12 +443,13 @@ def test_ids_that_occur_twice_are_counted_and_kept(tmp_path):
 def test_an_input_that_changes_under_the_run_fails_its_unit(corpus, tmp_path):
     class Meddler(CacheReader):
         def encode(self, texts):
-            with corpus.open("ab") as stream:
-                stream.write(b'{"text": "1 2 3"}\n')
+            corpus.write_bytes(corpus.read_bytes().replace(b"doc-005", b"doc-xxx") + b'{"text": "1 2 3"}\n')
             return super().encode(texts)
 
     summary = run(corpus, tmp_path / "out", reader=Meddler())
-    assert [unit["unit"]["start"] for unit in summary.failed_units] == [4, 8]
+    # The second unit is another one now; to the third a line was added after it had been planned.
+    assert [unit["unit"]["start"] for unit in summary.failed_units] == [4]
+    assert summary.num_documents in (6, 7)
     assert "changed since it was planned" in summary.failed_units[0]["error"]
 
 

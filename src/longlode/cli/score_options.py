@@ -43,7 +43,7 @@ Threads = Annotated[
     typer.Option(min=1, help="Threads per process that reads the model; scores may differ by rounding."),
 ]
 RowsPerUnit = Annotated[
-    int, typer.Option(min=1, help="Documents per work unit; a stopped run resumes at units.")
+    int, typer.Option(min=1, help="Most documents per work unit; a stopped run resumes at units.")
 ]
 Dtype = Annotated[
     str, typer.Option(help="Precision of the model: float32, bfloat16, or auto (the faster here).")

@@ -7,6 +7,8 @@ import encodings.aliases
 from longlode.core.errors import ConfigError
 
 UTF8 = "utf-8"
+UTF8_MARK = b"\xef\xbb\xbf"
+"""Byte order mark at the beginning of some UTF-8 files."""
 _ASCII = '\n{}[]",:\\ az09'
 
 

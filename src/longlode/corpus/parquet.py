@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 
 from longlode.corpus import stores
 from longlode.corpus.document import FAILED, Document, Unreadable
-from longlode.corpus.lines import Span
 from longlode.corpus.records import Place, ReadOptions
+from longlode.corpus.spans import Span
 from longlode.corpus.tables import (
     DAMAGE,
     TableDamageError,

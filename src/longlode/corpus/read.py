@@ -7,22 +7,22 @@ from dataclasses import replace
 from longlode.core.errors import InputError
 from longlode.corpus import stores
 from longlode.corpus.arrow import read_arrow_rows
-from longlode.corpus.charsets import UTF8, decode, fault, keeps_lines
+from longlode.corpus.charsets import UTF8, UTF8_MARK, decode, fault, keeps_lines
 from longlode.corpus.document import FAILED, SKIPPED, TOO_SHORT, Document, Unreadable
 from longlode.corpus.formats import ARROW, LINES, PARQUET
 from longlode.corpus.inputs import InputFile, Inputs, find_files
-from longlode.corpus.lines import UTF8_MARK, LineReader, LongLine, TornEnd
+from longlode.corpus.lines import LineReader, LongLine, TornEnd
 from longlode.corpus.parquet import read_rows
 from longlode.corpus.records import Place, ReadOptions, parse_line
 from longlode.corpus.streams import ByteStream, TornStreamError
 from longlode.corpus.tables import TableDamageError
-from longlode.corpus.units import NO_RECORDS, NO_ROWS, Unit, UnitFile, content_hash
+from longlode.corpus.units import NO_RECORDS, NO_ROWS, Unit, UnitFile
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 # Where this process stopped reading a compressed file, so that its next unit continues there instead of
-# decompressing the file from its start again. At most one entry, no open file: (path, content) -> reader.
-_parked: dict[tuple[str, str], LineReader] = {}
+# decompressing the file from its start again. At most one entry, no open file: (path, time, size) -> reader.
+_parked: dict[tuple[str, int, int], LineReader] = {}
 
 
 def read(
@@ -125,7 +125,7 @@ def _read_whole_lines(file: UnitFile, options: ReadOptions) -> Iterator[Document
 
 
 def _read_lines_unit(unit: Unit, file: UnitFile, options: ReadOptions) -> Iterator[Document | Unreadable]:
-    key = (file.path, file.content)
+    key = (file.path, file.modified, file.num_bytes)
     parked = _parked.pop(key, None)
     _parked.clear()
     if parked is not None and parked.row <= unit.start:
@@ -141,7 +141,9 @@ def _read_lines_unit(unit: Unit, file: UnitFile, options: ReadOptions) -> Iterat
             yield row
             if isinstance(row, Unreadable) and row.transient:
                 return
-        if unit.checksum >= 0 and reader.checksum() != unit.checksum:
+        if unit.end > unit.stop:
+            reader.skip_to(unit.end)  # a limit ends the unit early; its content is judged as a whole
+        if unit.digest and reader.digest() != unit.digest:
             yield _changed_row(file, _CHANGED)
         elif file.compression:
             _parked[key] = reader
@@ -247,8 +249,6 @@ def _read_bytes(file: UnitFile, limit: int) -> tuple[bytearray, str, str]:
 
 
 _CHANGED = "the file has changed since it was planned"
-# The last content that was looked up, keyed by the version of a file: its path, time and size.
-_looked_up: dict[tuple[str, int, int], str] = {}
 
 
 def _change(unit: Unit, file: UnitFile) -> str | None:
@@ -259,21 +259,20 @@ def _change(unit: Unit, file: UnitFile) -> str | None:
         return str(error)
     if now is None:
         return "the file has gone since it was planned"
+    if unit.kind == LINES:
+        return None  # these are checked by the bytes that are read
     if now.num_bytes != file.num_bytes:
         return f"{_CHANGED}, from {file.num_bytes:,} to {now.num_bytes:,} bytes"
-    is_remote, modified = stores.is_url(file.path), stores.modified(file.path)
-    if unit.kind == LINES or (unit.kind not in _TABLES and not is_remote):
-        return None  # these are checked by the bytes that are read
-    if modified == file.modified and not is_remote:
-        return None
-    key = (file.path, modified, now.num_bytes)
+    if not stores.is_url(file.path):
+        # Whole texts are checked by the bytes that are read as well.
+        has_changed = (
+            unit.kind in _TABLES and file.modified >= 0 and stores.modified(file.path) != file.modified
+        )
+        return _CHANGED if has_changed else None
     try:
-        if key not in _looked_up or modified < 0:
-            _looked_up.clear()
-            _looked_up[key] = content_hash(file.path)
+        return None if stores.remote_version(file.path) == file.content else _CHANGED
     except OSError as error:
         return f"the file cannot be read: {stores.error_text(error)}"
-    return None if _looked_up[key] == file.content else _CHANGED
 
 
 def _file_row(file: UnitFile, status: str, reason: str, *, transient: bool = False) -> Unreadable:

@@ -40,7 +40,7 @@ class UnreadStreamError(TornStreamError):
 class Hasher(Protocol):
     """Interface of `hashlib` objects."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         """Add bytes."""
         ...
 

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 
 from longlode.corpus.document import FAILED, Document, Unreadable
-from longlode.corpus.lines import Span
 from longlode.corpus.records import Place, ReadOptions, make_document
+from longlode.corpus.spans import Span
 
 DAMAGE = (pa.ArrowException, OSError)
 """Errors that pyarrow raises for bytes that it cannot read."""
@@ -50,7 +50,7 @@ def cut_groups(sizes: Iterable[tuple[int, float]], *, max_rows: int, max_bytes: 
     Args: sizes, (rows, bytes) of each group of rows in order; rows of a group are taken as equally long.
     """
     spans: list[Span] = []
-    row = start = 0
+    row = start = offset = 0
     span_bytes = 0.0
     for num_rows, num_bytes in sizes:
         row_bytes = max(num_bytes / num_rows, 1.0) if num_rows else 1.0
@@ -60,10 +60,10 @@ def cut_groups(sizes: Iterable[tuple[int, float]], *, max_rows: int, max_bytes: 
             take = min(left, max_rows - (row - start), room)
             row, left, span_bytes = row + take, left - take, span_bytes + take * row_bytes
             if row - start >= max_rows or span_bytes >= max_bytes:
-                spans.append(Span(start, row, 0, int(span_bytes)))
-                start, span_bytes = row, 0.0
+                spans.append(Span(start, row, offset, int(span_bytes)))
+                start, offset, span_bytes = row, offset + int(span_bytes), 0.0
     if row > start:
-        spans.append(Span(start, row, 0, int(span_bytes)))
+        spans.append(Span(start, row, offset, int(span_bytes)))
     return spans
 
 

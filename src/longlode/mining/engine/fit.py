@@ -6,18 +6,15 @@ killed in the pass or after it continues where it ended, any number of workers g
 part of the name of every part that is scored with it.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-import zstandard
-
 from longlode.core.errors import InputError
 from longlode.core.fingerprints import fingerprint
-from longlode.core.records import atomic_path, read_record
+from longlode.core.records import read_record
+from longlode.core.sealed_json import read_sealed, write_sealed
 from longlode.corpus import Document, Unit, read_unit
 from longlode.mining.engine import pulse
 from longlode.mining.engine.parts import PartInfo
@@ -40,7 +37,7 @@ class FitJob(Job):
 
     def info(self, out: Path) -> PartInfo | None:
         """As of `Job`."""
-        found = _read(self.path(out))
+        found = read_sealed(self.path(out))
         return None if found is None else self._info(found["num_documents"])
 
     def prepare(self, worker: Worker) -> None:
@@ -62,7 +59,7 @@ class FitJob(Job):
                     pulse.finish_documents(share_of(self.unit, [item]), 1, 0)
 
         tally = worker.spec.scorer.tally(documents())
-        _write(self.path(worker.spec.out), {"num_documents": count, "tally": tally})
+        write_sealed(self.path(worker.spec.out), {"num_documents": count, "tally": tally})
         return self._info(count)
 
     def _info(self, num_documents: int) -> PartInfo:
@@ -87,7 +84,7 @@ def fit_jobs(units: Sequence[Unit], spec: WorkerSpec) -> list[FitJob]:
 
 def kept_state(jobs: Sequence[FitJob], spec: WorkerSpec) -> Any | None:
     """The state of an earlier run over the same units; None when there is none that verifies."""
-    found = _read(_state_path(jobs, spec))
+    found = read_sealed(_state_path(jobs, spec))
     return None if found is None else found["state"]
 
 
@@ -99,8 +96,8 @@ def fit_state(jobs: Sequence[FitJob], spec: WorkerSpec) -> Any:
     """
     state = spec.scorer.fit(_tallies(jobs, spec))
     path = _state_path(jobs, spec)
-    _write(path, {"state": state})
-    kept = _read(path)
+    write_sealed(path, {"state": state})
+    kept = read_sealed(path)
     if kept is None:
         raise InputError(f"{path} cannot be read back; is the disk full?")
     return kept["state"]
@@ -115,7 +112,7 @@ def fitted_scorer(out: Path, scorer: Scorer) -> Scorer:
         return scorer
     named = read_record(out, "scores").get("fit")
     for path in sorted((out / FIT_FOLDER).glob("*.state")):
-        found = _read(path)
+        found = read_sealed(path)
         if found is not None and fingerprint(found["state"]) == named:
             return scorer.fitted(found["state"])
     raise InputError(f"{out / FIT_FOLDER} does not hold what the scores were made with. Score again.")
@@ -123,7 +120,7 @@ def fitted_scorer(out: Path, scorer: Scorer) -> Scorer:
 
 def _tallies(jobs: Sequence[FitJob], spec: WorkerSpec) -> Iterator[Any]:
     for job in jobs:
-        found = _read(job.path(spec.out))
+        found = read_sealed(job.path(spec.out))
         if found is None:
             raise InputError(f"{job.path(spec.out)} has gone or changed since it was written. Run it again.")
         yield found["tally"]
@@ -131,24 +128,3 @@ def _tallies(jobs: Sequence[FitJob], spec: WorkerSpec) -> Iterator[Any]:
 
 def _state_path(jobs: Sequence[FitJob], spec: WorkerSpec) -> Path:
     return spec.out / FIT_FOLDER / f"{fingerprint([job.fingerprint for job in jobs])}.state"
-
-
-def _write(path: Path, value: Any) -> None:
-    """Write JSON (numbers of numpy allowed), compressed, after the hash of that. Equal values give equal bytes."""
-    plain = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY)
-    data = zstandard.ZstdCompressor().compress(plain)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(hashlib.sha256(data).digest() + data)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """Read a file of `_write`; None when it is missing, torn or changed."""
-    try:
-        whole = path.read_bytes()
-    except OSError:
-        return None
-    digest, data = whole[:32], whole[32:]
-    if hashlib.sha256(data).digest() != digest:
-        return None
-    found: dict[str, Any] = orjson.loads(zstandard.ZstdDecompressor().decompress(data))
-    return found

@@ -21,7 +21,7 @@ from longlode.core.records import atomic_path
 from longlode.mining.extras import ExtraColumn, extra_fields
 
 PARTS_FOLDER = "parts"
-PART_FORMAT = 3
+PART_FORMAT = 4
 """Part of every part's name: raise it when columns change."""
 
 SCORE_COLUMNS = (
