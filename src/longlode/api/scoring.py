@@ -54,7 +54,7 @@ def score(
     """Score every document for long-range dependency, as `longlode score` does.
 
     Args:
-      inputs: files, folders, globs or URLs.   out: folder for the scores; the same call continues there.
+      inputs: files, folders, globs or URLs.   out: folder for the scores, or its URL; the same call continues there.
       model: "starter", a model or run folder, or a hub id; its model is read only if the score or `pairs` needs it.
       scorer: a name, or one from `mining.make_scorer`.   scorer_options: its own, if it is given by name.
       weights: folder of `fit_score`, for the profile.   segment: tokens per segment.
@@ -67,6 +67,7 @@ def score(
     Returns: the scores: `.record` and `.table()`, one row per input document.
     Raises: InputError, ConfigError, ModelError, as `mining.score`.
     """
+    from longlode.corpus.mirror import output_folder
     from longlode.mining import RaceRule, ScoreSettings, check_raceable
 
     chosen = chosen_scorer(scorer, pairs, with_weights(scorer_options, weights))
@@ -79,8 +80,9 @@ def score(
     settings = ScoreSettings(**cut, text_field=text_field, encoding=encoding)  # type: ignore[arg-type]
     how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
     how |= {"workers": workers, "limit": limit, "rule": rule, "overwrite": overwrite, "watch": watch}
-    run_scoring(paths, Path(out), explain_segments=EXPLAIN_SEGMENTS if explain else 0, **how)
-    return read_result(out)
+    with output_folder(out, paths, keep=True) as folder:
+        run_scoring(paths, folder, explain_segments=EXPLAIN_SEGMENTS if explain else 0, **how)
+        return read_result(folder)
 
 
 def with_weights(options: Mapping[str, Any] | None, weights: PathLike | None) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from longlode.cli.streams import STDIN, print_rows, spool_stdin
 from longlode.core.defaults import ROWS_PER_UNIT, SCORER
 from longlode.core.errors import ConfigError
 from longlode.core.options import parse_options
-from longlode.core.outputs import claim_folder
+from longlode.core.outputs import claim_folder, remote_url
 from longlode.core.records import read_record
+from longlode.corpus.mirror import output_folder
 
 if TYPE_CHECKING:
     from longlode.mining import RaceRule, Scorer, ScoreSummary
@@ -92,7 +93,7 @@ def score(
             print_rows(folder)
             _stop_if_incomplete(summary, folder, {})
             return None
-        return _conclude(summary, folder, model, chosen)
+        return _conclude(summary, folder, model, chosen, None if out is None else remote_url(out))
 
 
 def _note_without_effect(scorer: "Scorer", model: str, pairs: str | None) -> None:
@@ -114,8 +115,9 @@ def _place(
     if out is None and not dry_run:
         raise ConfigError("score got no place for the scores; expected -o FOLDER, -o - or --dry-run.")
     if out is not None and str(out) != STDIN:
-        claim_folder(out, "scores", identity={})  # a slip in a name should not wait for a model to load
-        yield _with_stdin(inputs, out, stdin_format), out
+        with output_folder(out, inputs) as place:
+            claim_folder(place, "scores", identity={})  # a slip in a name should not wait for a model to load
+            yield _with_stdin(inputs, place, stdin_format), place
         return
     with tempfile.TemporaryDirectory(prefix="longlode-") as folder:
         yield _with_stdin(inputs, Path(folder), stdin_format), Path(folder) / "scores"
@@ -138,23 +140,26 @@ def _how(model: str, scorer: "Scorer", record: Mapping[str, Any]) -> str:
     return f"Model: {model}, {used['dtype']}" + (f" (--dtype auto: {used['why']})" if used["why"] else "")
 
 
-def _conclude(summary: "ScoreSummary", out: Path, model: str, scorer: "Scorer") -> dict[str, Any]:
+def _conclude(
+    summary: "ScoreSummary", out: Path, model: str, scorer: "Scorer", url: str | None
+) -> dict[str, Any]:
     """Show the results, how the texts were read, and what to run next; exit with 1 if something is wrong.
 
-    Returns: what --json prints.
+    Args: url, of the store that `out` is copied to, None without one. Returns: what --json prints.
     """
+    shown = out if url is None else url
     record = read_record(out, "scores")
     how = _how(model, scorer, record)
     show_scores(out)
     share = show_race(out)
     say(escape(how))
-    told = {**vars(summary), "score_quantiles": record["score_quantiles"], "how": how}
+    told = {**vars(summary), "out": shown, "score_quantiles": record["score_quantiles"], "how": how}
     _stop_if_incomplete(summary, out, told)
     finish(
-        f"Scores: {out}/parts/*.parquet, summary: {out}/record.json",
+        f"Scores: {shown}/parts/*.parquet, summary: {shown}/record.json",
         then=[
-            shell("longlode", "select", out, "-o", "kept.jsonl", *share.split()),
-            shell("longlode", "report", out, "-o", "report.html"),
+            shell("longlode", "select", shown, "-o", "kept.jsonl", *share.split()),
+            *([shell("longlode", "report", out, "-o", "report.html")] if url is None else []),
         ],
     )
     return told
@@ -212,6 +217,8 @@ def interrupted(options: Mapping[str, Any]) -> str:
     out = options["out"]
     if out is None or str(out) == STDIN:
         return "Nothing was written."
+    if (url := remote_url(out)) is not None:
+        return f"The finished units of work were copied to {url}; the same command goes on after them."
     parts = [*out.glob("parts/*.parquet"), *out.glob("rounds/*/parts/*.parquet")]
     if not parts:
         return "No unit of work was finished, so nothing is kept; the same command starts anew."

@@ -7,6 +7,7 @@ refused. An existing file is replaced if the caller asked to overwrite it, or kn
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,33 @@ def full_path(path: str | os.PathLike[str]) -> Path:
         return given.absolute()
 
 
+_URL = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?P<rest>[^/].*)", re.DOTALL)
+
+
+def remote_url(path: str | os.PathLike[str]) -> str | None:
+    """Return the URL that a path stands for, None for a local one.
+
+    `Path("s3://bucket/x")` has lost a slash, which is put back; `file://` is local.
+    """
+    found = _URL.fullmatch(os.fspath(path))
+    if found is None or found["protocol"] == "file":
+        return None
+    return f"{found['protocol']}://{found['rest']}"
+
+
+def _refuse_url(path: str | os.PathLike[str], what: str) -> None:
+    """Raise InputError for an output path that is a URL, also after it was made absolute (`/here/s3:/bucket/x`)."""
+    full = full_path(path)
+    for number, name in enumerate(full.parts[1:-1], 1):
+        url = remote_url("/".join(full.parts[number:])) if name.endswith(":") else None
+        if url is None or Path(*full.parts[: number + 1]).exists():
+            continue
+        raise InputError(
+            f"{url} is a URL; {what} can only be written to a local path (score, select and pack also write to stores "
+            "such as s3://). Name a local path and copy the result."
+        )
+
+
 def claim_folder(
     out: str | os.PathLike[str],
     kind: str,
@@ -53,6 +81,7 @@ def claim_folder(
     Returns: the absolute path.
     Raises: InputError when the folder holds something else, or cannot be written to.
     """
+    _refuse_url(out, KINDS[kind])
     path = full_path(out)
     if path.exists() and not path.is_dir():
         raise InputError(
@@ -84,6 +113,7 @@ def claim_file(
     Returns: the absolute path.
     Raises: InputError when the file may not be replaced or cannot be written.
     """
+    _refuse_url(out, what)
     path = full_path(out)
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected the name of a file for {what}. Name one with -o.")

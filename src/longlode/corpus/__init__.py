@@ -6,7 +6,7 @@ row, file or archive does not affect the others.
 May import: core; no torch, no transformers.
 Start reading: `document.py` (the result of reading), `read.py`, `units.py`, `planning.py` (units of work), `tokens.py`.
     inputs.py, stores.py, formats.py   from names, folders, globs and URLs to files
-    remote_files.py                    files of remote stores, with retries
+    remote_files.py, mirror.py         files of remote stores, with retries; output in stores
     spans.py                           where the rows of a file can be cut
     streams.py, lines.py, parquet.py   bytes, lines and rows, in bounded memory, also of damaged files
     records.py                         one record to one document, or to the reason why not

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,23 @@ import duckdb
 
 from longlode.core.amounts import parse_amount
 from longlode.core.errors import ConfigError, InputError
+from longlode.core.kinds import RECORD_NAME
 from longlode.core.locks import write_lock
-from longlode.core.outputs import claim_file, full_path
+from longlode.core.outputs import claim_file, full_path, remote_url
 from longlode.core.records import atomic_path, read_record, remove_leftovers
 from longlode.corpus import Document, Unit, Unreadable, check_output_path, read_unit, write_documents
 from longlode.corpus.charsets import UTF8
+from longlode.corpus.mirror import input_folder, sent_files
 from longlode.corpus.records import main_field
 from longlode.mining.engine.part_queries import query_parts
 from longlode.mining.engine.parts import PARTS_FOLDER, read_info
-from longlode.mining.selection_files import dropped_path, read_selection, selection_folder, write_selection
+from longlode.mining.selection_files import (
+    DROPPED_NAME,
+    dropped_path,
+    read_selection,
+    selection_folder,
+    write_selection,
+)
 from longlode.mining.selection_rule import Rule, rank
 
 FEW_DOCUMENTS = 10
@@ -39,8 +47,8 @@ class SelectSummary:
     documents, and of the candidates that were not. remark: warnings for the user, "" for none.
     """
 
-    out: Path
-    dropped_path: Path
+    out: Path | str
+    dropped_path: Path | str
     num_documents: int
     num_selected: int
     num_candidates: int
@@ -79,22 +87,30 @@ def select(
 
     Writes: `out` (.jsonl, .jsonl.gz, .jsonl.zst, .parquet): the records in input order with all their fields
       and `score`; the files beside it, with every dropped row and its reason, are described in `selection_files`.
-    Args: scores, the output folder of `score`; out; top, a share, or tokens, a budget (10B, 500M, a number);
-      min_score, max_score; where, SQL over the columns of the parts, such as "num_tokens > 4096 AND source <> 'web'";
-      by, of "length", "source" and extra columns that are no floats; column, a numeric column of the parts,
-      extras.NAME among them, or "score_low", score - 2 score_se; dry_run, write nothing; overwrite, replace a file that
-      is there, unless it is this selection made before, which may always be made again.
+    Args: scores, the output folder of `score`, out, the file to write, or their URLs; top, a share, or tokens, a budget
+      (10B, 500M, a number); min_score, max_score; where, SQL over the columns of the parts, such as
+      "num_tokens > 4096 AND source <> 'web'"; by, of "length", "source" and extra columns that are no floats; column,
+      a numeric column of the parts, extras.NAME among them, or "score_low", score - 2 score_se; dry_run, write nothing;
+      overwrite, replace a file that is there, unless it is this selection made before, which may always be made again.
     Raises: InputError when the run is not finished, nothing is selected, an input has changed since, `out` is there
       already, or it lies over or inside what it comes from; ConfigError for an invalid rule.
     """
     budget = None if tokens is None else parse_amount(tokens, "tokens")
     cuts = {"top": top, "tokens": budget, "min_score": min_score, "max_score": max_score}
     rule = Rule(**cuts, where=where, by=tuple(by), column=column)  # type: ignore[arg-type]
-    return _select(full_path(scores), full_path(out), rule, dry_run, overwrite)
+    source = input_folder(scores)
+    if (url := remote_url(out)) is None or dry_run:
+        return _select(source, full_path(out), rule, dry_run, overwrite)
+    place, name = url.rstrip("/").rsplit("/", 1)
+    beside = selection_folder(Path(name))
+    files = [name, *((beside / one).as_posix() for one in (RECORD_NAME, DROPPED_NAME))]
+    with sent_files(place, files, records=[files[1]]) as mirror:
+        summary = _select(source, mirror.local / name, rule, dry_run, overwrite)
+    return replace(summary, out=url, dropped_path=f"{place}/{files[2]}")
 
 
 def _select(scores: Path, out: Path, rule: Rule, dry_run: bool, overwrite: bool) -> SelectSummary:
-    """Select by a rule, as `select` does."""
+    """Select by a rule, as `select` does, with local files."""
     record = read_record(scores, "scores")
     rule.check_columns(record)
     check_output_path(out)

@@ -6,8 +6,9 @@ from typing import Any
 
 from longlode.core.errors import InputError
 from longlode.core.model_names import is_hub_id, model_source
-from longlode.core.outputs import full_path
+from longlode.core.outputs import full_path, remote_url
 from longlode.corpus import Inputs, Tokenizer, find_files, read
+from longlode.corpus.mirror import new_folder
 from longlode.corpus.tokens import CONFIG_NAME, TOKENIZER_NAME
 from longlode.mining.selection_files import check_selection
 from longlode.packing.steady import steady
@@ -29,7 +30,7 @@ def pack(
 
     Args:
       inputs: files, folders, globs or URLs, also output of `select`.
-      out: the folder to write.
+      out: the folder to write, or its URL in a store.
       tokenizer: "starter", a folder that holds tokenizer.json, a run folder, or a hub id.
       length, overwrite, progress: as in `packing.pack`.
       text_field: the field that holds the text of a record, or several as of `corpus.read`; encoding: as there.
@@ -42,7 +43,10 @@ def pack(
         check_selection(Path(file.path))
     words = _named_tokenizer(tokenizer)
     documents = steady(lambda: read(listed, text_field=text_field, encoding=encoding))
-    return write_shards(documents, words, out, length=length, overwrite=overwrite, progress=progress)
+    if (url := remote_url(out)) is None:
+        return write_shards(documents, words, out, length=length, overwrite=overwrite, progress=progress)
+    with new_folder(url, overwrite=overwrite) as folder:
+        return write_shards(documents, words, folder, length=length, overwrite=True, progress=progress)
 
 
 def _named_tokenizer(name: str | Path) -> Tokenizer:
