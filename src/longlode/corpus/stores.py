@@ -26,7 +26,7 @@ _VERSION_FIELDS = (
     "Last-Modified",
     "LastModified",
 )
-"""What stores call the version of a file, the most telling first."""
+"""Names that stores give to the version of a file, the most telling first."""
 
 
 @dataclass(frozen=True)
