@@ -184,8 +184,8 @@ def right_padding(mixer: Mixer) -> None:
 class _Part(SequenceShard):
     """One of several parts, run after those before it in one process, which left on the board what they would send."""
 
-    def __init__(self, board: list[list], start_tokens: int) -> None:
-        self.board, self.start_tokens, self.num_ranks = board, start_tokens, len(board) + 1
+    def __init__(self, board: list[list], tokens_before: torch.Tensor) -> None:
+        self.board, self.tokens_before, self.num_ranks = board, tokens_before, len(board) + 1
         self.sent: list = []
 
     def _exchange(self, mine):
@@ -200,7 +200,7 @@ class _Part(SequenceShard):
     def fold(self, make_map, first):
         return fold(self._exchange(make_map()), first)
 
-    def gather(self, *tensors):
+    def gather(self, *tensors, last=None):
         before = self._exchange(tensors)
         return tuple(torch.cat(parts, dim=1) for parts in zip(*before, tensors, strict=True))
 
@@ -214,7 +214,7 @@ def sharding(mixer: Mixer) -> None:
     for state in (None, mixer(inputs(2, 7, seed=7)).state):
         whole, board, parts, lengths = mixer(x, state), [], [], [8, 2, 9]
         for start, length in zip(accumulate([0, *lengths]), lengths, strict=False):
-            shard = _Part(list(board), start)
+            shard = _Part(list(board), torch.full((2,), start))
             part = x[:, start : start + length]
             parts.append(mixer(part, state, SequenceContext.of(part, shard=shard)).y)
             board.append(shard.sent)

@@ -5,7 +5,8 @@
     |- ConfigError (ValueError)   an invalid setting, recipe key or argument
     |- BackendError               a requested backend or optional package that is not available
     |- ModelError                 a language model or tokenizer that cannot be loaded or used
-    `- CheckpointError            a checkpoint that is missing, damaged or of another run
+    |- CheckpointError            a checkpoint that is missing, damaged or of another run
+    `- RankError                  another process of a parallel run that failed or does not answer
 
 A message says what is wrong, the value given, the values accepted and what to do, in that order.
 Wrong tensor shapes are `ConfigError`s too: they are `ValueError`s for callers who catch those.
@@ -34,3 +35,7 @@ class ModelError(LonglodeError):
 
 class CheckpointError(LonglodeError):
     """A checkpoint that is missing, damaged, or belongs to another run."""
+
+
+class RankError(LonglodeError):
+    """Another process of a parallel run failed, or does not answer in time."""

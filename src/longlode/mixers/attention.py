@@ -147,11 +147,15 @@ class FullAttention(Mixer):
         start = before.get("position")
         if start is None:
             start = torch.zeros(context.num_states, dtype=torch.int64, device=x.device)
-        positions = start[:, None] + context.positions if before else context.positions
-        q, k, v = self.project(x, positions + context.shard.start_tokens)
-        num_new = k.shape[1]
-        k, v = context.shard.gather(k, v)
-        key_mask = _key_mask(before, context.mask, k)
+        positions = context.sequence_positions
+        q, k, v = self.project(x, start[:, None] + positions if before else positions)
+        shard, num_new = context.shard, k.shape[1]
+        if shard.num_ranks > 1 and not (before or context.keeps_state or context.wants_weights):
+            o = shard.attend(q, k, v, self.config.visible)
+            return MixerOutput(self.o_proj(o.flatten(-2)), {})
+        last = None if self.config.visible is None else self.config.visible - 1
+        k, v = shard.gather(k, v, last=last)
+        key_mask = _key_mask(before, shard.gathered_mask(context.mask, last), k)
         num_kept = k.shape[1] - num_new
         if before:
             num_kept += before["k"].shape[1]
@@ -160,7 +164,8 @@ class FullAttention(Mixer):
         y = self.o_proj(o.flatten(-2))
         if context.cu_seqlens is not None:
             return MixerOutput(y, {}, weights=weights)
-        after = self._kept(k, v, start + context.lengths, key_mask)
+        num_read = context.lengths if shard.tokens_before is None else context.lengths + shard.tokens_before
+        after = self._kept(k, v, start + num_read, key_mask)
         return MixerOutput(y, after, weights=weights)
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

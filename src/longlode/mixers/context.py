@@ -32,13 +32,14 @@ class _once:
 class SequenceShard:
     """The part of a sequence in this process. This class is the whole sequence: nothing is exchanged.
 
-    A part of several (parallel training) overrides the three exchanges. A mixer calls them where it would otherwise
-    continue from its own state; it gets the state that it would have after reading the parts before.
+    A part of several (`longlode.parallel`) overrides the exchanges. A mixer calls them where it would otherwise
+    continue from its own state; it gets the state that it would have after reading the parts before. The first document
+    of a packed row, or every row of a batch, may continue from those; other documents begin here.
     """
 
     num_ranks = 1
-    start_tokens = 0
-    """Number of tokens of the sequence on the ranks before this one."""
+    tokens_before: Tensor | None = None
+    """Number of tokens of each document (or row) on the ranks before this one, int64 `[num_states]`; None: 0."""
 
     def halo(self, x: Tensor, width: int, first: Tensor | None) -> Tensor | None:
         """Return the `width` inputs before this part, `[N, C, width]`, of a convolution over x `[B, T, C]`.
@@ -55,9 +56,31 @@ class SequenceShard:
         """
         return first
 
-    def gather(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Prepend to each tensor `[B, T, ...]` those of the ranks before: `[B, start_tokens + T, ...]`."""
+    def gather(self, *tensors: Tensor, last: int | None = None) -> tuple[Tensor, ...]:
+        """Prepend to each tensor `[B, T, ...]` those of the ranks before: `[B, S + T, ...]`.
+
+        S is the most that any row or document has there, at most `last`; rows with fewer have zeros in front.
+        """
         return tensors
+
+    def gathered_mask(self, mask: Tensor | None, last: int | None = None) -> Tensor | None:
+        """Return the padding mask `[B, S + T]` of what `gather` returns, for that of this part; None: no padding."""
+        return mask
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        """Compute causal attention of this part's queries over the whole sequence.
+
+        Only of several ranks. Args: q `[B, T, H, K]`; k, v `[B, T, G, K]`; window: as in `ops.attention`.
+        """
+        raise NotImplementedError("one rank attends by ops.attention")
+
+    def total(self, x: Tensor) -> Tensor:
+        """Return the sum of x over all ranks."""
+        return x
+
+    def unpacked(self) -> "SequenceShard":
+        """Return the shard for `SequenceContext.rows`, where each document of a packed row is a row."""
+        return self
 
 
 ONE_RANK = SequenceShard()
@@ -156,6 +179,16 @@ class SequenceContext:
         return index.expand(self.num_rows, self.num_tokens)
 
     @_once
+    def sequence_positions(self) -> Tensor:
+        """`positions` counted from the beginning of the document, wherever its ranks are, int64 `[B, T]`."""
+        before = self.shard.tokens_before
+        if before is None:
+            return self.positions
+        if self.cu_seqlens is None:
+            return self.positions + before[:, None]
+        return self.positions + before.repeat_interleave(self.lengths, output_size=self.num_tokens)
+
+    @_once
     def prefix(self) -> Tensor | None:
         """Bool `[B, T]`, True at the real tokens of a prefix; None when there is no prefix."""
         if self.prefix_lengths is None:
@@ -188,6 +221,7 @@ class SequenceContext:
             prefix_lengths=self.prefix_lengths,
             keeps_state=self.keeps_state,
             wants_weights=self.wants_weights,
+            shard=self.shard.unpacked(),
         )
 
     def unpack(self, x: Tensor) -> Tensor:

@@ -67,6 +67,12 @@ class LogSumMap(SegmentMap):
         old, new = ((one[..., -1:] - total).exp() * one[..., :-1] for one in (state, self.added))
         return torch.cat((old + new, total), dim=-1)
 
+    def nothing(self) -> Tensor:
+        """See `SegmentMap`: the log-sum is that of no key."""
+        state = torch.zeros_like(self.added)
+        state[..., -1] = _LOG_NOTHING
+        return state
+
     def then(self, after: SegmentMap) -> "LogSumMap":
         """See `SegmentMap`."""
         return LogSumMap(after(self.added))

@@ -100,7 +100,7 @@ class LongVQ(Mixer):
         mean = mean / torch.where(total > 0, total, 1.0)
         f = self.gate_proj(h).sigmoid()
         y = f * self.o_proj(mean.flatten(-2)) + (1 - f) * h
-        losses, metrics = self._codebook_loss(k, code, context.mask)
+        losses, metrics = self._codebook_loss(k, code, context)
         return MixerOutput(y, {"memory": memory, "ssm": ssm["memory"]}, losses, metrics)
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
@@ -139,17 +139,18 @@ class LongVQ(Mixer):
         return logits.masked_fill(count < 0.5, torch.finfo(logits.dtype).min).softmax(-1).to(q.dtype)
 
     def _codebook_loss(
-        self, k: Tensor, code: Tensor, mask: Tensor | None
+        self, k: Tensor, code: Tensor, context: SequenceContext
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Mean squared distance of keys and their codes, for the codes and in part for the keys; the share in use."""
         code = code.detach()
         near = torch.einsum("bthc,hck->bthk", code, self.codes.to(k.dtype))
+        mask, shard = context.mask, context.shard
         real = k.new_ones(k.shape[:2]) if mask is None else mask.to(k.dtype)
-        weight = real[..., None, None] / (real.sum().clamp(min=1) * k.shape[2] * k.shape[3])
+        weight = real[..., None, None] / (shard.total(real.sum()).clamp(min=1) * k.shape[2] * k.shape[3])
         loss = (weight * (k.detach() - near).square()).sum()
         loss = loss + self.config.commitment * (weight * (k - near.detach()).square()).sum()
-        used = (code.sum((0, 1)) > 0).to(k.dtype).mean()
-        return {"codebook": self.config.aux_weight * loss}, {"codes_used": used}
+        used = (shard.total(code.sum((0, 1))) > 0).to(k.dtype).mean()
+        return {"codebook": self.config.aux_weight * shard.total(loss)}, {"codes_used": used}
 
     def initial_values(self) -> dict[str, Tensor]:
         """Draw codes from the distribution of keys."""

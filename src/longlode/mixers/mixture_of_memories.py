@@ -93,7 +93,7 @@ class MixtureOfMemories(Mixer):
         shared, chosen = o.unflatten(2, (num_all, H)).split([1, num_all - 1], dim=2)
         o = shared[:, :, 0] + (weights.to(o.dtype)[..., None, None] * chosen).sum(2)
         y = self.o_proj(self.o_norm(o).flatten(-2))
-        losses, metrics = self._balance(chances, weights, context.mask)
+        losses, metrics = self._balance(chances, weights, context)
         return MixerOutput(y, {"memory": memory}, losses, metrics)
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
@@ -129,13 +129,15 @@ class MixtureOfMemories(Mixer):
         return SegmentMap(added, matrix)
 
     def _balance(
-        self, chances: Tensor, weights: Tensor, mask: Tensor | None
+        self, chances: Tensor, weights: Tensor, context: SequenceContext
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Load-balance loss M sum_m f_m p_m, 1 when even: f, share of the choices; p, mean chance. Real tokens only."""
-        real = chances.new_ones(chances.shape[:2]) if mask is None else mask.to(chances.dtype)
-        count = real.sum().clamp(min=1)
-        share = ((weights > 0) * real[..., None]).sum((0, 1)) / (count * self.config.num_active)
-        chance = (chances * real[..., None]).sum((0, 1)) / count
+        real = chances.new_ones(chances.shape[:2]) if context.mask is None else context.mask.to(chances.dtype)
+        # The loss is a product of means, so these are over the tokens of all ranks.
+        sums = torch.stack(((weights > 0) * real[..., None], chances * real[..., None])).sum((1, 2))
+        count = context.shard.total(real.sum()).clamp(min=1)
+        share, chance = context.shard.total(sums) / count
+        share = share / self.config.num_active
         loss = self.config.num_memories * (share * chance).sum()
         return {"load_balance": self.config.aux_weight * loss}, {"largest_load": share.max().detach()}
 

@@ -103,7 +103,7 @@ class NgramHead(Mixer):
             return output._replace(y=context.repack(output.y))
         x = zero_padding(x, context.mask)
         ids, values = context.shard.gather(context.token_ids, x)
-        mask = context.mask
+        mask = context.shard.gathered_mask(context.mask)
         if state:
             mask = _joined_mask(state, mask, ids)
             ids, values = torch.cat((state["token_ids"], ids), 1), torch.cat((state["x"], values), 1)
@@ -152,8 +152,10 @@ def _documents(ids: Tensor, mask: Tensor | None, context: SequenceContext) -> tu
     """Return for every token `[B, S]` the number of its document, and its position there, -1 at padding."""
     rows = torch.arange(ids.shape[0], device=ids.device)[:, None].expand_as(ids)
     if context.cu_seqlens is not None:
-        # Gathered parts of a sequence are not packed, so S = T here.
-        return (context.positions == 0).long().cumsum(1), context.positions
+        # The S - T gathered tokens are the beginning of the first document.
+        before = torch.arange(ids.shape[1] - context.num_tokens, device=ids.device)[None]
+        document = (context.positions == 0).long().cumsum(1)
+        return torch.cat((before * 0 + 1, document), 1), torch.cat((before, context.sequence_positions), 1)
     if mask is None:
         return rows, torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     return rows, (mask.long().cumsum(1) - 1).masked_fill(~mask, -1)

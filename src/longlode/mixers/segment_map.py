@@ -27,6 +27,10 @@ class SegmentMap:
         """Return the state after the segment, for the state before it (None: zero)."""
         return self.added if state is None else self._faded(state) + self.added
 
+    def nothing(self) -> Tensor:
+        """Return the state before any token, of the shape of `added`."""
+        return torch.zeros_like(self.added)
+
     def then(self, after: "SegmentMap") -> "SegmentMap":
         """Return the map of this segment followed by another."""
         matrix, log_decay = self.matrix, self.log_decay

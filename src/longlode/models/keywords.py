@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from longlode.core.errors import ConfigError
+from longlode.mixers import SequenceShard
 
 CACHE_KEYWORD = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 """Name of the cache in the installed transformers, as an argument and as an output; version 5.24 changed it."""
@@ -36,6 +37,8 @@ class SharedOptions(TypedDict, total=False):
     token_type_ids: Tensor | None
     is_causal: bool | None
     tokenizer: Any
+    shard: SequenceShard | None
+    """This rank's part of a sequence that lies on several (`longlode.parallel.RankShard`)."""
 
 
 class BackboneOptions(SharedOptions, total=False):
@@ -72,7 +75,9 @@ _UNREAD = frozenset(
         "tokenizer",
     }
 )
-_READ = frozenset({"position_ids", "output_attentions", "cu_seq_lens_q", "seq_idx", "prefix_lengths"})
+_READ = frozenset(
+    {"position_ids", "output_attentions", "cu_seq_lens_q", "seq_idx", "prefix_lengths", "shard"}
+)
 
 
 def honoured(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils import can_return_tuple
 
 from longlode.core.errors import ConfigError
-from longlode.mixers import Mixer, RMSNorm, SequenceContext
+from longlode.mixers import Mixer, RMSNorm, SequenceContext, SequenceShard
 from longlode.mixers.short_conv import ShortConv
 from longlode.models.block import LonglodeBlock, SideOutputs
 from longlode.models.cache import LonglodeCache, check_rows, checked_cache
@@ -53,6 +53,7 @@ from longlode.models.keywords import (
 )
 from longlode.models.loss import IGNORED, next_token_loss
 from longlode.models.rewind import Part
+from longlode.models.sharded import check_sharded, check_sharded_loss
 
 
 @dataclass
@@ -86,6 +87,7 @@ class _Reading:
     prefix_lengths: Tensor | None = None
     keeps_streams: bool = False
     wants_weights: bool = False
+    shard: SequenceShard | None = None
 
     def check(self) -> None:
         """Check the options of packed documents with a cache. Raises: ConfigError."""
@@ -172,8 +174,7 @@ class LonglodeModel(LonglodePreTrainedModel):
 
         Args:
           input_ids: int64 `[B, T]`; or else inputs_embeds `[B, T, D]`.
-          attention_mask: `[B, T]`, or `[B, past + T]` as `generate` passes it; 0 at padding, which may be
-            anywhere in a row.
+          attention_mask: `[B, T]`, or `[B, past + T]` as `generate` passes it; 0 at padding, anywhere in a row.
           past_key_values: a LonglodeCache, updated in place; also as `cache`, its name since transformers 5.24. It has
             one row per packed document.
           use_cache: make a cache and return it (default: the config's use_cache, never while training or packed).
@@ -185,6 +186,7 @@ class LonglodeModel(LonglodePreTrainedModel):
           prefix_lengths: int64 `[B]`, or `[N]` of packed documents: number of first tokens of each that mixers with a
             prefix read in both directions.
           output_attentions: also return the attention weights, `[B, heads, T, keys]`, None for layers without.
+          shard: part of a sequence on several ranks (`longlode.parallel`), of which the other arguments are.
         Other keywords of transformers are in `keywords.py`.
         Returns: last_hidden_state `[B, T, D]` after the final norm, the cache, and other fields of `LonglodeOutput`.
         Raises: ConfigError on inputs that contradict each other or are not supported.
@@ -202,8 +204,10 @@ class LonglodeModel(LonglodePreTrainedModel):
             prefix_lengths=_left_of_prefix(read.get("prefix_lengths"), cache),
             keeps_streams=self._asks("output_hidden_states", output_hidden_states),
             wants_weights=self._asks("output_attentions", read.get("output_attentions")),
+            shard=read.get("shard"),
         )
         reading.check()
+        check_sharded(reading.shard, self.layers, mask, reading.prefix_lengths, reading.cache)
         streams = self._read(Part(hidden_states, mask, input_ids), reading)
         sides = reading.sides
         return LonglodeOutput(
@@ -253,6 +257,7 @@ class LonglodeModel(LonglodePreTrainedModel):
             prefix_lengths=reading.prefix_lengths,
             keeps_state=reading.cache is not None,
             wants_weights=reading.wants_weights,
+            shard=reading.shard,
         )
         reading.sides = sides = SideOutputs()
         for block in self.layers:
@@ -380,17 +385,17 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         """Predict the next token at each position; other arguments are those of `LonglodeModel.forward`.
 
         Args:
-          labels: int64 `[B, T]`, the tokens themselves, -100 for no label; shifted here as in
-            transformers. With cu_seqlens the first token of a document is no label.
+          labels: int64 `[B, T]`, the tokens themselves, -100 for no label; shifted here as in transformers, each
+            document of cu_seqlens by itself.
           shift_labels: `[B, T]`, the token that should follow each position (see `core.batch`); used instead of labels.
           logits_to_keep: compute only the last n positions' logits (0: all), or those of the given positions.
           num_items_in_batch: divide the summed loss by this instead of the number of labels. Others: `HeadOptions`.
-        Returns: logits `[B, kept, V]`; while training with labels they are None, since the loss is
-          computed block by block without them; loss, the mean in nats, when labels are given. While
-          training it includes the mixers' auxiliary losses.
+        Returns: logits `[B, kept, V]`, None while training with labels, since the loss is computed block by block
+          without them; loss, the mean in nats, when labels are given; in training with the mixers' auxiliary losses.
         """
         shift_labels, num_items = options.pop("shift_labels", None), options.pop("num_items_in_batch", None)
         importance, adds_aux_loss = options.pop("label_weights", None), options.pop("adds_aux_loss", True)
+        check_sharded_loss(options.get("shard"), labels, shift_labels, num_items)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -410,7 +415,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
             targets = shift_labels.to(hidden.device)
             loss = next_token_loss(hidden, self.lm_head, targets, num_items, importance=importance)
             if outputs.aux_loss is not None and self.training and adds_aux_loss:
-                loss = loss + _label_share(targets, num_items) * outputs.aux_loss
+                loss = loss + _label_share(targets, num_items).to(loss.dtype) * outputs.aux_loss
         if loss is None or not self.training:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden[:, kept])
@@ -425,9 +430,10 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         )
 
 
-def _label_share(targets: Tensor, num_items: Tensor | int | None) -> Tensor | float:
-    """Return the share of these targets in the divisor of the loss, which weights the auxiliary loss."""
-    return 1.0 if num_items is None else (targets != IGNORED).sum() / num_items
+def _label_share(targets: Tensor, num_items: Tensor | int | None) -> Tensor:
+    """Return the share of these targets in the divisor of the loss, float64, which weights the auxiliary loss."""
+    own = (targets != IGNORED).sum().double()
+    return torch.ones_like(own) if num_items is None else own / num_items
 
 
 def _shift(labels: Tensor, cu_seqlens: Tensor | None) -> Tensor:
