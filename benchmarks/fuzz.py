@@ -3,7 +3,8 @@
     python -m benchmarks.fuzz --seed 0 --mutants 2000 [--kinds jsonl,parquet] [--save]
     python -m benchmarks.fuzz --seed 0 --replay "parquet|17"
 
-Kinds: corpora (jsonl, gz, zst, txt, parquet, arrow) and recipes (fuzz_readers.py), read by functions; folders of our
+Kinds: corpora (jsonl, gz, zst, txt, parquet, arrow) and recipes (fuzz_readers.py), web archives (wet, warc;
+fuzz_archives.py), read by functions; folders of our
 own (parts, shards, checkpoints, model, state ...) and the commands that read them (fuzz_folders.py), a tenth as many
 each, because a command takes longer. A mutant is a small valid input with one to four changes (fuzz_mutate.py); its
 number and the seed make it again. What must hold: no exception that is not a LonglodeError, no crash, no hang above
@@ -24,12 +25,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fuzz_archives import ARCHIVES
 from benchmarks.fuzz_folders import FOLDERS
 from benchmarks.fuzz_readers import READERS, Kind
 from benchmarks.kill_sums import add_up
 from benchmarks.saved import about, save
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (*READERS, *FOLDERS)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (*READERS, *ARCHIVES, *FOLDERS)}
 _BATCH = 100
 _MEMORY = 12 << 30
 """Address space that a mutant may ask for; more is a MemoryError, and a finding."""

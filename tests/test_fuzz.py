@@ -37,6 +37,11 @@ def test_damaged_corpora_and_recipes_take_nothing_along(tmp_path):
     assert fuzz(tmp_path, "jsonl,gz,zst,txt,parquet,arrow,recipe", 560) == 560
 
 
+def test_damaged_archives_lose_no_whole_record(tmp_path):
+    pytest.importorskip("fastwarc", reason="needs longlode[warc]")
+    assert fuzz(tmp_path, "wet,warc", 300) == 300
+
+
 @pytest.mark.slow
 def test_damaged_folders_are_refused_or_mended(tmp_path):
     assert fuzz(tmp_path, "parts,parts-selected,scores-record,shards,checkpoints,model,state", 21) == 21

@@ -8,6 +8,7 @@ Start reading: `document.py` (the result of reading), `read.py`, `units.py`, `pl
     inputs.py, stores.py, formats.py   from names, folders, globs and URLs to files
     remote_files.py, mirror.py         files of remote stores, with retries; output in stores
     spans.py                           where the rows of a file can be cut
+    warc.py                            documents of web archives
     streams.py, lines.py, parquet.py   bytes, lines and rows, in bounded memory, also of damaged files
     records.py                         one record to one document, or to the reason why not
     encoding.py, encoded_pieces.py     tokens of texts of any length; a cache of encoded pieces

@@ -5,9 +5,9 @@ from pathlib import PurePosixPath
 
 from longlode.corpus.saved_datasets import DESCRIPTIONS
 
-LINES, PARQUET, ARROW, TEXT = "lines", "parquet", "arrow", "text"
+LINES, PARQUET, ARROW, WARC, TEXT = "lines", "parquet", "arrow", "warc", "text"
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-EXPECTED = ".txt, .md, source files, .jsonl, .jsonl.gz, .jsonl.zst, .parquet or .arrow"
+EXPECTED = ".txt, .md, source files, .jsonl, .jsonl.gz, .jsonl.zst, .parquet, .arrow, .warc or .wet"
 
 _PROSE = "txt text md markdown rst adoc org tex bib log srt vtt html htm xml po"
 _CODE = """
@@ -31,7 +31,7 @@ _PACKED_JSON_REASON = (
 
 @dataclass(frozen=True)
 class Format:
-    """Format of a file. kind: "lines", "parquet", "arrow", "text", or "" when it is left out for `reason`."""
+    """Format of a file. kind: "lines", "parquet", "arrow", "warc", "text", or "" when it is left out for `reason`."""
 
     kind: str
     compression: str = ""
@@ -68,6 +68,11 @@ def classify(name: str, *, explicit: bool) -> Format:
         return Format(PARQUET)
     if suffix == ".arrow" and not compression:
         return Format(ARROW)
+    if suffix in (".warc", ".wet") and compression in (
+        "",
+        "gzip",
+    ):  # also .warc.wet.gz, as Common Crawl names them
+        return Format(WARC, compression)
     if explicit or suffix in TEXT_SUFFIXES or path.name.lower() in TEXT_NAMES:
         return Format(TEXT, compression)
     what = (

@@ -26,13 +26,14 @@ from longlode.core.sealed_json import read_sealed, write_sealed
 from longlode.corpus import stores
 from longlode.corpus.arrow import index_arrow
 from longlode.corpus.document import FAILED, SKIPPED
-from longlode.corpus.formats import ARROW, LINES, PARQUET, TEXT
+from longlode.corpus.formats import ARROW, LINES, PARQUET, TEXT, WARC
 from longlode.corpus.inputs import InputFile, Inputs, find_files
 from longlode.corpus.parquet import index_parquet
 from longlode.corpus.spans import LineScan, Span
 from longlode.corpus.streams import CHUNK_BYTES
 from longlode.corpus.tables import TableDamageError
 from longlode.corpus.units import FILES, NO_RECORDS, NO_ROWS, Unit, UnitFile, files_unit, span_unit
+from longlode.corpus.warc import index_warc
 
 BYTES_PER_UNIT = 8 << 20
 FILES_PER_UNIT = 512
@@ -44,7 +45,7 @@ _TEXT_PER_BYTE = 4
 _PIECES_PER_SHARD = 16
 _END_BYTES = 64 << 10
 _PLAN_FORMAT = 1
-_TABLES = {PARQUET: index_parquet, ARROW: index_arrow}
+_TABLES = {PARQUET: index_parquet, ARROW: index_arrow, WARC: index_warc}
 
 
 @dataclass(frozen=True)

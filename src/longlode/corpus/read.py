@@ -9,7 +9,7 @@ from longlode.corpus import stores
 from longlode.corpus.arrow import read_arrow_rows
 from longlode.corpus.charsets import UTF8, UTF8_MARK, decode, fault, keeps_lines
 from longlode.corpus.document import FAILED, SKIPPED, TOO_SHORT, Document, Unreadable
-from longlode.corpus.formats import ARROW, LINES, PARQUET
+from longlode.corpus.formats import ARROW, LINES, PARQUET, WARC
 from longlode.corpus.inputs import InputFile, Inputs, find_files
 from longlode.corpus.lines import LineReader, LongLine, TornEnd
 from longlode.corpus.parquet import read_rows
@@ -17,6 +17,7 @@ from longlode.corpus.records import Place, ReadOptions, parse_line
 from longlode.corpus.streams import ByteStream, TornStreamError
 from longlode.corpus.tables import TableDamageError
 from longlode.corpus.units import NO_RECORDS, NO_ROWS, Unit, UnitFile
+from longlode.corpus.warc import read_warc_rows
 
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -176,7 +177,7 @@ def _read_lines(
                 yield parse_line(line, Place(file.name, row, source, len(line)), options)
 
 
-_TABLES = {PARQUET: read_rows, ARROW: read_arrow_rows}
+_TABLES = {PARQUET: read_rows, ARROW: read_arrow_rows, WARC: read_warc_rows}
 
 
 def _guarded_table(
