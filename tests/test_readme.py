@@ -26,7 +26,7 @@ PAGES = (
     ),
 )
 GROUP = typer.main.get_command(app)
-COMMANDS = GROUP.commands
+COMMANDS = {name: one for name, one in GROUP.commands.items() if not one.hidden}
 OWN_OPTIONS = {"--help", *(option for parameter in GROUP.params for option in parameter.opts)}
 
 
@@ -46,10 +46,10 @@ def faults(words: list[str]) -> list[str]:
         return [] if words[1] in OWN_OPTIONS else [f"no option {words[1]}"]
     if words[1] == "COMMAND":
         return []
-    if words[1] not in COMMANDS:
+    if words[1] not in GROUP.commands:
         return [f"no command {words[1]}"]
     known = {"--help"}
-    for parameter in COMMANDS[words[1]].params:
+    for parameter in GROUP.commands[words[1]].params:
         known |= {*parameter.opts, *parameter.secondary_opts}
     given = (word.strip("[]().,;|") for word in words[2:])
     return [

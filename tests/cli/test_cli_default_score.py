@@ -8,6 +8,7 @@ import pytest
 
 from longlode.api.scores import rivals, score_rows, table_columns
 from longlode.core.records import read_jsonl, read_record, write_jsonl
+from longlode.mining.gate.evidence import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +43,12 @@ def test_text_in_its_order_scores_above_text_that_is_not(scores):
 def test_the_table_says_length_gate_and_rival(scores):
     out, shown = scores
     columns = table_columns(out)
-    assert columns == ["dependency_tokens", "gate", "rival"]
-    for words in ("dependency tokens", "Model: none", "too_short: fewer than 500 words"):
+    assert columns == ["dependency_tokens", "rival"]
+    for words in ("dependency tokens", "No model was read", "too_short: fewer than 500 words"):
         assert words in shown
-    row = score_rows(out, order="worst", limit=1, extras=columns)[0]
+    row = score_rows(out, order="worst", limit=1, extras=[*columns, "gate"])[0]
     assert row["gate"] == row["score"] < 0
+    assert row["rival"] in FAMILIES.values()
     passed, families = rivals(out)
     assert families[row["rival"]] >= 1
     assert passed + sum(families.values()) == 6

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from longlode.cli import app
 
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = {name: one for name, one in typer.main.get_command(app).commands.items() if not one.hidden}
 MAIN = "import sys; from longlode.cli import main; sys.argv = ['longlode', *sys.argv[1:]]; main()"
 
 
@@ -32,6 +32,12 @@ def test_h_is_help(name):
 
 def test_no_command_is_help_and_no_error():
     assert "score" in invoke().stdout
+
+
+def test_help_and_version_work_as_words():
+    assert invoke("version").stdout == invoke("--version").stdout == invoke("-V").stdout
+    for words in ([], ["select"]):
+        assert invoke("help", *words).stdout == invoke(*words, "--help").stdout
 
 
 def completed(shell, **environment):

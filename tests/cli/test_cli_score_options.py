@@ -83,7 +83,7 @@ def test_a_race_says_what_it_did_and_select_says_when_it_was_for_another_cut(run
     assert (race["top"], race["by"], race["rounds"][0]["documents"]) == (0.4, [], num_documents)
     assert "coarse" not in run("select", out, "-o", tmp_path / "kept.jsonl", "--top", 0.4)
     shown = run("select", out, "-o", tmp_path / "other.jsonl", "--top", 0.2)
-    assert "these scores were raced for top 0.4: elsewhere they are coarse" in " ".join(shown.split())
+    assert "These scores were raced for top 0.4: elsewhere they are coarse" in " ".join(shown.split())
     run("report", out, "-o", tmp_path / "report.html")
     assert "race.top" in (tmp_path / "report.html").read_text(encoding="utf-8")
     by_length = run("score", *raced, "-o", tmp_path / "by", "--race-by", "length")

@@ -78,6 +78,10 @@ def test_conditions_and_ids(folder, table):
     found = shown(folder, "--where", f"num_bytes > {median}", "--limit", 99)
     assert [row["id"] for row in found] == [row["id"] for row in table if row["num_bytes"] > median]
     assert [row["id"] for row in shown(folder, "--id", "d3")] == ["d3"]
+    with pytest.raises(InputError, match=r"Did you mean .*d1"):
+        longlode.show(folder / "s", document_id="d1x")
+    with pytest.raises(ConfigError, match="Did you mean num_bytes"):
+        longlode.show(folder / "s", where="num_byte > 3")
     assert "gzip_ratio" in invoke("show", folder / "s", "--id", "d3").stdout
     with pytest.raises(InputError, match="no such row"):
         longlode.show(folder / "s", document_id="nobody")

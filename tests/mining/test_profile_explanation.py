@@ -198,3 +198,18 @@ def test_the_gate_explained_is_the_gate_that_scores():
     assert explained["rivals"][0]["family"] == verdict.looks_like
     assert len(explained["parts"]) > 2
     assert explained["log_odds"] == pytest.approx(np.mean(explained["parts"]))
+
+
+def test_families_that_read_the_same_are_one_rival():
+    text = " ".join(f"w{number}." for number in np.random.default_rng(9).zipf(1.3, 4000) % 3000)
+    parsed, gate = ParsedText.of(text), packaged_gate()
+    _, of_parts = gate.in_parts(parsed)
+    odds = of_parts.mean(axis=0)
+    every: dict[str, float] = {}
+    for family, one in zip(gate.families, np.exp(odds) / np.exp(odds).sum(), strict=True):
+        every[about_family(family)] = every.get(about_family(family), 0.0) + float(one)
+    told = explain_gate(parsed, gate)["rivals"]
+    assert len({one["about"] for one in told}) == len(told)
+    assert {one["about"]: one["share"] for one in told} == pytest.approx(
+        {one["about"]: every[one["about"]] for one in told}
+    )

@@ -47,12 +47,17 @@ def test_the_row_says_what_was_found() -> None:
     assert found.extras == {
         **{"far_1k": 0.06, "far_2k": 0.05, "far_4k": 0.001},
         **{"far_1k_se": 0.01, "far_2k_se": 0.01, "far_4k_se": 0.01},
-        **{"dependency_tokens": 4096, "gate": 3, "control": "foreign:en", "rival": "two-halves"},
+        **{
+            "dependency_tokens": 4096,
+            "gate": 3,
+            "control": "foreign:en",
+            "rival": "two documents, one after the other",
+        },
     }
 
 
 def test_the_reason_says_what_puts_a_score_in_doubt() -> None:
-    assert "two-halves" in score_of(far(-3, 0.1)).reason
+    assert "two documents, one after the other" in score_of(far(-3, 0.1)).reason
     foreign = far(3, 0.1)
     own = replace(foreign, profile=replace(foreign.profile, control="own"))
     assert "own rate" in score_of(own).reason

@@ -197,7 +197,7 @@ def test_select_and_record_take_raced_scores_for_scores(corpus, tmp_path):
         {"top": 0.5, "column": "gain_nats"},
     ):
         summary = select(tmp_path / "race", tmp_path / "other.jsonl", overwrite=True, **rule)
-        assert "these scores were raced for top 0.5: elsewhere they are coarse" in summary.remark
+        assert "These scores were raced for top 0.5: elsewhere they are coarse" in summary.remark
         assert read_record_of(tmp_path / "other.jsonl")["remark"] == summary.remark
         assert select(tmp_path / "plain", tmp_path / "other.jsonl", overwrite=True, **rule).remark == ""
     assert "remark" not in read_record_of(tmp_path / "other.jsonl")

@@ -263,7 +263,7 @@ def test_a_tokenizer_is_named_by_its_hub_id(tmp_path, tokenizer, hub):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("maker/small", "'maker/small' is no local folder, and its tokenizer cannot be had from the hub"),
+        ("maker/small", "'maker/small' on this machine, and HF_HUB_OFFLINE"),
         ("startr", "Did you mean starter"),
         ("some/where/else", "some/where/else does not exist; expected a folder with tokenizer.json"),
     ],

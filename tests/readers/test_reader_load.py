@@ -8,7 +8,7 @@ import torch
 from reader_stand_ins import LENGTH, build, make_tokenizer
 from safetensors.torch import load_file, save_file
 
-from longlode.core.errors import BackendError, ConfigError, ModelError
+from longlode.core.errors import BackendError, ConfigError, InputError, ModelError
 from longlode.mining.reader import READS_SEGMENTS
 from longlode.readers import dtype as reader_dtype
 from longlode.readers.dtype import fastest_dtype, products_per_second
@@ -73,7 +73,7 @@ def test_missing_and_wrong_paths(tmp_path):
         LMReader.load(tmp_path)
     with pytest.raises(ModelError, match="is a file"):
         LMReader.load(tmp_path / "notes.txt")
-    with pytest.raises(ModelError, match="no/such-model"):
+    with pytest.raises(InputError, match="no/such-model"):
         LMReader.load("no/such-model")
 
 

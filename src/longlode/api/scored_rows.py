@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from longlode.core.defaults import SCORER
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.kinds import SELECTION_FOLDER, kind_of
+from longlode.core.near_names import did_you_mean
 from longlode.core.outputs import full_path
 from longlode.core.records import read_record
 
@@ -55,7 +56,8 @@ def show(
         number = NUM_SHOWN if limit is None else limit
     rows = _query(out, conditions, document_id, where, dropped, number, worst_first=bottom is not None)
     if not rows:
-        raise InputError(f"{out} has no such row. `longlode show {out}` lists the best documents.")
+        near = "" if document_id is None else _near_ids(out, document_id)
+        raise InputError(f"{out} has no such row.{near} `longlode show {out}` lists the best documents.")
     texts = documents_of(out, rows) if excerpt else {}
     for row in rows:
         found = texts.get((row["file"], row["row"]))
@@ -95,6 +97,19 @@ def _query(
                     {"" if number is None else f"LIMIT {number:d}"}"""
         found = base.execute(query, {} if document_id is None else {"id": document_id}).fetchall()
     return [dict(zip(columns, row, strict=True)) for row in found]
+
+
+def _near_ids(out: Path, document_id: str) -> str:
+    """Hint at the ids of a scores folder that resemble one that is not there."""
+    from longlode.api.scores import part_paths
+    from longlode.mining.engine.part_queries import query_parts
+
+    with query_parts(part_paths(out)) as base:
+        rows = base.execute(
+            "SELECT DISTINCT id, jaro_winkler_similarity(id, $id) AS near FROM parts ORDER BY near DESC, id LIMIT 5",
+            {"id": document_id},
+        ).fetchall()
+    return did_you_mean(document_id, (name for name, _ in rows))
 
 
 def _join_dropped(base: "duckdb.DuckDBPyConnection", dropped: str | os.PathLike[str] | None) -> str:
@@ -185,7 +200,10 @@ def scored_document(
     out = full_path(scores)
     rows = _query(out, ["id = $id"], document_id, "", None, 1, worst_first=False)
     if not rows:
-        raise InputError(f"{out} has no document of id {document_id!r}. `longlode show {out}` lists ids.")
+        near = _near_ids(out, document_id)
+        raise InputError(
+            f"{out} has no document of id {document_id!r}.{near} `longlode show {out}` lists ids."
+        )
     found = documents_of(out, rows)
     if not found:
         raise InputError(

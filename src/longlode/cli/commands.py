@@ -65,7 +65,8 @@ def _print_version(wanted: bool) -> None:
 def _options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Options of `longlode` itself; the help text is in `app`."""
@@ -108,10 +109,26 @@ for _panel, _modules in _PANELS.items():
         )
 
 
+@app.command(hidden=True)
+def version() -> None:
+    """Print the version, as `longlode --version` does."""
+    _print_version(True)
+
+
+@app.command(name="help", hidden=True)
+def show_help(context: typer.Context, command: Annotated[str | None, typer.Argument()] = None) -> None:
+    """Print the help of longlode, or of a command, as --help does."""
+    above = context.parent
+    assert above is not None
+    asked = ["--help"] if command is None else [command, "--help"]
+    above.command.main(asked, prog_name=above.info_name)
+
+
 _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
     # By default a thread of torch that waits for another spins. When other programs hold the cores, it spins away the
     # very time that the other thread needs: scoring on a busy two-core machine took more than 15 times longer.
     "GOMP_SPINCOUNT": "1000",

@@ -10,6 +10,7 @@ from longlode.cli.console import finish, note, progress, table
 from longlode.cli.habits import shell
 from longlode.cli.options import Device, Encoding, Model, Overwrite, Seed, TextField
 from longlode.core.errors import ConfigError
+from longlode.core.model_names import model_source
 
 EXAMPLES = (
     "longlode evaluate runs/small -o eval-small",
@@ -61,6 +62,7 @@ def evaluate(
     With --lm-eval the tasks are those of lm-evaluation-harness (pip install lm-eval), the context is the
     largest of --lengths, and the results are OUT/lm_eval.json.
     """
+    model_source(model)  # a slip in a name should not wait for torch
     from longlode.evaluate import by_name
 
     sizes = _integers(lengths)

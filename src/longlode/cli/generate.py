@@ -10,6 +10,7 @@ import typer
 from longlode.cli.console import ConsoleWatch, echo, note, results_shown
 from longlode.cli.options import Device, Model, Overwrite, Seed
 from longlode.core.errors import ConfigError, InputError
+from longlode.core.model_names import model_source
 
 EXAMPLES = (
     'longlode generate runs/small --prompt "def main(" --max-new-tokens 200',
@@ -48,6 +49,7 @@ def generate(
     """
     if (prompt is None) == (prompt_file is None):
         raise ConfigError("generate needs one prompt: give either --prompt TEXT or --prompt-file FILE.")
+    model_source(model)  # a slip in a name should not wait for torch
     from longlode.api.generation import generate as run_generation
 
     done = run_generation(

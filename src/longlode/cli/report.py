@@ -11,6 +11,7 @@ from longlode.cli.habits import shell
 from longlode.cli.options import Overwrite
 
 EXAMPLES = (
+    "longlode report scores kept.jsonl.zst -o report.html",
     "longlode report scores runs/small eval -o report.html",
     "longlode report demo-out -o report.html",
 )
@@ -18,7 +19,10 @@ EXAMPLES = (
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders written by longlode; folders below them count.")
+        list[Path],
+        typer.Argument(
+            help="Folders written by longlode, and files of selected documents; folders below them count."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
     overwrite: Overwrite = False,

@@ -116,7 +116,8 @@ def _place(
         raise ConfigError("score got no place for the scores; expected -o FOLDER, -o - or --dry-run.")
     if out is not None and str(out) != STDIN:
         with output_folder(out, inputs) as place:
-            claim_folder(place, "scores", identity={})  # a slip in a name should not wait for a model to load
+            # A slip in a name should not wait for a model to load, nor leave an empty folder.
+            claim_folder(place, "scores", identity={}, make=STDIN in inputs)
             yield _with_stdin(inputs, place, stdin_format), place
         return
     with tempfile.TemporaryDirectory(prefix="longlode-") as folder:
@@ -133,7 +134,7 @@ def _with_stdin(inputs: list[str], folder: Path, stdin_format: str) -> list[str]
 def _how(model: str, scorer: "Scorer", record: Mapping[str, Any]) -> str:
     """Line on the use of the model."""
     if not scorer.reads_tokens:
-        return "Model: none"
+        return "No model was read."
     if not scorer.reads_model:
         return f"Model: {model}, its tokens only; the model was not run"
     used = record["model"]
@@ -184,6 +185,8 @@ def _stop_if_incomplete(summary: "ScoreSummary", out: Path, told: dict[str, Any]
         tell(f"{what}. The commonest reasons (all: column 'reason' of {out}/parts/*.parquet):")
         for reason in reasons:
             tell(f"  {reason}")
+        if any("not UTF-8" in reason for reason in reasons):
+            tell("Text in another encoding is read with --encoding NAME.")
     if not scored:
         raise Ended(EXIT_UNEXPECTED, told)
 

@@ -9,6 +9,9 @@ from longlode.core.records import read_record
 
 NUM_SHOWN = 5
 NUM_SOURCES = 15
+HEADINGS = {"num_tokens": "tokens", "rival": "most like"}
+MOST_OF_SOURCE = 24
+"""Characters of a source that a table of documents shows."""
 
 
 def show_scores(out: Path) -> None:
@@ -26,15 +29,29 @@ def show_scores(out: Path) -> None:
     worst = [row for row in score_rows(out, order="worst", limit=NUM_SHOWN, extras=extras) if row not in best]
     for title, documents in (("Best documents", best), ("Worst documents", worst)):
         if documents:
-            names = ("score", "num_tokens", *extras, "id", "source")
-            shown = [tuple(document[name] for name in names) for document in documents]
-            headings = ["tokens" if name == "num_tokens" else name.replace("_", " ") for name in names]
+            # What else it could be says something only about documents that did not pass.
+            own = [name for name in extras if name != "rival" or documents[0]["score"] < 0]
+            names = ("score", "num_tokens", *own, "id", "source")
+            shown = [tuple(_value(document, name) for name in names) for document in documents]
+            headings = [HEADINGS.get(name, name.replace("_", " ")) for name in names]
             table(title, headings, shown)
     if "rival" in extras and best:
         _show_gate(out)
     duplicates = record["duplicates"]["num_ids"]
     if duplicates:
         note(f"{duplicates:,} ids occur more than once; select keeps the first of each.")
+
+
+def _value(row: dict[str, Any], name: str) -> Any:
+    """A value as the table shows it."""
+    if name == "rival" and row["score"] >= 0:
+        return None  # what else it could be says nothing about a document that passed
+    return shortened(row[name]) if name == "source" else row[name]
+
+
+def shortened(source: str) -> str:
+    """The end of a long source: of a path or an address it says most."""
+    return source if len(source) <= MOST_OF_SOURCE else f"\u2026{source[1 - MOST_OF_SOURCE :]}"
 
 
 def _show_gate(out: Path) -> None:
@@ -45,9 +62,9 @@ def _show_gate(out: Path) -> None:
     total = passed + sum(families.values())
     line = f"{passed:,} of {total:,} scored documents are one text in its order (score above 0)."
     if families:
-        first = [f"{name} {number:,}" for name, number in list(families.items())[:NUM_SHOWN]]
-        more = ", ..." if len(families) > NUM_SHOWN else ""
-        line += f" The others are most like: {', '.join(first)}{more}."
+        first = [f"{name} ({number:,})" for name, number in list(families.items())[:NUM_SHOWN]]
+        more = "; ..." if len(families) > NUM_SHOWN else ""
+        line += f" The others are most like: {'; '.join(first)}{more}."
     say(line)
 
 

@@ -80,6 +80,7 @@ def select(
             "--tokens 10B), --min X, --max X or --where CONDITION."
         )
     from longlode.mining.select import select as run_selection
+    from longlode.mining.selection_files import dropped_path
 
     groups = tuple(name.strip() for name in by.split(",") if name.strip())
     summary = run_selection(
@@ -100,7 +101,7 @@ def select(
         finish("Nothing was written: the same command without --dry-run writes it.")
     else:
         pack = shell("longlode", "pack", out, "-o", "shards", "--tokenizer", "starter", "--length", 4096)
-        finish(f"Kept documents: {out}. Dropped, with why: {summary.dropped_path}", then=[pack])
+        finish(f"Kept documents: {out}. Dropped, with why: {dropped_path(out)}", then=[pack])
     return {**vars(summary), "written": not dry_run}
 
 

@@ -8,6 +8,7 @@ import typer
 
 from longlode.cli.console import finish, say_plain, table
 from longlode.cli.habits import shell
+from longlode.cli.score_table import shortened
 
 EXAMPLES = (
     "longlode show scores",
@@ -63,7 +64,9 @@ def show(
         _show_many(rows)
     finish(
         f"{len(rows):,} document{'s' * (len(rows) != 1)}.",
-        then=[shell("longlode", "explain", scores, "--id", rows[0]["id"])],
+        then=[
+            shell("longlode", "explain", scores, "--id", row["id"]) for row in rows if row["status"] == "ok"
+        ][:1],
     )
     return {"rows": rows}
 
@@ -80,7 +83,13 @@ def _show_many(rows: list[dict[str, Any]]) -> None:
     reasons = any(row["status"] != "ok" or row.get("why") for row in rows)
     columns = ["score", "tokens", "kind" if "kind" in rows[0] else "status", "id", "source"]
     shown = [
-        [row["score"], row["num_tokens"], row.get("kind") or row["status"], row["id"], row["source"]]
+        [
+            row["score"],
+            row["num_tokens"],
+            row.get("kind") or row["status"],
+            row["id"],
+            shortened(row["source"]),
+        ]
         for row in rows
     ]
     if reasons:

@@ -206,6 +206,8 @@ def _short(value: Any) -> str:
 
 def _free_name(path: Path, kind: str) -> Path:
     """Return an unused name beside `path`."""
-    name = f"{path.name or 'longlode'}-{kind}"
-    candidates = (path.with_name(name if number == 1 else f"{name}-{number}") for number in range(1, 1000))
+    stem = path.name or "longlode"
+    names = [stem if stem.endswith(kind) else f"{stem}-{kind}"]
+    names += [f"{names[0]}-{number}" for number in range(2, 1000)]
+    candidates = (path.with_name(name) for name in names)
     return next((candidate for candidate in candidates if not candidate.exists()), path / kind)

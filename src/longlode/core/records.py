@@ -18,6 +18,7 @@ import orjson
 
 from longlode.core.errors import InputError
 from longlode.core.kinds import RECORD_NAME, kind_name, where_it_is
+from longlode.core.near_names import near_path
 from longlode.core.processes import is_gone, process_tag
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<tag>[0-9a-f]{8}-\d+-\d+)\.tmp(?:\.\w+)?", re.DOTALL)
@@ -174,7 +175,8 @@ def read_record(folder: str | os.PathLike[str], kind: str | None = None) -> dict
             if folder.exists()
             else "does not exist"
         )
-        raise InputError(f"{folder} {what}.{expected}{where_it_is(folder, kind) if kind else ''}")
+        near = "" if folder.exists() else near_path(folder)
+        raise InputError(f"{folder} {what}.{near}{expected}{where_it_is(folder, kind) if kind else ''}")
     record = read_json(path)
     if not isinstance(record, dict):
         raise InputError(f"{path} is not a record: expected a JSON object. Make the folder again.")

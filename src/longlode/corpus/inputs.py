@@ -8,6 +8,7 @@ from pathlib import Path
 from longlode.core.errors import InputError
 from longlode.core.kinds import RECORD_NAME, SELECTION_FOLDER
 from longlode.core.names import printable
+from longlode.core.near_names import near_path
 from longlode.core.outputs import full_path
 from longlode.core.records import read_record
 from longlode.corpus import stores
@@ -74,9 +75,10 @@ def _expand(given: str, own: Path | None) -> list[tuple[str, InputFile]]:
     if entry is None:
         if not stores.is_url(path) and GLOB_LETTERS & set(path):
             return _expand_glob(given, path, own)
+        near = "" if stores.is_url(path) else printable(near_path(given))
         raise InputError(
-            f"{printable(given)} does not exist. Expected a file ({EXPECTED}), a folder of them, a quoted glob or a "
-            "URL."
+            f"{printable(given)} does not exist.{near} Expected a file ({EXPECTED}), a folder of them, a quoted glob "
+            "or a URL."
         )
     if entry.kind == stores.FOLDER:
         return _expand_folder(given, entry, own)

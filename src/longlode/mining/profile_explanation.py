@@ -52,18 +52,17 @@ def explain_gate(parsed: ParsedText, gate: Gate) -> dict[str, Any]:
     parts, of_parts = gate.in_parts(parsed)
     odds, rivals = float(parts.mean()), of_parts.mean(axis=0)
     shares = np.exp(rivals - np.logaddexp.reduce(rivals))
-    first = np.argsort(-shares, kind="stable")[:NUM_RIVALS]
+    # Families that read the same in words are one kind, in the place of the likeliest of them.
+    kinds: dict[str, list[int]] = {}
+    for k in np.argsort(-shares, kind="stable").tolist():
+        kinds.setdefault(about_family(gate.families[k]), []).append(k)
     return {
         "log_odds": odds,
         "probability": float(1 / (1 + np.exp(-odds))),
         "parts": parts.tolist(),
         "rivals": [
-            {
-                "family": gate.families[k],
-                "about": about_family(gate.families[k]),
-                "share": float(shares[k]),
-            }
-            for k in first
+            {"family": gate.families[members[0]], "about": about, "share": float(shares[members].sum())}
+            for about, members in [*kinds.items()][:NUM_RIVALS]
         ],
         "signs": [
             {

@@ -261,7 +261,7 @@ def _off_share(top: float, kept: int, candidates: int, num_groups: int, num_smal
     if abs(share - top) <= _SHARE_TOLERANCE * top or num_groups < 2:
         return ""
     return (
-        f"kept {kept:,} of {candidates:,} scored documents ({share:.0%}), asked for {top:.0%}: {num_small:,} of "
+        f"Kept {kept:,} of {candidates:,} scored documents ({share:.0%}), asked for {top:.0%}: {num_small:,} of "
         f"{num_groups:,} groups have fewer than {FEW_DOCUMENTS} documents, and every group keeps at least one. Group "
         "by less, or not at all."
     )
@@ -276,7 +276,7 @@ def _off_budget(budget: int, kept: int, available: int) -> str:
         if available <= budget
         else "the next document is longer than what is left"
     )
-    return f"kept {kept:,} tokens, asked for {budget:,}: {why}."
+    return f"Kept {kept:,} tokens, asked for {budget:,}: {why}."
 
 
 def _coarse(record: dict[str, Any], rule: Rule) -> str:
@@ -286,7 +286,7 @@ def _coarse(record: dict[str, Any], rule: Rule) -> str:
         return ""
     within = f" by {', '.join(race['by'])}" if race["by"] else ""
     return (
-        f"these scores were raced for top {race['top']:g}{within}: elsewhere they are coarse, as documents were read "
+        f"These scores were raced for top {race['top']:g}{within}: elsewhere they are coarse, as documents were read "
         "only until they were sure to lie above or below that cut. Select that, or score without a race."
     )
 
@@ -299,8 +299,8 @@ def _refused_by_gate(base: duckdb.DuckDBPyConnection, record: dict[str, Any], ru
     if not number:
         return ""
     return (
-        f"{number:,} of the kept documents score below 0: they are not one text in its order. A smaller share, or "
-        "min_score 0 in its place, leaves them out."
+        f"{number:,} of the kept documents score below 0: they are not one text in its order. A smaller share, or a "
+        "lowest score of 0 (--min 0), leaves them out."
     )
 
 

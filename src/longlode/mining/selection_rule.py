@@ -1,5 +1,6 @@
 """Rule of a selection: its settings, their checks, and the SQL that ranks all rows by it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import duckdb
 
 from longlode.core.errors import ConfigError
+from longlode.core.near_names import did_you_mean
 from longlode.mining.engine.parts import SCORE_COLUMNS
 from longlode.mining.extras import PREFIX
 
@@ -28,11 +30,18 @@ BELOW, ABOVE, OTHER = "below the cut", "above the band", "not where"
 """Kinds of rows that the rule itself drops: `OTHER` fails its `where`."""
 
 
+_UNKNOWN = re.compile(r'Referenced column "([^"]*)" (?:was )?not found')
+
+
 def check_groups(by: Sequence[str], *, also: Sequence[str] = ()) -> None:
     """Raises: ConfigError for a column that documents cannot be grouped by. Args: also, allowed columns besides BY."""
     unknown = [name for name in by if name not in (*BY, *also)]
     if unknown:
-        raise ConfigError(f"cannot group by {unknown[0]!r}; expected {' or '.join((*BY, *also))}.")
+        known = (*BY, *also)
+        raise ConfigError(
+            f"cannot group by {unknown[0]!r}.{did_you_mean(unknown[0], known)} Expected {' or '.join(known)}; a scores "
+            "folder keeps no other field of the input."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +131,10 @@ def check_where(
     except duckdb.Error as error:
         reason = str(error).strip().splitlines()[0]
         hidden = {"filename", "file_row_number"}
-        named = ", ".join([*(name for name in columns if name not in hidden), SURE])
+        known = [*(name for name in columns if name not in hidden), SURE]
+        if unknown := _UNKNOWN.search(reason):
+            reason = f"there is no column {unknown[1]!r}.{did_you_mean(unknown[1], known)}"
+        named = ", ".join(known)
         raise ConfigError(
             f"the condition {where!r} cannot be used: {reason} Expected SQL over the columns {named}."
         ) from None

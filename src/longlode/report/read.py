@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from longlode.core.errors import InputError
 from longlode.core.kinds import RECORD_NAME, SELECTION_FOLDER
+from longlode.core.near_names import near_path
 from longlode.core.records import read_json, read_jsonl
 from longlode.core.rows import read_rows
 
@@ -81,11 +82,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
     """
     gathered = Gathered(names=[str(folder) for folder in folders])
     seen: set[Path] = set()
-    for top in map(Path, folders):
-        if not top.is_dir():
-            raise InputError(
-                f"{top} is not a folder. Give folders that longlode wrote, e.g. scores/ or a run."
-            )
+    for top in map(_folder_of, folders):
         for path in _record_paths(top):
             if path.resolve() not in seen:
                 seen.add(path.resolve())
@@ -99,6 +96,20 @@ def gather(folders: Sequence[Path]) -> Gathered:
         )
     gathered.found = _told_apart(gathered.found)
     return gathered
+
+
+def _folder_of(given: Path) -> Path:
+    """The folder that a name stands for: itself, or of selected documents that of their selection."""
+    if given.is_dir():
+        return given
+    selection = given.parent / SELECTION_FOLDER / given.name
+    if selection.is_dir():
+        return selection
+    what = "is a file that no selection of longlode wrote" if given.exists() else "does not exist"
+    near = "" if given.exists() else near_path(given)
+    raise InputError(
+        f"{given} {what}.{near} Expected folders that longlode wrote, such as scores or a run, or selected documents."
+    )
 
 
 def _told_apart(found: Sequence[Found]) -> list[Found]:

@@ -17,6 +17,7 @@ from longlode.mining.distance_profile.profile import LEAST_EXPOSURE, tokens_per_
 from longlode.mining.distance_profile.tables import choose_control
 from longlode.mining.extras import ExtraColumn
 from longlode.mining.gate import ParsedText, Verdict
+from longlode.mining.gate.evidence import about_family
 from longlode.mining.gate.features import FEWEST_WORDS
 from longlode.mining.profile_explanation import explain_boundary, explain_gate, explain_profile
 from longlode.mining.profile_weights import ProfileWeights, packaged_weights, read_weights
@@ -63,7 +64,6 @@ COLUMNS = (
         "float",
         "nats",
         "log-odds that it is one text in its order; 0: even odds",
-        in_table=True,
     ),
     ExtraColumn(
         "control",
@@ -75,7 +75,7 @@ COLUMNS = (
         "rival",
         "str",
         "",
-        "the family of other text that it resembles most, whatever its gate",
+        "the kind of other text that it resembles most, in words, whatever its gate",
         in_table=True,
     ),
 )
@@ -117,7 +117,7 @@ class ProfileScorer(Scorer):
     """
 
     name: ClassVar[str] = "profile"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     min_segments: ClassVar[int] = 0
     extra_columns: ClassVar[tuple[ExtraColumn, ...]] = COLUMNS
     options_type: ClassVar[type] = ProfileOptions
@@ -235,7 +235,9 @@ def score_of(far: FarContext) -> DocumentScore:
         sure, value = np.tanh(odds / 2), mean / UNIT_NATS
         score = float(sure * np.logaddexp(0.0, value))
         score_error = float(sure / (1 + np.exp(-value)) * error / UNIT_NATS)
-    remarks = [f"not one text in its order: most like {far.verdict.looks_like}"] if odds < 0 else []
+    remarks = (
+        [f"not one text in its order: most like {about_family(far.verdict.looks_like)}"] if odds < 0 else []
+    )
     remarks += [_OWN_RATE] if far.profile.control == OwnControl.name else []
     return DocumentScore(
         score, gain_nats=mean, score_se=score_error, reason="; ".join(remarks), extras=extras
@@ -248,7 +250,7 @@ def extras_of(far: FarContext) -> dict[str, float | int | str | None]:
         return {}
     found: dict[str, float | int | str | None] = {
         "gate": far.verdict.log_odds,
-        "rival": far.verdict.looks_like,
+        "rival": about_family(far.verdict.looks_like),
         "control": far.profile.control,
     }
     for octave in far.profile.octaves:

@@ -1,0 +1,29 @@
+"""Hints at names that were perhaps meant, for messages about names that do not exist."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+_NUM_NAMED = 2
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """ " Did you mean A or B?", of the known names that resemble the given one; "" when none does."""
+    close = difflib.get_close_matches(given, list(known), n=_NUM_NAMED)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def near_path(given: str | os.PathLike[str]) -> str:
+    """ " Did you mean PATH?", of the files and folders beside a path that does not exist, spelt as the path is."""
+    text = os.fspath(given).rstrip("/")
+    folder = text[: text.rfind("/") + 1]  # as it was given: a Path would drop "./"
+    return did_you_mean(text, (f"{folder}{name}" for name in names_in(Path(folder or "."))))
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names in a folder; none where it cannot be read."""
+    try:
+        return sorted(entry.name for entry in folder.expanduser().iterdir())
+    except (OSError, RuntimeError):  # RuntimeError: no such user
+        return []
