@@ -179,5 +179,5 @@ def test_pack_and_train_are_functions_with_the_commands_names(tmp_path):
     )
     assert (done.status, done.step, len(rows)) == ("finished", 2, 2)
     assert started[0].num_tokens == summary["num_tokens"]
-    assert [group.name for group in started[0].mixture] == ["num_tokens:2.."]
+    assert [group.name for group in started[0].stages[0].mixture] == ["num_tokens:2.."]
     assert longlode.train(None, tmp_path / "run", set_=["run.steps=3"], resume=True).resumed_from == 2

@@ -11,6 +11,7 @@ from longlode.models import LonglodeConfig
 from longlode.train import Recipe
 from longlode.train.recipe import ModelSection, recipe_changes
 from longlode.train.recipe import Recipe as Whole
+from longlode.train.recipe_keys import list_keys
 
 TEXT = """
 [model]
@@ -94,10 +95,10 @@ def test_files_that_are_no_recipes_are_refused(tmp_path, path):
 
 
 def test_every_field_says_what_it_is():
-    for section in Whole.model_fields.values():
-        for name, field in section.annotation.model_fields.items():
-            assert field.description, name
-            assert field.description.endswith((".", '".')), name
+    keys = list_keys()
+    assert {key.name.split(".")[0] for key in keys} == set(Whole.model_fields)
+    for key in keys:
+        assert key.description.endswith((".", '".')), key.name
 
 
 def test_the_model_section_the_config_and_the_mixers_have_the_same_settings():

@@ -1,24 +1,52 @@
 """Training from a recipe and shards: `longlode.train(...)`, also used by the command `train`."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longlode.core.batch import Batch
-from longlode.core.errors import ConfigError, InputError
+from longlode.api.training_data import RunData, mixed_sources, open_run_data
+from longlode.core.errors import InputError
 from longlode.core.outputs import claim_folder, full_path
 from longlode.core.processes import started_rank
 from longlode.core.records import read_record
 
 if TYPE_CHECKING:
-    from longlode.packing import Mixture, PackingReport, Schedule, Shards, SourceReport
+    from longlode.packing import PackingReport, SourceReport
     from longlode.train import Recipe, TrainSummary
+    from longlode.train.stages import Stage
     from longlode.train.world import World
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStart:
+    """Plan of a stage of a run; of a recipe without stages, of the run.
+
+    name: "" without stages. num_steps: None if only time limits it. packing: figures of the packer. mixture: of each
+    group. length: of its rows, in tokens.
+    """
+
+    name: str
+    num_steps: int | None
+    tokens_per_step: int
+    length: int
+    packer: str
+    packing: "PackingReport"
+    mixture: "tuple[SourceReport, ...]" = ()
+
+    def in_words(self) -> str:
+        """Lines for the terminal: one, and one per group of a mixture."""
+        start = f"Packer {self.packer}"
+        if self.name:
+            total = (self.num_steps or 0) * self.tokens_per_step
+            length = f"{self.num_steps:,} steps, {total:,} tokens in rows of {self.length:,}"
+            start = f"Stage {self.name}: {length}; packer {self.packer}"
+        return f"{start}: {self.packing.in_words()}." + "".join(
+            f"\n  {source.in_words()}" for source in self.mixture
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +54,8 @@ class RunStart:
     """Plan of a run.
 
     num_tokens, num_documents: of the shards. num_steps: of the run, None if only time limits it; max_seconds: that
-    limit. packing: figures of the packer. mixture: of each group. warnings: settings that will not have the effect
-    that they seem to have.
+    limit. total_tokens: of the steps, None likewise. stages: one without stages. warnings: settings that will not have
+    the effect that they seem to have.
     """
 
     num_parameters: int
@@ -35,28 +63,28 @@ class RunStart:
     threads: int
     num_documents: int
     num_tokens: int
-    tokens_per_step: int
     num_steps: int | None
+    total_tokens: int | None
     max_seconds: float | None
-    packer: str
-    packing: "PackingReport"
+    stages: tuple[StageStart, ...]
     warnings: tuple[str, ...]
-    mixture: "tuple[SourceReport, ...]" = ()
 
     def in_words(self) -> str:
-        """Lines for the terminal: two, and one per group of a mixture."""
-        if self.num_steps is None:
+        """Lines for the terminal: one on the run, then those of each stage."""
+        if self.num_steps is None or self.total_tokens is None:
             length = "until its time is over"
         else:
-            total = self.num_steps * self.tokens_per_step
+            each = "" if len(self.stages) > 1 else f" of {self.stages[0].tokens_per_step:,} tokens"
             length = (
-                f"{self.num_steps:,} steps of {self.tokens_per_step:,} tokens, {total:,} in all "
-                f"({total / max(1, self.num_tokens):.2g} times the data)"
+                f"{self.num_steps:,} steps{each}, {self.total_tokens:,} in all "
+                f"({self.total_tokens / max(1, self.num_tokens):.2g} times the data)"
             )
-        return (
-            f"{self.num_parameters:,} parameters on {self.device}, {self.num_tokens:,} tokens of "
-            f"{self.num_documents:,} documents; {length}.\nPacker {self.packer}: {self.packing.in_words()}."
-            + "".join(f"\n  {source.in_words()}" for source in self.mixture)
+        return "\n".join(
+            (
+                f"{self.num_parameters:,} parameters on {self.device}, {self.num_tokens:,} tokens of "
+                f"{self.num_documents:,} documents; {length}.",
+                *(stage.in_words() for stage in self.stages),
+            )
         )
 
 
@@ -111,15 +139,11 @@ def _train_in(
 
     if not resume:
         world.on_main(check)
-    if not chosen.data.shards:
-        raise ConfigError(
-            "The recipe names no shards; make some with longlode pack, then add --set data.shards=FOLDER."
-        )
     known = _verified_shards(folder) if resume else None
     # Rank 0 verifies first, so that the others do not read shards that are damaged.
-    facts = world.on_main(lambda: _open_shards(chosen, known, verify, tell)[1])
-    shards, _ = _open_shards(chosen, known, False, tell)
-    return _train_on(chosen, shards, folder, facts, resume, on_start if world.is_main else None, on_step)
+    facts = world.on_main(lambda: open_run_data(chosen, known, verify, tell).facts)
+    data = open_run_data(chosen, known, False, tell)
+    return _train_on(chosen, data, folder, facts, resume, on_start if world.is_main else None, on_step)
 
 
 def _choose_recipe(
@@ -149,26 +173,6 @@ def _recorded_recipe(out: Path) -> dict[str, Any] | None:
     return saved if isinstance(saved, dict) else None
 
 
-def _open_shards(
-    recipe: "Recipe", known: list[str] | None, verify: bool | None, tell: Say
-) -> "tuple[Shards, dict[str, Any]]":
-    """The shards of a recipe, and the fields of the run's record on them.
-
-    Args: known: the shards that an earlier session of the run has verified; verify: as in `train_run`.
-    """
-    from longlode.packing import open_shards
-
-    named = recipe.data.shards
-    folders = [named] if isinstance(named, str) else list(named or [])
-    paths = [str(Path(folder).resolve()) for folder in folders]
-    if verify is None:
-        verify = known != paths
-    if verify:
-        tell("Verifying the checksums of the shards.")
-    shards = open_shards(folders, verify=verify)
-    return shards, {"shards": paths, "verified": verify or known == paths}
-
-
 def _verified_shards(run: Path) -> list[str] | None:
     """Shards whose checksums were right by the record of a run; None without such a record."""
     try:
@@ -180,118 +184,87 @@ def _verified_shards(run: Path) -> list[str] | None:
 
 def _train_on(
     recipe: "Recipe",
-    shards: "Shards",
+    data: RunData,
     out: Path,
-    data_facts: dict[str, Any],
+    facts: dict[str, Any],
     resume: bool,
     on_start: Callable[[RunStart], None] | None,
     on_step: Callable[[dict[str, Any]], None] | None,
 ) -> "TrainSummary":
     """Plan the rows, build the model, and run the loop."""
-    from longlode.packing import make_packer, plan
     from longlode.train import build_model, train
 
-    data = recipe.data
-    packer = make_packer(data.packer, data.packer_options)
-    stream = partial(_stream, recipe, shards, packer)
-    # Both sides are asked for a batch before anything is made: a run must not fail for want of data at its end.
-    for split in ("train", "heldout") if data.heldout_fraction else ("train",):
-        next(stream(split, 0))
-    schedule = plan(
-        shards,
-        packer,
-        length=data.length,
-        batch_size=data.batch_size,
-        seed=recipe.run.seed,
-        heldout_fraction=data.heldout_fraction,
-        mix=_mixture(recipe),
-    )
-    report = schedule.report()
+    data.check_batches()
+    stages = tuple(_stage_start(data, stage) for stage in recipe.stage_list)
+    shards = data.shards
     model = build_model(recipe, shards.vocab_size, eos_token_id=shards.eos_id)
     if on_start is not None:
-        on_start(_start(recipe, model, shards, report, _mixed(schedule, recipe.num_steps)))
+        on_start(_start(recipe, model, data, stages))
     return train(
         model,
-        lambda step: stream("train", step),
+        data.batches,
         recipe,
         out,
-        data_fingerprint=shards.fingerprint,
+        data_fingerprint=data.fingerprint,
         resume=resume,
-        heldout=(lambda: stream("heldout", 0)) if data.heldout_fraction else None,
+        heldout=data.heldout if recipe.data.heldout_fraction else None,
         tokenizer_folder=shards.tokenizer_folder,
         on_step=on_step,
-        data_facts=data_facts | {"packing": vars(report)} | _mixture_facts(schedule, recipe.num_steps),
+        data_facts=facts | _packing_facts(stages),
     )
 
 
-def _stream(recipe: "Recipe", shards: "Shards", packer: Any, split: str, start_step: int) -> Iterator[Batch]:
-    from longlode.packing import batches
-
-    data = recipe.data
-    return batches(
-        shards,
-        length=data.length,
-        batch_size=data.batch_size,
-        seed=recipe.run.seed,
-        # Held-out losses are of the same rows whatever the packer, so that they can be compared.
-        packer=packer if split == "train" else "concat",
-        start_step=start_step,
-        packed=data.packed,
-        heldout_fraction=data.heldout_fraction,
-        split=split,
-        mix=_mixture(recipe) if split == "train" else None,
+def _stage_start(data: RunData, stage: "Stage") -> StageStart:
+    schedule = data.schedule(stage)
+    return StageStart(
+        name=stage.name,
+        num_steps=stage.num_steps,
+        tokens_per_step=stage.data.batch_size * stage.data.length,
+        length=stage.data.length,
+        packer=stage.data.packer,
+        packing=schedule.report(),
+        mixture=mixed_sources(schedule, stage.num_steps),
     )
 
 
-def _mixture(recipe: "Recipe") -> "Mixture | None":
-    from longlode.packing import Mixture
-
-    return None if recipe.data.mix is None else Mixture.parse(recipe.data.mix, recipe.data.mix_epochs)
-
-
-def _mixed(schedule: "Schedule", num_steps: int | None) -> "tuple[SourceReport, ...]":
-    """The parts of a run that come from each group; of a run limited by time, in as many steps as there are rows."""
-    from longlode.packing import MixedSchedule
-
-    if not isinstance(schedule, MixedSchedule):
-        return ()
-    return tuple(schedule.sources(num_steps or schedule.num_rows))
+def _packing_facts(stages: tuple[StageStart, ...]) -> dict[str, Any]:
+    """Fields of the run's record on its rows: of the run, or of each stage by name."""
+    found = [
+        {"packing": vars(stage.packing)}
+        | ({"mixture": [vars(source) for source in stage.mixture]} if stage.mixture else {})
+        for stage in stages
+    ]
+    if len(stages) == 1 and not stages[0].name:
+        return found[0]
+    return {"stages": {stage.name: facts for stage, facts in zip(stages, found, strict=True)}}
 
 
-def _mixture_facts(schedule: "Schedule", num_steps: int | None) -> dict[str, Any]:
-    """Field of the run's record on its mixture."""
-    found = _mixed(schedule, num_steps)
-    return {"mixture": [vars(source) for source in found]} if found else {}
-
-
-def _start(
-    recipe: "Recipe",
-    model: Any,
-    shards: "Shards",
-    report: "PackingReport",
-    mixture: "tuple[SourceReport, ...]",
-) -> RunStart:
+def _start(recipe: "Recipe", model: Any, data: RunData, stages: tuple[StageStart, ...]) -> RunStart:
     import torch
 
-    warnings = []
-    steps, warmup = recipe.num_steps, recipe.optim.warmup_steps
-    if steps is not None and warmup >= steps:
-        warnings.append(
-            f"optim.warmup_steps is {warmup:,} and the run has {steps:,} steps: the learning rate never reaches "
-            "optim.lr."
-        )
+    warnings = list(data.warnings())
+    for stage in recipe.stage_list:
+        steps, warmup = stage.num_steps, stage.optim.warmup_steps
+        if steps is not None and warmup >= steps:
+            of = f"stage {stage.name}" if stage.name else "the run"
+            warnings.append(
+                f"warmup_steps is {warmup:,} and {of} has {steps:,} steps: the learning rate never reaches lr."
+            )
+    total = (
+        None
+        if recipe.num_steps is None
+        else sum((one.num_steps or 0) * one.tokens_per_step for one in stages)
+    )
     return RunStart(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         device=str(next(model.parameters()).device),
         threads=recipe.run.threads or torch.get_num_threads(),
-        num_documents=shards.num_documents,
-        num_tokens=shards.num_tokens,
-        tokens_per_step=recipe.data.batch_size * recipe.data.length,
-        num_steps=steps,
+        num_documents=data.shards.num_documents,
+        num_tokens=data.shards.num_tokens,
+        num_steps=recipe.num_steps,
+        total_tokens=total,
         max_seconds=recipe.run.max_seconds,
-        packer=recipe.data.packer,
-        packing=report,
-        mixture=mixture,
+        stages=stages,
         warnings=tuple(warnings),
     )
 

@@ -40,7 +40,7 @@ Verify = Annotated[
 
 
 def _show_keys() -> dict[str, Any]:
-    from longlode.train.recipe import list_keys
+    from longlode.train.recipe_keys import list_keys
 
     keys = list_keys()
     rows = [(key.name, key.type, key.default, key.description) for key in keys]

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from longlode.core.batch import Batch
 from longlode.core.errors import InputError, LonglodeError
 from longlode.train.checkpoint import RunState
+from longlode.train.enter_stage import Entrance
 from longlode.train.interrupt import StopSignal
 from longlode.train.objectives import NextToken, Objective, make_objective
 from longlode.train.optim import (
@@ -33,6 +34,7 @@ from longlode.train.parts import micro_batches, parts_of_rank
 from longlode.train.recipe import Recipe, RunSection
 from longlode.train.run_folder import RunFolder
 from longlode.train.sharding import is_sharded, set_gradient_sync, shard_model
+from longlode.train.stages import Stage, stage_at
 from longlode.train.world import ALONE, World, joined
 
 __all__ = ["NEXT_TOKEN", "Session", "StepResult", "TrainSummary", "micro_batches", "train", "training_step"]
@@ -68,7 +70,8 @@ class Session:
     """The objects that `run_steps` needs in one process of a run."""
 
     model: PreTrainedModel
-    objective: Objective
+    objectives: list[Objective]
+    """One per stage."""
     optimizer: torch.optim.Optimizer
     recipe: Recipe
     run: RunFolder
@@ -107,7 +110,9 @@ def train(
     Raises: RankError when another rank ends or does not answer; CheckpointError as in `RunFolder.restore`; InputError
       if `batches` ends; LonglodeError that names a step that is not finite. Checkpoints made before an error are kept.
     """
-    objective = make_objective(recipe.optim.objective, recipe.optim.objective_options)
+    objectives = [
+        make_objective(stage.optim.objective, stage.optim.objective_options) for stage in recipe.stage_list
+    ]
     with joined(recipe.run.rank_seconds) as world:
         run = RunFolder(Path(run_dir), recipe, data_fingerprint, data_facts, world)
         with run.opened():
@@ -118,7 +123,7 @@ def train(
             optimizer = build_optimizer(model, recipe.optim)
             state = run.restore(model, optimizer, resume)
             run.start_record(model, state)
-            session = Session(model, objective, optimizer, recipe, run, state, heldout, on_step, world)
+            session = Session(model, objectives, optimizer, recipe, run, state, heldout, on_step, world)
             try:
                 status, folder = _run_session(session, batches, tokenizer_folder)
             except Exception as error:
@@ -126,6 +131,10 @@ def train(
                     run.write_record("failed", state, reason=str(error))
                 raise
             run.write_record(status, state)
+    return _summary(run, state, status, folder)
+
+
+def _summary(run: RunFolder, state: RunState, status: str, folder: Path | None) -> TrainSummary:
     return TrainSummary(
         status=status,
         step=state.step,
@@ -160,15 +169,24 @@ def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> st
     recipe, run, state = session.recipe, session.run, session.state
     clock = _Clock(session.world, state.seconds)
     saved = 0.0
+    entrance = Entrance(session.model, session.optimizer, recipe.stage_list)
+    stage = stage_at(recipe.stage_list, state.step)
+    entrance.enter(stage, state.step)
     while (status := _why_stop(recipe, state, *clock.agree(stop))) is None:
-        step_began = time.monotonic()
         batch = next(stream, None)
         if batch is None or batch.num_tokens == 0:
             raise InputError(f"The data gave no labels for step {state.step + 1}; expected a batch of them.")
-        lr = learning_rate(recipe.optim, state.step, _progress(recipe, state))
+        step_began = time.monotonic()
+        lr = learning_rate(stage.optim, state.step - stage.first_step, _progress(recipe, state, stage))
         with session.world.watched():
             result = training_step(
-                session.model, batch, session.optimizer, lr, recipe, session.objective, session.world
+                session.model,
+                batch,
+                session.optimizer,
+                lr,
+                recipe.model_copy(update={"data": stage.data, "optim": stage.optim}),
+                session.objectives[stage.number],
+                session.world,
             )
         step_seconds = time.monotonic() - step_began
         clock.agree(stop)
@@ -176,12 +194,16 @@ def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> st
         state.tokens += batch.num_tokens
         state.skips += not result.taken
         state.seconds = clock.run_seconds
-        _report(session, batch, result, lr, step_seconds)
+        _report(session, stage, batch, result, lr, step_seconds)
         if recipe.run.eval_every and state.step % recipe.run.eval_every == 0:
             evaluate_heldout(session)
-        if _checkpoint_due(recipe.run, state.step, clock.session_seconds - saved):
+        following = stage_at(recipe.stage_list, state.step)
+        if _checkpoint_due(recipe.run, state.step, clock.session_seconds - saved) or following is not stage:
             run.save(session.model, session.optimizer, state)
             saved = clock.session_seconds
+        if following is not stage:
+            stage = following
+            entrance.enter(stage, state.step)
     return status
 
 
@@ -206,12 +228,16 @@ class _Clock:
         return self.session_seconds, bool(stopped)
 
 
-def _report(session: Session, batch: Batch, result: "StepResult", lr: float, step_seconds: float) -> None:
+def _report(
+    session: Session, stage: Stage, batch: Batch, result: "StepResult", lr: float, step_seconds: float
+) -> None:
     """Log the step that was just counted, judge it, and call `on_step`."""
     recipe, state = session.recipe, session.state
-    row = {"step": state.step, "tokens": state.tokens, "loss": result.loss, "lr": lr}
+    row: dict[str, Any] = {"step": state.step, "tokens": state.tokens, "loss": result.loss, "lr": lr}
     row |= {"grad_norm": result.grad_norm, "tokens_per_second": batch.num_tokens / max(step_seconds, 1e-9)}
     row |= {"seconds": state.seconds}
+    if stage.name:
+        row["stage"] = stage.name
     if not result.taken:
         row["skipped"] = True
     if not result.taken or state.step % recipe.run.log_every == 0 or state.step == recipe.num_steps:
@@ -327,11 +353,11 @@ def _why_stop(recipe: Recipe, state: RunState, session_seconds: float, stopped: 
     return None
 
 
-def _progress(recipe: Recipe, state: RunState) -> float:
-    """Return the fraction of the run that is done, 0 at the first step and 1 at the last."""
+def _progress(recipe: Recipe, state: RunState, stage: Stage) -> float:
+    """Return the fraction of the stage that is done, 0 at the first step and 1 at the last."""
     if recipe.optim.schedule_by == "time" and recipe.run.max_seconds is not None:
         return state.seconds / recipe.run.max_seconds
-    return state.step / max(1, (recipe.num_steps or 1) - 1)
+    return stage.progress(state.step)
 
 
 def _checkpoint_due(run: RunSection, step: int, seconds_since: float) -> bool:

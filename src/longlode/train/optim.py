@@ -17,7 +17,7 @@ def build_optimizer(model: PreTrainedModel, optim: OptimSection) -> torch.optim.
 
     Mixers define the treatment of their parameters (`Mixer.parameter_rules`). Elsewhere matrices decay, except
     embeddings and the output matrix unless `optim.decay_embeddings`. A group's "lr_scale" is its factor on the run's
-    learning rate. Source: AdamW, arXiv 1711.05101.
+    learning rate, "decays" its part in weight decay. Source: AdamW, arXiv 1711.05101.
     """
     rules: dict[int, ParameterRule] = {}
     for module in model.modules():
@@ -37,6 +37,7 @@ def build_optimizer(model: PreTrainedModel, optim: OptimSection) -> torch.optim.
             "weight_decay": optim.weight_decay if rule.decays else 0.0,
             "lr": optim.lr * rule.lr_scale,
             "lr_scale": rule.lr_scale,
+            "decays": rule.decays,
         }
         for rule, parameters in groups.items()
         if parameters
