@@ -12,6 +12,7 @@ ZERO_OF_UNIT = {
     "nats/token": "every token is predicted with certainty",
     "ratio": "the second list is predicted with certainty",
     "tokens": "no distance",
+    "bits/character": "every character is predicted with certainty",
 }
 """Meaning of zero by unit, for metrics that declare no baseline at zero."""
 

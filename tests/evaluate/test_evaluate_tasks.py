@@ -170,8 +170,15 @@ def test_buckets_cover_every_position_once():
 
 
 def test_every_task_is_in_a_suite():
-    suites = {name: set(suite_tasks(name)) for name in ("basic", "recall", "text", "reasoning", "all")}
-    assert suites["all"] == set(TASKS) == suites["recall"] | suites["text"] | suites["reasoning"]
+    suites = {
+        name: set(suite_tasks(name))
+        for name in ("basic", "recall", "text", "reasoning", "biographies", "procedures", "all")
+    }
+    assert (
+        suites["all"]
+        == set(TASKS)
+        == set().union(*(tasks for suite, tasks in suites.items() if suite != "all"))
+    )
     assert suites["basic"] == {"passkey", "recall", "repeated_list", "loss_by_position", "context_curve"}
     with pytest.raises(ConfigError, match="reasoning"):
         suite_tasks("reason")

@@ -112,3 +112,31 @@ def test_windows_without_sentences_are_left_out(name):
 
 def test_sentences_end_with_a_mark_and_space():
     assert sentences('It is 3.5 m.  "Yes?" he\nsaid! And') == ["It is 3.5 m.", '"Yes?"', "he said!"]
+
+
+def test_sorted_segments_make_the_text_and_every_order_comes():
+    task = bound("text_sorting")
+    orders = Counter()
+    for seed in range(48):
+        example = task.make(LENGTH, seed)
+        before, *lines, after, _ = example.prompt.split("\n")
+        segments = dict(re.match(r"Segment (\d): (.*)", line).groups() for line in lines)
+        order = example.target.split()
+        text = " ".join([before.removeprefix("Before: "), *(segments[one] for one in order), after[7:]])
+        whole = " ".join(task.texts[example.meta["text"]].split())
+        assert text in whole
+        orders[tuple(order)] += 1
+        assert len(encode(example.text)) <= LENGTH
+    assert set(orders.values()) == {2}
+    assert len(orders) == 24
+
+
+def test_bits_are_those_of_the_second_half_per_character():
+    task = bound("bits_per_character")
+    example = task.make(LENGTH, 0)
+    ((start, stop),) = example.answer_spans
+    assert example.text[start:stop] == example.target == example.target.strip()
+    assert example.text in task.texts[example.meta["text"]] + " "
+    assert len(encode(example.target)) == LENGTH // 2
+    (row,) = task.rows(example, {"": [SpanScore(np.arange(3), np.array([1.0, 2.0, 3.0]), np.ones(3, bool))]})
+    assert row["bits"] == pytest.approx(6 / np.log(2) / (stop - start))

@@ -32,7 +32,10 @@ def bound(name, **options):
     return TASKS.get(name)(**options).bound_to(encode)
 
 
-@pytest.mark.parametrize("name", GENERATED)
+FREE = {"biography_pair"}  # several answers are right; see test_writing.py
+
+
+@pytest.mark.parametrize("name", [name for name in GENERATED if name not in FREE])
 def test_an_oracle_solves_it_from_the_text(name):
     task = bound(name)
     for seed in range(10):

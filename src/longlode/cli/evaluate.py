@@ -26,10 +26,24 @@ Texts = Annotated[
     list[str] | None,
     typer.Option(help="Held-out documents for context_curve and loss_by_position: file, folder or glob."),
 ]
+Records = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="FORMAT:FILE: records of longbench, leval, loogle, helmet, babilong or booksort, beside --tasks.",
+    ),
+]
 LmEval = Annotated[str | None, typer.Option(help="Run these tasks of lm-evaluation-harness instead.")]
 IncludePath = Annotated[Path | None, typer.Option(help="With --lm-eval: a folder of YAML tasks of your own.")]
 
-Suite = Annotated[str, typer.Option(help="Tasks of: basic, recall, text, reasoning, or all.")]
+RepeatContext = Annotated[
+    int, typer.Option(min=1, help="How often generated tasks write their context before the question.")
+]
+Write = Annotated[bool, typer.Option(help="Let the model also write its answers to generated tasks.")]
+Samples = Annotated[int, typer.Option(min=1, help="Answers that it writes per question.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="Of written answers; 0: the most probable token.")]
+Suite = Annotated[
+    str, typer.Option(help="Tasks of: basic, recall, reasoning, biographies, procedures, text, or all.")
+]
 Tasks = Annotated[
     str | None,
     typer.Option(help="Instead of a suite: names or package.module:Class, comma-separated, or: all."),
@@ -46,8 +60,13 @@ def evaluate(
     texts: Texts = None,
     text_field: TextField = "text",
     encoding: Encoding = "utf-8",
+    records: Records = None,
     num_examples: NumExamples = None,
     seed: Seed = 0,
+    repeat_context: RepeatContext = 1,
+    write: Write = False,
+    samples: Samples = 1,
+    temperature: Temperature = 0.0,
     device: Device = "auto",
     overwrite: Overwrite = False,
     lm_eval: LmEval = None,
@@ -70,30 +89,35 @@ def evaluate(
     if lm_eval is None and include_path is not None:
         raise ConfigError("--include-path came without --lm-eval; it names a folder of lm-eval's tasks.")
     if lm_eval is not None:
-        options = {"include_path": include_path, "max_length": max(sizes), "limit": num_examples, **common}
-        fields = by_name.evaluate_harness(model, out, tasks=_names(lm_eval), **options)
-        _show(f"lm-eval of {model}", ("task", "metric", "filter", "value", "stderr", "n"), fields)
-        finish(f"Results: {out}")
-        return {"out": out, **fields}
+        limits = {"max_length": max(sizes), "limit": num_examples}
+        return _harness(model, out, lm_eval, include_path=include_path, **limits, **common)
     suite = "all" if tasks == "all" else suite
     chosen = None if tasks in (None, "all") else _names(tasks)
-    if chosen is None and not texts:
+    if chosen is None and not texts and not records:
         _tell_left_out(suite)
-    num = num_examples or by_name.NUM_EXAMPLES
-    options = {"text_field": text_field, "encoding": encoding, "num_examples": num, **common}
+    options = {"tasks": chosen, "suite": suite, "lengths": sizes, "records": records or (), **common}
+    options |= {"texts": texts or (), "text_field": text_field, "encoding": encoding}
+    options |= {
+        "repeat_context": repeat_context,
+        "write": write,
+        "samples": samples,
+        "temperature": temperature,
+    }
+    options["num_examples"] = num_examples or by_name.NUM_EXAMPLES
     with progress("evaluating") as update:
-        fields = by_name.evaluate_model(
-            model,
-            out,
-            tasks=chosen,
-            suite=suite,
-            lengths=sizes,
-            texts=texts or (),
-            progress=update,
-            **options,
-        )
+        fields = by_name.evaluate_model(model, out, progress=update, **options)
     _show(f"Evaluation of {model}", ("task", "length", "metric", "mean", "low", "high", "n", "unit"), fields)
     finish(f"Results: {out}", then=[shell("longlode", "report", out, "-o", "report.html")])
+    return {"out": out, **fields}
+
+
+def _harness(model: str, out: Path, tasks: str, **options: Any) -> dict[str, Any]:
+    """Run tasks of lm-eval and show their results."""
+    from longlode.evaluate import by_name
+
+    fields = by_name.evaluate_harness(model, out, tasks=_names(tasks), **options)
+    _show(f"lm-eval of {model}", ("task", "metric", "filter", "value", "stderr", "n"), fields)
+    finish(f"Results: {out}")
     return {"out": out, **fields}
 
 

@@ -8,9 +8,11 @@ from typing import Any
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
+from longlode.evaluate.adapters import FORMATS, find_records
 from longlode.evaluate.harness import run_harness
 from longlode.evaluate.run import DEFAULT_SUITE, Progress, evaluate, find_tasks
 from longlode.evaluate.tasks import Task
+from longlode.evaluate.writing import Sampling
 
 Path = str | os.PathLike[str]
 LENGTHS = (512, 1024, 2048)
@@ -27,24 +29,37 @@ def evaluate_model(
     suite: str = DEFAULT_SUITE,
     lengths: Sequence[int] = LENGTHS,
     texts: Path | Iterable[Path] = (),
+    records: Sequence[str] = (),
     text_field: str = "text",
     encoding: str = "utf-8",
     num_examples: int = NUM_EXAMPLES,
     seed: int = 0,
+    repeat_context: int = 1,
+    write: bool = False,
+    samples: int = 1,
+    temperature: float = 0.0,
     device: str = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Load a model and evaluate it, as `longlode evaluate` does.
 
-    Args: model: a run folder, a model folder, a hub id, or "starter"; suite: "basic", "recall", "text", "reasoning" or
-      "all", where `tasks` is None; texts: files, folders or globs of held-out documents, whose text is in
-      `text_field`, in `encoding`; device: "auto", "cpu", "cuda" ...; the others, as of `evaluate`.
+    Args:
+      model: a run folder, a model folder, a hub id, or "starter".
+      suite: as `suite_tasks` knows them, where neither `tasks` nor `records` are given.
+      texts: files, folders or globs of held-out documents, whose text is in `text_field`, in `encoding`.
+      records: `FORMAT:FILE` of published benchmarks (`adapters.FORMATS`).
+      samples, temperature: of the answers that the model writes (`Sampling`).
+      device: "auto", "cpu", "cuda" ...   The others: as of `evaluate`.
     Returns: the fields of `out/record.json`.
     Raises: as `evaluate`; InputError for a model or texts that are not there.
     """
     documents = read_texts(texts, text_field, encoding)
-    chosen = find_tasks(tasks, has_texts=bool(documents), suite=suite)
+    sampling = Sampling(samples, temperature)
+    given: Sequence[str | Task | type[Task]] | None = tasks
+    if records:
+        given = [*(tasks or ()), *find_records(records, FORMATS)]
+    chosen = find_tasks(given, has_texts=bool(documents), suite=suite, repeat=repeat_context, write=write)
     network, tokenizer = _open(model, out, "evaluation", device)
     return evaluate(
         network,
@@ -56,6 +71,7 @@ def evaluate_model(
         seed=seed,
         texts=documents,
         name=os.fspath(model),
+        sampling=sampling,
         overwrite=overwrite,
         progress=progress,
     )

@@ -3,8 +3,9 @@
 import logging
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from longlode.evaluate.statistics import bootstrap_mean, wilson
 from longlode.evaluate.surprisal import SurprisalMeter, context_limit, make_encode
 from longlode.evaluate.tasks import TASKS
 from longlode.evaluate.tasks.base import Example, Metric, SpanScore, Task, TaskInfo, Tokens
+from longlode.evaluate.tasks.generated import GeneratedTask
+from longlode.evaluate.writing import Sampling, Writer
 from longlode.models.fingerprint import model_fingerprint
 
 _log = logging.getLogger(__name__)
@@ -27,6 +30,7 @@ EXAMPLES_NAME = "examples.parquet"
 DEFAULT_SUITE = "basic"
 _SEED_STRIDE = 1_000_003  # example k of seed s is made from s * stride + k: runs of seeds never overlap
 _BLOCK = 32  # examples made and read at a time
+GREEDY = Sampling()
 
 Progress = Callable[[int, int, str], None]
 
@@ -42,6 +46,7 @@ def evaluate(
     seed: int = 0,
     texts: Sequence[str] = (),
     name: str | None = None,
+    sampling: Sampling = GREEDY,
     batch_tokens: int = 16384,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -59,38 +64,64 @@ def evaluate(
       num_examples: examples per task and length; a task with less material uses what there is (`n` in the summary).
       texts: held-out documents, needed by context_curve and loss_by_position.
       name: of the model in reports; default: its configured name or its class.
+      sampling: of answers that the model writes, where a task asks for them.
       overwrite: replace an evaluation of another model or with other options that `out` holds.
       progress: called with (examples done, examples in all, task name).
     Returns: the written record's fields.
     Raises: InputError when `out` holds another result; ConfigError for unknown tasks, and lengths that the model, a
       task or the texts cannot serve.
     """
-    limit, chosen = context_limit(model), find_tasks(tasks, has_texts=bool(texts))
+    limit = context_limit(model)
+    chosen = find_tasks(tasks, has_texts=bool(texts))
     _check(lengths, num_examples, limit)
     started = time.perf_counter()
     infos = {task.name: task.info() for task in chosen}
-    settings = {"num_examples": num_examples, "seed": seed, **_texts_identity(texts)}
-    options = {task: info.options for task, info in infos.items()}
-    what = {"tasks": [*infos], "lengths": [*lengths], "settings": settings, "task_options": options}
-    asked: dict[str, Any] = {**_model_identity(model, name), **what}
+    settings = {"num_examples": num_examples, "seed": seed, **_texts_identity(texts), **_sampling(sampling)}
+    asked = _asked(_model_identity(model, name), infos, lengths, settings)
     folder = claim_folder(out, "evaluation", identity=asked, overwrite=overwrite)
     plan = _plan([task.bound_to(make_encode(tokenizer), texts) for task in chosen], lengths, num_examples)
     meter = SurprisalMeter(model, batch_tokens=batch_tokens)
+    writer = Writer(model, tokenizer, sampling, batch_tokens=batch_tokens)
     cells = Cells(folder, {**asked, "made_with": versions()})
-    rows, examples_fingerprint = _ask_all(meter, plan, seed, cells, progress)
+    rows, examples_fingerprint = _ask_all(meter, writer, plan, seed, cells, progress)
     write_rows(folder / EXAMPLES_NAME, rows)
     fields = {
         **asked,
         "model_info": _model_info(model, limit),
         "examples_fingerprint": examples_fingerprint,
-        "task_info": {name: info.to_json() for name, info in infos.items()},
-        "summary": [*summarise(rows, infos), *_derived(rows, chosen)],
-        "curves": curves(rows, infos),
+        **_results(rows, chosen, infos),
         "seconds": round(time.perf_counter() - started, 3),
     }
     write_record(folder, "evaluation", **fields)
     cells.remove()
     return fields
+
+
+def _asked(
+    model: Mapping[str, str],
+    infos: Mapping[str, TaskInfo],
+    lengths: Sequence[int],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What the evaluation is asked for, which tells it from others."""
+    return {
+        **model,
+        "tasks": [*infos],
+        "lengths": [*lengths],
+        "settings": settings,
+        "task_options": {task: info.options for task, info in infos.items()},
+    }
+
+
+def _results(
+    rows: Sequence[dict[str, Any]], tasks: Sequence[Task], infos: Mapping[str, TaskInfo]
+) -> dict[str, Any]:
+    """The part of the record that the rows decide, with the description of the tasks."""
+    return {
+        "task_info": {name: info.to_json() for name, info in infos.items()},
+        "summary": [*summarise(rows, infos), *_derived(rows, tasks)],
+        "curves": curves(rows, infos),
+    }
 
 
 @dataclass(frozen=True)
@@ -125,7 +156,12 @@ def _blocks(plan: Sequence[_Part]) -> Iterator[tuple[_Part, range]]:
 
 
 def _ask_all(
-    meter: SurprisalMeter, plan: Sequence[_Part], seed: int, cells: Cells, progress: Progress | None
+    meter: SurprisalMeter,
+    writer: Writer,
+    plan: Sequence[_Part],
+    seed: int,
+    cells: Cells,
+    progress: Progress | None,
 ) -> tuple[list[dict[str, Any]], str]:
     """The rows of all examples, and a name for exactly these examples; finished cells are not asked again."""
     rows: list[dict[str, Any]] = []
@@ -136,10 +172,9 @@ def _ask_all(
         if known is None:
             block = [part.task.make(part.length, seed * _SEED_STRIDE + k) for k in numbers]
             sides = [side for example in block for side in example.conditions().values()]
-            known = (
-                [text_fingerprint(side.text) for side in sides],
-                _ask(meter, part.task, block, part.length, numbers.start),
-            )
+            rows_here = _ask(meter, part.task, block, part.length, numbers.start)
+            _judge(writer, part.task, block, rows_here, seed)
+            known = ([text_fingerprint(side.text) for side in sides], rows_here)
             cells.write(part.task.name, part.length, numbers.start, *known)
         names += known[0]
         rows += known[1]
@@ -161,22 +196,50 @@ def suite_tasks(suite: str) -> list[str]:
 
 
 def find_tasks(
-    tasks: Sequence[str | Task | type[Task]] | None, *, has_texts: bool, suite: str = DEFAULT_SUITE
+    tasks: Sequence[str | Task | type[Task]] | None,
+    *,
+    has_texts: bool,
+    suite: str = DEFAULT_SUITE,
+    repeat: int = 1,
+    write: bool = False,
 ) -> list[Task]:
     """Tasks as instances.
 
     Args: tasks, as of `evaluate`; has_texts, whether there are held-out texts; suite, whose tasks are meant where
-      `tasks` is None, those that need texts only where there are some.
+      `tasks` is None, those that need texts only where there are some; repeat, write, settings of the generated tasks
+      among those named or of the suite (instances have their own). The log names the others.
     Raises: ConfigError for an unknown name, with the nearest names, for no task at all, and for two of one name.
     """
     if tasks is None:
         tasks = [name for name in suite_tasks(suite) if has_texts or not TASKS.get(name).needs_texts]
     kinds = [TASKS.get(task) if isinstance(task, str) else task for task in tasks]
-    found = [kind() if isinstance(kind, type) else kind for kind in kinds]
+    found = [_instance(kind, repeat, write) for kind in kinds]
+    _tell_settings(found, repeat, write)
     names = [task.name for task in found]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"tasks are {names}; expected at least one, and none twice.")
     return found
+
+
+def _instance(kind: Task | type[Task], repeat: int, write: bool) -> Task:
+    if not isinstance(kind, type):
+        return kind
+    changed: dict[str, Any] = {"repeat": repeat} if repeat != 1 else {}
+    if write:
+        changed["write"] = True
+    return kind(**changed) if issubclass(kind, GeneratedTask) else kind()
+
+
+def _tell_settings(tasks: Sequence[Task], repeat: int, write: bool) -> None:
+    """Log which tasks know nothing of repeated contexts and written answers, if these were asked for."""
+    if repeat == 1 and not write:
+        return
+    others = [task.name for task in tasks if not isinstance(task, GeneratedTask)]
+    if others:
+        _log.warning(
+            "Contexts are repeated and answers written in generated tasks only; as always: %s.",
+            ", ".join(others),
+        )
 
 
 def _check(lengths: Sequence[int], num_examples: int, limit: int | None) -> None:
@@ -232,6 +295,31 @@ def _ask(
         fixed = {"task": task.name, "length": length, "example": start + k, "num_tokens": num_tokens[k]}
         rows += [{**fixed, **example.meta, **row} for row in task.rows(example, scores[k])]
     return rows
+
+
+def _judge(
+    writer: Writer, task: Task, block: Sequence[Example], rows: Sequence[dict[str, Any]], seed: int
+) -> None:
+    """Add to each row what the model wrote and the task's judgement of it, for examples that ask for that."""
+    asked = [(example, row) for example, row in zip(block, rows, strict=False) if example.max_new_tokens]
+    if not asked:
+        return
+    if len(rows) != len(block):
+        raise ConfigError(
+            f"task {task.name!r} asks the model to write and has {len(rows)} rows for {len(block)} examples; "
+            "expected one per example."
+        )
+    prompts = [task.encode(example.prompt).ids for example, _ in asked]
+    first = rows[0]
+    written = writer.write(
+        prompts,
+        [example.max_new_tokens for example, _ in asked],
+        [example.stop for example, _ in asked],
+        zlib.crc32(f"{task.name} {first['length']} {first['example']} {seed}".encode()),
+    )
+    for (example, row), samples in zip(asked, written, strict=True):
+        row.update(task.judge(example, samples))
+        row["written"] = samples[0]
 
 
 def metric_columns(
@@ -339,6 +427,11 @@ def curves(
 def _texts_identity(texts: Sequence[str]) -> dict[str, Any]:
     names = [text_fingerprint(text) for text in texts]
     return {"num_texts": len(texts), "texts_fingerprint": fingerprint(names)}
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    """Settings for the record, of other than greedy answers: records from before there were any stay valid."""
+    return {} if sampling == GREEDY else asdict(sampling)
 
 
 def _model_identity(model: Any, name: str | None) -> dict[str, str]:

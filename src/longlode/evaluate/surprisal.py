@@ -5,6 +5,7 @@ changes nothing and no mask is needed. Where it is safe, only the positions aske
 logits of whole texts use up memory first (4096 tokens, vocabulary of 32000: 0.5 GB per text).
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -32,7 +33,7 @@ class SurprisalMeter:
         self.model = model
         self.batch_tokens = batch_tokens
         self._body: Any = None
-        with _reading(model):
+        with reading(model):
             if _head_is_all(model):
                 self._body = model.base_model
 
@@ -49,7 +50,7 @@ class SurprisalMeter:
           embedding for.
         """
         results: list[tuple[np.ndarray, np.ndarray]] = [(np.empty(0), np.empty(0, dtype=bool))] * len(rows)
-        with _reading(self.model):
+        with reading(self.model):
             for batch in _batches(rows, self.batch_tokens):
                 for index, scored in zip(
                     batch, self._read([rows[i] for i in batch], [asked[i] for i in batch]), strict=True
@@ -119,21 +120,16 @@ def losses_after(
     return np.array(nats, dtype=np.float64).reshape(len(contexts), len(rows)).T
 
 
-class _reading:
+@contextlib.contextmanager
+def reading(model: Any) -> Iterator[None]:
     """Set eval mode and no gradients inside; restore the model's mode afterwards."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.inference = torch.inference_mode()
-
-    def __enter__(self) -> None:
-        self.was_training = bool(self.model.training)
-        self.model.eval()
-        self.inference.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self.inference.__exit__(*error)
-        self.model.train(self.was_training)
+    was_training = bool(model.training)
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def _surprisal(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

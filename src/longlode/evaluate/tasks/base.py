@@ -1,7 +1,8 @@
 """Interface of all tasks, and the values that pass through it.
 
 A task makes texts with marked answers and turns the model's surprisal on those answers into rows. It never
-sees a model: `run.py` reads each text once and returns, for every marked span, nats and greedy hits per token.
+sees a model: `run.py` reads each text once and returns, for every marked span, nats and greedy hits per token;
+where an example asks for it, the model also writes an answer, which the task judges.
 """
 
 import copy
@@ -71,6 +72,8 @@ class Example:
       well.
     last: how many tokens of the text are read, counted from its end (special tokens at the start besides); None: all.
       So the same tokens can be asked for after less and after more context.
+    max_new_tokens: how many tokens the model writes after the prompt for `Task.judge`; 0: it only reads.
+    stop: texts that end what it writes, and are left out of it.
     """
 
     prompt: str
@@ -79,6 +82,8 @@ class Example:
     meta: dict[str, Any]
     variants: dict[str, "Example"] = field(default_factory=dict)
     last: int | None = None
+    max_new_tokens: int = 0
+    stop: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -279,6 +284,16 @@ class Task(ABC):
 
         Each has a number for every metric that is averaged; by convention `hard` in [0, 1] and `smooth`.
         """
+
+    def judge(self, example: Example, written: Sequence[str]) -> dict[str, Any]:
+        """Turn what the model wrote after the prompt into columns, which are added to the example's one row.
+
+        Args: written, one text or several samples. Called where `example.max_new_tokens` is more than 0.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} asks the model to write and has no `judge`; a task whose examples set "
+            "max_new_tokens needs one."
+        )
 
     def derived(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """The metrics that are no means of a column, from all the task's rows of one length.

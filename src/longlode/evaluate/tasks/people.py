@@ -22,3 +22,27 @@ def full_names(rng: random.Random, num: int) -> list[str]:
     """So many different names of a first and a last one; there are 5,000 and more."""
     pairs = rng.sample(range(len(FIRST_NAMES) * len(LAST_NAMES)), num)
     return [f"{FIRST_NAMES[pair // len(LAST_NAMES)]} {LAST_NAMES[pair % len(LAST_NAMES)]}" for pair in pairs]
+
+
+_PLACE_STARTS = """
+Al Ash Bal Bar Bel Bran Cal Car Cor Dal Dor Elm Fal Fen Gal Gram Hal Har Hol Kel Ken Kir Lam Lan Lin Mal Mar Mel Mor Nor
+Oak Pen Per Ral Red Rox San Sel Sher Stan Tam Tor Ul Val Ver Wal Wen West Wil Win
+"""
+_PLACE_MIDDLES = ("", "a", "e", "i", "o", "an", "en", "er", "in", "or")
+_PLACE_ENDS = """
+borough bridge bury by church dale den field ford gate ham haven holm lea ley mere mont mouth port stead ton vale wick
+wood worth
+"""
+_PLACES = (_PLACE_STARTS.split(), _PLACE_MIDDLES, _PLACE_ENDS.split())
+MAX_PLACES = len(_PLACES[0]) * len(_PLACES[1]) * len(_PLACES[2])
+
+
+def place_names(rng: random.Random, num: int) -> list[str]:
+    """So many different names of invented places, at most `MAX_PLACES`."""
+    starts, middles, ends = _PLACES
+    found = []
+    for number in rng.sample(range(MAX_PLACES), num):
+        number, end = divmod(number, len(ends))
+        start, middle = divmod(number, len(middles))
+        found.append(starts[start] + middles[middle] + ends[end])
+    return found
