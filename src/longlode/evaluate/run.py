@@ -103,7 +103,7 @@ def _asked(
     lengths: Sequence[int],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the evaluation is asked for, which tells it from others."""
+    """The request of an evaluation, which tells it from others."""
     return {
         **model,
         "tasks": [*infos],
