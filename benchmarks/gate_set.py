@@ -50,6 +50,13 @@ def gate_set(
       of the domain); heldout, as of `works_of`.
     """
     works = works_of(side, heldout=heldout)
+    yield from samples_of(works, length, name=side, seed=seed, per_family=per_family)
+
+
+def samples_of(
+    works: Sequence[Work], length: int, *, name: str, seed: int = 0, per_family: int = 2
+) -> Iterator[Sample]:
+    """As `gate_set`, of these works. Args: name, of the set: part of the seed of every draw."""
     lists = [work for work in works if work.domain == "list"]
     shelves: dict[tuple[str, str], list[Work]] = {}
     for work in works:
@@ -63,7 +70,7 @@ def gate_set(
             count = max(1, per_family // 2) if group in FROM_ONE else per_family
             for label, make in makers.items():
                 for number in range(count):
-                    rng = random.Random(f"{seed}:{side}:{length}:{domain}:{language}:{label}:{number}")
+                    rng = random.Random(f"{seed}:{name}:{length}:{domain}:{language}:{label}:{number}")
                     draw = Draw(members, int(length * _SPARE), rng, strangers, lists)
                     text = make(draw)
                     cut = None if text is None else cut_tokens(laid_out(text, rng), length)

@@ -75,9 +75,14 @@ class ForeignText:
 
     def known_share(self, kinds: np.ndarray, words: Sequence[str]) -> float:
         """Share of the words of a document, numbers left out, that the table holds."""
-        counted = np.array([not word.isdigit() for word in words], dtype=bool)[kinds]
-        known = np.array([word in self.counts for word in words], dtype=bool)[kinds]
-        return float(np.mean(known[counted])) if counted.any() else 0.0
+        counts = counted_words(kinds, words)
+        total = int(counts.sum())
+        return self.known_words(counts, words) / total if total else 0.0
+
+    def known_words(self, counts: np.ndarray, words: Sequence[str]) -> int:
+        """Occurrences of the words that the table holds. Args: counts int `[types]`, of each of the words."""
+        known = np.fromiter(map(self.counts.__contains__, words), dtype=bool, count=len(words))
+        return int(counts[known].sum())
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; counts apart, they have a file of their own."""
@@ -87,6 +92,15 @@ class ForeignText:
             "words": self.words.round(6).tolist(),
             "pairs": self.pairs.round(6).tolist(),
         }
+
+
+def counted_words(kinds: np.ndarray, words: Sequence[str]) -> np.ndarray:
+    """Occurrences of each type, int `[types]`, 0 for numbers."""
+    return np.where(_are_numbers(words), 0, np.bincount(kinds, minlength=len(words)))
+
+
+def _are_numbers(words: Sequence[str]) -> np.ndarray:
+    return np.fromiter(map(str.isdigit, words), dtype=bool, count=len(words))
 
 
 def from_json(found: dict[str, Any], counts: dict[str, int]) -> ForeignText:
@@ -104,9 +118,10 @@ class ForeignControl(Control):
     def __init__(self, table: ForeignText, words: Sequence[str]) -> None:
         """Args: words, by type."""
         self.name = f"foreign:{table.language}"
-        count = np.array([table.counts.get(word, 0) for word in words], dtype=np.float64)
+        found = map(table.counts.get, words, itertools.repeat(0))
+        count = np.fromiter(found, dtype=np.float64, count=len(words))
         share = (count + 0.5) / (table.num_windows + 1)
-        nats = np.where([word.isdigit() for word in words], 0.0, -np.log(share))
+        nats = np.where(_are_numbers(words), 0.0, -np.log(share))
         self.word_weights = np.where(share < WORD_LIMIT, nats, 0.0)
         self.pair_weights = np.where(share < PAIR_LIMIT, nats, 0.0)
         self._class = _class_of(count, table.num_windows)
@@ -137,7 +152,7 @@ class OwnControl(Control):
         self._count = np.bincount(kinds, minlength=len(words)).astype(np.float64)
         self._num_words = len(kinds)
         nats = np.log(len(kinds) / np.maximum(self._count, 1.0)) if len(kinds) else np.zeros(len(words))
-        nats = np.where([word.isdigit() for word in words], 0.0, nats)
+        nats = np.where(_are_numbers(words), 0.0, nats)
         # A word that is in a tenth of the windows of general text has such a share here.
         self.word_weights = np.where(self._count < WORD_LIMIT * len(kinds) / WINDOW + 8, nats, 0.0)
         self.pair_weights = np.where(self._count < PAIR_LIMIT * len(kinds) / WINDOW + 8, nats, 0.0)

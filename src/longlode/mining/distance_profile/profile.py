@@ -19,13 +19,13 @@ it, so no tokenizer is needed. Cost: two sorts, and ten array operations per oct
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from longlode.core.errors import ConfigError
 from longlode.mining.baselines import estimated_tokens
-from longlode.mining.coherence.order import Occurrences
+from longlode.mining.coherence.order import Occurrences, stable_order
 from longlode.mining.distance_profile.control import Control
 
 OCTAVES = tuple(1024 << k for k in range(7))
@@ -37,6 +37,8 @@ PAYS = 0.25
 """An octave counts if its gain is this share of the reference octave's, and two standard errors above 0."""
 LEAST_EXPOSURE = 0.25
 """An octave is measured if the document extends at least this share of its width into it."""
+_NEVER = np.iinfo(np.int64).max // 4
+"""Gap in words of what did not occur before."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def octave_gains(
 ) -> Iterator[Gains]:
     """Contributions of every word and pair, octave by octave; octaves beyond the document are left out.
 
-    Args: as `distance_profile`; octaves, where each begins, tokens.
+    Args: as `distance_profile`; octaves, where each begins, tokens, ascending.
     """
     if not per_word > 0:
         raise ConfigError(f"per_word is {per_word}; expected the tokens per word, above 0.")
@@ -145,10 +147,12 @@ def octave_gains(
         if n * per_word < first * (1 + LEAST_EXPOSURE):
             return
         exposure = np.clip((back - first) / first, 0.0, 1.0)
+        # What an octave leaves out, those beyond it leave out as well.
+        items = [item.beyond(first, exposure, per_word) for item in items]
         parts = [item.gains(first, exposure, per_word) for item in items]
-        place = np.concatenate([place for place, _ in parts])
-        is_pair = np.repeat([item.pairs for item in items], [len(place) for place, _ in parts])
-        yield Gains(first, place, np.concatenate([value for _, value in parts]), is_pair, exposure)
+        place = np.concatenate([item.place for item in items])
+        is_pair = np.repeat([item.pairs for item in items], [len(item.place) for item in items])
+        yield Gains(first, place, np.concatenate(parts), is_pair, exposure)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,29 +182,33 @@ class _Items:
             if len(kinds) > 1
             else np.zeros(0, int)
         )
-        first, second = kinds[counted].astype(np.int64), kinds[counted + 1].astype(np.int64)
-        _, number = np.unique(first * len(part) + second, return_inverse=True)
-        whole = np.zeros(len(kinds), dtype=np.int64)
-        wanted = np.zeros(len(kinds), dtype=bool)
-        whole[counted + 1], wanted[counted + 1] = number.reshape(-1), True
-        seen = Occurrences(whole, wanted)
-        at = seen.position
+        # By first word, then second, then place: two sorts by radix.
+        order = stable_order(kinds[counted + 1])
+        order = order[stable_order(kinds[counted][order])]
+        at = counted[order] + 1
         a, b = kinds[at - 1], kinds[at]
+        gap = np.full(len(at), _NEVER)
+        again = np.flatnonzero((a[1:] == a[:-1]) & (b[1:] == b[:-1])) + 1
+        gap[again] = at[again] - at[again - 1]
         rarer = np.where(part[a] >= part[b], a, b)
-        return cls(at, _gap(seen), part[a] + part[b], rarer, control, pairs=True)
+        return cls(at, gap, part[a] + part[b], rarer, control, pairs=True)
 
-    def gains(self, first: int, exposure: np.ndarray, per_word: float) -> tuple[np.ndarray, np.ndarray]:
-        gap = self.gap * per_word
-        rows = np.flatnonzero((gap >= first) & (exposure[self.place] > 0))
-        place = self.place[rows]
-        span = exposure[place] * first / per_word
-        expected = self.control.expected(self.row[rows], span, first / per_word, pairs=self.pairs)
-        return place, self.weight[rows] * ((gap[rows] < 2 * first) - expected)
+    def beyond(self, first: int, exposure: np.ndarray, per_word: float) -> "_Items":
+        """Those at risk in the octave, with some of it in the document; all later octaves need no others."""
+        rows = np.flatnonzero((self.gap * per_word >= first) & (exposure[self.place] > 0))
+        return replace(
+            self, place=self.place[rows], gap=self.gap[rows], weight=self.weight[rows], row=self.row[rows]
+        )
+
+    def gains(self, first: int, exposure: np.ndarray, per_word: float) -> np.ndarray:
+        """Value of each, nats."""
+        span = exposure[self.place] * first / per_word
+        expected = self.control.expected(self.row, span, first / per_word, pairs=self.pairs)
+        return self.weight * ((self.gap * per_word < 2 * first) - expected)
 
 
 def _gap(seen: Occurrences) -> np.ndarray:
-    never = np.iinfo(np.int64).max // 4
-    return np.where(seen.previous >= 0, seen.position.astype(np.int64) - seen.previous, never)
+    return np.where(seen.previous >= 0, seen.position.astype(np.int64) - seen.previous, _NEVER)
 
 
 def _summed(gains: Gains, per_word: float) -> Octave:

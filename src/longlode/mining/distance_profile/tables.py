@@ -14,11 +14,19 @@ import numpy as np
 
 from longlode.core.errors import InputError
 from longlode.core.fingerprints import text_fingerprint
-from longlode.mining.distance_profile.control import Control, ForeignText, OwnControl, from_json
+from longlode.mining.distance_profile.control import (
+    Control,
+    ForeignText,
+    OwnControl,
+    counted_words,
+    from_json,
+)
 
 PACKAGED = Path(__file__).parents[2] / "assets" / "foreign_text"
 KNOWN_SHARE = 0.65
 """Share of a document's words that a table must hold to be used: texts in another language reach 0.1 to 0.4."""
+_FIRST_WORDS = 256
+"""Words that all tables are asked for."""
 
 
 def choose_control(kinds: np.ndarray, words: Sequence[str], tables: Sequence[ForeignText]) -> Control:
@@ -26,10 +34,36 @@ def choose_control(kinds: np.ndarray, words: Sequence[str], tables: Sequence[For
 
     Args: kinds int `[n]`; words, by type; tables, one for each language.
     """
-    shares = [table.known_share(kinds, words) for table in tables]
-    if not shares or max(shares) < KNOWN_SHARE:
-        return OwnControl(kinds, words)
-    return tables[int(np.argmax(shares))].control(words)
+    best = _best_table(counted_words(kinds, words), words, tables)
+    return OwnControl(kinds, words) if best is None else best.control(words)
+
+
+def _best_table(
+    counts: np.ndarray, words: Sequence[str], tables: Sequence[ForeignText]
+) -> ForeignText | None:
+    """The table that holds most of the words, the first of equals; None if no table holds KNOWN_SHARE of them.
+
+    The words are looked up by and by, and a table that cannot win any more is dropped: mostly all but one, soon.
+    Args: counts int `[types]`, of each of the words.
+    """
+    total = left = int(counts.sum())
+    held = dict.fromkeys(range(len(tables) if total else 0), 0)
+    start, step = 0, _FIRST_WORDS
+    while start < len(words) and held:
+        if len(held) == 1 and min(held.values()) / total >= KNOWN_SHARE:
+            break
+        rows = slice(start, start + step)
+        left -= int(counts[rows].sum())
+        for number in held:
+            held[number] += tables[number].known_words(counts[rows], words[rows])
+        most = max(held.values())
+        held = {
+            number: here
+            for number, here in held.items()
+            if here + left >= most and (here + left) / total >= KNOWN_SHARE
+        }
+        start, step = start + step, 2 * step
+    return tables[max(held, key=lambda number: held[number])] if held else None
 
 
 def write_tables(folder: Path, tables: Sequence[ForeignText]) -> None:

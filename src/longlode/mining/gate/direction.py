@@ -15,9 +15,11 @@ reversed text is needed. The sum is positive in order, negative where the passag
 shuffled. Words that the table lacks count by their first character, so a language without a table keeps the signs.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -67,9 +69,16 @@ _PARAGRAPH_TEMPLATES = (
     ("first_shape", "first_shape"),
     ("begin", "end_begin"),
 )
-_MENTION_SYMBOLS = ("before", "after", "signs", "around")
+_MENTION_TEMPLATES = (
+    ("before", "nothing"),
+    ("after", "nothing"),
+    ("signs", "nothing"),
+    ("word_before", "after"),
+)
 TABLES = ("sentence", "line", "paragraph", "mention")
 _BITS = 23  # of a symbol in a key
+_FILTER_BITS = 18
+_HASH = np.uint64(0x9E3779B97F4A7C15)
 _LENGTHS = 4
 _ENDS = NUM_CLASSES * NUM_CLASSES
 Keys = tuple[np.ndarray, np.ndarray]
@@ -88,6 +97,34 @@ class Directions:
     keys: dict[str, np.ndarray]
     weights: dict[str, np.ndarray]
 
+    def weights_of(self, table: str, asked: np.ndarray) -> np.ndarray:
+        """Sum of the weights of each row of keys, float64 `[m]`. Args: asked int64 `[m, templates]`."""
+        keys = self.keys[table]
+        if not len(keys):
+            return np.zeros(len(asked))
+        # Most keys are not in the table, as a bit by their hash tells; only the others are searched.
+        flat = asked.reshape(-1)
+        rows = np.flatnonzero(self._filters[table].take(_hashed(flat)))
+        at = np.minimum(np.searchsorted(keys, flat[rows]), len(keys) - 1)
+        found = np.zeros(len(flat))
+        found[rows] = np.where(keys[at] == flat[rows], self.weights[table][at], 0.0)
+        total: np.ndarray = found.reshape(asked.shape).sum(axis=1)
+        return total
+
+    @cached_property
+    def _filters(self) -> dict[str, np.ndarray]:
+        """By table, True at the hash of each key, bool `[1 << _FILTER_BITS]`."""
+        found = {}
+        for name, keys in self.keys.items():
+            found[name] = np.zeros(1 << _FILTER_BITS, dtype=bool)
+            found[name][_hashed(keys)] = True
+        return found
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Number of each known word."""
+        return {word: place for place, word in enumerate(self.words)}
+
     @classmethod
     def none(cls) -> "Directions":
         """Empty tables: all directions are 0."""
@@ -98,15 +135,10 @@ def direction(parsed: ParsedText, known: Directions) -> dict[str, float]:
     """Log-odds of the order of sentences, paragraphs and mentions: in standard errors, and per pair."""
     found: dict[str, float] = {}
     nothing = (np.zeros((0, 1), np.int64),) * 2
-    pairs = _pairs(parsed, known.words) if parsed.num_words else dict.fromkeys(TABLES, nothing)
+    pairs = _pairs(parsed, known.numbers) if parsed.num_words else dict.fromkeys(TABLES, nothing)
     for name in TABLES:
         here, turned = pairs[name]
-        value = np.zeros(len(here))
-        keys, weights = known.keys[name], known.weights[name]
-        if len(keys):
-            for sign, asked in ((1.0, here), (-1.0, turned)):
-                at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
-                value += sign * np.where(keys[at] == asked, weights[at], 0.0).sum(axis=1)
+        value = known.weights_of(name, here) - known.weights_of(name, turned)
         total = float(value.sum())
         found[f"direction_{name}"] = total / float(np.sqrt((value**2).sum() + 1.0))
         found[f"direction_{name}_mean"] = total / (len(value) + 10)
@@ -118,9 +150,10 @@ def learn_directions(texts: Sequence[ParsedText]) -> Directions:
     if not texts:
         return Directions.none()
     words = _common_words(texts)
+    numbers = {word: place for place, word in enumerate(words)}
     parts: dict[str, list[Keys]] = {name: [] for name in TABLES}
     for parsed in texts:
-        for name, pair in _pairs(parsed, words).items():
+        for name, pair in _pairs(parsed, numbers).items():
             parts[name].append(pair)
     keys, weights = {}, {}
     for name, rows in parts.items():
@@ -162,11 +195,22 @@ def _fit(here: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keys[kept][chosen], weights[chosen]
 
 
-def _key(template: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    found: np.ndarray = (
-        (np.int64(template) << 2 * _BITS) | (first.astype(np.int64) << _BITS) | second.astype(np.int64)
-    )
-    return found
+def _hashed(keys: np.ndarray) -> np.ndarray:
+    """The upper bits of a product with an odd number, int64: where a key's bit is in a filter."""
+    return ((keys.view(np.uint64) * _HASH) >> np.uint64(64 - _FILTER_BITS)).view(np.int64)
+
+
+def _keys(
+    templates: Sequence[tuple[str, str]], symbols: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Halves of keys, int64 `[m, templates]` each: one passage's first OR another's second half is a key.
+
+    Args: templates, names of the symbols of either half; symbols by name, int `[m]` each.
+    """
+    number = np.arange(len(templates), dtype=np.int64) << 2 * _BITS
+    ahead = np.stack([symbols[a] for a, _ in templates], axis=1).astype(np.int64, copy=False) << _BITS
+    behind = np.stack([symbols[b] for _, b in templates], axis=1).astype(np.int64, copy=False)
+    return ahead | number, behind
 
 
 def _neighbours(
@@ -175,20 +219,17 @@ def _neighbours(
     """Keys of every wanted passage with the one before it, and with the one before that. Args: wanted bool."""
     here: list[np.ndarray] = []
     turned: list[np.ndarray] = []
+    ahead, behind = _keys(templates, symbols)
     for lag in (1, 2):
-        after = np.flatnonzero(wanted[lag:]) + lag
-        before = after - lag
-        one, other = [], []
-        for number, (a, b) in enumerate(templates, (lag - 1) * len(templates)):
-            one.append(_key(number, symbols[a][before], symbols[b][after]))
-            other.append(_key(number, symbols[a][after], symbols[b][before]))
-        here.append(np.stack(one, axis=1))
-        turned.append(np.stack(other, axis=1))
+        number = np.int64((lag - 1) * len(templates)) << 2 * _BITS
+        rows = np.flatnonzero(wanted[lag:])
+        here.append((ahead[rows] + number) | behind[rows + lag])
+        turned.append((ahead[rows + lag] + number) | behind[rows])
     return np.concatenate(here), np.concatenate(turned)
 
 
-def _pairs(parsed: ParsedText, words: Sequence[str]) -> dict[str, Keys]:
-    """Keys by table, of a text."""
+def _pairs(parsed: ParsedText, words: Mapping[str, int]) -> dict[str, Keys]:
+    """Keys by table, of a text. Args: words, numbers of the known ones."""
     word = _word_symbols(parsed, words)
     sentences, place = _passages(parsed, word, parsed.true_sentence_starts, len(words))
     paragraphs, at = _passages(parsed, word, parsed.outer_starts, len(words))
@@ -210,10 +251,10 @@ def _pairs(parsed: ParsedText, words: Sequence[str]) -> dict[str, Keys]:
     }
 
 
-def _word_symbols(parsed: ParsedText, words: Sequence[str]) -> np.ndarray:
+def _word_symbols(parsed: ParsedText, words: Mapping[str, int]) -> np.ndarray:
     """Symbol of each word, int64 `[n]`: its number among the known ones, else one for its first character."""
-    number = {word: place for place, word in enumerate(words)}
-    known = np.array([number.get(word, -1) for word in parsed.words], dtype=np.int64)[parsed.kinds]
+    numbers = map(words.get, parsed.words, itertools.repeat(-1))
+    known = np.fromiter(numbers, dtype=np.int64, count=len(parsed.words))[parsed.kinds]
     other = len(words) + (parsed.classes[parsed.starts] == CAPITAL) + 2 * parsed.is_number[parsed.kinds]
     return np.where(known >= 0, known, other)
 
@@ -272,7 +313,7 @@ def _mentions(parsed: ParsedText, word: np.ndarray, sentences: np.ndarray, num_k
     capital = kind[parsed.starts] == CAPITAL
     opens = np.zeros(n, dtype=bool)
     opens[sentences] = True
-    sizes = np.array([len(text) for text in parsed.words], dtype=np.int64)[parsed.kinds]
+    sizes = parsed.word_lengths[parsed.kinds]
     nothing = num_known + 4
     before, after = np.append(nothing, word[:-1]), np.append(word[1:], nothing)
 
@@ -284,10 +325,10 @@ def _mentions(parsed: ParsedText, word: np.ndarray, sentences: np.ndarray, num_k
             "before": before[place] * 4 + capital[place] * 2 + opens[place],
             "after": after[place],
             "signs": signs * 2 + capital[place],
+            "word_before": before[place],
+            "nothing": np.zeros(len(place), dtype=np.int64),
         }
-        nowhere = np.zeros(len(place), dtype=np.int64)
-        keys = [_key(t, found[name], nowhere) for t, name in enumerate(_MENTION_SYMBOLS[:3])]
-        keys.append(_key(3, before[place], after[place]))
-        return np.stack(keys, axis=1)
+        ahead, behind = _keys(_MENTION_TEMPLATES, found)
+        return ahead | behind
 
     return symbols(first[rows]), symbols(last[rows])

@@ -44,7 +44,7 @@ def _repeated(items: np.ndarray) -> float:
 def vocabulary(parsed: ParsedText) -> dict[str, float]:
     """Shares of numbers, letters and long words; richness; lines."""
     n, counts = max(1, parsed.num_words), parsed.counts
-    lengths = np.array([len(word) for word in parsed.words], dtype=np.float64)
+    lengths = parsed.word_lengths.astype(np.float64)
     ordered = np.sort(counts)[::-1]
     letters = (parsed.classes >= LETTER) & (parsed.classes < DIGIT)
     found = {
@@ -81,10 +81,10 @@ def _page_types(kinds: np.ndarray) -> float:
 
 def _lines(parsed: ParsedText) -> dict[str, float]:
     """Repeated lines, and the variation of their lengths; blank lines left out."""
-    lines = [line for line in parsed.text.split("\n") if line and not line.isspace()]
-    sizes = np.array([len(line.strip()) for line in lines] or [1], dtype=np.float64)
+    lines = [line for line in map(str.strip, parsed.text.split("\n")) if line]
+    sizes = np.array(list(map(len, lines)) or [1], dtype=np.float64)
     return {
-        "lines_repeated": 1 - len({line.strip() for line in lines}) / max(1, len(lines)),
+        "lines_repeated": 1 - len(set(lines)) / max(1, len(lines)),
         "lines_vary": float(np.log(sizes.std() / sizes.mean() + 0.05)),
         "line_length": float(np.log(sizes.mean())),
     }

@@ -11,6 +11,7 @@ passages is measured as well: a paragraph that begins in the middle of a sentenc
 
 import numpy as np
 
+from longlode.mining.gate.medians import median
 from longlode.mining.gate.parsed_text import CAPITAL, COMMA, LETTER, OPENING, QUOTE, SPACE, ParsedText
 
 NUM_CUTS = 96
@@ -56,7 +57,7 @@ def _lowest(name: str, link: np.ndarray, number: int) -> dict[str, float]:
     """Least value, median, and the deviation of the one from the other, also of the middle third alone."""
     if number < FEWEST_TYPES:
         return {f"{name}_{what}": np.nan for what in ("least", "middle", "peak", "half")}
-    middle, inner = float(np.median(link)), link[NUM_CUTS // 3 : NUM_CUTS - NUM_CUTS // 3]
+    middle, inner = median(link), link[NUM_CUTS // 3 : NUM_CUTS - NUM_CUTS // 3]
     return {
         f"{name}_least": float(link.min()),
         f"{name}_middle": middle,

@@ -100,7 +100,7 @@ class Gate:
         num_tokens, longest = estimated_tokens(parsed.text), max(self.by_length)
         found = [self.against(measure(parsed, self.known), num_tokens)]
         if num_tokens > BEYOND * longest:
-            parts = (ParsedText.of(part) for part in stretches(parsed.text, longest / num_tokens))
+            parts = (parsed.part(*place) for place in stretches(parsed.text, longest / num_tokens))
             found += [
                 self.against(measure(part, self.known), longest)
                 for part in parts
@@ -129,15 +129,19 @@ class Gate:
         return float(odds), rivals
 
 
-def stretches(text: str, share: float) -> list[str]:
-    """At most MOST_STRETCHES stretches of `share` of the text, evenly spread, each from the beginning of a line on."""
+def stretches(text: str, share: float) -> list[tuple[int, int]]:
+    """At most MOST_STRETCHES stretches of `share` of the text, evenly spread, each from the beginning of a line on.
+
+    Returns: first character of each, and that after its last.
+    """
     number = min(MOST_STRETCHES, max(2, round(1.5 / share)))
     size = round(len(text) * share)
     found = []
     for place in range(number):
         start = (len(text) - size) * place // (number - 1)
         line = text.find("\n", start, start + size // 16) if place else -1
-        found.append(text[line + 1 if line >= 0 else start :][:size])
+        begin = line + 1 if line >= 0 else start
+        found.append((begin, min(begin + size, len(text))))
     return found
 
 

@@ -6,13 +6,14 @@ from functools import cached_property
 
 import numpy as np
 
-from longlode.corpus.words import shared_vocabulary, word_bounds
+from longlode.corpus.words import shared_vocabulary, split_words, word_bounds, word_starts
 from longlode.mining.coherence.order import Occurrences
 
 LONG_PARAGRAPH = 2500
 """Characters; if blank lines are further apart on average, each line, or every four sentences, is a paragraph."""
 OUTER_INDENT = 4
 """Blanks and tabs."""
+_GAP = re.compile(r"[\W_]")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’」』]?\s*")
 
@@ -63,8 +64,8 @@ _CLASSES = _class_table()
 class ParsedText:
     """A text of n words.
 
-    codes: uint32 `[characters]`; starts: int `[n]`, first character of each word; kinds: int `[n]`, its type;
-    words: by type.
+    codes: of its characters, `[characters]`, uint8 where all are ASCII, else uint32; starts: int `[n]`, first character
+    of each word; kinds: int `[n]`, its type; words: by type.
     """
 
     text: str
@@ -76,9 +77,53 @@ class ParsedText:
     @classmethod
     def of(cls, text: str) -> "ParsedText":
         """Read a text."""
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        if text.isascii():
+            codes: np.ndarray = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+        else:
+            codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         kinds, words = shared_vocabulary().read(text)
         return cls(text, codes, word_bounds(codes)[0], kinds, words)
+
+    def part(self, start: int, stop: int) -> "ParsedText":
+        """The characters from `start` up to `stop` as a text of its own, without reading all of them again.
+
+        Equal to `ParsedText.of(text[start:stop])`: only what stands before the first and after the last sign that is
+        no part of a word is read again, since a word may have been cut there. Args: 0 <= start <= stop.
+        """
+        text = self.text[start:stop]
+        first = _GAP.search(text)
+        head = first.start() if first else len(text)
+        tail = next((k + 1 for k in range(len(text) - 1, head, -1) if _GAP.match(text[k])), head)
+        low, high = np.searchsorted(self.starts, (start + head, start + tail))
+        words = list(self.words)
+        head_starts, head_kinds = self._read_again(text, 0, head, words)
+        tail_starts, tail_kinds = self._read_again(text, tail, len(text), words)
+        starts = np.concatenate([head_starts, self.starts[low:high] - start, tail_starts])
+        kinds, types = _renumbered(np.concatenate([head_kinds, self.kinds[low:high], tail_kinds]), len(words))
+        found = ParsedText(text, self.codes[start:stop], starts, kinds, [words[kind] for kind in types])
+        # Properties of single characters need not be made again either.
+        found.__dict__["classes"] = self.classes[start:stop]
+        inked = np.searchsorted(self.ink, (start, stop))
+        found.__dict__["ink"] = self.ink[inked[0] : inked[1]] - start
+        return found
+
+    def _read_again(self, text: str, begin: int, end: int, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Starts and types of the words of `text[begin:end]`; types that are new are added to `words`."""
+        cut = split_words(text[begin:end])
+        new = {word: number for number, word in enumerate(words[len(self.words) :], len(self.words))}
+        kinds = []
+        for word in cut:
+            number = self._numbers.get(word, new.get(word, len(words)))
+            if number == len(words):
+                new[word] = number
+                words.append(word)
+            kinds.append(number)
+        starts = np.array(word_starts(text[begin:end]), dtype=np.int64) + begin
+        return starts, np.array(kinds, dtype=self.kinds.dtype)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words)}
 
     @property
     def num_words(self) -> int:
@@ -93,7 +138,12 @@ class ParsedText:
     @cached_property
     def is_number(self) -> np.ndarray:
         """True for types that are digits, bool `[types]`."""
-        return np.array([word.isdigit() for word in self.words], dtype=bool)
+        return np.fromiter(map(str.isdigit, self.words), dtype=bool, count=len(self.words))
+
+    @cached_property
+    def word_lengths(self) -> np.ndarray:
+        """Characters of each type, int64 `[types]`."""
+        return np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words))
 
     @cached_property
     def seen(self) -> Occurrences:
@@ -103,8 +153,7 @@ class ParsedText:
     @cached_property
     def classes(self) -> np.ndarray:
         """Class of each character, uint8; beyond the basic plane all are signs."""
-        found: np.ndarray = _CLASSES[np.minimum(self.codes, _TABLE_SIZE - 1)]
-        return found
+        return _CLASSES.take(self.codes, mode="clip")
 
     @cached_property
     def paragraph_starts(self) -> np.ndarray:
@@ -162,3 +211,14 @@ class ParsedText:
     def ink(self) -> np.ndarray:
         """Places of characters that are not white space, int, ascending."""
         return np.flatnonzero(self.classes != SPACE)
+
+
+def _renumbered(kinds: np.ndarray, num_types: int) -> tuple[np.ndarray, list[int]]:
+    """Types numbered anew in the order of their first occurrence, and the former number of each."""
+    places = np.arange(len(kinds))
+    first = np.zeros(num_types, dtype=np.int64)
+    first[kinds[::-1]] = places[::-1]  # of several writes the last remains: the first occurrence
+    types = kinds[first[kinds] == places]
+    number = np.zeros(num_types, dtype=kinds.dtype)
+    number[types] = np.arange(len(types))
+    return number[kinds], types.tolist()

@@ -12,6 +12,7 @@ paragraphs, and for the counts of the commonest words, which distinguish authors
 
 import numpy as np
 
+from longlode.mining.gate.medians import median, middle_of, quantile_of
 from longlode.mining.gate.parsed_text import ParsedText
 
 NUM_BLOCKS = 128
@@ -32,9 +33,10 @@ def passages(parsed: ParsedText) -> dict[str, float]:
     number = max(1, n // size)
     block = np.minimum(np.arange(n) // size, number)
     alike = _similarity(parsed, block, number)
-    usual = _expected(alike)
+    means, pairs = _by_lag(alike)
+    usual = _expected(means, pairs)
     return (
-        _lags(alike)
+        _lags(means, pairs)
         | _cuts(alike, usual)
         | _texture(alike, usual)
         | _style(parsed, block, number)
@@ -54,9 +56,12 @@ def _holdings(
 
     Returns: place int, number of rows of the same word that follow int, weight of the word float; `[m]` each.
     """
-    wanted = ~parsed.is_number[parsed.kinds] & (place < number)
-    pairs = np.unique(parsed.kinds[wanted].astype(np.int64) * number + place[wanted])
-    kind, where = pairs // number, pairs % number
+    # Places do not fall along the text, so occurrences by type and position are sorted by type and place as well.
+    at = parsed.seen.position
+    kind, where = parsed.kinds[at], place[at]
+    kept = ~parsed.is_number[kind] & (where < number)
+    kept[1:] &= (kind[1:] != kind[:-1]) | (where[1:] != where[:-1])
+    kind, where = kind[kept], where[kept]
     first = np.flatnonzero(np.append(True, kind[1:] != kind[:-1])) if len(kind) else np.zeros(0, dtype=int)
     count = np.diff(np.append(first, len(kind)))
     weight = np.where(
@@ -89,28 +94,31 @@ def _by_lag(alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return means, number - np.arange(number)
 
 
-def _lags(alike: np.ndarray) -> dict[str, float]:
-    means, pairs = _by_lag(alike)
-    number = len(alike)
-    mean = float(np.average(means[1:], weights=pairs[1:])) if number > 1 else 0.0
+def _lags(means: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
+    number = len(means)
+    weighed = means * pairs
+    mean = float(weighed[1:].sum() / pairs[1:].sum()) if number > 1 else 0.0
     found = {"alike": float(np.log(mean + 1e-3))}
     for low, high in LAGS:
         name = f"alike_lag_{low}"
         found[name] = np.nan
         if high < 0.7 * number:
-            here = np.average(means[low : high + 1], weights=pairs[low : high + 1])
+            here = weighed[low : high + 1].sum() / pairs[low : high + 1].sum()
             found[name] = float(np.log((here + _SMALL) / (mean + _SMALL)))
     return found
 
 
-def _expected(alike: np.ndarray) -> np.ndarray:
-    """Expected S of each pair, from pairs equally far apart, smoothed over distances, `[number, number]`."""
-    means, pairs = _by_lag(alike)
-    number = len(alike)
-    smooth = means.copy()
+def _expected(means: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Expected S of each pair, from pairs equally far apart, smoothed over distances, `[number, number]`.
+
+    Args: of `_by_lag`.
+    """
+    number = len(means)
+    smooth, weighed = means.copy(), means * pairs
+    summed = np.append(0, np.cumsum(pairs))
     for k in range(4, number):
         low, high = max(1, k - max(1, k // 4)), min(number, k + max(1, k // 4) + 1)
-        smooth[k] = np.average(means[low:high], weights=pairs[low:high])
+        smooth[k] = np.add.reduce(weighed[low:high]) / (summed[high] - summed[low])
     distance = np.abs(np.subtract.outer(np.arange(number), np.arange(number)))
     table: np.ndarray = smooth[distance] + _SMALL
     return table
@@ -135,11 +143,12 @@ def _cuts(alike: np.ndarray, expected: np.ndarray) -> dict[str, float]:
             for s in sums
         )
         ratio = np.log((across + 0.02 * width) / (usual + 0.02 * width))
-        middle, low = float(np.median(ratio)), float(np.quantile(ratio, 0.1))
-        found[f"cut_{name}_least"] = float(ratio.min())
+        ordered = np.sort(ratio)
+        middle, low = middle_of(ordered), quantile_of(ordered, 0.1)
+        found[f"cut_{name}_least"] = float(ordered[0])
         found[f"cut_{name}_low"] = low
         found[f"cut_{name}_spread"] = middle - low
-        found[f"cut_{name}_peak"] = (float(ratio.min()) - middle) / (float(ratio.std()) + 0.02)
+        found[f"cut_{name}_peak"] = (float(ordered[0]) - middle) / (float(ratio.std()) + 0.02)
     return found
 
 
@@ -203,7 +212,7 @@ def _chi_square(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def peaks(name: str, values: np.ndarray) -> dict[str, float]:
     """Greatest value and median over cuts, and the deviation of the one from the other."""
-    middle = float(np.median(values))
+    middle = median(values)
     peak = (float(values.max()) - middle) / (float(values.std()) + 0.02)
     return {f"{name}_most": float(values.max()), f"{name}_middle": middle, f"{name}_peak": peak}
 
@@ -274,7 +283,7 @@ def boundary_strengths(parsed: ParsedText) -> dict[int, np.ndarray]:
         return {}
     place = np.minimum(np.arange(parsed.num_words) // size, number)
     alike = _similarity(parsed, place, number)
-    sums = [_integral(alike), _integral(_expected(alike))]
+    sums = [_integral(alike), _integral(_expected(*_by_lag(alike)))]
     found = {}
     for width in sorted({4, 8, number // 8, number // 4} - {0, 1, 2, 3}):
         cuts = np.arange(width, number - width + 1)

@@ -9,6 +9,7 @@ so no table of a language is needed.
 """
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -25,33 +26,35 @@ _NEVER = 1 << 30
 
 def returns(parsed: ParsedText) -> dict[str, float]:
     """Hazards of rare, mid and common words, of names and other words, and spans of both."""
-    seen = parsed.seen
+    seen, n = parsed.seen, parsed.num_words
     kind = parsed.kinds[seen.position]
     count = parsed.counts[kind]
     gap = np.where(seen.previous >= 0, seen.position - seen.previous, _NEVER)
     found: dict[str, float] = {}
+
+    def hazards(label: str, chosen: np.ndarray, edges: Iterable[tuple[int, int]]) -> None:
+        rows = np.flatnonzero(chosen)
+        of_class = gap[rows], count[rows], seen.position[rows]
+        found.update({f"hazard_{label}_{near}": _hazard(n, *of_class, near, far) for near, far in edges})
+
+    no_number = ~parsed.is_number[kind]
     for label, (least, most) in COUNTS.items():
-        chosen = (count >= least) & (count <= most) & ~parsed.is_number[kind]
-        for edges in itertools.pairwise(EDGES):
-            found[f"hazard_{label}_{edges[0]}"] = _hazard(parsed, gap, count, chosen, edges)
+        hazards(label, (count >= least) & (count <= most) & no_number, itertools.pairwise(EDGES))
     names = written_as_names(parsed)
-    for label, of_names in (("name", True), ("other", False)):
-        chosen = (names[kind] == of_names) & (count >= 2) & (count <= NAME_MOST)
-        for edges in NAME_EDGES:
-            found[f"hazard_{label}_{edges[0]}"] = _hazard(parsed, gap, count, chosen, edges)
+    some = (count >= 2) & (count <= NAME_MOST)
+    hazards("name", names[kind] & some, NAME_EDGES)
+    hazards("other", ~names[kind] & some, NAME_EDGES)
     return found | _spans(parsed, names)
 
 
-def _hazard(
-    parsed: ParsedText, gap: np.ndarray, count: np.ndarray, chosen: np.ndarray, edges: tuple[int, int]
-) -> float:
-    near, far = edges
-    n = parsed.num_words
+def _hazard(n: int, gap: np.ndarray, count: np.ndarray, position: np.ndarray, near: int, far: int) -> float:
+    """Hazard of the occurrences of a class. Args: n, words of the text; the others int `[m]`, by occurrence."""
     if far > n // 2:
         return np.nan
-    risk = chosen & (gap >= near) & (parsed.seen.position >= far)
+    risk = (gap >= near) & (position >= far)
     hits = np.count_nonzero(gap[risk] < far)
-    expected = -np.expm1((count[risk] - 1) * np.log1p(-(far - near) / (n - near))).sum()
+    chance = -np.expm1(np.arange(-1, count.max(initial=0)) * np.log1p(-(far - near) / (n - near)))  # by count
+    expected = chance[count[risk]].sum()
     return float(np.log((hits + _PRIOR) / (expected + _PRIOR)))
 
 

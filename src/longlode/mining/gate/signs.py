@@ -10,8 +10,22 @@ _CODES = np.array(
 )
 _DIGITS, _CAPITALS = (48, 58), (65, 91)
 NUM_SIGNS = len(_CODES) + 2
+_OTHER = NUM_SIGNS
+"""Column of all other characters, which is dropped."""
 _BLOCKS = 128
 _BLOCK_CHARACTERS = 400
+
+
+def _column_table() -> np.ndarray:
+    """Column of each character of the basic plane; the last entry stands for all beyond."""
+    table = np.full(1 << 16, _OTHER, dtype=np.int64)
+    table[_CODES] = np.arange(len(_CODES))
+    table[slice(*_DIGITS)] = len(_CODES)
+    table[slice(*_CAPITALS)] = len(_CODES) + 1
+    return table
+
+
+_COLUMNS = _column_table()
 
 
 def sign_style(parsed: ParsedText) -> dict[str, float]:
@@ -20,13 +34,9 @@ def sign_style(parsed: ParsedText) -> dict[str, float]:
     number = min(_BLOCKS, max(8, len(codes) // _BLOCK_CHARACTERS))
     size = max(1, len(codes) // number)
     used = codes[: number * size]
-    column = np.searchsorted(_CODES, used)
-    column = np.where(_CODES[np.minimum(column, len(_CODES) - 1)] == used, column, -1)
-    column[(used >= _DIGITS[0]) & (used < _DIGITS[1])] = len(_CODES)
-    column[(used >= _CAPITALS[0]) & (used < _CAPITALS[1])] = len(_CODES) + 1
-    rows = column >= 0
-    cells = (np.arange(len(used)) // size)[rows] * NUM_SIGNS + column[rows]
-    counts = np.bincount(cells, minlength=number * NUM_SIGNS).reshape(number, NUM_SIGNS)
+    cells = _COLUMNS.take(used, mode="clip")
+    cells += np.repeat(np.arange(number) * (NUM_SIGNS + 1), size)[: len(used)]
+    counts = np.bincount(cells, minlength=number * (NUM_SIGNS + 1)).reshape(number, -1)[:, :NUM_SIGNS]
     roots = np.sqrt(counts[:, counts.sum(0) > 0])  # their variance does not depend on the mean
     found: dict[str, float] = {}
     sums, squares = (np.vstack([np.zeros(roots.shape[1]), table.cumsum(0)]) for table in (roots, roots**2))

@@ -86,10 +86,13 @@ FEWEST_TOKENS = round(OCTAVES[0] * (1 + LEAST_EXPOSURE))
 
 @dataclass(frozen=True)
 class FarContext:
-    """Measurements of a text. verdict: None for a text too short for the gate."""
+    """Measurements of a text. verdict: None for a text too short for a score, which is not measured."""
 
     verdict: Verdict | None
     profile: Profile
+
+
+_UNMEASURED = FarContext(None, Profile((), 0.0, "none"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,10 +209,13 @@ def measure_text(
     Args: corpus, of which it is a document, to judge it by, None for the tables of the weights; weights, None for the
       packaged ones.
     """
+    # Texts too short for an octave are not even read: most documents of a web corpus are.
+    if len(text) < FEWEST_WORDS or estimated_tokens(text) < FEWEST_TOKENS:
+        return _UNMEASURED
     weights = weights or packaged_weights()
     parsed = ParsedText.of(text)
     if parsed.num_words < FEWEST_WORDS:
-        return FarContext(None, Profile((), 0.0, "none"))
+        return _UNMEASURED
     per_word = tokens_per_word(text, parsed.num_words)
     profile = distance_profile(parsed.kinds, _control_of(parsed, corpus, weights), per_word=per_word)
     return FarContext(weights.gate.judge_parsed(parsed), profile)
@@ -225,8 +231,7 @@ def score_of(far: FarContext) -> DocumentScore:
     """The score; "too_short" without an octave or a verdict."""
     mean, error, extras = far.profile.mean_nats, far.profile.error_nats, extras_of(far)
     if far.verdict is None or mean is None or error is None:
-        needed = f"{FEWEST_WORDS} words" if far.verdict is None else f"{FEWEST_TOKENS:,} tokens"
-        reason = f"fewer than {needed} ({BYTES_PER_TOKEN} bytes count as a token)"
+        reason = f"fewer than {FEWEST_TOKENS:,} tokens ({BYTES_PER_TOKEN} bytes count as one) or {FEWEST_WORDS} words"
         return DocumentScore(None, status="too_short", reason=reason, extras=extras)
     odds = far.verdict.log_odds
     if odds < 0:
