@@ -57,7 +57,7 @@ def write_far(folder, rows, **record):
         "scores",
         inputs=["docs.jsonl"],
         scorer={"name": "profile", "version": 1, "options": {}},
-        settings={"text_field": "text"},
+        settings={"text_field": "text, content"},
         num_documents=len(rows),
         complete=True,
         parts=[{"part": "a.parquet"}],
@@ -71,9 +71,12 @@ def write_selection(top, name, scores, rows, text):
     dropped = [row for row in rows if row not in kept]
     folder = top / "__selection__" / name
     folder.mkdir(parents=True)
-    documents = [{"id": row["id"], "text": text(row), "more": 1} for row in kept]
+    documents = [
+        {"id": row["id"], ("text", "content")[n % 2]: text(row), "more": 1} for n, row in enumerate(kept)
+    ]
     if name.endswith(".parquet"):
-        pq.write_table(pa.Table.from_pylist(documents), top / name)
+        kinds = {"id": pa.string(), "text": pa.string(), "content": pa.string(), "more": pa.int64()}
+        pq.write_table(pa.Table.from_pylist(documents, pa.schema([*kinds.items()])), top / name)
     elif name.endswith(".zst"):
         write_jsonl(top / "plain.jsonl", documents)
         with pa.output_stream(str(top / name), compression="zstd") as stream:

@@ -9,8 +9,11 @@ from far_records import far_rows, write_far, write_selection
 from report_records import NASTY
 from test_report_page import Page, faults, page_of
 
+from longlode.core.errors import InputError
 from longlode.core.records import read_json, write_json
 from longlode.report import browse
+from longlode.report.build import render
+from longlode.report.read import gather
 from longlode.report.text import visible
 
 
@@ -58,6 +61,18 @@ def test_decisions_reasons_and_excerpts(name, tmp_path):
     assert f"; {len(kept)} were selected." in page.text
     anchors = {shown["anchor"] for shown in table.values()} - {""}
     assert anchors == {a["id"] for t, a in page.elements if t == "article"}
+
+
+def test_selected_documents_may_be_named_in_place_of_the_folder_of_their_selection(tmp_path):
+    rows = far_rows(30, 2)
+    write_far(tmp_path / "scores", rows)
+    kept = write_selection(tmp_path, "kept.jsonl", tmp_path / "scores", rows, lambda row: "It begins.")
+    page = Page(render(gather([tmp_path / "scores", tmp_path / "kept.jsonl"])))
+    assert f"; {len(kept)} were selected." in page.text
+    assert "the kept documents in kept.jsonl" in page.text
+    (tmp_path / "notes.jsonl").write_text("")
+    with pytest.raises(InputError, match="no selection"):
+        gather([tmp_path / "notes.jsonl"])
 
 
 def test_a_selection_of_other_scores_decides_nothing(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 from markupsafe import Markup
 
-from longlode.report.text import clipped, compact, duration, json_for_script, number, shown, visible
+from longlode.report.text import clipped, compact, duration, ending, json_for_script, number, shown, visible
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,8 @@ def test_other_forms():
     assert [duration(x) for x in (8.44, 200, 7500, None)] == ["8.4 s", "3 min 20 s", "2 h 5 min", "\u2013"]
     assert clipped("a" * 50, 10) == "a" * 9 + "\u2026"
     assert clipped("short", 10) == "short"
+    assert ending("some/long/path.py", 8) == "\u2026path.py"[-8:]
+    assert ending("short", 10) == "short"
 
 
 def test_json_cannot_end_its_element():

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from longlode.report.far_context import FarContext, octave, thousands
 from longlode.report.scores import Corpus
 from longlode.report.selection import Identity
-from longlode.report.text import clipped, json_for_script, number, one_line
+from longlode.report.text import clipped, ending, json_for_script, number, one_line
 
 MAX_ROWS = 10_000
 NUM_SHOWN = 25
@@ -198,7 +198,7 @@ def _facts(corpus: Corpus, identity: Identity, place: int, row: Mapping[str, Any
         "decision": decision,
         "tokens": row.get("num_tokens"),
         "bytes": row.get("num_bytes"),
-        "source": clipped(corpus.group_of(place), 60),
+        "source": ending(corpus.group_of(place), 44),
         "why": clipped("; ".join(filter(None, told)), _REASON_CHARS),
     }
     facts |= {name: _rounded(row.get(name)) for name, _, _ in corpus.columns}

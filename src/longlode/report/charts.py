@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from longlode.report.svg import CHAR_WIDTH, NARROW, Scale, Sheet, both, marker, padded, x_axis, y_axis
-from longlode.report.text import clipped, number
+from longlode.report.text import clipped, ending, number
 
 _NUM_BINS = 60
 
@@ -131,8 +131,11 @@ def _histogram(
     q25, q50, q75 = one.quartiles
     sheet.add("line", x1=scale(q25), x2=scale(q75), y1=base + 5, y2=base + 5, cls=f"box c{index % 6}")
     sheet.add("line", x1=scale(q50), x2=scale(q50), y1=base - height - 4, y2=base + 9, cls="median")
-    sheet.text(scale.start, top + 12, clipped(one.name, 28), "name halo")
-    sheet.text(scale.stop, top + 12, f"n {one.num:,} · median {number(q50)}", "note halo", "end")
+    figures = f"n {one.num:,} · median {number(q50)}"
+    # A name must not run into the figures; it is bold, so a fifth wider than they are.
+    room = int(((scale.stop - scale.start) / CHAR_WIDTH - len(figures) - 2) / 1.2)
+    sheet.text(scale.start, top + 12, ending(one.name, max(8, min(44, room))), "name halo")
+    sheet.text(scale.stop, top + 12, figures, "note halo", "end")
     if one.below:
         sheet.text(scale.start + 2, base - 4, f"\u25c2 {one.below:,} lower", "note halo outside")
     if one.above:

@@ -98,8 +98,11 @@ def beginnings(gathered: Gathered, path: Path, wanted: set[str], text_field: str
 
 def _collect(path: Path, wanted: set[str], text_field: str, found: dict[str, str]) -> bool:
     num_bytes = 0
-    for row in _rows(path, text_field):
-        name, text = row.get("id"), row.get(text_field)
+    fields = [
+        name.strip() for name in text_field.split(",")
+    ]  # the first that a record has, as where it was scored
+    for row in _rows(path, fields):
+        name, text = row.get("id"), next((row[field] for field in fields if row.get(field) is not None), None)
         if isinstance(text, str):
             num_bytes += len(text)
             if str(name) in wanted:
@@ -109,10 +112,10 @@ def _collect(path: Path, wanted: set[str], text_field: str, found: dict[str, str
     return True
 
 
-def _rows(path: Path, text_field: str) -> Iterator[dict[str, Any]]:
+def _rows(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
     if path.suffix == ".parquet":
         with pq.ParquetFile(path) as file:
-            columns = [name for name in ("id", text_field) if name in file.schema_arrow.names]
+            columns = [name for name in ("id", *fields) if name in file.schema_arrow.names]
             for batch in file.iter_batches(batch_size=64, columns=columns):
                 yield from batch.to_pylist()
         return

@@ -10,7 +10,7 @@ from longlode.report.metrics import curve_metric, curve_rows, describe
 from longlode.report.read import Found
 from longlode.report.results import curve, model_names, rows_in
 from longlode.report.scores import ScoresView
-from longlode.report.text import as_number, clipped, compact, number
+from longlode.report.text import as_number, clipped, compact, ending, number
 from longlode.report.training import TrainingView
 
 _MAX_HARNESS = 6
@@ -44,7 +44,7 @@ def score_sentences(views: Sequence[ScoresView], compared: Together | None) -> l
             sentences.append(f"The scoring of {view.name} is not complete: some of its units of work failed.")
         if len(view.quantiles) > 1:
             medians = ", ".join(
-                f"{clipped(name, 40)} {number(values[len(values) // 2])}"
+                f"{ending(name, 32)} {number(values[len(values) // 2])}"
                 for name, _, values in sorted(view.quantiles, key=lambda row: -row[2][len(row[2]) // 2])
             )
             sentences.append(f"{where}{'m' if where else 'M'}edian score by {view.grouped_by}: {medians}.")

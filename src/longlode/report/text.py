@@ -49,6 +49,12 @@ def clipped(value: Any, num_chars: int) -> str:
     return text if len(text) <= num_chars else text[: num_chars - 1].rstrip() + "\u2026"
 
 
+def ending(value: Any, num_chars: int) -> str:
+    """The last `num_chars` visible characters, after an ellipsis where text was cut: of a path they say most."""
+    text = visible(str(value))
+    return text if len(text) <= num_chars else "\u2026" + text[1 - num_chars :].lstrip()
+
+
 def one_line(text: str, num_chars: int) -> str:
     """The beginning of a text on one line, clipped."""
     return clipped(re.sub(r"\s+", " ", visible(text[: 4 * num_chars])).strip(), num_chars)
