@@ -52,12 +52,12 @@ class Case:
         ).loss
         return loss.detach(), gradients(loss, model)
 
-    def several_ranks(self, model, attention="gather", shard=RankShard):
+    def several_ranks(self, model, attention="gather", states="fold", shard=RankShard):
         """Loss and gradients, summed over ranks, and the traffic of each."""
 
         def work(transport):
             inputs = self.plan.piece(transport.rank).model_inputs(self.tokens, self.labels)
-            loss = model(**inputs, shard=shard(self.plan, transport, attention)).loss
+            loss = model(**inputs, shard=shard(self.plan, transport, attention, states)).loss
             return loss.detach(), gradients(loss, model), transport.traffic
 
         losses, grads, traffic = zip(*simulate(self.plan.num_ranks, work, timeout_s=30), strict=True)

@@ -9,7 +9,7 @@ from longlode.parallel import ATTENTION_SCHEMES
 
 
 def test_processes_over_gloo_give_the_step_of_one_rank(tmp_path):
-    model = model_of("delta_net", "sliding_window_attention", "attention")
+    model = model_of("delta_net", "sliding_window_attention", "attention", num_heads=6)
     cases = [
         ("gather", Case(1, 37, [6, 14], [0, 5, 6, 30, 37])),
         *[(scheme, Case(2, 29, 3)) for scheme in ATTENTION_SCHEMES],

@@ -74,6 +74,15 @@ class SequenceShard:
         """
         raise NotImplementedError("one rank attends by ops.attention")
 
+    def by_heads(self, run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor | None:
+        """Run a recurrence from an empty state on all tokens of some heads, if the shard exchanges sequence for heads.
+
+        Args: run: maps (offsets of documents, tensors `[B, all T, some heads, ...]`) to an output like the first tensor
+          with the heads of the third. tensors: `[B, T, heads, ...]`, or None, which is passed on.
+        Returns: the output for this part `[B, T, heads, ...]`; None if states are to be folded.
+        """
+        return None
+
     def total(self, x: Tensor) -> Tensor:
         """Return the sum of x over all ranks."""
         return x

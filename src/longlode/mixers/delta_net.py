@@ -9,7 +9,9 @@ convolution, however long the text. A head of q and k may serve several heads of
 and memory of its own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -33,6 +35,7 @@ from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
 from longlode.mixers.segment_map import SegmentMap, identity_states
 from longlode.mixers.short_conv import ShortConv
 from longlode.ops.delta_rule import delta_rule, delta_rule_step
+from longlode.ops.packed import Offsets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,14 +153,8 @@ class DeltaNet(Mixer):
         q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), context)
         writes, convs = self._writes(x, before, context)
         q = l2_norm(q.unflatten(-1, (self.config.num_heads, -1)))
-        memory = context.shard.fold(lambda: self._map(writes, context), before.get("memory"))
-        k, v, beta, g = writes
-        if x.shape[1] == 1 and memory is not None and context.cu_seqlens is None:
-            g_t = None if g is None else g[:, 0]
-            o_t, memory = delta_rule_step(q[:, 0], k[:, 0], v[:, 0], beta[:, 0], g=g_t, state=memory)
-            o = o_t[:, None]
-        else:
-            o, memory = delta_rule(q, k, v, beta, g=g, state=memory, cu_seqlens=context.documents)
+        make_map = partial(self._map, writes, context)
+        o, memory = write_and_read(q, *writes, before.get("memory"), make_map, context)
         o = self.o_norm(o)
         if self.config.use_output_gate:
             o = o * functional.silu(self.g_proj(x).view_as(o))
@@ -220,6 +217,39 @@ class DeltaNet(Mixer):
         convs = empty_state(dtype, conv_q=keys, conv_k=keys, conv_v=values)
         wide = torch.promote_types(dtype, torch.float32)
         return convs | empty_state(wide, memory=(1, config.value_heads, K, V))
+
+
+def write_and_read(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None,
+    memory: Tensor | None,
+    make_map: Callable[[], SegmentMap],
+    context: SequenceContext,
+) -> tuple[Tensor, Tensor]:
+    """Apply `delta_rule` to a piece, or its single step to a piece of one token: o, and the memory after the piece.
+
+    It continues from `memory`, or on several ranks from the state after the parts before this one. make_map: a function
+    that makes the map of the piece.
+    """
+    if memory is None and not context.keeps_state:
+        o = context.shard.by_heads(_whole_sequences, q, k, v, beta, g)
+        if o is not None:
+            return o, o.new_empty(0)
+    memory = context.shard.fold(make_map, memory)
+    if q.shape[1] == 1 and memory is not None and context.cu_seqlens is None:
+        g_t = None if g is None else g[:, 0]
+        o_t, memory = delta_rule_step(q[:, 0], k[:, 0], v[:, 0], beta[:, 0], g=g_t, state=memory)
+        return o_t[:, None], memory
+    return delta_rule(q, k, v, beta, g=g, state=memory, cu_seqlens=context.documents)
+
+
+def _whole_sequences(
+    offsets: Offsets | None, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None
+) -> Tensor:
+    return delta_rule(q, k, v, beta, g=g, cu_seqlens=offsets)[0]
 
 
 class GatedDeltaNet(DeltaNet):

@@ -9,6 +9,7 @@ loss (that of switch transformers, arXiv 2101.03961) keeps the router from alway
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +26,10 @@ from longlode.mixers.base import (
     zero_padding,
 )
 from longlode.mixers.context import SequenceContext
+from longlode.mixers.delta_net import write_and_read
 from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
 from longlode.mixers.segment_map import SegmentMap, identity_states
-from longlode.ops.delta_rule import delta_rule, delta_rule_step
+from longlode.ops.delta_rule import delta_rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +86,8 @@ class MixtureOfMemories(Mixer):
         k, v, beta = self._writes(x, weights, context.mask)
         num_all, H = self.config.num_memories + 1, self.config.num_heads
         q = l2_norm(self.q_proj(x).unflatten(-1, (H, -1))).repeat(1, 1, num_all, 1)
-        memory = context.shard.fold(lambda: self._map(k, v, beta, context), (state or {}).get("memory"))
-        if x.shape[1] == 1 and memory is not None and context.cu_seqlens is None:
-            o_t, memory = delta_rule_step(q[:, 0], k[:, 0], v[:, 0], beta[:, 0], state=memory)
-            o = o_t[:, None]
-        else:
-            o, memory = delta_rule(q, k, v, beta, state=memory, cu_seqlens=context.documents)
+        make_map = partial(self._map, k, v, beta, context)
+        o, memory = write_and_read(q, k, v, beta, None, (state or {}).get("memory"), make_map, context)
         shared, chosen = o.unflatten(2, (num_all, H)).split([1, num_all - 1], dim=2)
         o = shared[:, :, 0] + (weights.to(o.dtype)[..., None, None] * chosen).sum(2)
         y = self.o_proj(self.o_norm(o).flatten(-2))

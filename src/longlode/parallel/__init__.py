@@ -5,7 +5,7 @@ one rank. A mixer knows nothing of ranks: it asks the shard in its `SequenceCont
 (`halo`), the state before it (`fold`) and the keys and values before it (`gather`, `attend`).
 
     plan = SequencePlan.even(num_ranks, tokens.shape, cu_seqlens=cu_seqlens)     who holds what, known to all ranks
-    shard = RankShard(plan, GroupTransport(group), attention="gather")           under torchrun, this rank's piece
+    shard = RankShard(plan, GroupTransport(group), attention="ring")             under torchrun, this rank's piece
     inputs = plan.piece(shard.rank).model_inputs(tokens, next_tokens(tokens, cu_seqlens=cu_seqlens))
     model(**inputs, shard=shard).loss.backward()                                 this rank's share of the loss
     sum_gradients(model.parameters(), shard.transport)                           a sum, not a mean
@@ -14,7 +14,7 @@ one rank. A mixer knows nothing of ranks: it asks the shard in its `SequenceCont
 
 May import: core, ops, mixers, models. Start reading: `plan.py` (who holds what), `shard.py` (what a mixer asks for),
 `exchange.py` (exchanges with gradients), `transport.py` (process groups, bytes on the wire), `simulate.py`,
-`attention/` (one file per scheme).
+`attention/` (one file per scheme; `keep_attention_outputs` for checkpoints), `heads.py` (sequence for heads).
 """
 
 from longlode.parallel.attention import ATTENTION_SCHEMES, AttentionScheme, AttentionSizes

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from longlode.mixers import SegmentMap, SequenceShard
 from longlode.ops.packed import Offsets
 from longlode.parallel.attention import AttentionScheme, make_scheme
 from longlode.parallel.exchange import Chain, Route, exchange_rows, fold_maps, total
+from longlode.parallel.heads import WholeRows, over_heads
 from longlode.parallel.plan import Piece, SequencePlan
 from longlode.parallel.transport import Transport
 
@@ -19,7 +21,8 @@ from longlode.parallel.transport import Transport
 class RankShard(SequenceShard):
     """One rank's piece of the sequences of a plan; pass it to a model as `shard`.
 
-    Attributes: plan, transport (with its `traffic`), piece. attention: the scheme of softmax attention. Gradients of
+    Attributes: plan, transport (with its `traffic`), piece. attention: the scheme of softmax attention;
+    numbered_calls: how its operator finds this object. Gradients of
     the parameters are those of this piece's loss: sum (do not average) them over the ranks, see `sum_gradients`.
     """
 
@@ -28,9 +31,11 @@ class RankShard(SequenceShard):
         plan: SequencePlan,
         transport: Transport,
         attention: str | AttentionScheme = "gather",
+        states: Literal["fold", "ulysses"] = "fold",
         device: torch.device | str = "cpu",
     ) -> None:
-        """Make the shard of the transport's rank. attention: a name of `ATTENTION_SCHEMES`, or a scheme.
+        """Make the shard of the transport's rank. attention: a name of `ATTENTION_SCHEMES`, or a scheme. states:
+        fold the states of recurrent mixers, or exchange sequence for heads ("ulysses") where a mixer can, in training.
 
         Raises: ConfigError when the plan has another number of ranks, or on an unknown scheme.
         """
@@ -42,7 +47,11 @@ class RankShard(SequenceShard):
         self.plan, self.transport, self.device = plan, transport, torch.device(device)
         self.rank, self.num_ranks = transport.rank, plan.num_ranks
         self.piece: Piece = plan.piece(self.rank)
+        if states not in ("fold", "ulysses"):
+            raise ConfigError(f"parallel.states is {states!r}; expected fold or ulysses.")
+        self.states = states
         self.attention = make_scheme(attention) if isinstance(attention, str) else attention
+        self.numbered_calls: dict[int, Any] = {}
         self._layout = _Layout.packed(self.piece)
         self._routes: dict[tuple[int | None, int, bool], tuple[int, Route]] = {}
 
@@ -51,6 +60,11 @@ class RankShard(SequenceShard):
         """Offsets of the packed documents in the piece, for the ops."""
         edges = self.piece.documents
         return None if edges is None else Offsets(edges, torch.tensor(edges, device=self.device))
+
+    @cached_property
+    def whole(self) -> WholeRows:
+        """The whole rows, for computations by heads."""
+        return WholeRows(self.plan, self.rank, self.device)
 
     @property
     def tokens_before(self) -> Tensor:  # type: ignore[override]
@@ -104,6 +118,13 @@ class RankShard(SequenceShard):
         """See `SequenceShard.attend`."""
         return self.attention(self, q, k, v, window)
 
+    def by_heads(self, run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor | None:
+        """See `SequenceShard.by_heads`."""
+        if self.states == "fold":
+            return None
+        num_heads = max(x.shape[2] for x in tensors if x is not None)
+        return over_heads(self, partial(run, self.whole.offsets), tensors, num_heads)
+
     def total(self, x: Tensor) -> Tensor:
         """See `SequenceShard.total`."""
         return total(x, self.transport)
@@ -112,7 +133,7 @@ class RankShard(SequenceShard):
         """See `SequenceShard.unpacked`."""
         if self.piece.documents is None:
             return self
-        other = RankShard(self.plan, self.transport, self.attention, self.device)
+        other = RankShard(self.plan, self.transport, self.attention, self.states, self.device)
         other._layout = _Layout.rows(self.piece)
         return other
 

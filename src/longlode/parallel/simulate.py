@@ -40,18 +40,28 @@ class ThreadTransport(Transport):
         """Make the transport of one rank."""
         super().__init__()
         self._board, self.rank, self.num_ranks = board, rank, num_ranks
+        # As in a process group, the n-th receive from a rank gets the n-th message, whatever is waited for first.
+        self._num_begun = [0] * num_ranks
+        self._arrived: list[list[tuple[str, Tensor]]] = [[] for _ in range(num_ranks)]
 
     def _all_gather(self, x: Tensor, kind: str) -> list[Tensor]:
         for rank in range(self.num_ranks):
             if rank != self.rank:
                 self._send(rank, x, kind)
-        return [x if rank == self.rank else self._receive(rank, kind) for rank in range(self.num_ranks)]
+        return [
+            x if rank == self.rank else self._receive(rank, self._place(rank), kind)
+            for rank in range(self.num_ranks)
+        ]
 
-    def _exchange(self, sends: Mapping[int, Tensor], out: Mapping[int, Tensor], kind: str) -> None:
+    def _begin(self, sends: Mapping[int, Tensor], out: Mapping[int, Tensor], kind: str) -> Callable[[], None]:
         for rank, x in sends.items():
             self._send(rank, x, kind)
+        places = {rank: self._place(rank) for rank in out}
+        return lambda: self._finish(out, places, kind)
+
+    def _finish(self, out: Mapping[int, Tensor], places: Mapping[int, int], kind: str) -> None:
         for rank, x in out.items():
-            got = self._receive(rank, kind)
+            got = self._receive(rank, places[rank], kind)
             if got.shape != x.shape or got.dtype != x.dtype:
                 raise RankError(
                     f"Rank {rank} sent {got.dtype} {list(got.shape)} to rank {self.rank} in the exchange {kind!r}, "
@@ -63,12 +73,30 @@ class ThreadTransport(Transport):
         # A copy: the sender may go on to change its tensor.
         self._board.boxes[self.rank, rank].put((kind, x.detach().clone()))
 
-    def _receive(self, rank: int, kind: str) -> Tensor:
+    def _place(self, rank: int) -> int:
+        """Number of the next receive from a rank."""
+        self._num_begun[rank] += 1
+        return self._num_begun[rank] - 1
+
+    def _receive(self, rank: int, place: int, kind: str) -> Tensor:
+        arrived = self._arrived[rank]
+        while len(arrived) <= place:
+            arrived.append(self._next(rank, kind))
+        sent_kind, x = arrived[place]
+        arrived[place] = ("", x.new_empty(0))
+        if sent_kind != kind:
+            raise RankError(
+                f"Rank {self.rank} is in the exchange {kind!r} and rank {rank} in {sent_kind!r}; all ranks must "
+                "run the same model on pieces of the same plan."
+            )
+        return x
+
+    def _next(self, rank: int, kind: str) -> tuple[str, Tensor]:
         box, board = self._board.boxes[rank, self.rank], self._board
         deadline = time.monotonic() + board.timeout_s
         while True:
             try:
-                sent_kind, x = box.get(timeout=_TICK_S)
+                return box.get(timeout=_TICK_S)
             except Empty:
                 if board.failed.is_set() or time.monotonic() > deadline:
                     why = (
@@ -78,13 +106,6 @@ class ThreadTransport(Transport):
                         f"Rank {self.rank} of {self.num_ranks} lost another rank in the exchange {kind!r}: "
                         f"a rank {why}."
                     ) from None
-                continue
-            if sent_kind != kind:
-                raise RankError(
-                    f"Rank {self.rank} is in the exchange {kind!r} and rank {rank} in {sent_kind!r}; all ranks must "
-                    "run the same model on pieces of the same plan."
-                )
-            return x
 
 
 def simulate(num_ranks: int, work: Callable[[Transport], R], *, timeout_s: float = 60.0) -> list[R]:

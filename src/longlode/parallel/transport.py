@@ -7,7 +7,7 @@ no matter of this file (see `exchange.py`).
 import itertools
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -67,12 +67,30 @@ class Transport(ABC):
 
         Nothing is sent for tensors without elements.
         """
+        return self.begin(sends, shapes, like, kind)()
+
+    def begin(
+        self,
+        sends: Mapping[int, Tensor],
+        shapes: Mapping[int, Sequence[int]],
+        like: Tensor,
+        kind: str,
+    ) -> Callable[[], dict[int, Tensor]]:
+        """Begin an `exchange`; the returned function waits for it and returns what was received.
+
+        Until then what is sent must not be changed.
+        """
         sends = {rank: x.contiguous() for rank, x in sends.items() if x.numel()}
         out = {rank: like.new_empty(tuple(shape)) for rank, shape in shapes.items()}
         wanted = {rank: x for rank, x in out.items() if x.numel()}
         self.traffic.add(kind, sum(x.nbytes for x in wanted.values()))
-        self._exchange(sends, wanted, kind)
-        return out
+        wait = self._begin(sends, wanted, kind)
+
+        def received() -> dict[int, Tensor]:
+            wait()
+            return out
+
+        return received
 
     def all_reduce(self, x: Tensor, kind: str) -> Tensor:
         """Return the sum of all ranks' tensors, added in order of ranks: the same bits everywhere.
@@ -98,8 +116,8 @@ class Transport(ABC):
     def _all_gather(self, x: Tensor, kind: str) -> list[Tensor]: ...
 
     @abstractmethod
-    def _exchange(self, sends: Mapping[int, Tensor], out: Mapping[int, Tensor], kind: str) -> None:
-        """Send, and write what is received into `out`."""
+    def _begin(self, sends: Mapping[int, Tensor], out: Mapping[int, Tensor], kind: str) -> Callable[[], None]:
+        """Begin to send, and to write what is received into `out`; the returned function waits for both."""
 
 
 class GroupTransport(Transport):
@@ -127,16 +145,22 @@ class GroupTransport(Transport):
             raise self._lost(kind, error) from error
         return out
 
-    def _exchange(self, sends: Mapping[int, Tensor], out: Mapping[int, Tensor], kind: str) -> None:
+    def _begin(self, sends: Mapping[int, Tensor], out: Mapping[int, Tensor], kind: str) -> Callable[[], None]:
         # Receives first, and both in order of ranks; pairs of ranks keep the order of their messages.
         calls = [dist.P2POp(dist.irecv, x, group=self.group, group_peer=r) for r, x in sorted(out.items())]
         calls += [dist.P2POp(dist.isend, x, group=self.group, group_peer=r) for r, x in sorted(sends.items())]
-        if not calls:
-            return
         try:
-            self._finish(dist.batch_isend_irecv(calls))
+            works = dist.batch_isend_irecv(calls) if calls else []
         except RuntimeError as error:
             raise self._lost(kind, error) from error
+
+        def wait() -> None:
+            try:
+                self._finish(works)
+            except RuntimeError as error:
+                raise self._lost(kind, error) from error
+
+        return wait
 
     def _finish(self, works: Sequence[dist.Work | None]) -> None:
         for work in works:

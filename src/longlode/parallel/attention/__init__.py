@@ -7,8 +7,22 @@ May import: core, ops, mixers, the plan and exchanges of parallel. Start reading
 from longlode.core.errors import ConfigError
 from longlode.parallel.attention.base import AttentionScheme, AttentionSizes
 from longlode.parallel.attention.gather import GatherAttention
+from longlode.parallel.attention.online import keep_attention_outputs
+from longlode.parallel.attention.ring import RingAttention
+from longlode.parallel.attention.ring_balanced import RingBalancedAttention
+from longlode.parallel.attention.ring_scores import RingScoresAttention
+from longlode.parallel.attention.ulysses import UlyssesAttention
 
-ATTENTION_SCHEMES: dict[str, type[AttentionScheme]] = {scheme.name: scheme for scheme in (GatherAttention,)}
+ATTENTION_SCHEMES: dict[str, type[AttentionScheme]] = {
+    scheme.name: scheme
+    for scheme in (
+        GatherAttention,
+        RingAttention,
+        RingBalancedAttention,
+        RingScoresAttention,
+        UlyssesAttention,
+    )
+}
 """The schemes by name, the values of the setting `parallel.attention`."""
 
 
@@ -19,4 +33,15 @@ def make_scheme(name: str) -> AttentionScheme:
     return ATTENTION_SCHEMES[name]()
 
 
-__all__ = ["ATTENTION_SCHEMES", "AttentionScheme", "AttentionSizes", "GatherAttention", "make_scheme"]
+__all__ = [
+    "ATTENTION_SCHEMES",
+    "AttentionScheme",
+    "AttentionSizes",
+    "GatherAttention",
+    "RingAttention",
+    "RingBalancedAttention",
+    "RingScoresAttention",
+    "UlyssesAttention",
+    "keep_attention_outputs",
+    "make_scheme",
+]
