@@ -5,12 +5,13 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longlode.core.errors import ConfigError, InputError
-from longlode.corpus import Tokenizer, train_bpe
+from longlode.corpus import Tokenizer, tokens, train_bpe
 from longlode.corpus.encoding import TextEncoder
 
 CODE = """def f(x, y_z):
@@ -149,3 +150,36 @@ def test_the_package_loads_no_torch(package):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert found.stdout.split() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            [
+                "the quick",
+                " fox",
+                "12",
+                "\n\n",
+                "    ",
+                "\t",
+                "é",
+                "日本",
+                "<|endoftext|>",
+                "x'll ",
+                "!?",
+                ".",
+            ]
+        ),
+        max_size=60,
+    ),
+    cached=st.integers(1, 40),
+)
+def test_tokens_are_those_of_encode(tokenizer, parts, cached):
+    texts = ["".join(parts), "x ", "", "".join(reversed(parts)), "! ", " a"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tokens, "_CACHED_CHARACTERS", cached)
+        for _ in range(2):  # the second time from the cache
+            found = tokenizer.tokens(texts)
+            assert all(ids.dtype == np.int32 for ids in found)
+            assert [ids.tolist() for ids in found] == tokenizer.encode(texts)

@@ -24,7 +24,7 @@ class WordTokenizer:
 
     eos_id, fingerprint, vocab_size = 0, "words", 1 << 17
 
-    def encode(self, texts):
+    def tokens(self, texts):
         return [[int(word) for word in text.split()] for text in texts]
 
     def save(self, folder):

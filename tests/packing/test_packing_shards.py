@@ -58,7 +58,7 @@ def test_tokens_documents_and_record(tmp_path, tokenizer):
 
 def test_files_on_disk_are_plain_little_endian(tmp_path, tokenizer):
     pack(documents(), tokenizer, tmp_path / "out", length=8)
-    found = np.fromfile(tmp_path / "out" / "tokens-00000.bin", dtype="<u2")
+    found = np.fromfile(tmp_path / "out" / "tokens-00000.bin", dtype="<i4")
     first = tokenizer.encode([next(documents()).text])[0]
     assert found[: len(first) + 1].tolist() == [*first, tokenizer.eos_id]
 
@@ -72,7 +72,7 @@ class WideTokenizer:
     def __init__(self, vocab_size):
         self.vocab_size = vocab_size
 
-    def encode(self, texts):
+    def tokens(self, texts):
         if any("poison" in text for text in texts):
             raise TypeError("cannot take this")
         return [[self.vocab_size - 1 - ord(character) % 64 for character in text] for text in texts]
@@ -81,13 +81,24 @@ class WideTokenizer:
         folder.mkdir()
 
 
-@pytest.mark.parametrize(("vocab_size", "dtype"), [(1 << 16, "uint16"), ((1 << 16) + 1, "uint32")])
-def test_the_switch_from_16_to_32_bits(tmp_path, vocab_size, dtype):
-    wide = WideTokenizer(vocab_size)
+def test_tokens_are_int32(tmp_path):
+    wide = WideTokenizer((1 << 16) + 1)
     summary = pack([Document("a", "@A@", "s", "f", 0)], wide, tmp_path / "out", length=2)
     shards = open_shards(tmp_path / "out")
-    assert summary["dtype"] == dtype == shards.tokens(0).dtype.name
-    assert shards.tokens(0).tolist() == [vocab_size - 1, vocab_size - 2, vocab_size - 1, 0]
+    assert summary["dtype"] == shards.tokens(0).dtype.name == "int32"
+    assert shards.tokens(0).tolist() == [1 << 16, (1 << 16) - 1, 1 << 16, 0]
+
+
+def test_shards_of_the_format_before_are_read(tmp_path, tokenizer):
+    pack(documents(), tokenizer, tmp_path / "out", length=8)
+    before = [open_shards(tmp_path / "out").tokens(i).tolist() for i in range(40)]
+    path, record = tmp_path / "out" / "tokens-00000.bin", tmp_path / "out" / "record.json"
+    path.write_bytes(np.fromfile(path, dtype="<i4").astype("<u2").tobytes())
+    record.write_text(record.read_text().replace('"format": 3', '"format": 2').replace('"<i4"', '"<u2"'))
+    assert [open_shards(tmp_path / "out").tokens(i).tolist() for i in range(40)] == before
+    record.write_text(record.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(InputError, match="format 1"):
+        open_shards(tmp_path / "out")
 
 
 def test_every_row_counts_once_and_poison_stays_alone(tmp_path):
@@ -234,10 +245,11 @@ def test_a_token_beyond_the_vocabulary_is_named(tmp_path, tokenizer):
     pack(documents(), tokenizer, tmp_path / "out", length=8)
     path = tmp_path / "out" / "tokens-00000.bin"
     data = path.read_bytes()
-    path.write_bytes(data[:2] + b"\xff\xff" + data[4:])
-    shards = open_shards(tmp_path / "out")  # not verified
-    with pytest.raises(InputError, match=r"tokens-00000\.bin .*65,535"):
-        shards.tokens(0)
+    for wrong, shown in ((65_535, "65,535"), (-7, "-7")):
+        path.write_bytes(data[:4] + wrong.to_bytes(4, "little", signed=True) + data[8:])
+        shards = open_shards(tmp_path / "out")  # not verified
+        with pytest.raises(InputError, match=rf"tokens-00000\.bin .*{shown};"):
+            shards.tokens(0)
 
 
 @pytest.fixture
@@ -341,7 +353,7 @@ def test_a_text_that_makes_the_tokenizer_panic_fails_alone(tmp_path, tokenizer):
 
 def test_an_interrupt_is_no_fault_of_a_text(tmp_path):
     class Interrupted(WideTokenizer):
-        def encode(self, texts):
+        def tokens(self, texts):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -377,7 +389,7 @@ def test_memory_is_a_few_times_the_text(tmp_path, tokenizer):
 
 
 def test_long_texts_give_the_tokens_of_the_whole(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(writer, "_LONG_CHARACTERS", 100)
+    monkeypatch.setattr(tokens, "_CACHED_CHARACTERS", 100)
     monkeypatch.setattr(tokens, "_PIECE_CHARACTERS", 30)
     monkeypatch.setattr(tokens, "_PIECES_AT_ONCE", 3)
     texts = [f"{SENTENCE}\n" * repeats for repeats in (1, 7, 1, 40)]

@@ -9,30 +9,37 @@ import typer
 from longlode.cli.console import finish, progress, table
 from longlode.cli.habits import shell
 from longlode.cli.options import Encoding, Overwrite, TextField
+from longlode.cli.score_options import Workers
 
 EXAMPLES = (
     "longlode pack kept.jsonl.zst -o shards --tokenizer starter --length 4096",
+    "longlode pack scores -o shards --workers 8",
     "longlode pack 'books/*.txt' notes/ -o shards --tokenizer runs/small/model --length 1024",
 )
 
 
 def pack(
     inputs: Annotated[
-        list[str], typer.Argument(help="Files, folders or globs, e.g. the output of longlode select.")
+        list[str],
+        typer.Argument(
+            help="Files, folders or globs, e.g. the output of longlode select; or a scores folder."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     tokenizer: Annotated[
         str, typer.Option(help="Folder with tokenizer.json, a run, a hub id, or: starter.")
     ] = "starter",
     length: Annotated[int, typer.Option(min=2, help="Tokens per training sequence.")] = 4096,
+    workers: Workers = 1,
     overwrite: Overwrite = False,
     text_field: TextField = "text",
     encoding: Encoding = "utf-8",
 ) -> dict[str, Any]:
     """Tokenize documents into memory-mapped shards.
 
-    OUT holds the tokens of every document, its boundaries, its hash, and the tokenizer. The order in which
-    training reads them depends on the seed and the step alone, so that a run can be resumed anywhere.
+    OUT holds the tokens of every document (int32), its boundaries, its hash, and the tokenizer. Fields of a record
+    that are numbers, booleans or short texts become columns, by which a recipe can mix (data.mix). INPUTS may also be
+    one scores folder: its documents are packed with their scores as columns. A killed run goes on where it was.
     Next: longlode train RECIPE.toml.
     """
     from longlode.packing.by_name import pack as run_packing
@@ -43,6 +50,7 @@ def pack(
             out,
             tokenizer=tokenizer,
             length=length,
+            workers=workers,
             overwrite=overwrite,
             text_field=text_field,
             encoding=encoding,
@@ -57,4 +65,4 @@ def pack(
 
 def interrupted(options: Mapping[str, Any]) -> str:
     """Message after Ctrl-C: no shards were written."""
-    return f"No shards were written to {options['out']}; the same command starts anew."
+    return f"No shards were written to {options['out']}; the same command goes on where it was."

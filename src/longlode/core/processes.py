@@ -1,10 +1,13 @@
-"""Names of processes that let others decide, later and from another machine, if a process has ended."""
+"""Names of processes that let others decide, later and from another machine, if a process has ended; their end."""
 
 import hashlib
+import multiprocessing
 import os
 import platform
 import re
+import threading
 from functools import cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _TAG = re.compile(r"[0-9a-f]{8}-\d+-\d+")
@@ -31,6 +34,18 @@ def is_gone(tag: str) -> bool:
     if machine != machine_tag():
         return False
     return not _is_running(int(pid)) or _start_time(int(pid)) != int(start)
+
+
+def end_with_parent() -> None:
+    """Let this child process of multiprocessing end when its parent does, even by SIGKILL; else it would live on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_await_end, args=(parent,), daemon=True, name="longlode parent").start()
+
+
+def _await_end(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 @cache

@@ -7,6 +7,7 @@ a sign and a single space. The stretch between two such positions is encoded onc
 (`core.spans`).
 """
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -65,22 +66,41 @@ class EncodedPieces:
 
     def tokens(self, text: str) -> np.ndarray:
         """Return the tokens of a text, int32 `[n]`."""
-        data = text.encode("utf-8")
-        found, start = [np.zeros(0, dtype=np.int32)], 0
+        return self.tokens_of([text])[0]
+
+    def tokens_of(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return the tokens of each text, int32 `[n]`. Many short texts at once cost little more than one long one."""
+        encoded = [text.encode("utf-8") for text in texts]
+        data, ends = b"".join(encoded), np.cumsum([len(one) for one in encoded], dtype=np.int64)
+        found, counts, start = [np.zeros(0, dtype=np.int32)], np.zeros(len(texts), dtype=np.int64), 0
         with self._guard:
             while start < len(data):
                 block, cuts = _block(data, start)
-                found.append(self._block_tokens(block, cuts))
+                first, last = np.searchsorted(ends, [start, start + len(block)])
+                edges = np.concatenate([[0], ends[first:last] - start, [len(block)]])
+                tokens, num = self._block_tokens(block, cuts, edges)
+                found.append(tokens)
+                counts[first : last + 1] += num[: len(texts) - first]
                 start += len(block)
                 if len(self._table) > _KEPT_PIECES:
                     self._forget()
-        return np.concatenate(found)
+        return np.split(np.concatenate(found), np.cumsum(counts)[:-1])
 
-    def _block_tokens(self, block: bytes, cuts: np.ndarray) -> np.ndarray:
+    def _block_tokens(
+        self, block: bytes, cuts: np.ndarray, edges: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Encode a block: its tokens, int32 `[n]`, and how many lie between one edge and the next, int64.
+
+        Args: cuts, where the pattern cuts; edges, int `[e]`, 0, the ends of texts, and the end of the block.
+        """
+        cuts = np.union1d(cuts, edges)  # whatever the pattern would do there
         starts, stops = cuts[:-1], cuts[1:]
         short = stops - starts <= _LONG_BYTES
         if (stops - starts)[short].sum() < _KEPT_SHARE * len(block):
-            return np.array(self._encode_whole(block.decode("utf-8")), dtype=np.int32)
+            ends = edges.tolist()
+            parts = [self._encode_whole(block[a:b].decode("utf-8")) for a, b in itertools.pairwise(ends)]
+            tokens = np.concatenate([np.array(part, dtype=np.int32) for part in parts])
+            return tokens, np.array([len(part) for part in parts])
         numbers = self._numbers(block, starts[short], stops[short])
         first, num = np.zeros(len(starts), dtype=np.int64), np.zeros(len(starts), dtype=np.int64)
         first[short], num[short] = self._first[numbers], self._first[numbers + 1] - self._first[numbers]
@@ -90,7 +110,8 @@ class EncodedPieces:
             first[rest] = len(pool) + np.cumsum(num[rest]) - num[rest]
             pool = np.concatenate([pool, others])
         stop = np.cumsum(num)
-        return pool[np.repeat(first - (stop - num), num) + np.arange(stop[-1] if len(stop) else 0)]
+        tokens = pool[np.repeat(first - (stop - num), num) + np.arange(stop[-1] if len(stop) else 0)]
+        return tokens, np.diff(np.append(0, stop)[np.searchsorted(cuts, edges)])
 
     def _numbers(self, block: bytes, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
         numbers, new = self._table.numbers(np.frombuffer(block, dtype=np.uint8), starts, stops)

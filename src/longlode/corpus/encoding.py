@@ -52,13 +52,16 @@ def vocabulary_size(tokenizer: tokenizers.Tokenizer) -> int:
 class TextEncoder:
     """A copy of a fast tokenizer that never truncates or pads. It gives the tokens of `tokenizers`, no special ones."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
-        """Copy the tokenizer. Raises: InputError as `vocabulary_size`."""
+    def __init__(self, tokenizer: tokenizers.Tokenizer, *, special_as_text: bool = False) -> None:
+        """Copy the tokenizer. Args: special_as_text, encode text that spells a special token as plain text.
+
+        Raises: InputError as `vocabulary_size`.
+        """
         self.vocab_size = vocabulary_size(tokenizer)  # rows that a model's embedding must have
         self._inner = copy.deepcopy(tokenizer)
         self._inner.no_truncation()
         self._inner.no_padding()
-        self._inner.encode_special_tokens = False
+        self._inner.encode_special_tokens = special_as_text
         self._marks = piece_cutter(self.to_str())
         self._pieces = EncodedPieces(self._each_of, self._whole)
 
@@ -78,11 +81,7 @@ class TextEncoder:
         """
         if self._marks is None:
             return self._encode_plainly(texts)
-        plain = [
-            number
-            for number, text in enumerate(texts)
-            if any(mark in text for mark in self._marks) or _has_few_cuts(text)
-        ]
+        plain = [number for number, text in enumerate(texts) if not self.caches(text)]
         found = dict(zip(plain, self._encode_plainly([texts[number] for number in plain]), strict=True))
         return [
             found[number]
@@ -90,6 +89,20 @@ class TextEncoder:
             else _joined(self._pieces.tokens(piece) for piece in _pieces(text))
             for number, text in enumerate(texts)
         ]
+
+    def caches(self, text: str) -> bool:
+        """Return True if the text is encoded through the cache of pieces, several times as fast as without."""
+        if self._marks is None:
+            return False
+        return not any(mark in text for mark in self._marks) and not _has_few_cuts(text)
+
+    def encode_pieces(self, pieces: Iterable[str]) -> np.ndarray:
+        """Encode a text that `caches`, given in pieces whose tokens may be concatenated; int32 `[n]`."""
+        return _joined(self._pieces.tokens(piece) for piece in pieces)
+
+    def encode_short(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Encode texts that `caches`, all at once; int32 `[n]` for each."""
+        return self._pieces.tokens_of(texts)
 
     def _each_of(self, texts: list[str]) -> tuple[list[int], list[int]]:
         """Encode some short texts: tokens, concatenated, and the index of the text of each. A call costs 10 us."""

@@ -14,7 +14,7 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.records import atomic_path, read_json, write_json
 from longlode.core.token_cuts import can_be_cut, cut_text
-from longlode.corpus.encoding import guarded, vocabulary_size
+from longlode.corpus.encoding import TextEncoder, guarded, vocabulary_size
 
 TOKENIZER_NAME = "tokenizer.json"
 CONFIG_NAME = "tokenizer_config.json"
@@ -24,6 +24,7 @@ _END_NAMES = (END_OF_TEXT, "</s>", "<eos>", "<|end_of_text|>", "[SEP]")
 _NUM_BYTES = 256
 _PIECE_CHARACTERS = 1 << 16
 _PIECES_AT_ONCE = 16
+_CACHED_CHARACTERS = 1 << 20
 # Without this key transformers returns token types as well, which `generate` refuses.
 _MODEL_INPUTS = ["input_ids", "attention_mask"]
 
@@ -122,6 +123,33 @@ class Tokenizer:
         while group := list(itertools.islice(pieces, _PIECES_AT_ONCE)):
             found += [np.array(tokens, dtype=np.int32) for tokens in self.encode(group)]
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int32)
+
+    def tokens(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Encode texts of any length, each to int32 `[n]`: the ids of `encode`.
+
+        For byte-level BPEs of the kinds known to `core.token_cuts`, words that were encoded before are found in a
+        cache: on text that is mostly ASCII this is two to ten times as fast. Short texts should come many at a time.
+        Raises: InputError when the tokenizer gives up on a text.
+        """
+        cached = [self._can_be_cut and self._encoder.caches(text) for text in texts]
+        short = [n for n, text in enumerate(texts) if cached[n] and len(text) <= _CACHED_CHARACTERS]
+        found = (
+            dict(zip(short, self._encoder.encode_short([texts[n] for n in short]), strict=True))
+            if short
+            else {}
+        )
+        return [
+            found[n]
+            if n in found
+            else self._encoder.encode_pieces(cut_text(text, _CACHED_CHARACTERS))
+            if cached[n]
+            else self.encode_long(text)
+            for n, text in enumerate(texts)
+        ]
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        return TextEncoder(self._inner, special_as_text=True)
 
     @cached_property
     def _can_be_cut(self) -> bool:

@@ -1,18 +1,20 @@
 """Packing by names of inputs and of a tokenizer: the command `pack` and `longlode.pack(...)`."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from longlode.core.errors import InputError
 from longlode.core.model_names import is_hub_id, model_source
 from longlode.core.outputs import full_path, remote_url
-from longlode.corpus import Inputs, Tokenizer, find_files, read
+from longlode.corpus import Inputs, Tokenizer, find_files, plan
 from longlode.corpus.mirror import new_folder
 from longlode.corpus.tokens import CONFIG_NAME, TOKENIZER_NAME
 from longlode.mining.selection_files import check_selection
-from longlode.packing.steady import steady
-from longlode.packing.writer import pack as write_shards
+from longlode.packing.parallel import PackUnit, pack_units
+from longlode.packing.scored import is_scores, scored_units
+from longlode.packing.writer import SHARD_TOKENS
 
 
 def pack(
@@ -21,32 +23,60 @@ def pack(
     *,
     tokenizer: str | Path = "starter",
     length: int = 4096,
+    workers: int = 1,
     overwrite: bool = False,
     text_field: str = "text",
     encoding: str = "utf-8",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Tokenize the documents of `inputs` into shards.
+    """Tokenize the documents of `inputs` into shards; a run that was killed goes on where it was.
 
     Args:
-      inputs: files, folders, globs or URLs, also output of `select`.
+      inputs: files, folders, globs or URLs, also output of `select`; or one scores folder, whose documents are packed
+        with their scores as columns.
       out: the folder to write, or its URL in a store.
       tokenizer: "starter", a folder that holds tokenizer.json, a run folder, or a hub id.
+      workers: processes; the result does not depend on it.
       length, overwrite, progress: as in `packing.pack`.
-      text_field: the field that holds the text of a record, or several as of `corpus.read`; encoding: as there.
+      text_field: the field that holds the text of a record, or several as of `corpus.read`; encoding: as there. For a
+        scores folder both are those of its run.
     Returns: as `packing.pack`.
-    Raises: as `packing.pack`; InputError for an input that does not exist, an unfinished selection, a tokenizer
-      that cannot be loaded, or rows that the system cannot read after several tries.
+    Raises: as `packing.pack`; InputError for an input that does not exist, an unfinished selection or scoring run, a
+      tokenizer that cannot be loaded, or rows that the system cannot read after several tries; BackendError when a
+      worker process dies.
     """
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    for file in find_files(listed):
-        check_selection(Path(file.path))
+    how = {"text_field": text_field, "encoding": encoding}
+    units, how = _units(listed, how)
     words = _named_tokenizer(tokenizer)
-    documents = steady(lambda: read(listed, text_field=text_field, encoding=encoding))
+    options = {
+        "length": length,
+        "workers": workers,
+        "progress": progress,
+        "shard_tokens": SHARD_TOKENS,
+        **how,
+    }
+    write = partial(pack_units, units, words, **options)  # type: ignore[arg-type]
     if (url := remote_url(out)) is None:
-        return write_shards(documents, words, out, length=length, overwrite=overwrite, progress=progress)
+        return write(out, overwrite=overwrite)
     with new_folder(url, overwrite=overwrite) as folder:
-        return write_shards(documents, words, folder, length=length, overwrite=True, progress=progress)
+        return write(folder, overwrite=True)
+
+
+def _units(inputs: list[str | Path], how: dict[str, str]) -> tuple[list[PackUnit], dict[str, str]]:
+    """Cut the inputs into units; return them, and how their text is read."""
+    scores = [Path(item) for item in inputs if is_scores(item)]
+    if not scores:
+        for file in find_files(inputs):
+            check_selection(Path(file.path))
+        return [PackUnit(unit) for unit in plan(inputs)], how
+    if len(inputs) > 1:
+        raise InputError(
+            f"{scores[0]} is a scores folder and stands among other inputs; expected it alone. Pack each into a folder "
+            "of its own: a recipe's data.shards takes several."
+        )
+    found, how = scored_units(scores[0])
+    return [PackUnit(unit, part) for unit, part in found], how
 
 
 def _named_tokenizer(name: str | Path) -> Tokenizer:

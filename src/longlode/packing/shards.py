@@ -2,8 +2,9 @@
 
 FOLDER/record.json              kind "shards": tokenizer, counts, fingerprint, the files below with their SHA-256
 FOLDER/tokens-00000.bin         token ids of whole documents, end to end, each ended by eos;
-                                little-endian uint16, or uint32 above 65,536 ids
-FOLDER/documents-00000.parquet  one row per document of that file, in order (columns: `DOCUMENT_COLUMNS`)
+                                little-endian int32 (in format 2 uint16 or uint32)
+FOLDER/documents-00000.parquet  one row per document of that file, in order (`columns.DOCUMENT_COLUMNS`, then the
+                                fields that documents carry, and their scores)
 FOLDER/unreadable.jsonl         one row per input row that gave no document: id, source, file, row, status, reason
 FOLDER/tokenizer/               the tokenizer that made the ids
 """
@@ -22,22 +23,15 @@ import pyarrow.parquet as pq
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import file_sha256, fingerprint
 from longlode.core.records import read_record
+from longlode.packing.columns import DOCUMENT_COLUMNS, common_type
 
 KIND = "shards"
-FORMAT = 2
-"""Format number, increased when the layout changes; 2 added checksums of document tables and tokenizer."""
+FORMAT = 3
+"""Format number, increased when the layout changes: 2 added checksums of document tables and tokenizer, 3 carried
+columns and int32 tokens.
+"""
+_READABLE = (2, 3)
 TOKENIZER_FOLDER = "tokenizer"
-DOCUMENT_COLUMNS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("file", pa.string()),
-        ("row", pa.int64()),
-        ("num_tokens", pa.int64()),  # eos included
-        ("content_hash", pa.string()),  # core.fingerprints.text_fingerprint of the text
-        ("id_hash", pa.uint64()),  # corpus.id_hash of the id, for the held-out split
-    ]
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +159,10 @@ class Shards:
         first = int(self._starts[document])
         length = int(self.lengths[document])
         found = self._map(file)[first + start : first + (length if stop is None else min(stop, length))]
-        if found.size and int(found.max()) >= self.vocab_size:
+        if found.size and not 0 <= int(found.min()) <= int(found.max()) < self.vocab_size:
+            wrong = int(found.min()) if found.min() < 0 else int(found.max())
             raise InputError(
-                f"{self.files[file].tokens} holds the token id {int(found.max()):,}; expected ids below "
+                f"{self.files[file].tokens} holds the token id {wrong:,}; expected ids from 0 to below "
                 f"{self.vocab_size:,}. It is not what was packed: pack it again, or bring back a sound copy."
             )
         return found
@@ -222,7 +217,7 @@ def open_shards(folders: str | Path | Sequence[str | Path], *, verify: bool = Fa
 
 def _check(folders: Sequence[Path], records: Sequence[dict[str, Any]], verify: bool) -> None:
     for folder, record in zip(folders, records, strict=True):
-        if record.get("format") != FORMAT:
+        if record.get("format") not in _READABLE:
             found = record.get("format")
             raise InputError(f"{folder} has shard format {found}, expected {FORMAT}; pack it again.")
         if record["tokenizer_fingerprint"] != records[0]["tokenizer_fingerprint"]:
@@ -257,17 +252,6 @@ def _check_sums(folder: Path, record: dict[str, Any]) -> None:
                 f"{path} is not what was packed: its SHA-256 is {found[:16]}..., expected {expected[:16]}.... "
                 "Pack it again, or bring back a sound copy."
             )
-
-
-def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """Return the narrowest type of int64, float64, bool and string that holds values of both; null fits all."""
-    if pa.types.is_null(one) or one == other:
-        return other
-    if pa.types.is_null(other):
-        return one
-    if {one, other} == {pa.int64(), pa.float64()}:
-        return pa.float64()
-    return pa.string()
 
 
 def _parts(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,21 +16,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longlode.core.errors import ConfigError, InputError
-from longlode.core.fingerprints import file_sha256, text_fingerprint
+from longlode.core.fingerprints import file_sha256
 from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import remove_leftovers, sync_folder, temporary_name, write_record
-from longlode.corpus import Document, Tokenizer, Unreadable, id_hash
-from longlode.packing.shards import DOCUMENT_COLUMNS, FORMAT, KIND, TOKENIZER_FOLDER
+from longlode.corpus import Document, Tokenizer, Unreadable
+from longlode.packing.columns import common_kinds, document_table, table_schema
+from longlode.packing.part_files import TOKEN_DTYPE, PartInfo, encode_rows, read_part, write_part
+from longlode.packing.shards import FORMAT, KIND, TOKENIZER_FOLDER
 
-_BATCH_DOCUMENTS = 64
-# A tokenizer's working memory is about a hundred times the text that it encodes at once.
-_BATCH_CHARACTERS = 1 << 20
-_LONG_CHARACTERS = 1 << 18
+SHARD_TOKENS = 1 << 28
+_PART_CHARACTERS = 8 << 20
+_PART_ROWS = 1 << 14
 _TABLE_ROWS = 1 << 14
-_MAX_UINT16 = 1 << 16
 _MOVED_ASIDE = ".old-shards"
 STATUSES = ("ok", "too_short", "skipped", "failed")
+
+Progress = Callable[[int, int], None]
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +43,15 @@ def pack(
     out: str | Path,
     *,
     length: int,
-    shard_tokens: int = 1 << 28,
+    shard_tokens: int = SHARD_TOKENS,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Tokenize documents into a folder of shards (layout: `shards.py`); a failure leaves nothing.
 
     Every input row counts once: as a document, or in `unreadable.jsonl` with its status and reason; a
     document that the tokenizer cannot encode is "failed", one without a token "too_short"; others are unaffected.
+    Fields of documents that are numbers, booleans or short texts become columns of the shards.
 
     Args:
       documents: rows, as `corpus.read` yields them. tokenizer: must name an eos token, which ends every document.
@@ -60,95 +63,170 @@ def pack(
       num_files, dtype, fingerprint.
     Raises: InputError when out is in use or cannot be written, or when there are fewer than `length` tokens.
     """
+    check_settings(tokenizer, length, shard_tokens)
+    with claimed(full_path(out), overwrite) as folder, new_folder(folder) as temporary:
+        parts = _write_parts(documents, tokenizer, temporary / "parts", progress)
+        summary = assemble(parts, tokenizer, temporary, length, shard_tokens)
+        shutil.rmtree(temporary / "parts")
+        move(temporary, folder)
+    return summary
+
+
+def check_settings(tokenizer: Tokenizer, length: int, shard_tokens: int) -> None:
+    """Check what the shards are made with. Raises: ConfigError, or InputError for a tokenizer without eos."""
     if length < 2 or shard_tokens < 1:
         raise ConfigError(f"length is {length} and shard_tokens {shard_tokens}; expected >= 2 and >= 1.")
     if tokenizer.eos_id is None:
         raise InputError("The tokenizer names no eos_token in tokenizer_config.json; each document needs it.")
-    out = full_path(out)
+
+
+@contextlib.contextmanager
+def claimed(out: Path, overwrite: bool, unchanged: str = "nothing was changed") -> Iterator[Path]:
+    """Lock `out` against other writers, after undoing what killed ones left, and check that it may be written.
+
+    Args: unchanged: what a failed write leaves, for the message.
+    Raises: InputError when it is in use, holds something else, or cannot be written.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with write_lock(out.with_name(f".{out.name}.lock"), str(out)):
             _recover(out)
             claim_folder(out, KIND, overwrite=overwrite, make=False)
-            return _write(documents, tokenizer, out, length, shard_tokens, progress)
+            yield out
     except OSError as error:
         what = error.filename if isinstance(error.filename, str) else out
         raise InputError(
             f"{out} cannot be written: {(error.strerror or str(error)).lower()} ({what}). Make room or choose another "
-            "folder; nothing was changed."
+            f"folder; {unchanged}."
         ) from None
 
 
-def _write(
-    documents: Iterable[Document | Unreadable],
-    tokenizer: Tokenizer,
-    out: Path,
-    length: int,
-    shard_tokens: int,
-    progress: Callable[[int, int], None] | None,
-) -> dict[str, Any]:
-    """Write the shards beside `out`, then move them to `out`."""
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Make a temporary folder beside `out`, and remove what is left of it afterwards."""
     temporary = temporary_name(out)
     try:
         temporary.mkdir()
-        writer = _Writer(temporary, tokenizer, shard_tokens)
-        try:
-            for tokens, item in _encoded(documents, tokenizer):
-                writer.add(item, tokens)
-                if progress is not None:
-                    progress(writer.counts["ok"], writer.num_tokens)
-            writer.close()
-        finally:
-            writer.abandon()
-        if writer.num_tokens < length:
-            raise InputError(_too_little(writer, length))
-        summary = _finish(temporary, writer, tokenizer, length)
-        _move(temporary, out)
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return summary
+
+
+def _write_parts(
+    documents: Iterable[Document | Unreadable], tokenizer: Tokenizer, folder: Path, progress: Progress | None
+) -> list[Path]:
+    """Tokenize documents into parts of some megabytes of text, so that memory is bounded."""
+    folder.mkdir()
+    paths: list[Path] = []
+    num_documents = num_tokens = 0
+    for rows in _stretches(documents):
+        paths.append(folder / f"{len(paths):06d}.part")
+        info = write_part(paths[-1], encode_rows(rows, tokenizer))
+        num_documents, num_tokens = num_documents + info.num_documents, num_tokens + info.num_tokens
+        if progress is not None:
+            progress(num_documents, num_tokens)
+    return paths
+
+
+def _stretches(documents: Iterable[Document | Unreadable]) -> Iterator[list[Document | Unreadable]]:
+    rows: list[Document | Unreadable] = []
+    characters = 0
+    for item in documents:
+        size = len(item.text) if isinstance(item, Document) else 0
+        if rows and (characters + size > _PART_CHARACTERS or len(rows) >= _PART_ROWS):
+            yield rows
+            rows, characters = [], 0
+        rows.append(item)
+        characters += size
+    if rows:
+        yield rows
+
+
+def assemble(
+    parts: Sequence[Path],
+    tokenizer: Tokenizer,
+    folder: Path,
+    length: int,
+    shard_tokens: int,
+    infos: Sequence[PartInfo] | None = None,
+) -> dict[str, Any]:
+    """Put parts together to shards in `folder`, an existing one; return the summary of `pack`.
+
+    The bytes depend on the rows of the parts and their order, not on how rows are divided into parts.
+    Args: infos, of the parts, where they are known.
+    Raises: InputError for too few tokens, or a part that is not whole.
+    """
+    known = [_whole(path).info for path in parts] if infos is None else infos
+    _check_size(known, length)
+    schema, left_out = table_schema(common_kinds(info.kinds for info in known))
+    writer = _Writer(folder, tokenizer, schema, shard_tokens)
+    try:
+        for path in parts:
+            part, start = _whole(path), 0
+            for row in part.rows:
+                size = row.get("num_tokens", 0)
+                writer.add(row, part.tokens[start : start + size])
+                start += size
+        writer.close()
+    finally:
+        writer.abandon()
+    return _finish(folder, writer, tokenizer, length, schema, left_out)
+
+
+def _whole(path: Path) -> Any:
+    part = read_part(path)
+    if part is None:
+        raise InputError(f"{path} is missing or damaged since it was written. Run the same command again.")
+    return part
+
+
+def _check_size(infos: Sequence[PartInfo], length: int) -> None:
+    num_tokens = sum(info.num_tokens for info in infos)
+    if num_tokens >= length:
+        return
+    counts: Counter[str] = Counter()
+    for info in infos:
+        counts.update(info.counts)
+    rest = [f"{counts[status]:,} {status}" for status in STATUSES[1:] if counts[status]]
+    first = next((info.first_reason for info in infos if info.first_reason), "")
+    why = f" Rows without a document: {', '.join(rest)}; the first: {first}." if rest else ""
+    raise InputError(
+        f"{sum(info.num_documents for info in infos):,} documents have {num_tokens:,} tokens; one row needs "
+        f"{length:,}.{why} Pack more text, or ask for a shorter length."
+    )
 
 
 class _Writer:
     """Writer of documents to token files and their tables, and of other rows to unreadable.jsonl."""
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, shard_tokens: int) -> None:
+    def __init__(self, folder: Path, tokenizer: Tokenizer, schema: pa.Schema, shard_tokens: int) -> None:
         self.folder = folder
-        self.dtype = np.dtype("<u2" if tokenizer.vocab_size <= _MAX_UINT16 else "<u4")
         self.files: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
         self.num_tokens = 0
-        self.first_reason = ""
         self.hash = hashlib.blake2b(tokenizer.fingerprint.encode(), digest_size=8)
-        self._eos = np.array([tokenizer.eos_id], dtype=self.dtype).tobytes()
+        self._schema = schema
         self._shard_tokens = shard_tokens
         self._tokens: BinaryIO | None = None
         self._table: pq.ParquetWriter | None = None
         self._rows: list[dict[str, Any]] = []
         self._unreadable = (folder / "unreadable.jsonl").open("wb")
 
-    def add(self, item: Document | Unreadable, tokens: np.ndarray | list[int]) -> None:
-        """Add one input row; tokens without the eos, which ends every document."""
-        place = {"id": item.id, "source": item.source, "file": item.file, "row": item.row}
-        if isinstance(item, Unreadable):
-            self.counts[item.status] += 1
-            self.first_reason = self.first_reason or f"{item.id}: {item.reason}"
-            row = {**place, "status": item.status, "reason": item.reason}
+    def add(self, row: dict[str, Any], tokens: np.ndarray) -> None:
+        """Add a row of a part, with its tokens, eos last."""
+        if "status" in row:
+            self.counts[row["status"]] += 1
             self._unreadable.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
             return
         if self._tokens is None:
             self._open()
         assert self._tokens is not None
-        self._tokens.write(np.asarray(tokens, dtype=self.dtype).data)
-        self._tokens.write(self._eos)
-        num_tokens = len(tokens) + 1
-        content = text_fingerprint(item.text)
-        self.hash.update(orjson.dumps([item.id, content, num_tokens]))
-        row = {**place, "num_tokens": num_tokens, "content_hash": content, "id_hash": id_hash(item.id)}
+        self._tokens.write(tokens.data)
+        self.hash.update(orjson.dumps([row["id"], row["content_hash"], row["num_tokens"]]))
         self._rows.append(row)
         self.counts["ok"] += 1
-        self.num_tokens += num_tokens
-        self.files[-1]["num_tokens"] += num_tokens
+        self.num_tokens += len(tokens)
+        self.files[-1]["num_tokens"] += len(tokens)
         self.files[-1]["num_documents"] += 1
         if len(self._rows) >= _TABLE_ROWS:
             self._flush()
@@ -174,12 +252,12 @@ class _Writer:
         self.files.append({**names, "num_tokens": 0, "num_documents": 0})
         self._tokens = (self.folder / names["tokens"]).open("wb")
         self._table = pq.ParquetWriter(
-            self.folder / names["documents"], DOCUMENT_COLUMNS, compression="zstd", write_page_checksum=True
+            self.folder / names["documents"], self._schema, compression="zstd", write_page_checksum=True
         )
 
     def _flush(self) -> None:
         if self._table is not None and self._rows:
-            self._table.write_table(pa.Table.from_pylist(self._rows, schema=DOCUMENT_COLUMNS))
+            self._table.write_table(document_table(self._rows, self._schema))
             self._rows = []
 
     def _close_file(self) -> None:
@@ -197,80 +275,9 @@ class _Writer:
         file["documents_sha256"] = file_sha256(self.folder / file["documents"])
 
 
-def _encoded(
-    documents: Iterable[Document | Unreadable], tokenizer: Tokenizer
-) -> Iterator[tuple[np.ndarray | list[int], Document | Unreadable]]:
-    """Yield every row in order with its tokens; short texts are encoded many at once, a long one in pieces."""
-    batch: list[Document | Unreadable] = []
-    characters = 0
-    for item in documents:
-        size = len(item.text) if isinstance(item, Document) else 0
-        if (
-            size >= _LONG_CHARACTERS
-            or characters + size > _BATCH_CHARACTERS
-            or len(batch) >= _BATCH_DOCUMENTS
-        ):
-            yield from _encode_batch(batch, tokenizer)
-            batch, characters = [], 0
-        if isinstance(item, Document) and size >= _LONG_CHARACTERS:
-            yield _encode_alone(item, tokenizer.encode_long)
-        else:
-            batch.append(item)
-            characters += size
-    yield from _encode_batch(batch, tokenizer)
-
-
-def _encode_batch(
-    batch: list[Document | Unreadable], tokenizer: Tokenizer
-) -> Iterator[tuple[np.ndarray | list[int], Document | Unreadable]]:
-    texts = [item.text for item in batch if isinstance(item, Document)]
-    try:
-        encoded: Iterator[list[int]] | None = iter(tokenizer.encode(texts))
-    except BaseException as error:
-        if not _is_tokenizer_fault(error):
-            raise
-        encoded = None  # encode each text alone to find the faulty one
-    for item in batch:
-        if isinstance(item, Unreadable):
-            yield [], item
-        elif encoded is not None:
-            yield _judged(next(encoded), item)
-        else:
-            yield _encode_alone(item, lambda text: tokenizer.encode([text])[0])
-
-
-def _encode_alone(
-    item: Document, encode: Callable[[str], np.ndarray | list[int]]
-) -> tuple[np.ndarray | list[int], Document | Unreadable]:
-    try:
-        return _judged(encode(item.text), item)
-    except BaseException as error:
-        if not _is_tokenizer_fault(error):
-            raise
-        reason = f"the tokenizer cannot take the text: {type(error).__name__}: {error}"
-        return [], _left_out(item, "failed", reason)
-
-
-def _judged(
-    tokens: np.ndarray | list[int], item: Document
-) -> tuple[np.ndarray | list[int], Document | Unreadable]:
-    return (tokens, item) if len(tokens) else ([], _left_out(item, "too_short", "the text has no tokens"))
-
-
-def _is_tokenizer_fault(error: BaseException) -> bool:
-    """Return True if `error` is about the text.
-
-    `tokenizers` raises Exception, TypeError and more. Where its Rust code panics, as in a word of some million
-    characters, it raises a BaseException without a public name.
-    """
-    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
-
-
-def _left_out(item: Document, status: str, reason: str) -> Unreadable:
-    return Unreadable(item.id, item.source, item.file, item.row, status, reason, item.num_bytes)
-
-
-def _finish(folder: Path, writer: _Writer, tokenizer: Tokenizer, length: int) -> dict[str, Any]:
+def _finish(
+    folder: Path, writer: _Writer, tokenizer: Tokenizer, length: int, schema: pa.Schema, left_out: list[str]
+) -> dict[str, Any]:
     """Write the tokenizer, then the record; return the summary."""
     tokenizer.save(folder / TOKENIZER_FOLDER)
     summary = {
@@ -279,18 +286,20 @@ def _finish(folder: Path, writer: _Writer, tokenizer: Tokenizer, length: int) ->
         "num_rows": writer.num_tokens // length,
         **{f"num_{status}": writer.counts[status] for status in STATUSES[1:]},
         "num_files": len(writer.files),
-        "dtype": writer.dtype.name,
+        "dtype": TOKEN_DTYPE.name,
         "fingerprint": writer.hash.hexdigest(),
     }
     write_record(
         folder,
         KIND,
         format=FORMAT,
-        **{**summary, "dtype": writer.dtype.str},
+        **{**summary, "dtype": TOKEN_DTYPE.str},
         length=length,
         tokenizer_fingerprint=tokenizer.fingerprint,
         vocab_size=tokenizer.vocab_size,
         eos_id=tokenizer.eos_id,
+        columns=schema.names,
+        columns_left_out=left_out,
         files=writer.files,
         tokenizer_files={
             path.relative_to(folder).as_posix(): file_sha256(path)
@@ -318,22 +327,14 @@ def _is_moved_aside(path: Path, out: Path) -> bool:
     return path.name.startswith(f".{out.name}.") and path.name.endswith(_MOVED_ASIDE) and path.is_dir()
 
 
-def _move(temporary: Path, out: Path) -> None:
+def move(temporary: Path, out: Path) -> None:
+    """Put a finished folder in the place of `out`; a kill between its steps is undone by the next run."""
     old = temporary.with_suffix(_MOVED_ASIDE)
     if out.exists() and any(out.iterdir()):
         out.replace(old)
     temporary.replace(out)
     sync_folder(out.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _too_little(writer: _Writer, length: int) -> str:
-    rest = [f"{writer.counts[status]:,} {status}" for status in STATUSES[1:] if writer.counts[status]]
-    why = f" Rows without a document: {', '.join(rest)}; the first: {writer.first_reason}." if rest else ""
-    return (
-        f"{writer.counts['ok']:,} documents have {writer.num_tokens:,} tokens; one row needs {length:,}."
-        f"{why} Pack more text, or ask for a shorter length."
-    )
 
 
 def _sync(stream: BinaryIO) -> None:

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from longlode.core.errors import BackendError, ConfigError
+from longlode.core.processes import end_with_parent
 from longlode.mining.engine.pulse import BEAT_SECONDS, Listen, Watch, beat_into, busy, listening
 from longlode.mining.engine.workers import Job, Outcome, Worker, WorkerSpec
 
@@ -165,7 +165,7 @@ def _start_worker(threads: int, packed: bytes, pulse: Connection) -> None:
     """Set up a worker. It must not fail: that would look as if every unit killed its worker."""
     global _packed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers itself
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    end_with_parent()
     beat_into(pulse)
     for name in _THREAD_VARIABLES:
         os.environ[name] = str(threads)
@@ -194,14 +194,6 @@ def _hello() -> None:
             f"a worker process cannot load make_reader or the scorer ({error}); define it in a module that "
             "can be imported, or use one worker."
         ) from None
-
-
-def _die_with_parent() -> None:
-    """End this worker when its parent is killed; else it would live on with its model in memory."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _run_job(job: Job) -> Outcome:
