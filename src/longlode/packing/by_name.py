@@ -1,7 +1,6 @@
 """Packing by names of inputs and of a tokenizer: the command `pack` and `longlode.pack(...)`."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +57,9 @@ def pack(
     }
     write = partial(pack_units, units, words, **options)  # type: ignore[arg-type]
     if (url := remote_url(out)) is None:
-        return write(out, overwrite=overwrite)
+        return write(out, overwrite)
     with new_folder(url, overwrite=overwrite) as folder:
-        return write(folder, overwrite=True)
+        return write(folder, True)
 
 
 def _units(inputs: list[str | Path], how: dict[str, str]) -> tuple[list[PackUnit], dict[str, str]]:

@@ -105,8 +105,8 @@ def _quotas(weights: Sequence[float]) -> tuple[int, ...]:
 class MixedSchedule(Schedule):
     """Schedule of a mixture: every source is packed alone, and its rows are dealt to steps by shares of tokens.
 
-    A row holds documents of one source. Each step has within one row of the shares asked for, of all tokens that are
-    no padding. What a step reads depends on its number, the shares and the changes before it, nothing else.
+    A row holds documents of one source. At every step the tokens read of each source, without padding, are within a row
+    or two of its share. What a step reads depends on its number, the shares and the changes before it, nothing else.
     """
 
     def __init__(
