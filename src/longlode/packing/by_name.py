@@ -48,14 +48,11 @@ def pack(
     how = {"text_field": text_field, "encoding": encoding}
     units, how = _units(listed, how)
     words = _named_tokenizer(tokenizer)
-    options = {
-        "length": length,
-        "workers": workers,
-        "progress": progress,
-        "shard_tokens": SHARD_TOKENS,
-        **how,
-    }
-    write = partial(pack_units, units, words, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"length": length, "workers": workers, "progress": progress, **how}
+
+    def write(folder: str | Path, overwrite: bool) -> dict[str, Any]:
+        return pack_units(units, words, folder, shard_tokens=SHARD_TOKENS, overwrite=overwrite, **options)
+
     if (url := remote_url(out)) is None:
         return write(out, overwrite)
     with new_folder(url, overwrite=overwrite) as folder:
