@@ -91,7 +91,12 @@ def test_compare_pairs_the_examples(tok, tmp_path):
     assert row["repeated_list", "smooth"]["difference"] < 0
     for entry in got["rows"]:
         assert entry["difference"] == pytest.approx(entry["b"] - entry["a"])
+        assert entry["p_adjusted"] is None or entry["p"] <= entry["p_adjusted"] <= 1
+    said = {line.split(" at ")[0]: line for line in got["sentences"]}
+    assert "b is better" in said["passkey"]
+    assert "n = 10" in said["passkey"]
     same = compare(tmp_path / "a", tmp_path / "a")
+    assert all("no difference" in line for line in same["sentences"])
     assert not any(entry["favours"] or entry["difference"] for entry in same["rows"])
     assert [c["start"] for c in same["curves"]["loss_by_position"]] == [1, 16, 32, 64, 128]
     assert all(c["low"] == c["mean"] == c["high"] == 0 for c in same["curves"]["loss_by_position"])

@@ -1,9 +1,11 @@
 """Intervals: known values, coverage, and what grouping does."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from longlode.evaluate.statistics import bootstrap_crossed, bootstrap_mean, wilson
+from longlode.evaluate.statistics import bootstrap_crossed, bootstrap_mean, holm, sign_flip_p, wilson
 
 
 def test_wilson_known_values():
@@ -23,6 +25,41 @@ def test_bootstrap_covers_the_truth_about_as_often_as_it_says():
         assert low < mean < high
         inside += low < 2.0 < high
     assert 0.88 <= inside / 200 <= 0.99
+
+
+def test_sign_flips_are_all_counted_where_groups_are_few():
+    rng = np.random.default_rng(2)
+    for _ in range(10):
+        values, weights = rng.normal(0.3, 1, 9), rng.uniform(0.5, 2, 9)
+        groups = rng.integers(0, 5, 9).tolist()
+        names = sorted(set(groups))
+        sums = [sum(w * v for v, w, g in zip(values, weights, groups, strict=True) if g == n) for n in names]
+        flips = [
+            abs(sum(s * one for s, one in zip(signs, sums, strict=True)))
+            for signs in itertools.product((1, -1), repeat=len(names))
+        ]
+        wanted = np.mean([flip >= abs(sum(sums)) - 1e-12 for flip in flips])
+        assert sign_flip_p(values, weights=weights, groups=groups) == pytest.approx(wanted)
+    assert sign_flip_p([1.0, 2.0], groups=["a", "a"]) is None
+
+
+def test_p_values_are_uniform_where_nothing_differs_and_small_where_something_does():
+    rng = np.random.default_rng(3)
+    found = np.array([sign_flip_p(rng.normal(0, 1, 20), num_flips=199) for _ in range(400)])
+    assert 0.02 < (found <= 0.05).mean() < 0.09
+    assert 0.4 < (found <= 0.5).mean() < 0.6
+    assert sign_flip_p(rng.normal(2, 1, 30)) == 1e-4
+
+
+def test_holm_by_its_definition():
+    rng = np.random.default_rng(4)
+    p = rng.uniform(0, 0.3, 7)
+    adjusted = holm(p)
+    for place, value in enumerate(p):
+        ranks = [sum(other < one for other in p) for one in p]
+        wanted = max(min(1, (7 - ranks[k]) * p[k]) for k in range(7) if p[k] <= value)
+        assert adjusted[place] == pytest.approx(wanted)
+    assert holm([]) == []
 
 
 def test_groups_widen_the_interval_of_repeated_values():
