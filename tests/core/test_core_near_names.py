@@ -10,6 +10,7 @@ from longlode.core.near_names import did_you_mean, near_path
 def test_near_names_are_named_nearest_first_and_far_ones_not():
     assert did_you_mean("scoers", ["shards", "scores", "score", "zebra"]) == " Did you mean scores or score?"
     assert did_you_mean("scoers", ["zebra", "yak"]) == ""
+    assert did_you_mean("smal", ["small"], "runs/") == " Did you mean runs/small?"
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,7 @@ def test_near_names_are_named_nearest_first_and_far_ones_not():
 )
 def test_a_hint_is_spelt_as_the_path_was(tmp_path, monkeypatch, spelling):
     (tmp_path / "corpus").mkdir()
+    (tmp_path / "a").mkdir()  # the folder that both names begin with does not make them alike
     monkeypatch.chdir(tmp_path)
     given = spelling.format(name=tmp_path.name, here=tmp_path)
     hint = near_path(given)

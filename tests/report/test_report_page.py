@@ -252,7 +252,7 @@ def test_several_folders_and_their_depth(folders, tmp_path):
     text = page_of([deep, deep / "shards"], tmp_path / "x.html")
     assert text.count("Token shards:") == 1  # found twice, shown once
     assert text.count("Selection:") == 1
-    with pytest.raises(InputError, match="not a folder"):
+    with pytest.raises(InputError, match="does not exist"):
         build([tmp_path / "nowhere"], tmp_path / "y.html")
     assert not (tmp_path / "y.html").exists()
 

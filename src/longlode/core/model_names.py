@@ -117,9 +117,9 @@ def _folders(parent: Path) -> list[Path]:
 
 def _near(text: str) -> str:
     """Return a hint at similar names: the starter, folders beside, models in the hub's cache."""
-    prefix, slash, _ = text.rpartition("/")
-    known = [f"{prefix}{slash}{entry.name}" for entry in _folders(full_path(text).parent)]
-    return did_you_mean(text, [*known, STARTER, *_cached_ids()])
+    prefix, slash, name = text.rpartition("/")
+    beside = did_you_mean(name, (one.name for one in _folders(full_path(text).parent)), prefix + slash)
+    return beside or did_you_mean(text, [STARTER, *_cached_ids()])
 
 
 def _cached_ids() -> list[str]:

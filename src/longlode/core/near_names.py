@@ -8,17 +8,21 @@ from pathlib import Path
 _NUM_NAMED = 2
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """ " Did you mean A or B?", of the known names that resemble the given one; "" when none does."""
+def did_you_mean(given: str, known: Iterable[str], prefix: str = "") -> str:
+    """ " Did you mean A or B?", of the known names that resemble the given one; "" when none does.
+
+    Args: prefix, put before each of the names.
+    """
     close = difflib.get_close_matches(given, list(known), n=_NUM_NAMED)
-    return f" Did you mean {' or '.join(close)}?" if close else ""
+    return f" Did you mean {' or '.join(prefix + name for name in close)}?" if close else ""
 
 
 def near_path(given: str | os.PathLike[str]) -> str:
     """ " Did you mean PATH?", of the files and folders beside a path that does not exist, spelt as the path is."""
     text = os.fspath(given).rstrip("/")
-    folder = text[: text.rfind("/") + 1]  # as it was given: a Path would drop "./"
-    return did_you_mean(text, (f"{folder}{name}" for name in names_in(Path(folder or "."))))
+    cut = text.rfind("/") + 1
+    folder, name = text[:cut], text[cut:]  # the folder as it was given: a Path would drop "./"
+    return did_you_mean(name, names_in(Path(folder or ".")), folder)
 
 
 def names_in(folder: Path) -> list[str]:
