@@ -20,6 +20,7 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["synthetic"] = {"core", "synthetic"}
 MAY_IMPORT["api"] = {*MAY_IMPORT, "api"}
+MAY_IMPORT["integrations"] = {*MAY_IMPORT, "integrations"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli", "demo"}
 MAY_IMPORT["demo"] = MAY_IMPORT["cli"]
 TORCH_FREE = {"core", "synthetic", "corpus", "mining", "packing", "report"}

@@ -5,6 +5,7 @@ drawn. So other documents, the number of workers, the order of work and a resume
 """
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,8 +14,24 @@ from longlode.core.fingerprints import fingerprint
 
 def document_rng(seed: int, document_id: str, text_hash: str, purpose: str) -> np.random.Generator:
     """A generator that is a function of its arguments. `purpose` keeps the draws for one document apart."""
-    key = int(fingerprint([seed, document_id, text_hash, purpose]), 16)
-    return np.random.Generator(np.random.Philox(key=key))
+    return cast(np.random.Generator, _LaterGenerator(seed, document_id, text_hash, purpose))
+
+
+class _LaterGenerator:
+    """A generator that is made at its first use: most scorers draw nothing, and making one takes as long as reading
+    a short document.
+    """
+
+    def __init__(self, *named: int | str) -> None:
+        self._named = named
+        self._made: np.random.Generator | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # copying and pickling ask for what no generator has
+            raise AttributeError(name)
+        if self._made is None:
+            self._made = np.random.Generator(np.random.Philox(key=int(fingerprint(list(self._named)), 16)))
+        return getattr(self._made, name)
 
 
 def sample_segments(num_total: int, count: int, rng: np.random.Generator) -> np.ndarray:
