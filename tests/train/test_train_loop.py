@@ -15,7 +15,7 @@ from longlode.core.processes import machine_tag
 from longlode.core.records import read_jsonl, read_record
 from longlode.models import LonglodeForCausalLM
 from longlode.ops import backends, used_backends
-from longlode.train import loop, train
+from longlode.train import loop, step, train
 from longlode.train.loop import micro_batches, training_step
 from longlode.train.objectives import NextToken
 from longlode.train.optim import build_optimizer
@@ -241,7 +241,7 @@ def test_moments_stay_finite_only_because_of_the_check(tiny, monkeypatch):
     loss, taken = result.loss, result.taken
     assert (math.isnan(loss), taken) == (True, False)
     assert moments_are_finite(optimizer)
-    monkeypatch.setattr(loop, "all_ranks_finite", lambda *values, world: True)  # the wrong variant
+    monkeypatch.setattr(step, "all_ranks_finite", lambda *values, world: True)  # the wrong variant
     training_step(model, tiny.batch(1), optimizer, 0.01, recipe)
     assert not moments_are_finite(optimizer)
 

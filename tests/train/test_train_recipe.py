@@ -8,7 +8,9 @@ import pytest
 from longlode.core.errors import ConfigError, InputError
 from longlode.mixers import LETTERS, MIXERS
 from longlode.models import LonglodeConfig
+from longlode.packing import make_packer
 from longlode.train import Recipe
+from longlode.train.objectives import make_objective
 from longlode.train.recipe import ModelSection, recipe_changes
 from longlode.train.recipe import Recipe as Whole
 from longlode.train.recipe_keys import list_keys
@@ -190,7 +192,13 @@ def test_only_free_keys_may_change(path):
 @pytest.mark.parametrize("recipe_path", RECIPES, ids=lambda path: path.stem)
 def test_the_recipes_we_ship_are_valid(recipe_path):
     recipe = Recipe.load(recipe_path)
-    LonglodeConfig(vocab_size=32000, **recipe.model.model_dump(exclude_none=True))
+    for stage in recipe.stage_list:
+        make_objective(stage.optim.objective, stage.optim.objective_options)
+        make_packer(stage.data.packer, stage.data.packer_options)
+    if recipe.model is None:
+        assert recipe.run.start
+    else:
+        LonglodeConfig(vocab_size=32000, **recipe.model.model_dump(exclude_none=True))
 
 
 def test_the_paper_recipe_has_the_size_in_its_name():

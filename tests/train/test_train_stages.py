@@ -18,6 +18,7 @@ from longlode.models.load import load_model
 from longlode.packing import open_shards
 from longlode.packing.by_name import pack
 from longlode.train import Recipe, build_model, train
+from longlode.train.checkpoint import RunState
 from longlode.train.enter_stage import Entrance
 from longlode.train.optim import build_optimizer
 from longlode.train.recipe import recipe_changes
@@ -202,15 +203,17 @@ def test_entering_a_stage_freezes_thaws_and_clears(tiny):
     everything = trained()
     model(torch.zeros(1, 4, dtype=torch.long), labels=torch.zeros(1, 4, dtype=torch.long)).loss.backward()
     optimizer.step()
-    entrance.enter(frozen, frozen.first_step + 1)
+    entrance.enter(frozen, RunState(frozen.first_step + 1, recent=[(1.0, 1.0)]))
     assert optimizer.state  # in the middle of a stage, after a resume
-    entrance.enter(frozen, frozen.first_step)
+    state = RunState(frozen.first_step, recent=[(1.0, 1.0)])
+    entrance.enter(frozen, state)
     assert not optimizer.state
+    assert state.recent == []
     assert everything - trained() == {
         name for name in everything if ".mlp." in name or name.startswith("model.embeddings.")
     }
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0}
-    entrance.enter(recipe().stage_list[0], 0)
+    entrance.enter(recipe().stage_list[0], RunState())
     assert trained() == everything
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.1}
 

@@ -15,6 +15,7 @@ from longlode.core.records import read_record
 if TYPE_CHECKING:
     from longlode.packing import PackingReport, SourceReport
     from longlode.train import Recipe, TrainSummary
+    from longlode.train.replay import Replay
     from longlode.train.stages import Stage
     from longlode.train.world import World
 
@@ -146,6 +147,38 @@ def _train_in(
     return _train_on(chosen, data, folder, facts, resume, on_start if world.is_main else None, on_step)
 
 
+def replay_run(
+    out: str | Path,
+    step: int,
+    *,
+    set_: Sequence[str] = (),
+    say: Say | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> "Replay":
+    """Run a step of the run `out` again, in one process, and say where its numbers come from; nothing is written.
+
+    Args: step: counted from 1, as in metrics.jsonl. set_: overrides of keys that may change, such as data.shards.
+    Raises: as `train.replay.replay`; InputError if `out` holds no run.
+    """
+    from longlode.train import build_model
+    from longlode.train.replay import replay
+
+    tell, folder = say or (lambda line: None), full_path(out)
+    recipe = _choose_recipe(None, folder, list(set_), True, tell)
+    data = open_run_data(recipe, _verified_shards(folder), None, tell)
+    model = build_model(recipe, data.shards.vocab_size, eos_token_id=data.shards.eos_id)
+    return replay(
+        model,
+        data.batches,
+        recipe,
+        folder,
+        step,
+        data_fingerprint=data.fingerprint,
+        describe=data.describe,
+        on_step=on_step,
+    )
+
+
 def _choose_recipe(
     recipe: "str | Path | Recipe | None", out: Path, overrides: list[str], resume: bool, tell: Say
 ) -> "Recipe":
@@ -211,6 +244,7 @@ def _train_on(
         tokenizer_folder=shards.tokenizer_folder,
         on_step=on_step,
         data_facts=facts | _packing_facts(stages),
+        describe=data.describe,
     )
 
 

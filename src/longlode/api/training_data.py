@@ -84,6 +84,24 @@ class RunData:
             mix=_mixture(data),
         )
 
+    def describe(self, step: int) -> list[dict[str, Any]]:
+        """Name the documents of the batch of a step, from 0: id, source, file, row, first token read and last + 1."""
+        from longlode.train.stages import stage_at
+
+        stage = stage_at(self.recipe.stage_list, step)
+        shards = self.by_folders[_folders(stage.data)]
+        documents = shards.split("train", stage.data.heldout_fraction)
+        rows = self.schedule(stage).step(step - stage.first_step).rows
+        pieces = [piece for row in rows for piece in row]
+        places = [int(documents[piece.document]) for piece in pieces]
+        names = {
+            name: shards.column(name).take(places).to_pylist() for name in ("id", "source", "file", "row")
+        }
+        return [
+            {name: values[number] for name, values in names.items()} | {"tokens": [piece.start, piece.stop]}
+            for number, piece in enumerate(pieces)
+        ]
+
     def warnings(self) -> Iterator[str]:
         """Yield messages on data that a model to start from may not understand."""
         start = self.recipe.run.start

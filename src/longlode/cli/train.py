@@ -19,6 +19,7 @@ EXAMPLES = (
     "longlode train recipes/cpu_small.toml -o runs/small --set data.shards=shards",
     "longlode train recipes/cpu_small.toml -o runs/wide --set data.shards=shards --set model.hidden_size=512",
     "longlode train -o runs/small --resume",
+    "longlode train -o runs/small --replay 1200",
     "longlode train --list-keys",
 )
 
@@ -35,6 +36,17 @@ Verify = Annotated[
         "--verify/--no-verify",
         help="Compare the shards with their checksums, or never do so. Default: before the first step of a run.",
         show_default=False,
+    ),
+]
+
+ReplayStep = Annotated[
+    int | None,
+    typer.Option(
+        "--replay",
+        min=1,
+        metavar="STEP",
+        help="Run this step of the run again, from the newest checkpoint before it: its loss, its gradients and "
+        "its documents. Nothing is written.",
     ),
 ]
 
@@ -89,6 +101,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest sound checkpoint.")] = False,
     verify: Verify = None,
+    replay: ReplayStep = None,
     list_keys: Annotated[
         bool, typer.Option("--list-keys", help="Print all keys of a recipe, and train nothing.")
     ] = False,
@@ -103,6 +116,8 @@ def train(
         return _show_keys()
     if out is None:
         raise ConfigError("train got no folder for the run; expected -o RUN, for example -o runs/first.")
+    if replay is not None:
+        return _replay(out, replay, set_ or [])
     from longlode.api.training import train_run
 
     with watched("training") as (started, tell):
@@ -119,9 +134,15 @@ def train(
     if summary.resumed_from is not None:
         note(f"Resumed from step {summary.resumed_from:,}.")
     _show(summary)
+    _show_next(out, summary)
+    return {"out": out, **vars(summary)}
+
+
+def _show_next(out: Path, summary: "TrainSummary") -> None:
+    """The commands that a user would run after this session."""
     if summary.model_folder is None:
         note(f"Stopped and saved. Go on with: {shell('longlode', 'train', '-o', out, '--resume')}")
-        return {"out": out, **vars(summary)}
+        return
     finish(
         f"Model: {summary.model_folder}. Metrics: {out}/metrics.jsonl",
         then=[
@@ -129,7 +150,35 @@ def train(
             shell("longlode", "generate", out, "--prompt", "Once"),
         ],
     )
-    return {"out": out, **vars(summary)}
+
+
+def _replay(out: Path, step: int, overrides: list[str]) -> dict[str, Any]:
+    from longlode.api.training import replay_run
+
+    with progress("replaying") as update:
+        found = replay_run(
+            out, step, set_=overrides, say=note, on_step=lambda done: update(done, step, f"step {done:,}")
+        )
+    logged = {None: "not logged", True: "the same as logged", False: f"logged: {found.logged_loss}"}[
+        found.is_same
+    ]
+    rows = [
+        ("began at the checkpoint of step", found.from_step),
+        ("loss (nats per token)", f"{found.loss:.6g} ({logged})"),
+        ("gradient norm", f"{found.grad_norm:.6g}"),
+        ("step", "taken" if found.taken else f"left out: {found.why}"),
+        ("gradients that are not finite", ", ".join(found.not_finite[:8]) or "none"),
+    ]
+    table(f"Step {step:,}, run again", ("what", "figure"), rows)
+    table(
+        "Largest gradients", ("parameter", "L2 norm"), [(name, f"{norm:.4g}") for name, norm in found.largest]
+    )
+    documents = [
+        (row["id"], row["source"], row["file"], row["row"], f"{row['tokens'][0]:,} to {row['tokens'][1]:,}")
+        for row in found.documents
+    ]
+    table("Documents of the batch", ("id", "source", "file", "row", "tokens"), documents)
+    return vars(found)
 
 
 def _show(summary: "TrainSummary") -> None:
@@ -140,7 +189,7 @@ def _show(summary: "TrainSummary") -> None:
         ("seconds", summary.seconds),
         ("training loss (nats per token)", summary.loss),
         ("held-out loss (nats per token)", summary.eval_loss),
-        ("steps left out (not finite)", summary.skips),
+        ("steps left out (not finite, spikes)", summary.skips),
     ]
     table(f"Run: {summary.status.replace('_', ' ')}", ("what", "figure"), rows)
 

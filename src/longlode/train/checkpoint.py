@@ -13,7 +13,7 @@ Nothing is pickled.
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,9 @@ class RunState:
     seconds: float = 0.0
     """Time in the loop in seconds, over all sessions of the run."""
     skips: int = 0
-    """Number of steps skipped because they were not finite."""
+    """Number of steps left out: not finite, or a spike."""
+    recent: list[tuple[float, float]] = field(default_factory=list)
+    """Loss and gradient norm of the newest steps of the stage, by which a spike is known."""
 
 
 def save_checkpoint(
@@ -238,7 +240,8 @@ def load_checkpoint(
         kind, _, name = key.partition(".")
         if not key.startswith(_RANDOM):
             optimizer.state[parameters[name]][kind] = like(tensor, parameters[name])
-    return RunState(saved["step"], saved["tokens"], saved["seconds"], saved["skips"])
+    recent = [(loss, norm) for loss, norm in saved.get("recent", ())]
+    return RunState(saved["step"], saved["tokens"], saved["seconds"], saved["skips"], recent)
 
 
 def _model_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What begins with a stage: the model's RoPE base, frozen parameters, the optimizer's settings."""
+"""Changes at the beginning of a stage: RoPE base, frozen parameters, settings of the optimizer."""
 
 import logging
 from fnmatch import fnmatchcase
@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from longlode.core.errors import ConfigError
+from longlode.train.checkpoint import RunState
 from longlode.train.rope import set_rope_theta
 from longlode.train.stages import Stage
 
@@ -29,11 +30,11 @@ class Entrance:
         for stage in stages:
             self._check_patterns(stage)
 
-    def enter(self, stage: Stage, step: int) -> None:
-        """Set the model and the optimizer to a stage that step `step` of the run belongs to.
+    def enter(self, stage: Stage, state: RunState) -> None:
+        """Set the model and the optimizer to the stage that the next step of the run belongs to.
 
-        All that is set is a function of the stage, but that moments are cleared at its first step; so a run that is
-        resumed enters as one that was never stopped.
+        All that is set is a function of the stage, but that at its first step moments may be cleared, and losses of
+        other rows are forgotten as a measure of spikes; so a run that is resumed enters as one that was never stopped.
         """
         if stage.rope_theta is not None and not set_rope_theta(self._model, stage.rope_theta):
             logger.warning("Stage %s sets rope_theta; the model has no rotary positions.", stage.name)
@@ -41,8 +42,10 @@ class Entrance:
             parameter.requires_grad_(name in self._trained and not _fits(name, stage.freeze))
         for group in self._optimizer.param_groups:
             group["weight_decay"] = stage.optim.weight_decay if group["decays"] else 0.0
-        if stage.fresh_moments and step == stage.first_step:
-            self._optimizer.state.clear()
+        if state.step == stage.first_step:
+            state.recent.clear()
+            if stage.fresh_moments:
+                self._optimizer.state.clear()
 
     def _check_patterns(self, stage: Stage) -> None:
         names = [name for name, _ in self._model.named_parameters()]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 from transformers import PreTrainedModel
 
 from longlode.core.batch import Batch
@@ -22,27 +22,18 @@ from longlode.core.errors import InputError, LonglodeError
 from longlode.train.checkpoint import RunState
 from longlode.train.enter_stage import Entrance
 from longlode.train.interrupt import StopSignal
-from longlode.train.objectives import NextToken, Objective, make_objective
-from longlode.train.optim import (
-    all_ranks_finite,
-    build_optimizer,
-    clip_gradients,
-    gradient_norm,
-    learning_rate,
-)
+from longlode.train.objectives import Objective, make_objective
+from longlode.train.optim import build_optimizer, learning_rate
 from longlode.train.parts import micro_batches, parts_of_rank
 from longlode.train.recipe import Recipe, RunSection
 from longlode.train.run_folder import RunFolder
-from longlode.train.sharding import is_sharded, set_gradient_sync, shard_model
+from longlode.train.sharding import shard_model
+from longlode.train.skips import Limits, judge_skip, remember, spike_limits
 from longlode.train.stages import Stage, stage_at
+from longlode.train.step import NEXT_TOKEN, StepResult, autocast, training_step
 from longlode.train.world import ALONE, World, joined
 
 __all__ = ["NEXT_TOKEN", "Session", "StepResult", "TrainSummary", "micro_batches", "train", "training_step"]
-
-_LOSS, _AUX_LOSS = "loss", "aux_loss"
-
-NEXT_TOKEN = NextToken()
-"""Objective of held-out losses, independent of the training objective."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +70,7 @@ class Session:
     heldout: Callable[[], Iterable[Batch]] | None
     on_step: Callable[[dict[str, Any]], None] | None
     world: World = ALONE
+    describe: Callable[[int], list[dict[str, Any]]] | None = None
 
 
 def train(
@@ -93,6 +85,7 @@ def train(
     tokenizer_folder: str | Path | None = None,
     on_step: Callable[[dict[str, Any]], None] | None = None,
     data_facts: dict[str, Any] | None = None,
+    describe: Callable[[int], list[dict[str, Any]]] | None = None,
 ) -> TrainSummary:
     """Train `model` by `recipe`; all output is written to `run_dir`.
 
@@ -105,14 +98,13 @@ def train(
       tokenizer_folder: its tokenizer files are copied beside the final model.
       on_step: called on rank 0 after every step with its metrics row.
       data_facts: facts about the data for the run's record, under `data`.
+      describe: `describe(step)` names the documents of a batch, for skipped.jsonl.
     Under torchrun every rank calls this with the same arguments, a model on its own device, and the same batches; rank
     0's weights are taken.
     Raises: RankError when another rank ends or does not answer; CheckpointError as in `RunFolder.restore`; InputError
       if `batches` ends; LonglodeError that names a step that is not finite. Checkpoints made before an error are kept.
     """
-    objectives = [
-        make_objective(stage.optim.objective, stage.optim.objective_options) for stage in recipe.stage_list
-    ]
+    objectives = make_objectives(recipe)
     with joined(recipe.run.rank_seconds) as world:
         run = RunFolder(Path(run_dir), recipe, data_fingerprint, data_facts, world)
         with run.opened():
@@ -123,7 +115,9 @@ def train(
             optimizer = build_optimizer(model, recipe.optim)
             state = run.restore(model, optimizer, resume)
             run.start_record(model, state)
-            session = Session(model, objectives, optimizer, recipe, run, state, heldout, on_step, world)
+            session = Session(
+                model, objectives, optimizer, recipe, run, state, heldout, on_step, world, describe
+            )
             try:
                 status, folder = _run_session(session, batches, tokenizer_folder)
             except Exception as error:
@@ -132,6 +126,13 @@ def train(
                 raise
             run.write_record(status, state)
     return _summary(run, state, status, folder)
+
+
+def make_objectives(recipe: Recipe) -> list[Objective]:
+    """Make the objective of each stage. Raises: ConfigError as `make_objective`."""
+    return [
+        make_objective(stage.optim.objective, stage.optim.objective_options) for stage in recipe.stage_list
+    ]
 
 
 def _summary(run: RunFolder, state: RunState, status: str, folder: Path | None) -> TrainSummary:
@@ -153,7 +154,7 @@ def _run_session(
 ) -> tuple[str, Path | None]:
     """Take the steps, evaluate, save; return the status and, unless interrupted, the folder of the model."""
     model, run, state = session.model, session.run, session.state
-    with _settings(session.recipe.run), StopSignal() as stop:
+    with settings_of(session.recipe.run), StopSignal() as stop:
         status = run_steps(session, batches(state.step), stop)
         if status != "interrupted":
             evaluate_heldout(session)
@@ -171,30 +172,18 @@ def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> st
     saved = 0.0
     entrance = Entrance(session.model, session.optimizer, recipe.stage_list)
     stage = stage_at(recipe.stage_list, state.step)
-    entrance.enter(stage, state.step)
+    entrance.enter(stage, state)
     while (status := _why_stop(recipe, state, *clock.agree(stop))) is None:
         batch = next(stream, None)
         if batch is None or batch.num_tokens == 0:
             raise InputError(f"The data gave no labels for step {state.step + 1}; expected a batch of them.")
         step_began = time.monotonic()
-        lr = learning_rate(stage.optim, state.step - stage.first_step, _progress(recipe, state, stage))
         with session.world.watched():
-            result = training_step(
-                session.model,
-                batch,
-                session.optimizer,
-                lr,
-                recipe.model_copy(update={"data": stage.data, "optim": stage.optim}),
-                session.objectives[stage.number],
-                session.world,
-            )
+            taken = take_step(session, stage, batch)
         step_seconds = time.monotonic() - step_began
         clock.agree(stop)
-        state.step += 1
-        state.tokens += batch.num_tokens
-        state.skips += not result.taken
         state.seconds = clock.run_seconds
-        _report(session, stage, batch, result, lr, step_seconds)
+        _report(session, stage, batch, taken, step_seconds)
         if recipe.run.eval_every and state.step % recipe.run.eval_every == 0:
             evaluate_heldout(session)
         following = stage_at(recipe.stage_list, state.step)
@@ -203,7 +192,7 @@ def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> st
             saved = clock.session_seconds
         if following is not stage:
             stage = following
-            entrance.enter(stage, state.step)
+            entrance.enter(stage, state)
     return status
 
 
@@ -228,93 +217,60 @@ class _Clock:
         return self.session_seconds, bool(stopped)
 
 
-def _report(
-    session: Session, stage: Stage, batch: Batch, result: "StepResult", lr: float, step_seconds: float
-) -> None:
-    """Log the step that was just counted, judge it, and call `on_step`."""
+@dataclass(frozen=True)
+class TakenStep:
+    """A step with its learning rate and the limits that it was held to."""
+
+    result: StepResult
+    lr: float
+    limits: Limits
+
+
+def take_step(
+    session: Session,
+    stage: Stage,
+    batch: Batch,
+    on_gradients: Callable[[nn.Module], None] | None = None,
+) -> TakenStep:
+    """Take the next step of the run on its batch, and count it. Its result depends on the session's state alone."""
     recipe, state = session.recipe, session.state
-    row: dict[str, Any] = {"step": state.step, "tokens": state.tokens, "loss": result.loss, "lr": lr}
+    lr = learning_rate(stage.optim, state.step - stage.first_step, _progress(recipe, state, stage))
+    limits = spike_limits(stage.optim, state.recent)
+    result = training_step(
+        session.model,
+        batch,
+        session.optimizer,
+        lr,
+        recipe.model_copy(update={"data": stage.data, "optim": stage.optim}),
+        session.objectives[stage.number],
+        session.world,
+        limits=limits,
+        on_gradients=on_gradients,
+    )
+    state.step += 1
+    state.tokens += batch.num_tokens
+    state.skips += not result.taken
+    remember(state.recent, result)
+    return TakenStep(result, lr, limits)
+
+
+def _report(session: Session, stage: Stage, batch: Batch, taken: TakenStep, step_seconds: float) -> None:
+    """Log the step that was just counted, judge it, and call `on_step`."""
+    recipe, state, result = session.recipe, session.state, taken.result
+    row: dict[str, Any] = {"step": state.step, "tokens": state.tokens, "loss": result.loss, "lr": taken.lr}
     row |= {"grad_norm": result.grad_norm, "tokens_per_second": batch.num_tokens / max(step_seconds, 1e-9)}
     row |= {"seconds": state.seconds}
     if stage.name:
         row["stage"] = stage.name
     if not result.taken:
-        row["skipped"] = True
+        row |= {"skipped": True, "why": result.why}
     if not result.taken or state.step % recipe.run.log_every == 0 or state.step == recipe.num_steps:
         session.run.log(row | {name: float(value) for name, value in result.metrics.items()})
     if not result.taken:
-        _judge_skip(session, result)
+        session.run.log_skip(row, session.describe)
+        judge_skip(state, stage.optim, result, recipe.run.seed, session.run.saved_step, taken.limits)
     if session.on_step is not None and session.world.is_main:
         session.on_step(row)
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Result of a step."""
-
-    loss: float
-    """The objective over the whole batch, auxiliary losses not included; nats per label for next_token."""
-    grad_norm: float
-    """L2 norm of the gradient before clipping."""
-    taken: bool
-    """False if a loss or the gradient was not finite: then weights and moments are as before."""
-    metrics: dict[str, Tensor]
-    """Further metrics of the model or the objective, means over the labels; `aux_loss` is added to the loss."""
-
-
-def training_step(
-    model: PreTrainedModel,
-    batch: Batch,
-    optimizer: torch.optim.Optimizer,
-    lr: float,
-    recipe: Recipe,
-    objective: Objective = NEXT_TOKEN,
-    world: World = ALONE,
-) -> StepResult:
-    """Take one step on one batch; micro batches are weighted by the objective, so their number does not matter.
-
-    batch: the whole batch, on every rank; each data rank reads its share. The sum over the ranks of losses and of
-    gradients is that of one rank, since each is divided by the weight of the whole batch.
-    """
-    model.train()
-    optimizer.zero_grad(set_to_none=True)
-    rows = recipe.data.micro_batch_size or recipe.data.batch_size
-    weight = objective.weight(batch)
-    found: dict[str, list[Tensor]] = {}
-    parts = parts_of_rank(batch, rows, recipe.data.length, world.data_rank, world.data_ranks)
-    for number, part in enumerate(parts, 1):
-        set_gradient_sync(model, number == len(parts))
-        with _autocast(model, recipe.run.dtype):
-            losses = objective.losses(model, part)
-        counted = {_LOSS: losses.summed / weight}
-        if losses.auxiliary is not None:
-            counted[_AUX_LOSS] = losses.auxiliary / weight
-        minimised = list(counted.values())
-        torch.autograd.backward(minimised[0] if len(minimised) == 1 else minimised[0] + minimised[1])
-        for name, value in losses.metrics.items():
-            counted[name] = value * (part.num_tokens / batch.num_tokens)
-        for name, value in counted.items():
-            found.setdefault(name, []).append(value.detach())
-    totals = world.sum({name: torch.stack(values).sum() for name, values in found.items()})
-    if not is_sharded(model):
-        world.sum_gradients(model.parameters())
-    norm = gradient_norm(model)
-    taken = all_ranks_finite(
-        *(totals[name] for name in (_LOSS, _AUX_LOSS) if name in totals), norm, world=world
-    )
-    if taken:
-        clip_gradients(model, norm, recipe.optim.clip_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    loss = totals.pop(_LOSS)
-    return StepResult(float(loss), float(norm), taken, totals)
-
-
-def _autocast(model: PreTrainedModel, dtype: str) -> torch.autocast:
-    device = next(model.parameters()).device
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
 def evaluate_heldout(session: Session) -> None:
@@ -329,11 +285,11 @@ def evaluate_heldout(session: Session) -> None:
         for _, batch in zip(range(recipe.run.eval_batches), session.heldout(), strict=False):
             rows = recipe.data.micro_batch_size or recipe.data.batch_size
             for part in parts_of_rank(batch, rows, recipe.data.length, world.data_rank, world.data_ranks):
-                with _autocast(model, recipe.run.dtype):
+                with autocast(model, recipe.run.dtype):
                     nats += float(NEXT_TOKEN.losses(model, part).summed)
             tokens += batch.total_weight
     model.train()
-    nats = world.sum({_LOSS: nats})[_LOSS]
+    nats = world.sum({"nats": nats})["nats"]
     if not tokens:
         raise InputError("The held-out batches hold no labels; raise data.heldout_fraction or set it to 0.")
     run.log({"step": session.state.step, "eval_loss": float(nats) / tokens, "eval_tokens": round(tokens)})
@@ -365,30 +321,8 @@ def _checkpoint_due(run: RunSection, step: int, seconds_since: float) -> bool:
     return by_step or (run.checkpoint_seconds is not None and seconds_since >= run.checkpoint_seconds)
 
 
-def _judge_skip(session: Session, result: StepResult) -> None:
-    """Raise LonglodeError if the recipe does not allow this step to be skipped."""
-    state, optim, saved = session.state, session.recipe.optim, session.run.saved_step
-    if optim.on_nonfinite == "skip" and state.skips <= optim.max_skips:
-        return
-    if optim.on_nonfinite == "skip":
-        why = f"{state.skips} steps were left out, expected at most optim.max_skips = {optim.max_skips}"
-        what = "Lower optim.lr, or raise optim.max_skips"
-    else:
-        why = "they must be finite"
-        what = 'Lower optim.lr or optim.clip_norm, look at that batch, or set optim.on_nonfinite = "skip"'
-    newest = (
-        f"the newest checkpoint is of step {saved}" if saved is not None else "there is no checkpoint yet"
-    )
-    beside = f", auxiliary loss {float(result.metrics['aux_loss'])}" if "aux_loss" in result.metrics else ""
-    raise LonglodeError(
-        f"Step {state.step} (batch {state.step - 1} of the data, seed {session.recipe.run.seed}) gave "
-        f"loss {result.loss}{beside} and gradient norm {result.grad_norm}: {why}. "
-        f"The step was not taken, nothing of it was saved; {newest}. {what}."
-    )
-
-
 @contextlib.contextmanager
-def _settings(run: RunSection) -> Iterator[None]:
+def settings_of(run: RunSection) -> Iterator[None]:
     """Set threads and determinism as in the recipe, and restore them afterwards."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     try:

@@ -2,6 +2,7 @@
 
 record.json      settings and result of the run          metrics.jsonl    one row per logged step
 checkpoints/     see checkpoint.py                       model/           Hugging Face folder, at the end
+skipped.jsonl    steps that were left out, with their documents
 """
 
 import contextlib
@@ -81,6 +82,7 @@ class RunFolder:
         self.data_fingerprint = data_fingerprint
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
+        self.skipped = path / "skipped.jsonl"
         self.saved_step: int | None = None
         self.resumed_from: int | None = None
         self.skipped_checkpoints: list[str] = []
@@ -150,11 +152,12 @@ class RunFolder:
                 self.saved_step is not None
             ):  # a session killed while it removed an old checkpoint left its remains
                 prune_checkpoints(self.checkpoints, self.recipe.run.keep)
-            if self.metrics.exists():
-                rows = [row for row in read_jsonl(self.metrics) if row["step"] <= step]
-                write_jsonl(self.metrics, rows)
-                for row in rows:
-                    self._note(row)
+            for file in (self.skipped, self.metrics):
+                if file.exists():
+                    rows = [row for row in read_jsonl(file) if row["step"] <= step]
+                    write_jsonl(file, rows)
+                    for row in rows:
+                        self._note(row)
         return self.loss, self.eval_loss, self.evaluated_step
 
     def _check_empty_or_ours(self, resume: bool) -> None:
@@ -172,6 +175,16 @@ class RunFolder:
             with _writing(self.metrics):
                 append_jsonl(self.metrics, row)
         self._note(row)
+
+    def log_skip(self, row: dict[str, Any], describe: Callable[[int], list[dict[str, Any]]] | None) -> None:
+        """Add a step that was left out to skipped.jsonl, with the documents of its batch.
+
+        Args: describe: names the documents of the batch of a step, from 0; None: nothing is known of them.
+        """
+        if self.world.is_main:
+            documents = {} if describe is None else {"documents": describe(row["step"] - 1)}
+            with _writing(self.skipped):
+                append_jsonl(self.skipped, row | documents)
 
     def _note(self, row: dict[str, Any]) -> None:
         if "eval_loss" in row:

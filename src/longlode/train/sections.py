@@ -140,7 +140,7 @@ class DataSection(GrowingSection):
 class OptimSection(GrowingSection):
     """AdamW, its learning rate, and the objective."""
 
-    _later = frozenset({"objective", "objective_options"})
+    _later = frozenset({"objective", "objective_options", "spike_sigma"})
 
     lr: float = Field(1e-3, gt=0, description="Highest learning rate.")
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Last learning rate, as a part of lr (0 to 1).")
@@ -168,6 +168,12 @@ class OptimSection(GrowingSection):
     clip_norm: float | None = Field(1.0, gt=0, description='Longest gradient (L2 norm); "none": no limit.')
     on_nonfinite: Literal["raise", "skip"] = Field(
         "raise", description="At a loss or gradient that is not finite: stop, or leave the step out."
+    )
+    spike_sigma: float | None = Field(
+        None,
+        gt=0,
+        description="Leave out steps whose loss or gradient norm is so many standard deviations above the mean of the "
+        "128 before; 6 is usual. Unset: none.",
     )
     max_skips: int = Field(10, ge=0, description="Steps that a run may leave out before it stops.")
 

@@ -29,7 +29,7 @@ _OF_DATA = (
 )
 _OF_OPTIM = (
     *("lr", "min_lr_ratio", "warmup_steps", "schedule", "decay_fraction", "weight_decay"),
-    *("objective", "objective_options", "clip_norm"),
+    *("objective", "objective_options", "clip_norm", "spike_sigma"),
 )
 
 
