@@ -1,8 +1,8 @@
 """Draw the pictures of the concept pages: python docs/pictures.py
 
 `score.svg` follows from the formula of the default score, `octaves.svg` is a sketch, and `context_curve.svg` is drawn
-from docs/concepts/context_curve.json: rows of `longlode evaluate`, with the command that made them. A test draws all
-again and compares.
+from docs/concepts/context_curve.json: rows of `longlode evaluate`, with the command that made them. `parallel.svg` is a
+sketch for docs/parallel.md. A test draws all again and compares.
 """
 
 import itertools
@@ -156,12 +156,57 @@ def context_picture(measured: dict[str, list[list[float]]]) -> str:
     return axes.svg()
 
 
+def parallel_picture() -> str:
+    """Draw four ranks with their pieces, and below them who sends what in each exchange."""
+    axes = Axes("Who sends what: a sequence on four ranks", (0, 1), (0, 1), height=420)
+    places, width = [230, 350, 470, 590], 120
+    documents = ((230, 290, "#cfe3f1"), (290, 550, "#9fc8e4"), (550, 710, "#6faed6"))
+    for left, right, fill in documents:
+        axes.parts.append(f'<rect x="{left}" y="34" width="{right - left}" height="26" fill="{fill}"/>')
+    for rank, place in enumerate(places):
+        axes.parts.append(
+            f'<rect x="{place}" y="34" width="{width}" height="26" fill="none" stroke="#222" stroke-width="1.5"/>'
+        )
+        axes.text(place + width / 2, 24, f"rank {rank}")
+    axes.text(20, 51, "three documents, four pieces", "start")
+    middles = [place + width / 2 for place in places]
+    rows: tuple[tuple[str, str, list[tuple[int, int]]], ...] = (
+        ("halo", "last W - 1 inputs of a convolution", [(0, 1), (1, 2), (2, 3)]),
+        ("fold", "map (M, H) of every piece, to all", []),
+        ("gather", "keys and values that are visible", [(0, 1), (0, 2), (1, 2), (2, 3)]),
+        ("ring", "the same in blocks, hop by hop", [(0, 1), (1, 2), (2, 3)]),
+        ("ulysses", "shares of heads, all with all", []),
+    )
+    for number, ((name, words, arrows), colour) in enumerate(zip(rows, (*COLOURS, "#222"), strict=True)):
+        y = 104 + 66 * number
+        axes.text(20, y - 4, name, "start", colour, ' font-weight="bold"')
+        axes.text(20, y + 13, words, "start", "#555", ' font-size="12"')
+        for middle in middles:
+            axes.parts.append(f'<circle cx="{middle:.0f}" cy="{y}" r="5" fill="{colour}"/>')
+        for start, stop in arrows:
+            _arrow(axes, middles[start], middles[stop], y, colour)
+        if not arrows:
+            axes.line(middles[0], y, middles[-1], y, colour, ' stroke-width="3"')
+    return axes.svg()
+
+
+def _arrow(axes: Axes, start: float, stop: float, y: float, colour: str) -> None:
+    """Draw an arc from one rank to a later one."""
+    left, right, top = start + 8, stop - 8, y - 18 - (stop - start) / 16
+    axes.parts.append(
+        f'<path d="M {left:.0f} {y - 3} Q {(left + right) / 2:.0f} {top:.0f} {right:.0f} {y - 3}" fill="none" '
+        f'stroke="{colour}" stroke-width="1.5"/>'
+    )
+    axes.parts.append(f'<path d="M {right:.0f} {y - 3} l -6 -5 l -2 4 z" fill="{colour}"/>')
+
+
 def pictures() -> dict[str, str]:
     """Return every picture by file name."""
     measured = json.loads((FOLDER / "context_curve.json").read_text(encoding="utf-8"))
     return {
         "score.svg": score_picture(),
         "octaves.svg": octave_picture(),
+        "parallel.svg": parallel_picture(),
         "context_curve.svg": context_picture(measured["models"]),
     }
 

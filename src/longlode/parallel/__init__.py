@@ -14,10 +14,15 @@ one rank. A mixer knows nothing of ranks: it asks the shard in its `SequenceCont
 
 May import: core, ops, mixers, models. Start reading: `plan.py` (who holds what), `shard.py` (what a mixer asks for),
 `exchange.py` (exchanges with gradients), `transport.py` (process groups, bytes on the wire), `simulate.py`,
-`attention/` (one file per scheme; `keep_attention_outputs` for checkpoints), `heads.py` (sequence for heads).
+`attention/` (one file per scheme), `heads.py` (sequence for heads).
 """
 
-from longlode.parallel.attention import ATTENTION_SCHEMES, AttentionScheme, AttentionSizes
+from longlode.parallel.attention import (
+    ATTENTION_SCHEMES,
+    AttentionScheme,
+    AttentionSizes,
+    keep_attention_outputs,
+)
 from longlode.parallel.gradients import sum_gradients
 from longlode.parallel.plan import Piece, SequencePlan, next_tokens
 from longlode.parallel.shard import RankShard
@@ -35,6 +40,7 @@ __all__ = [
     "ThreadTransport",
     "Traffic",
     "Transport",
+    "keep_attention_outputs",
     "next_tokens",
     "simulate",
     "sum_gradients",
