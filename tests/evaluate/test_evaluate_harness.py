@@ -7,14 +7,18 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 
-from longlode.core.errors import BackendError
-from longlode.core.records import read_json, read_record
+from longlode.core.errors import BackendError, ConfigError
+from longlode.core.records import read_json, read_jsonl, read_record
 from longlode.corpus import train_bpe
-from longlode.evaluate import run_harness
-from longlode.models import LonglodeConfig, LonglodeForCausalLM
+from longlode.evaluate import TASKS, by_name, run_harness
+from longlode.evaluate.run import example_seed
+from longlode.evaluate.surprisal import make_encode
+from longlode.models import LonglodeConfig, LonglodeForCausalLM, load
+from longlode.models.load import load_tokenizer
 
 needs_lm_eval = pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm-eval is not installed")
 WORDS = ("apple", "river", "stone", "cloud", "seven", "green")
@@ -118,3 +122,60 @@ def test_without_lm_eval_the_pip_line_is_shown(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(BackendError, match=r"pip install lm-eval"):
         run_harness(None, None, tasks=["x"], out=tmp_path)
+
+
+def test_our_tasks_are_written_for_lm_eval(places, tmp_path):
+    model_folder, _, _ = places
+    names = by_name.write_tasks(
+        model_folder,
+        tmp_path / "tasks",
+        tasks=["parity", "mqar"],
+        lengths=[600, 900],
+        num_examples=3,
+        seed=2,
+    )
+    assert names == ["parity_600", "parity_900", "mqar_600", "mqar_900"]
+    task = TASKS.get("mqar")().bound_to(make_encode(load_tokenizer(model_folder)))
+    rows = read_jsonl(tmp_path / "tasks" / "mqar_600.jsonl")
+    assert len(rows) == 3
+    for number, row in enumerate(rows):
+        example = task.make(600, example_seed(2, number))
+        assert (row["prompt"], row["target"]) == (example.prompt, example.target)
+    text = (tmp_path / "tasks" / "mqar_600.yaml").read_text()
+    assert "!function longlode_rows.mqar_600" in text
+    assert 'mqar_600 = _rows("mqar_600")' in (tmp_path / "tasks" / "longlode_rows.py").read_text()
+    with pytest.raises(ConfigError, match="curve"):
+        by_name.write_tasks(
+            model_folder, tmp_path / "x", tasks=["context_curve"], texts=[__file__], lengths=[600]
+        )
+
+
+@needs_lm_eval
+def test_lm_eval_reads_our_tasks_and_finds_our_scores(places, tmp_path):
+    model_folder, _, _ = places
+    names = by_name.write_tasks(
+        model_folder, tmp_path / "tasks", tasks=["parity"], lengths=[300], num_examples=6
+    )
+    found = by_name.evaluate_harness(
+        model_folder,
+        tmp_path / "theirs",
+        tasks=names,
+        include_path=tmp_path / "tasks",
+        max_length=512,
+        device="cpu",
+    )
+    ours = by_name.evaluate_model(
+        model_folder, tmp_path / "ours", tasks=["parity"], lengths=[300], num_examples=6, device="cpu"
+    )
+    theirs = {row["metric"]: row["value"] for row in found["summary"]}
+    mine = {row["metric"]: row["mean"] for row in ours["summary"]}
+    assert theirs["acc"] == pytest.approx(mine["exact"])
+    network, tokenizer = load(model_folder)
+    sums = []
+    for row in read_jsonl(tmp_path / "tasks" / "parity_300.jsonl"):
+        start, whole = (
+            tokenizer(text)["input_ids"] for text in (row["prompt"], row["prompt"] + row["target"])
+        )
+        log_probs = network(torch.tensor([whole])).logits[0].log_softmax(-1).detach()
+        sums.append(sum(float(log_probs[t - 1, whole[t]]) for t in range(len(start), len(whole))))
+    assert np.log(theirs["perplexity"]) == pytest.approx(-np.mean(sums), rel=1e-4)

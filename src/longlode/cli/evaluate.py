@@ -41,6 +41,11 @@ RepeatContext = Annotated[
 Write = Annotated[bool, typer.Option(help="Let the model also write its answers to generated tasks.")]
 Samples = Annotated[int, typer.Option(min=1, help="Answers that it writes per question.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="Of written answers; 0: the most probable token.")]
+AsLmEval = Annotated[
+    bool,
+    typer.Option("--as-lm-eval", help="Write the tasks to OUT as YAML for lm_eval --include_path instead."),
+]
+
 Suite = Annotated[
     str, typer.Option(help="Tasks of: basic, recall, reasoning, biographies, procedures, text, or all.")
 ]
@@ -71,6 +76,7 @@ def evaluate(
     overwrite: Overwrite = False,
     lm_eval: LmEval = None,
     include_path: IncludePath = None,
+    as_lm_eval: AsLmEval = False,
 ) -> dict[str, Any]:
     """Ask a model questions whose answers lie far back, and measure what its context is worth to it.
 
@@ -91,8 +97,7 @@ def evaluate(
     if lm_eval is not None:
         limits = {"max_length": max(sizes), "limit": num_examples}
         return _harness(model, out, lm_eval, include_path=include_path, **limits, **common)
-    suite = "all" if tasks == "all" else suite
-    chosen = None if tasks in (None, "all") else _names(tasks)
+    suite, chosen = ("all", None) if tasks == "all" else (suite, _names(tasks) if tasks else None)
     if chosen is None and not texts and not records:
         _tell_left_out(suite)
     options = {"tasks": chosen, "suite": suite, "lengths": sizes, "records": records or (), **common}
@@ -104,6 +109,8 @@ def evaluate(
         "temperature": temperature,
     }
     options["num_examples"] = num_examples or by_name.NUM_EXAMPLES
+    if as_lm_eval:
+        return _yaml(model, out, options)
     with progress("evaluating") as update:
         fields = by_name.evaluate_model(model, out, progress=update, **options)
     _show(f"Evaluation of {model}", ("task", "length", "metric", "mean", "low", "high", "n", "unit"), fields)
@@ -119,6 +126,20 @@ def _harness(model: str, out: Path, tasks: str, **options: Any) -> dict[str, Any
     _show(f"lm-eval of {model}", ("task", "metric", "filter", "value", "stderr", "n"), fields)
     finish(f"Results: {out}")
     return {"out": out, **fields}
+
+
+def _yaml(model: str, out: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Write the tasks for lm-eval and say how to run them."""
+    from longlode.evaluate import by_name
+
+    if options["records"] or options["write"]:
+        raise ConfigError("--as-lm-eval writes tasks that are read; leave out --records and --write.")
+    for name in ("records", "write", "samples", "temperature", "device"):
+        del options[name]
+    names = by_name.write_tasks(model, out, **options)
+    command = ("lm_eval", "--model", "hf", "--model_args", f"pretrained={model}", "--include_path", out)
+    finish(f"{len(names)} tasks for lm-eval: {out}", then=[shell(*command, "--tasks", "longlode")])
+    return {"out": out, "names": names}
 
 
 def _show(title: str, columns: Sequence[str], fields: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ KINDS = {
     "run": "a training run",
     "evaluation": "an evaluation",
     "lm_eval": "an evaluation by lm-eval",
+    "lm_eval_tasks": "tasks for lm-eval",
     "comparison": "a comparison",
     "demo": "a demo",
     "model": "a model",

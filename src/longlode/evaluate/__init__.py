@@ -8,6 +8,7 @@ from longlode.core.callable_packages import make_callable
 from longlode.evaluate.compare import compare
 from longlode.evaluate.effective_length import EffectiveLength, effective_length
 from longlode.evaluate.harness import run_harness
+from longlode.evaluate.lm_eval_tasks import write_lm_eval_tasks
 from longlode.evaluate.run import evaluate
 from longlode.evaluate.tasks import TASKS, Curve, Example, Metric, Scores, Task
 
@@ -23,6 +24,7 @@ __all__ = [
     "effective_length",
     "evaluate",
     "run_harness",
+    "write_lm_eval_tasks",
 ]
 
 make_callable(__name__, "longlode.evaluate.by_name:evaluate_model")  # longlode.evaluate(...)

@@ -10,6 +10,7 @@ from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
 from longlode.evaluate.adapters import FORMATS, find_records
 from longlode.evaluate.harness import run_harness
+from longlode.evaluate.lm_eval_tasks import write_lm_eval_tasks
 from longlode.evaluate.run import DEFAULT_SUITE, Progress, evaluate, find_tasks
 from longlode.evaluate.tasks import Task
 from longlode.evaluate.writing import Sampling
@@ -74,6 +75,42 @@ def evaluate_model(
         sampling=sampling,
         overwrite=overwrite,
         progress=progress,
+    )
+
+
+def write_tasks(
+    model: Path,
+    out: Path,
+    *,
+    tasks: Sequence[str | Task | type[Task]] | None = None,
+    suite: str = DEFAULT_SUITE,
+    lengths: Sequence[int] = LENGTHS,
+    texts: Path | Iterable[Path] = (),
+    text_field: str = "text",
+    encoding: str = "utf-8",
+    num_examples: int = NUM_EXAMPLES,
+    seed: int = 0,
+    repeat_context: int = 1,
+    overwrite: bool = False,
+) -> list[str]:
+    """Write tasks as YAML of lm-eval, with lengths in tokens of a model's tokenizer; see `write_lm_eval_tasks`.
+
+    Args: as of `evaluate_model`. Tasks of a suite that lm-eval cannot hold are left out.
+    """
+    documents = read_texts(texts, text_field, encoding)
+    chosen = find_tasks(tasks, has_texts=bool(documents), suite=suite, repeat=repeat_context)
+    if tasks is None:
+        chosen = [task for task in chosen if task.curve is None]
+    _, tokenizer = _open(model, out, "lm_eval_tasks", "cpu")
+    return write_lm_eval_tasks(
+        chosen,
+        tokenizer,
+        lengths=lengths,
+        out=out,
+        num_examples=num_examples,
+        seed=seed,
+        texts=documents,
+        overwrite=overwrite,
     )
 
 

@@ -170,7 +170,7 @@ def _ask_all(
     for part, numbers in _blocks(plan):
         known = cells.read(part.task.name, part.length, numbers.start)
         if known is None:
-            block = [part.task.make(part.length, seed * _SEED_STRIDE + k) for k in numbers]
+            block = [part.task.make(part.length, example_seed(seed, k)) for k in numbers]
             sides = [side for example in block for side in example.conditions().values()]
             rows_here = _ask(meter, part.task, block, part.length, numbers.start)
             _judge(writer, part.task, block, rows_here, seed)
@@ -182,6 +182,11 @@ def _ask_all(
         if progress is not None:
             progress(done, sum(part.num for part in plan), part.task.name)
     return rows, fingerprint(names)
+
+
+def example_seed(seed: int, number: int) -> int:
+    """The seed of example `number` of an evaluation with `seed`."""
+    return seed * _SEED_STRIDE + number
 
 
 def suite_tasks(suite: str) -> list[str]:
