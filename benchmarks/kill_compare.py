@@ -1,7 +1,8 @@
 """What two runs of a command must have in common: every file, byte for byte, but for the times in it.
 
     file                       what does not count
-    record.json, any folder    seconds (at any depth), num_reused, resumed_from and saved times of sessions (_TIMES)
+    record.json, any folder,
+    and shards/*.json          seconds (at any depth), num_reused, resumed_from and saved times of sessions (_TIMES)
     metrics.jsonl              seconds, tokens_per_second
     checkpoints/*/state.json   seconds; and so its size and sha256 in the manifest.json beside it
 
@@ -30,7 +31,7 @@ def content(path: Path) -> bytes:
     """The bytes of a file that count."""
     data = path.read_bytes()
     try:
-        if path.name in _JSON:
+        if path.name in _JSON or path.parent.name == "shards":
             return _plain(_without_times(json.loads(data), path.name))
         if path.name == "metrics.jsonl":
             return b"\n".join(_plain(_without_times(json.loads(line), "")) for line in data.splitlines())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from longlode.api.score_fitting import fit_score
     from longlode.api.scored_rows import show
     from longlode.api.scoring import score, score_texts
+    from longlode.api.status import status
     from longlode.api.training import train_run as train
     from longlode.evaluate.by_name import evaluate_model as evaluate
     from longlode.evaluate.compare import compare
@@ -42,6 +43,7 @@ __all__ = [
     "score_texts",
     "select",
     "show",
+    "status",
     "train",
 ]
 __version__ = "0.1.0"
@@ -59,6 +61,7 @@ _FUNCTIONS = {
     "score_texts": "longlode.api.scoring",
     "select": "longlode.mining.select",
     "show": "longlode.api.scored_rows",
+    "status": "longlode.api.status",
 }
 """The commands as functions; `evaluate`, `report` and `train` are packages that can be called."""
 

@@ -42,7 +42,7 @@ def rows(out):
 
 
 @pytest.mark.parametrize("fault", ["stop", "hang"])
-def test_a_worker_that_stops_is_replaced_and_takes_only_its_unit_along(tmp_path, fault):
+def test_a_worker_that_stops_is_replaced_and_takes_only_its_document_along(tmp_path, fault):
     documents = records(6)
     documents[3]["text"] = f"{POISON} {random_text('x', 100)}"
     write_jsonl(tmp_path / "in.jsonl", documents)
@@ -54,10 +54,12 @@ def test_a_worker_that_stops_is_replaced_and_takes_only_its_unit_along(tmp_path,
         settings=replace(SETTINGS, **limits),
         num_workers=2,
     )
-    assert [unit["unit"]["start"] for unit in summary.failed_units] == [2]
-    assert "died or stopped, again when it had this unit alone" in summary.failed_units[0]["error"]
-    assert summary.counts == {"ok": 4}
-    assert run(tmp_path / "in.jsonl", tmp_path / "out").num_reused == 2
+    assert summary.complete
+    assert summary.counts == {"failed": 1, "ok": 5}
+    (row,) = [row for row in rows(tmp_path / "out") if row["status"] == "failed"]
+    why = {"stop": "gave no sign of life for 4 seconds", "hang": "got nothing done for 4 seconds"}[fault]
+    assert (row["id"], why in row["reason"]) == ("doc-003", True)
+    assert run(tmp_path / "in.jsonl", tmp_path / "out").num_reused == 3
 
 
 class Pipe:

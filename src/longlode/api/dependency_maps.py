@@ -15,6 +15,7 @@ from longlode.core.records import read_record
 
 if TYPE_CHECKING:
     from longlode.mining import Scorer, ScoreSettings
+    from longlode.mining.engine.scored import ScoredPart
     from longlode.readers.lm import LMReader
     from longlode.readers.tokens import TokenReader
 
@@ -88,6 +89,8 @@ def explain_ends(
 
 def _ends(out: Path, settings: "ScoreSettings", update: Update) -> Iterator[tuple[dict[str, Any], str, str]]:
     """The best and the worst documents: row of the scores, "best" or "worst", text."""
+    from longlode.mining.engine.scored import scored_part
+
     best = score_rows(out, order="best", limit=NUM_EXPLAINED)
     taken = {(row["file"], row["row"]) for row in best}
     worst = [
@@ -95,11 +98,11 @@ def _ends(out: Path, settings: "ScoreSettings", update: Update) -> Iterator[tupl
         for row in score_rows(out, order="worst", limit=2 * NUM_EXPLAINED)
         if (row["file"], row["row"]) not in taken
     ][:NUM_EXPLAINED]
-    units = {entry["part"]: entry["unit"] for entry in read_record(out, "scores")["parts"]}
+    entries = {entry["part"]: entry for entry in read_record(out, "scores")["parts"]}
     labelled = [*((row, "best") for row in best), *((row, "worst") for row in worst)]
     for number, (row, label) in enumerate(labelled):
         update(number, len(labelled), f"documents: {row['id']}")
-        yield row, label, _text(row, units[Path(row["part"]).name], settings)
+        yield row, label, _text(row, scored_part(out, entries[Path(row["part"]).name]), settings)
         update(number + 1, len(labelled), f"documents: {row['id']}")
 
 
@@ -172,12 +175,12 @@ def strongest_pairs(
     return found
 
 
-def _text(row: dict[str, Any], unit: dict[str, Any], settings: "ScoreSettings") -> str:
-    """Text of a scored row, from the unit of input that its part was made from."""
-    from longlode.corpus import Document, Unit, read_unit
+def _text(row: dict[str, Any], part: "ScoredPart", settings: "ScoreSettings") -> str:
+    """Text of a scored row, from the unit of input that it was made from."""
+    from longlode.corpus import Document, read_unit
 
-    found = read_unit(Unit.from_json(unit), text_field=settings.text_field, encoding=settings.encoding)
-    for item in found:
+    unit = part.units[part.number_at(row["place"])]
+    for item in read_unit(unit, text_field=settings.text_field, encoding=settings.encoding):
         if isinstance(item, Document) and (item.file, item.row) == (row["file"], row["row"]):
             return item.text
     raise InputError(f"{row['file']}, row {row['row']}, has changed since it was scored. Score it again.")

@@ -1,7 +1,7 @@
 """Rows of a scores folder picked by id, rank, condition or selection, with the beginning of each text."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from longlode.core.records import read_record
 if TYPE_CHECKING:
     import duckdb
 
-    from longlode.corpus import Document
+    from longlode.corpus import Document, Unit
 
 NUM_SHOWN = 10
 EXCERPT_CHARACTERS = 200
@@ -62,7 +62,7 @@ def show(
     for row in rows:
         found = texts.get((row["file"], row["row"]))
         row["excerpt"] = None if found is None else " ".join(found.text[: 4 * excerpt].split())[:excerpt]
-        del row["filename"]
+        del row["filename"], row["file_row_number"]
     return rows
 
 
@@ -84,7 +84,7 @@ def _query(
     if not parts:
         return []
     with query_parts(parts) as base:
-        columns = [name for name in make_views(base) if name not in ("file_row_number", "pairs")]
+        columns = [name for name in make_views(base) if name != "pairs"]
         view = _join_dropped(base, dropped)
         columns += ["kind", "why"] if dropped is not None else []
         if where:
@@ -163,19 +163,17 @@ def scorer_of(scores: str | os.PathLike[str]) -> str:
 def documents_of(out: Path, rows: Sequence[dict[str, Any]]) -> "dict[tuple[str, int], Document]":
     """The documents of rows of a scores folder, read from the paths they had when they were scored.
 
-    Args: rows, each with file, row, id, num_bytes and filename (the path of its part).
+    Args: rows, each with file, row, id, num_bytes, filename (the path of its part) and file_row_number.
     Returns: (file, row) -> document, for those that have not changed since.
     """
-    from longlode.corpus import Document, Unit, read_unit
+    from longlode.corpus import Document, read_unit
 
     record = read_record(out, "scores")
     settings = record["settings"]
     how = {"text_field": settings["text_field"], "encoding": settings.get("encoding", "utf-8")}
-    units = {entry["part"]: entry["unit"] for entry in record["parts"]}
     found: dict[tuple[str, int], Document] = {}
-    for part in dict.fromkeys(row["filename"] for row in rows):
-        wanted = {(row["file"], row["row"]): row for row in rows if row["filename"] == part}
-        for item in read_unit(Unit.from_json(units[Path(part).name]), **how):
+    for unit, wanted in _by_unit(out, record, rows):
+        for item in read_unit(unit, **how):
             row = wanted.pop((item.file, item.row), None)
             if (
                 row
@@ -186,6 +184,22 @@ def documents_of(out: Path, rows: Sequence[dict[str, Any]]) -> "dict[tuple[str, 
             if not wanted:
                 break
     return found
+
+
+def _by_unit(
+    out: Path, record: dict[str, Any], rows: Sequence[dict[str, Any]]
+) -> "Iterator[tuple[Unit, dict[tuple[str, int], dict[str, Any]]]]":
+    """The units that rows come from, each with its rows by (file, row)."""
+    from longlode.mining.engine.scored import scored_part
+
+    entries = {entry["part"]: entry for entry in record["parts"]}
+    for filename in dict.fromkeys(row["filename"] for row in rows):
+        part = scored_part(out, entries[Path(filename).name])
+        by_unit: dict[int, dict[tuple[str, int], dict[str, Any]]] = {}
+        for row in (row for row in rows if row["filename"] == filename):
+            number = part.number_at(row["file_row_number"])
+            by_unit.setdefault(number, {})[row["file"], row["row"]] = row
+        yield from ((part.units[number], wanted) for number, wanted in by_unit.items())
 
 
 def scored_document(

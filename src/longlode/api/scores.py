@@ -14,8 +14,8 @@ _NUM_REASONS = 5
 def score_rows(out: Path, *, order: str, limit: int, extras: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The first `limit` scored ("ok") rows of a scores folder, `order` "best" or "worst" first.
 
-    Each has id, source, file, row, score, num_tokens, num_segments, part (the path of its part) and the scorer's own
-    columns that `extras` names.
+    Each has id, source, file, row, score, num_tokens, num_segments, part (the path of its part), place (the row's
+    number in it) and the scorer's own columns that `extras` names.
     """
     parts = part_paths(out)
     if not parts:
@@ -25,11 +25,11 @@ def score_rows(out: Path, *, order: str, limit: int, extras: Sequence[str] = ())
     direction = {"best": "DESC", "worst": "ASC"}[order]
     with query_parts(parts) as base:
         rows = base.execute(
-            f"SELECT {', '.join(plain)}, filename{wanted} FROM parts "
+            f"SELECT {', '.join(plain)}, filename, file_row_number{wanted} FROM parts "
             f"WHERE status = 'ok' ORDER BY score {direction}, id, file, row LIMIT ?",
             [limit],
         ).fetchall()
-    return [dict(zip((*plain, "part", *extras), row, strict=True)) for row in rows]
+    return [dict(zip((*plain, "part", "place", *extras), row, strict=True)) for row in rows]
 
 
 def table_columns(out: Path) -> list[str]:

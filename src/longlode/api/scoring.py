@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,15 +12,16 @@ from longlode.api.dependency_maps import EXPLAIN_NAME, explain_ends, map_ends
 from longlode.api.readers import Source, open_source
 from longlode.api.results import Result, read_result
 from longlode.api.watch import SILENT, Watch
-from longlode.core.defaults import ROWS_PER_UNIT, SCORER
+from longlode.core.defaults import ROWS_PER_UNIT, SCORER, UNITS_PER_PART
 from longlode.core.errors import ConfigError
 from longlode.core.records import write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from longlode.corpus import Shard
     from longlode.mining import RaceRule, ScoreSettings, ScoreSummary
-    from longlode.mining.engine.run import Progress, RunProgress
+    from longlode.mining.engine.tally import Progress, RunProgress
     from longlode.mining.scorers import Scorer
 
 
@@ -47,6 +49,8 @@ def score(
     race_by: Sequence[str] = (),
     workers: int = 1,
     rows_per_unit: int = ROWS_PER_UNIT,
+    units_per_part: int = UNITS_PER_PART,
+    shard: str = "",
     explain: bool = True,
     overwrite: bool = False,
     watch: Watch = SILENT,
@@ -62,7 +66,9 @@ def score(
       dtype: of the model: "float32", "bfloat16" or "auto", the faster one here.
       text_field: of records, or several: "text,content" is the first that a record has.   encoding: of texts.
       limit: score only this many rows, the first ones.   race, race_by: see `mining.RaceRule`.
-      workers: processes.   rows_per_unit: documents per unit of work.   explain: also explain the best and worst.
+      workers: processes.   rows_per_unit: most documents per unit of work.   units_per_part: units whose results are
+        merged into one file.   shard: "2/8" for the second of eight shares of the corpus, all written to one folder.
+      explain: also explain the best and worst.
       watch: receives notes and progress.
     Returns: the scores: `.record` and `.table()`, one row per input document.
     Raises: InputError, ConfigError, ModelError, as `mining.score`.
@@ -77,12 +83,26 @@ def score(
     named = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     paths = [os.fspath(one) for one in named]
     cut = {"segment": segment, "seed": seed, "rows_per_unit": rows_per_unit, "keep_pairs": keep_pairs}
+    cut |= {"units_per_part": units_per_part}
     settings = ScoreSettings(**cut, text_field=text_field, encoding=encoding)  # type: ignore[arg-type]
     how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
     how |= {"workers": workers, "limit": limit, "rule": rule, "overwrite": overwrite, "watch": watch}
+    how |= {"shard": parse_shard(shard)}
     with output_folder(out, paths, keep=True) as folder:
         run_scoring(paths, folder, explain_segments=EXPLAIN_SEGMENTS if explain else 0, **how)
         return read_result(folder)
+
+
+def parse_shard(text: str) -> "Shard | None":
+    """The shard that "2/8" names; None for "". Raises: ConfigError for anything else."""
+    from longlode.corpus import Shard
+
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    if found is None:
+        raise ConfigError(f"the shard is {text!r}; expected I/N, such as 1/8 to 8/8.")
+    return Shard(int(found[1]), int(found[2]))
 
 
 def with_weights(options: Mapping[str, Any] | None, weights: PathLike | None) -> dict[str, Any]:
@@ -158,6 +178,7 @@ def run_scoring(
     limit: int | None = None,
     explain_segments: int = 48,
     rule: "RaceRule | None" = None,
+    shard: "Shard | None" = None,
     overwrite: bool = False,
     watch: Watch = SILENT,
 ) -> "ScoreSummary":
@@ -167,7 +188,8 @@ def run_scoring(
     words behind the scores, and no map.
     Args: model, as for `model_source`; dtype, its own, as of `pick_dtype`; limit, most rows to score;
       explain_segments, segments of a document to map, 0 for no map; rule, to race by instead of reading
-      equally many pairs of all documents; overwrite, as of `mining.score`; watch, receives notes and progress.
+      equally many pairs of all documents; shard, the share to score; overwrite, as of `mining.score`; watch, receives
+      notes and progress.
     Raises: InputError, ConfigError, ModelError as `mining.score`.
     """
     from longlode.corpus import find_files
@@ -185,7 +207,9 @@ def run_scoring(
             return tell
 
         if rule is None:
-            run = functools.partial(score, progress=teller(""))
+            run = functools.partial(score, shard=shard, progress=teller(""))
+        elif shard is not None:
+            raise ConfigError("a race compares all documents of the corpus; expected no shard with it.")
         else:
             run = functools.partial(race, rule=rule, progress=lambda number: teller(f"round {number}: "))
         summary = run(
@@ -200,7 +224,7 @@ def run_scoring(
             notes=source.notes,
             overwrite=overwrite,
         )
-    shown = explain_segments if summary.counts.get("ok") else 0
+    shown = explain_segments if summary.counts.get("ok") and not summary.shards_missing else 0
     _explain(out, scorer, source, settings, shown, watch)
     return summary
 

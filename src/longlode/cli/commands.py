@@ -28,6 +28,7 @@ from longlode.cli import (
     score,
     select,
     show,
+    status,
     train,
 )
 from longlode.cli.console import PlainFormatter
@@ -36,10 +37,10 @@ from longlode.cli.habits import with_habits
 
 _PANELS = {
     "The order of work": (score, select, pack, train, evaluate, compare, generate, convert),
-    "Look and check": (show, explain, fit_score, report, demo, doctor),
+    "Look and check": (show, status, explain, fit_score, report, demo, doctor),
 }
 
-_SHOWING = (compare, generate, show, explain, doctor)
+_SHOWING = (compare, generate, show, status, explain, doctor)
 """Commands whose only result is their output: --quiet leaves it on standard output."""
 
 app = typer.Typer(

@@ -15,7 +15,7 @@ from longlode.cli.habits import Ended, shell
 from longlode.cli.options import Encoding, Overwrite, Seed, TextField, Weights
 from longlode.cli.score_table import show_estimate, show_race, show_scores
 from longlode.cli.streams import STDIN, print_rows, spool_stdin
-from longlode.core.defaults import ROWS_PER_UNIT, SCORER
+from longlode.core.defaults import ROWS_PER_UNIT, SCORER, UNITS_PER_PART
 from longlode.core.errors import ConfigError
 from longlode.core.options import parse_options
 from longlode.core.outputs import claim_folder, remote_url
@@ -57,6 +57,8 @@ def score(
     workers: options.Workers = 1,
     threads: options.Threads = 1,
     rows_per_unit: options.RowsPerUnit = ROWS_PER_UNIT,
+    units_per_part: options.UnitsPerPart = UNITS_PER_PART,
+    shard: options.ShardOption = "",
     overwrite: Overwrite = False,
     explain: options.Explain = True,
     dry_run: options.DryRun = False,
@@ -69,7 +71,7 @@ def score(
     where it ended. Next: longlode select OUT.
     """
     from longlode.api.readers import check_dtype
-    from longlode.api.scoring import run_scoring, with_weights
+    from longlode.api.scoring import parse_shard, run_scoring, with_weights
     from longlode.mining import ScoreSettings, check_raceable, make_scorer
 
     check_dtype(dtype)
@@ -80,15 +82,18 @@ def score(
     if rule is not None:
         check_raceable(chosen, rule)
     cut = {"segment": segment, "seed": seed, "rows_per_unit": rows_per_unit, "threads": threads}
+    cut |= {"units_per_part": units_per_part}
     settings = ScoreSettings(**cut, text_field=text_field, encoding=encoding, keep_pairs=keep_pairs)  # type: ignore[arg-type]
     how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
     how |= {"limit": limit, "workers": workers, "watch": ConsoleWatch()}
+    share = parse_shard(shard)
     with _place(inputs, None if dry_run else out, stdin_format, dry_run) as (found, folder):
         if dry_run:
             return show_estimate(found, how)
         to_stdout = str(out) == STDIN
         segments = EXPLAIN_SEGMENTS if explain and not to_stdout else 0
-        summary = run_scoring(found, folder, rule=rule, overwrite=overwrite, explain_segments=segments, **how)
+        how |= {"rule": rule, "overwrite": overwrite, "shard": share}
+        summary = run_scoring(found, folder, explain_segments=segments, **how)
         if to_stdout:
             print_rows(folder)
             _stop_if_incomplete(summary, folder, {})
@@ -151,6 +156,14 @@ def _conclude(
     shown = out if url is None else url
     record = read_record(out, "scores")
     how = _how(model, scorer, record)
+    if summary.shards_missing:
+        _stop_if_incomplete(summary, out, vars(summary))
+        finish(
+            f"This shard is done. {out} lacks {len(summary.shards_missing)} of {record['shards']['total']} shards: "
+            f"{', '.join(map(str, summary.shards_missing))}.",
+            then=[shell("longlode", "status", out)],
+        )
+        return {**vars(summary), "how": how}
     show_scores(out)
     share = show_race(out)
     say(escape(how))

@@ -45,6 +45,20 @@ Threads = Annotated[
 RowsPerUnit = Annotated[
     int, typer.Option(min=1, help="Most documents per work unit; a stopped run resumes at units.")
 ]
+UnitsPerPart = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Mean number of work units whose results are merged into one file; 1: none are."
+    ),
+]
+ShardOption = Annotated[
+    str,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Score only share I of N, for job arrays; all shards write to one folder.",
+    ),
+]
 Dtype = Annotated[
     str, typer.Option(help="Precision of the model: float32, bfloat16, or auto (the faster here).")
 ]

@@ -8,3 +8,6 @@ BYTES_PER_TOKEN = 4
 
 ROWS_PER_UNIT = 4096
 """Most documents per unit of work; units close earlier, by bytes."""
+
+UNITS_PER_PART = 64
+"""Mean number of units whose results are merged into one file."""

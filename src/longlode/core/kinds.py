@@ -21,7 +21,7 @@ KINDS = {
     "weights": "weights of a score",
 }
 LEFTOVERS = {
-    "scores": ("parts", "rounds", "fit", "stdin"),
+    "scores": ("parts", "plan", "runs", "shards", "rounds", "fit", "stdin"),
     "run": ("checkpoints",),
     "evaluation": ("examples.parquet", "parts"),
     "lm_eval": ("lm_eval.json",),
@@ -30,7 +30,7 @@ LEFTOVERS = {
 SELECTION_FOLDER = "__selection__"
 """Folder of information beside selected documents, not data; readers of data sets skip names that begin with `__`."""
 _DEPTH = 2
-_SKIPPED = {"parts", "rounds", "fit", "checkpoints", "stdin"}
+_SKIPPED = {"parts", "plan", "runs", "shards", "rounds", "fit", "checkpoints", "stdin"}
 
 
 def kind_name(kind: Any) -> str:

@@ -29,7 +29,7 @@ from longlode.corpus.document import FAILED, SKIPPED
 from longlode.corpus.formats import ARROW, LINES, PARQUET, TEXT, WARC
 from longlode.corpus.inputs import InputFile, Inputs, find_files
 from longlode.corpus.parquet import index_parquet
-from longlode.corpus.spans import LineScan, Span
+from longlode.corpus.spans import LineScan, Span, unit_bytes
 from longlode.corpus.streams import CHUNK_BYTES
 from longlode.corpus.tables import TableDamageError
 from longlode.corpus.units import FILES, NO_RECORDS, NO_ROWS, Unit, UnitFile, files_unit, span_unit
@@ -318,6 +318,7 @@ class _Cut:
     num_bytes: int
     is_lasting: bool = True
     whole_bytes: int = 0
+    _seen_bytes: int = 0
     _whole: list[UnitFile] = field(default_factory=list)
 
     def units_of(self, file: InputFile, owns: Callable[[Span], bool]) -> Iterator[Unit]:
@@ -373,9 +374,8 @@ class _Cut:
     def _add(self, file: UnitFile) -> Iterator[Unit]:
         """Put a whole file into the open unit; yields that unit first if it is full."""
         size = 0 if file.status else max(file.num_bytes, 0)
-        is_full = (
-            len(self._whole) >= min(FILES_PER_UNIT, self.rows) or self.whole_bytes + size > self.num_bytes
-        )
+        most = unit_bytes(self._seen_bytes, self.num_bytes)
+        is_full = len(self._whole) >= min(FILES_PER_UNIT, self.rows) or self.whole_bytes + size > most
         if self._whole and is_full:
             yield from self.close()
         self._whole.append(file)
@@ -384,6 +384,7 @@ class _Cut:
     def close(self) -> list[Unit]:
         """End the open unit of whole files."""
         found = files_unit(self._whole)
+        self._seen_bytes += self.whole_bytes
         self._whole, self.whole_bytes = [], 0
         return found
 

@@ -11,7 +11,17 @@ from longlode.corpus.streams import ByteStream, Hasher, TornStreamError
 
 DIGEST_DIGITS = 32
 """Hex digits of a span's digest: 128 bits of SHA-256."""
+FIRST_UNIT_BYTES = 512 << 10
+_GROWTH = 16
 _NEWLINE = 10
+
+
+def unit_bytes(place: int, most: int) -> int:
+    """Size of the unit that begins at byte `place`: small where a file begins, then a sixteenth of what lies before.
+
+    So a small corpus has enough units for several workers, a large one has few, and what is appended changes none.
+    """
+    return min(most, max(FIRST_UNIT_BYTES, place // _GROWTH))
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,8 @@ class Span:
 class LineScan:
     """One pass over the lines of a file, which cuts them into spans as it reads on.
 
-    A span closes at `max_rows` rows or `max_bytes` bytes, and with the line that reaches a multiple of `piece_bytes`.
+    A span closes at `max_rows` rows or `unit_bytes` bytes, at most `max_bytes`, and with the line that reaches a
+    multiple of `piece_bytes`.
     So the spans are a function of the bytes before their ends: what is appended to a file changes the last one only.
 
     row, offset: where the pass begins, a line and its (decompressed) byte; compressed files are decompressed from
@@ -81,7 +92,8 @@ class LineScan:
         ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == _NEWLINE) + (position + 1)
         first, summed = 0, 0
         while first < len(ends):
-            stop = min(self.offset + self.max_bytes, (self.offset // self.piece_bytes + 1) * self.piece_bytes)
+            stop = self.offset + unit_bytes(self.offset, self.max_bytes)
+            stop = min(stop, (self.offset // self.piece_bytes + 1) * self.piece_bytes)
             by_rows = first + self.max_rows - (self._row - self.row) - 1
             last = min(by_rows, int(np.searchsorted(ends[first:], stop)) + first)
             is_open = last >= len(ends)

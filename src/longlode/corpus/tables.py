@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from longlode.corpus.document import FAILED, Document, Unreadable
 from longlode.corpus.records import Place, ReadOptions, make_document
-from longlode.corpus.spans import Span
+from longlode.corpus.spans import Span, unit_bytes
 
 DAMAGE = (pa.ArrowException, OSError)
 """Errors that pyarrow raises for bytes that it cannot read."""
@@ -45,7 +45,7 @@ def bad_name(error: UnicodeDecodeError) -> TableDamageError:
 
 
 def cut_groups(sizes: Iterable[tuple[int, float]], *, max_rows: int, max_bytes: int) -> list[Span]:
-    """Cut rows into spans of at most `max_rows` rows and about `max_bytes` bytes.
+    """Cut rows into spans of at most `max_rows` rows and about `unit_bytes` bytes, at most `max_bytes`.
 
     Args: sizes, (rows, bytes) of each group of rows in order; rows of a group are taken as equally long.
     """
@@ -56,10 +56,11 @@ def cut_groups(sizes: Iterable[tuple[int, float]], *, max_rows: int, max_bytes: 
         row_bytes = max(num_bytes / num_rows, 1.0) if num_rows else 1.0
         left = num_rows
         while left:
-            room = int((max_bytes - span_bytes) / row_bytes) + 1
+            size = unit_bytes(offset, max_bytes)
+            room = int((size - span_bytes) / row_bytes) + 1
             take = min(left, max_rows - (row - start), room)
             row, left, span_bytes = row + take, left - take, span_bytes + take * row_bytes
-            if row - start >= max_rows or span_bytes >= max_bytes:
+            if row - start >= max_rows or span_bytes >= size:
                 spans.append(Span(start, row, offset, int(span_bytes)))
                 start, offset, span_bytes = row, offset + int(span_bytes), 0.0
     if row > start:

@@ -18,8 +18,10 @@ Start reading: `dependency.py` (the formulas), then `scorers/base.py` and `engin
     select.py, selection_files.py         from scores to a smaller corpus
 """
 
-from longlode.mining.engine.run import RunProgress, ScoreSummary, score
+from longlode.mining.engine.outcome import ScoreSummary
+from longlode.mining.engine.run import score
 from longlode.mining.engine.settings import ScoreSettings
+from longlode.mining.engine.tally import RunProgress
 from longlode.mining.racing.race import check_raceable, race
 from longlode.mining.racing.standings import RaceRule
 from longlode.mining.reader import Reader

@@ -20,6 +20,7 @@ from longlode.corpus.mirror import input_folder, sent_files
 from longlode.corpus.records import main_field
 from longlode.mining.engine.part_queries import query_parts
 from longlode.mining.engine.parts import PARTS_FOLDER, read_info
+from longlode.mining.engine.scored import scored_part, scored_parts
 from longlode.mining.selection_files import (
     DROPPED_NAME,
     dropped_path,
@@ -138,7 +139,7 @@ def _select(scores: Path, out: Path, rule: Rule, dry_run: bool, overwrite: bool)
         with _sole_writer(out):
             # A killed run may be repeated from here on; its record says that it is not complete.
             write_selection(out, complete=False, **facts)
-            _write_documents(base, out, record)
+            _write_documents(base, out, scores, record)
             _write_dropped(base, dropped_path(out))
             summary = _summarize(base, out, record, rule)
             write_selection(out, complete=True, **facts, **_counts(summary))
@@ -179,10 +180,12 @@ def _check_any(base: duckdb.DuckDBPyConnection, rule: Rule) -> None:
         raise InputError(_nothing(base, rule, counts))
 
 
-def _write_documents(base: duckdb.DuckDBPyConnection, out: Path, record: dict[str, Any]) -> None:
+def _write_documents(
+    base: duckdb.DuckDBPyConnection, out: Path, scores: Path, record: dict[str, Any]
+) -> None:
     """Write the selected documents; one that the format cannot hold counts as dropped from here on."""
     refused: list[tuple[str, str]] = []
-    rows = _selected_rows(base, record)
+    rows = _selected_rows(base, scores, record)
     num_written = write_documents(out, rows, refused=lambda row, reason: refused.append((reason, row["id"])))
     if refused and not num_written:
         raise InputError(
@@ -306,10 +309,9 @@ def _refused_by_gate(base: duckdb.DuckDBPyConnection, record: dict[str, Any], ru
 
 def _check_sound(record: dict[str, Any], scores: Path) -> None:
     """Refuse a record that lacks what a selection needs, before any of it is used."""
+    for _ in scored_parts(scores, record):
+        pass
     try:
-        for part in record["parts"]:
-            Unit.from_json(part["unit"])
-            scores / PARTS_FOLDER / part["part"]
         for item in record["inputs"]:
             full_path(item)
         _ = record["scorer"], record["reader"], record["settings"]["text_field"]
@@ -321,6 +323,11 @@ def _check_sound(record: dict[str, Any], scores: Path) -> None:
 
 
 def _check_finished(record: dict[str, Any], scores: Path) -> None:
+    if missing := record.get("shards", {}).get("missing"):
+        raise InputError(
+            f"the scoring run in {scores} is not complete: it lacks {', '.join(map(str, missing))} of its "
+            f"{record['shards']['total']} shards. Run the same score command with each of them (--shard)."
+        )
     if not record.get("complete"):
         failed = len(record.get("failed_units", []))
         raise InputError(
@@ -345,13 +352,12 @@ def _check_place(record: dict[str, Any], scores: Path, out: Path) -> None:
         folder = full_path(item)
         if folder.is_dir() and place.is_relative_to(folder.resolve()):
             raise InputError(f"{out} lies inside the input folder {item}; write the selection outside it.")
-    files = {file["path"] for part in record["parts"] for file in part["unit"]["files"]}
-    if (
-        str(out) in files
-        or str(place) in files
-        or any(place == Path(file).resolve() for file in files if "://" not in file)
-    ):
-        raise InputError(f"{out} is one of the inputs that were scored; choose another name.")
+    for part in scored_parts(scores, record):
+        files = {file.path for unit in part.units for file in unit.files}
+        if {str(out), str(place)} & files or any(
+            place == Path(file).resolve() for file in files if "://" not in file
+        ):
+            raise InputError(f"{out} is one of the inputs that were scored; choose another name.")
 
 
 def _is_this(path: Path, scores: Path, rule: Rule) -> bool:
@@ -384,33 +390,46 @@ def _nothing(base: duckdb.DuckDBPyConnection, rule: Rule, dropped: dict[str, int
     return f"nothing is selected: no document fits {rule.to_json()} ({counted})."
 
 
-def _selected_rows(base: duckdb.DuckDBPyConnection, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _selected_rows(
+    base: duckdb.DuckDBPyConnection, scores: Path, record: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Read the selected documents again, unit by unit, and yield their records with the score."""
-    units = [Unit.from_json(part["unit"]) for part in record["parts"]]
     settings = record["settings"]
     how = {"text_field": settings["text_field"], "encoding": settings.get("encoding", UTF8)}
-    parts = base.execute("SELECT DISTINCT part FROM ranked WHERE kind IS NULL ORDER BY part").fetchall()
-    for (part,) in parts:
+    numbers = base.execute("SELECT DISTINCT part FROM ranked WHERE kind IS NULL ORDER BY part").fetchall()
+    for (number,) in numbers:
+        part = scored_part(scores, record["parts"][number])
         found = base.execute(
-            "SELECT file, row, id, num_bytes, score FROM ranked WHERE kind IS NULL AND part = ?", [part]
+            "SELECT place, file, row, id, num_bytes, score FROM ranked WHERE kind IS NULL AND part = ?",
+            [number],
         ).fetchall()
-        wanted = {(file, row): (name, num_bytes, score) for file, row, name, num_bytes, score in found}
-        for item in read_unit(units[part], **how):
-            if isinstance(item, Unreadable) and item.transient:
-                raise InputError(_changed(units[part], item.reason))
-            expected = wanted.pop((item.file, item.row), None)
-            if expected is None:
-                continue
-            if not isinstance(item, Document) or (item.id, item.num_bytes) != expected[:2]:
-                raise InputError(_changed(units[part], f"row {item.row} of {item.file}"))
-            yield item.metadata | {
-                "id": item.id,
-                "source": item.source,
-                main_field(how["text_field"]): item.text,
-                "score": expected[2],
-            }
-        if wanted:
-            raise InputError(_changed(units[part], f"{len(wanted)} selected rows of {next(iter(wanted))[0]}"))
+        by_unit: dict[int, dict[tuple[str, int], tuple[str, int, float]]] = {}
+        for place, file, row, name, num_bytes, value in found:
+            by_unit.setdefault(part.number_at(place), {})[file, row] = (name, num_bytes, value)
+        for unit in sorted(by_unit):
+            yield from _rows_of_unit(part.units[unit], by_unit[unit], how)
+
+
+def _rows_of_unit(
+    unit: Unit, wanted: dict[tuple[str, int], tuple[str, int, float]], how: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The records of a unit. Args: wanted, (id, num_bytes, score) by (file, row). Raises: InputError if one changed."""
+    for item in read_unit(unit, **how):
+        if isinstance(item, Unreadable) and item.transient:
+            raise InputError(_changed(unit, item.reason))
+        expected = wanted.pop((item.file, item.row), None)
+        if expected is None:
+            continue
+        if not isinstance(item, Document) or (item.id, item.num_bytes) != expected[:2]:
+            raise InputError(_changed(unit, f"row {item.row} of {item.file}"))
+        yield item.metadata | {
+            "id": item.id,
+            "source": item.source,
+            main_field(how["text_field"]): item.text,
+            "score": expected[2],
+        }
+    if wanted:
+        raise InputError(_changed(unit, f"{len(wanted)} selected rows of {next(iter(wanted))[0]}"))
 
 
 def _changed(unit: Unit, what: str) -> str:

@@ -6,7 +6,7 @@ killed in the pass or after it continues where it ended, any number of workers g
 part of the name of every part that is scored with it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class FitJob(Job):
         )
 
 
-def fit_jobs(units: Sequence[Unit], spec: WorkerSpec) -> list[FitJob]:
+def fit_jobs(units: Iterable[Unit], spec: WorkerSpec) -> list[FitJob]:
     """The pass of a run, unit by unit."""
     shape = {
         "format": FIT_FORMAT,

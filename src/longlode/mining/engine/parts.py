@@ -1,4 +1,4 @@
-"""Parts: the results of one unit of work in one Parquet file, complete or absent.
+"""Parts: the results of one unit of work, or of several, in one Parquet file, complete or absent.
 
 A part is named by the fingerprint of everything that determines it, and carries that fingerprint, its row count
 and its cost in its metadata, and the hash of all its bytes. "Done" means: the file of that name exists and
@@ -6,10 +6,11 @@ verifies. There is no other state.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -74,6 +75,9 @@ _METADATA_KEY = b"longlode"
 _SEAL = b"longlode-part-sha256:"
 """In the footer, followed by 64 hex digits: SHA-256 of the file with these digits written as 0."""
 _NO_DIGEST = b"0" * 64
+_TAIL_BYTES = 64 << 10
+_BLOCK_BYTES = 1 << 20
+_UNREADABLE = (OSError, pa.ArrowException, KeyError, TypeError, orjson.JSONDecodeError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,8 @@ class PartInfo:
     """Metadata of a part.
 
     fingerprint: its name. num_rows: one per input document. document_tokens: of the scored documents, whole.
-    tokens_alone, tokens_given: read by the model, segments alone and targets after a source.
+    tokens_alone, tokens_given: read by the model, segments alone and targets after a source. statuses: rows by status.
+    units: of a merged part those of its units, in the order of their rows.
 
     The path of the input is not in it, so that the same input elsewhere gives the same bytes.
     """
@@ -91,6 +96,27 @@ class PartInfo:
     document_tokens: int
     tokens_alone: int
     tokens_given: int
+    statuses: dict[str, int] = field(default_factory=dict)
+    units: tuple["PartInfo", ...] = ()
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "PartInfo":
+        """Make the one that was written as JSON."""
+        return cls(**{**value, "units": tuple(cls.from_json(one) for one in value["units"])})
+
+    @classmethod
+    def merged(cls, fingerprint: str, units: Sequence["PartInfo"]) -> "PartInfo":
+        """That of a part with the rows of several units."""
+        statuses = sum((Counter(unit.statuses) for unit in units), Counter())
+        return cls(
+            fingerprint=fingerprint,
+            num_rows=sum(unit.num_rows for unit in units),
+            document_tokens=sum(unit.document_tokens for unit in units),
+            tokens_alone=sum(unit.tokens_alone for unit in units),
+            tokens_given=sum(unit.tokens_given for unit in units),
+            statuses=dict(sorted(statuses.items())),
+            units=tuple(units),
+        )
 
 
 def part_path(out: Path, fingerprint: str) -> Path:
@@ -111,48 +137,124 @@ def write_part(
     Args: extras, the scorer's own columns.
     """
     schema = pa.schema([*COLUMNS, *extra_fields(extras), *([PAIRS_FIELD] if keep_pairs else [])])
+    _write(path, schema, [pa.Table.from_pylist(list(rows), schema=schema)], info)
+
+
+def merge_parts(path: Path, parts: Sequence[Path], infos: Sequence[PartInfo]) -> None:
+    """Write the rows of several parts, in order, as one part; a part of them is in memory at once.
+
+    Raises: OSError, pa.ArrowException when a part has gone, or the disk fails.
+    """
+    schema = pq.read_schema(parts[0]).remove_metadata()
+    tables = (pq.read_table(part, partitioning=None).replace_schema_metadata() for part in parts)
+    _write(path, schema, tables, PartInfo.merged(path.stem, infos))
+
+
+def copy_rows(merged: Path, path: Path) -> PartInfo | None:
+    """Write the rows of the unit that `path` names, from a merged part, as a part of its own.
+
+    Returns: its metadata; None if the merged part does not have it.
+    """
+    start = 0
+    for unit in read_units(merged):
+        if unit.fingerprint == path.stem:
+            table = pq.read_table(merged, partitioning=None).replace_schema_metadata()
+            _write(path, table.schema, [table.slice(start, unit.num_rows)], unit)
+            return unit
+        start += unit.num_rows
+    return None
+
+
+def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], info: PartInfo) -> None:
     about = orjson.dumps(info, option=orjson.OPT_SORT_KEYS)
-    table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata({_METADATA_KEY: about}))
+    schema = schema.with_metadata({_METADATA_KEY: about})
     with atomic_path(path) as temporary:
-        with pq.ParquetWriter(
-            temporary, table.schema, compression="zstd", write_page_checksum=True
-        ) as writer:
-            writer.write_table(table)
+        with pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
+            for table in tables:
+                writer.write_table(table.cast(schema))
             writer.add_key_value_metadata({"seal": (_SEAL + _NO_DIGEST).decode()})
         _seal(temporary)
 
 
 def _seal(path: Path) -> None:
     """Write the hash of the file into its footer: checksums of Parquet's pages do not cover names and metadata."""
-    data = path.read_bytes()
-    place = data.rindex(_SEAL + _NO_DIGEST) + len(_SEAL)
     with path.open("r+b") as stream:
+        place = _digest_place(stream)
+        assert place is not None, "the placeholder was just written"
+        digest = _digest(stream, place)
         stream.seek(place)
-        stream.write(hashlib.sha256(data).hexdigest().encode())
+        stream.write(digest)
 
 
-def _is_whole(data: bytes) -> bool:
-    """Tell if every byte is as it was at `_seal`."""
-    place = data.rfind(_SEAL) + len(_SEAL)
-    if place < len(_SEAL):
-        return False
-    digest = hashlib.sha256(data[:place])
-    digest.update(_NO_DIGEST)
-    digest.update(memoryview(data)[place + len(_NO_DIGEST) :])
-    return digest.hexdigest().encode() == data[place : place + len(_NO_DIGEST)]
+def _digest_place(stream: BinaryIO) -> int | None:
+    """Find the place of the digest in the footer; None if there is none."""
+    size = stream.seek(0, 2)
+    stream.seek(max(0, size - _TAIL_BYTES))
+    tail = stream.read()
+    if tail[-4:] != b"PAR1":
+        return None
+    footer_size = min(size, int.from_bytes(tail[-8:-4], "little") + 8)
+    if footer_size > len(tail):
+        stream.seek(size - footer_size)
+        tail = stream.read()
+    place = tail.rfind(_SEAL)
+    return None if place < 0 else size - len(tail) + place + len(_SEAL)
+
+
+def _digest(stream: BinaryIO, place: int) -> bytes:
+    """Hash a file with the digest at `place` written as 0, block by block."""
+    hasher = hashlib.sha256()
+    stream.seek(0)
+    left = place
+    while left and (block := stream.read(min(left, _BLOCK_BYTES))):
+        hasher.update(block)
+        left -= len(block)
+    hasher.update(_NO_DIGEST)
+    stream.seek(place + len(_NO_DIGEST))
+    while block := stream.read(_BLOCK_BYTES):
+        hasher.update(block)
+    return hasher.hexdigest().encode()
+
+
+def _is_whole(path: Path) -> bool:
+    """Return True if every byte is as it was at `_seal`."""
+    with path.open("rb") as stream:
+        place = _digest_place(stream)
+        if place is None:
+            return False
+        digest = _digest(stream, place)
+        stream.seek(place)
+        return stream.read(len(digest)) == digest
+
+
+def read_units(path: Path) -> tuple[PartInfo, ...]:
+    """Metadata of the units of a merged part, not verified; none when it is missing, unreadable or of one unit."""
+    info = read_summary(path)
+    return () if info is None else info.units
+
+
+def read_summary(path: Path) -> PartInfo | None:
+    """Metadata of the part at `path` from its footer alone, not verified; None when it is missing or unreadable."""
+    try:
+        return _read_metadata(path)[0]
+    except _UNREADABLE:
+        return None
+
+
+def _read_metadata(path: Path) -> tuple[PartInfo, int]:
+    about = pq.read_metadata(path)
+    return PartInfo.from_json(orjson.loads(about.metadata[_METADATA_KEY])), about.num_rows
 
 
 def read_info(path: Path) -> PartInfo | None:
     """Metadata of the part at `path` after a full read; None when it is missing, torn, changed or no part."""
     try:
-        data = path.read_bytes()
-        if not _is_whole(data):
+        if not _is_whole(path):
             return None
-        about = pq.read_metadata(pa.BufferReader(data))
-        info = PartInfo(**orjson.loads(about.metadata[_METADATA_KEY]))
-    except (OSError, pa.ArrowException, KeyError, TypeError, orjson.JSONDecodeError):
+        info, num_rows = _read_metadata(path)
+    except _UNREADABLE:
         return None
-    if info.fingerprint != path.stem or info.num_rows != about.num_rows:
+    if info.fingerprint != path.stem or info.num_rows != num_rows:
         return None
     return info
 

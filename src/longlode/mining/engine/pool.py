@@ -6,10 +6,11 @@ import os
 import pickle
 import signal
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from itertools import chain, islice
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
@@ -28,45 +29,69 @@ _DIED = (
     "no sign of life"
 )
 
+_MOST_LOST = 16
+"""Documents that may end their worker before their unit is given up as a whole."""
+
 _T = TypeVar("_T")
 
 
 def run_jobs(
-    jobs: Sequence[Job], spec: WorkerSpec, num_workers: int, listen: Listen | None = None
+    jobs: Iterable[Job], spec: WorkerSpec, num_workers: int, listen: Listen | None = None
 ) -> Iterator[Outcome]:
-    """Do all jobs; yields one outcome per job, in the order of completion.
+    """Do all jobs; yields one outcome per job, in the order of completion. A job is asked for when a worker is free.
 
-    With one worker everything happens in this process. Args: listen, called with the progress within units, in this
-    thread. Raises: ModelError from making the reader;
+    With one worker, or one job, everything happens in this process. Args: listen, called with the progress within
+    units, in this thread. Raises: ModelError from making the reader;
     BackendError when worker processes cannot start, ConfigError when they cannot load make_reader.
     """
-    if num_workers == 1 or len(jobs) <= 1:
+    waiting = iter(jobs)
+    first = list(islice(waiting, 1 if num_workers == 1 else 2))
+    waiting = chain(first, waiting)
+    if len(first) < 2:
         worker = Worker(spec)
         with listening(listen) as check:
-            for job in jobs:
+            for job in waiting:
                 outcome = worker.run(job)
                 check()
                 yield outcome
         return
     suspects: list[Job] = []
-    waiting = deque(jobs)
-    while waiting:  # again when a death has broken the pool
-        yield from _run_pool(waiting, suspects, spec, min(num_workers, len(waiting)), listen)
+    while first := list(islice(waiting, 1)):  # again when a death has broken the pool
+        yield from _run_pool(chain(first, waiting), suspects, spec, num_workers, listen)
     for job in suspects:  # each was in hand when a worker died: alone, the guilty ones show
         info = job.info(spec.out)
         if info is not None:
             yield Outcome(job, info)
-            continue
-        dead: list[Job] = []
-        yield from _run_pool(deque([job]), dead, spec, 1, listen)
-        for victim in dead:
-            yield Outcome(victim, None, _DIED)
+        else:
+            yield from _run_alone(job, spec, listen)
+
+
+def _run_alone(job: Job, spec: WorkerSpec, listen: Listen | None) -> Iterator[Outcome]:
+    """Do a job that was in hand when a worker died. Documents that end a worker are found one by one, and given up."""
+    dead: list[Job] = []
+    yield from _run_pool(iter([job]), dead, spec, 1, listen)
+    lost: dict[int, str] = {}
+    while dead and len(lost) < _MOST_LOST:
+        dead = []
+        careful = replace(job, lost=tuple(lost.items()), is_careful=True)
+        watch = yield from _run_pool(iter([careful]), dead, spec, 1, listen)
+        if dead and (watch.place < 0 or watch.place in lost):
+            break  # it did not die of a document: reading the file may end it, or starting
+        if dead:
+            why = watch.why or "died (killed, out of memory, or a crash in native code)"
+            lost[watch.place] = f"the worker process {why} at this document, also when it had it alone"
+            logger.warning("%s, document %d: %s", job.unit.files[0].name, watch.place, lost[watch.place])
+    if dead:
+        yield Outcome(job, None, _DIED)
 
 
 def _run_pool(
-    waiting: deque[Job], suspects: list[Job], spec: WorkerSpec, num_workers: int, listen: Listen | None
-) -> Iterator[Outcome]:
-    """Work off `waiting` until it is empty or a worker dies; the jobs in progress then go to `suspects`."""
+    waiting: Iterator[Job], suspects: list[Job], spec: WorkerSpec, num_workers: int, listen: Listen | None
+) -> Generator[Outcome, None, Watch]:
+    """Work off `waiting` until it is empty or a worker dies; the jobs in progress then go to `suspects`.
+
+    Returns: what was seen of the workers.
+    """
     others = set(multiprocessing.active_children())
     in_hand: dict[Future[Outcome], Job] = {}
     context = multiprocessing.get_context("spawn")
@@ -75,15 +100,18 @@ def _run_pool(
     executor = _executor(context, num_workers, (spec.settings.threads, _pack(spec), theirs))
     try:
         _greet(executor, watch, others)
-        while waiting or in_hand:
-            while waiting and len(in_hand) < num_workers:
-                in_hand[executor.submit(_run_job, waiting[0])] = waiting[0]
-                waiting.popleft()
-            done = _wait(in_hand, watch, others, listen)
-            for future in done:
-                outcome = future.result()
-                del in_hand[future]
-                yield outcome
+        is_over = False
+        while in_hand or not is_over:
+            while not is_over and len(in_hand) < num_workers:
+                job = next(waiting, None)
+                is_over = job is None
+                if job is not None:
+                    in_hand[_submit(executor, job)] = job
+            if in_hand:
+                for future in _wait(in_hand, watch, others, listen):
+                    outcome = future.result()
+                    del in_hand[future]
+                    yield outcome
         executor.shutdown(wait=False)
         _join(others, spec.settings.silent_seconds)
     except BrokenProcessPool:
@@ -92,6 +120,7 @@ def _run_pool(
         suspects.extend(job for future, job in in_hand.items() if future not in finished)
         executor.shutdown(wait=False, cancel_futures=True)
         _join(others, 0.0)
+        watch.stopped(set())  # read what the dead told last
     except BaseException:  # an interrupt or a reader that cannot be made: no reason to finish what is in hand
         executor.shutdown(wait=False, cancel_futures=True)
         _join(others, 0.0)
@@ -99,6 +128,17 @@ def _run_pool(
     finally:
         ours.close()
         theirs.close()
+    return watch
+
+
+def _submit(executor: ProcessPoolExecutor, job: Job) -> Future[Outcome]:
+    """Hand a job to the pool; to a broken one as well, which then says so of this job."""
+    try:
+        return executor.submit(_run_job, job)
+    except BrokenProcessPool as error:
+        broken: Future[Outcome] = Future()
+        broken.set_exception(error)
+        return broken
 
 
 def _join(others: set[BaseProcess], patience_seconds: float) -> None:

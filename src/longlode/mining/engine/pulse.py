@@ -30,12 +30,16 @@ class Count(NamedTuple):
 
 
 class Sign(NamedTuple):
-    """Beat of a worker: its PID, its steps so far, whether it should make some, and how far its unit is."""
+    """Beat of a worker: its PID, its steps so far, whether it should make some, and how far its unit is.
+
+    place: of the document in hand in its unit, where each is announced; -1 where they are not.
+    """
 
     pid: int
     steps: int
     is_busy: bool
     done: Count = Count()
+    place: int = -1
 
 
 Listen = Callable[[Mapping[str, Count]], None]
@@ -90,12 +94,31 @@ class _Counter:
 
 _steps = 0
 _is_busy = False
+_place = -1
+_pulse: Connection | None = None
+_telling = threading.Lock()
 _counter = _Counter()
 
 
 def start_unit(unit: str) -> None:
     """Start the count of a unit. Args: unit, fingerprint of its job."""
+    global _place
+    _place = -1
     _counter.start(unit)
+
+
+def announce(place: int) -> None:
+    """Tell at once which document of the unit is taken in hand (-1: none): this process may not live to tell later."""
+    global _place
+    step()
+    with _telling, contextlib.suppress(OSError):
+        _place = place
+        if _pulse is not None:
+            _pulse.send(_sign())
+
+
+def _sign() -> Sign:
+    return Sign(os.getpid(), _steps, _is_busy, _counter.shown, _place)
 
 
 def finish_documents(share: float, documents: int, tokens: int) -> None:
@@ -157,12 +180,15 @@ def busy() -> Iterator[None]:
 
 def beat_into(pulse: Connection) -> None:
     """Send the progress of this process, from a thread of its own, until the other end is closed."""
+    global _pulse
+    _pulse = pulse
 
     def tell() -> None:
         with contextlib.suppress(OSError):
             while True:
                 # Shorter than PIPE_BUF, so that what several processes send at once is not mixed.
-                pulse.send(Sign(os.getpid(), _steps, _is_busy, _counter.shown))
+                with _telling:
+                    pulse.send(_sign())
                 time.sleep(BEAT_SECONDS)
 
     threading.Thread(target=tell, daemon=True).start()
@@ -176,7 +202,11 @@ class Watch:
     """
 
     def __init__(self, pulse: Connection, silent_seconds: float, stuck_seconds: float) -> None:
-        """Args: pulse, the reading end; the others as of `ScoreSettings`."""
+        """Args: pulse, the reading end; the others as of `ScoreSettings`.
+
+        place, why: the document that was announced last, and why the last worker was found to have stopped.
+        """
+        self.place, self.why = -1, ""
         self._pulse = pulse
         self._limits = (silent_seconds, stuck_seconds)
         self._last_look = time.monotonic()
@@ -202,7 +232,8 @@ class Watch:
             self._silent[pid] = self._silent.get(pid, 0.0) + passed
             self._stuck[pid] = self._stuck.get(pid, 0.0) + passed
         while self._pulse.poll():
-            pid, steps, is_busy, count = self._pulse.recv()
+            pid, steps, is_busy, count, place = self._pulse.recv()
+            self.place = place
             self._counts[pid] = count
             self._silent[pid] = 0.0
             if not is_busy or steps != self._steps.get(pid):
@@ -216,4 +247,5 @@ class Watch:
                 found[pid] = f"gave no sign of life for {patience:g} seconds"
             elif self._stuck[pid] > stuck_seconds:
                 found[pid] = f"got nothing done for {stuck_seconds:g} seconds"
+        self.why = next(iter(found.values()), self.why)
         return found

@@ -2,17 +2,16 @@
 
 A unit's part is named by the fingerprint of what determines it: the unit, the settings, the scorer, the
 reader and the version of the formulas. A part that exists and verifies is done; there is no other state. So a
-run that was killed continues where it ended, a torn part is made again, and any number of workers gives the same
-parts, byte for byte.
+run that was killed continues where it ended, a torn part is made again, and any number of workers, of runs at once or
+of shards gives the same rows, byte for byte.
 
 Ids that occur twice are counted in the record and keep all their rows, because a unit must not depend on
 another; `select` keeps the first.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,118 +19,19 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.names import printable
 from longlode.core.outputs import claim_folder, full_path
-from longlode.core.records import remove_leftovers, write_record
-from longlode.corpus import Unit, plan
+from longlode.corpus import CorpusPlan, PlanStore, Shard, Unit
 from longlode.mining.engine.fit import fit_jobs, fit_state, kept_state
-from longlode.mining.engine.parts import PARTS_FOLDER, PartInfo, part_path
-from longlode.mining.engine.pool import run_jobs
-from longlode.mining.engine.pulse import Count
+from longlode.mining.engine.flow import do_jobs
+from longlode.mining.engine.merging import PLAN_FOLDER, Merger
+from longlode.mining.engine.outcome import ScoreSummary, conclude
+from longlode.mining.engine.parts import PARTS_FOLDER
 from longlode.mining.engine.settings import ScoreSettings
-from longlode.mining.engine.summary import summarize_parts
+from longlode.mining.engine.tally import Progress, Tally
 from longlode.mining.engine.token_reader import packaged_tokens
-from longlode.mining.engine.workers import Job, Outcome, WorkerSpec
-from longlode.mining.extras import describe_extras, extra_fields
+from longlode.mining.engine.workers import Job, WorkerSpec
+from longlode.mining.extras import extra_fields
 from longlode.mining.reader import Reader
-from longlode.mining.requests import BatchSize
 from longlode.mining.scorers import Scorer
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunProgress:
-    """Progress of a pass over the corpus, including what an earlier run has done.
-
-    units, of total_units: finished or failed. num_bytes, of total_bytes: of input, within units as well (a share of the
-      unit's size, as text is read); the total at the end. documents, tokens: done so far, tokens of the scored ones.
-    """
-
-    units: int
-    total_units: int
-    num_bytes: int
-    total_bytes: int
-    documents: int
-    tokens: int
-
-
-Progress = Callable[[RunProgress], None]
-"""Function called with the progress: at the start, after every unit, and a few times a second in between."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreSummary:
-    """Outcome of a run; `record.json` has the same and more.
-
-    counts: rows by status. num_reused: units whose part existed already. failed_units: {unit, error} of the
-    units without a part, empty when the run is complete. cost: document_tokens; tokens_alone and
-    tokens_given, read by the model; tokens_read_per_token, their sum per document token.
-    """
-
-    out: Path
-    num_documents: int
-    counts: dict[str, int]
-    num_units: int
-    num_reused: int
-    failed_units: list[dict[str, Any]]
-    num_duplicate_ids: int
-    cost: dict[str, float]
-    seconds: float
-
-    @property
-    def complete(self) -> bool:
-        """True when every unit has its part."""
-        return not self.failed_units
-
-
-@dataclass(eq=False)
-class Tally:
-    """Progress of a run.
-
-    sizes: bytes of all its units, by part fingerprint. infos: of the finished ones. num_reused: units whose part
-    existed already.
-    """
-
-    sizes: dict[str, int] = field(default_factory=dict)
-    infos: dict[str, PartInfo] = field(default_factory=dict)
-    failed: list[Outcome] = field(default_factory=list)
-    num_documents: int = 0
-    num_tokens: int = 0
-    num_reused: int = 0
-    smallest_batch: int | None = None
-    _most_bytes: int = 0
-
-    def add(self, info: PartInfo) -> None:
-        """Count a part that is there."""
-        self.infos[info.fingerprint] = info
-        self.num_documents += info.num_rows
-        self.num_tokens += info.document_tokens
-
-    def saw(self, size: BatchSize | None, given: int) -> None:
-        """Note the batch size that a worker has come down to from `given` segments."""
-        if size is not None and size.segments < given:
-            self.smallest_batch = min(self.smallest_batch or size.segments, size.segments)
-
-    def report(self, progress: Progress | None, counts: Mapping[str, Count] | None = None) -> None:
-        """Report the progress. Args: counts, within units, by fingerprint; those of finished ones do not count."""
-        if progress is None:
-            return
-        finished = {*self.infos, *(one.job.fingerprint for one in self.failed)}
-        going = [
-            (count, self.sizes[name])
-            for name, count in (counts or {}).items()
-            if name in self.sizes and name not in finished
-        ]
-        done = sum(self.sizes[name] for name in finished)
-        within = sum(int(count.share * size) for count, size in going)
-        self._most_bytes = max(self._most_bytes, done + within)  # no way back when a unit is tried again
-        progress(
-            RunProgress(
-                units=len(finished),
-                total_units=len(self.sizes),
-                num_bytes=self._most_bytes,
-                total_bytes=sum(self.sizes.values()),
-                documents=self.num_documents + sum(count.documents for count, _ in going),
-                tokens=self.num_tokens + sum(count.tokens for count, _ in going),
-            )
-        )
 
 
 def score(
@@ -145,10 +45,13 @@ def score(
     num_workers: int = 1,
     limit: int | None = None,
     notes: Mapping[str, Any] | None = None,
+    shard: Shard | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score every document of the inputs into `out/parts/*.parquet` and write `out/record.json`.
+
+    Several runs may work on one folder at once, on one machine or on many: each takes units that no other has in hand.
 
     Args:
       inputs: files, folders, globs or URLs, as `corpus.plan` takes them.
@@ -161,6 +64,7 @@ def score(
       num_workers: processes; 1 works in this one. The parts do not depend on it.
       limit: number of rows to score, the first ones; the same call with more, or without, continues from there.
       notes: more fields for the record.
+      shard: score only this share of the corpus; the record is complete when all shards are.
       overwrite: replace scores of other inputs or settings that `out` holds; parts that still fit are used again.
       progress: called with the progress at the start, after every unit, and a few times a second in between.
     Returns: a summary; `failed_units` is not empty when a unit failed as a whole, and a re-run tries just
@@ -175,62 +79,63 @@ def score(
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     spec = WorkerSpec(full_path(out), scorer, settings, make_reader, reader_fingerprint)
     prepare_folder(spec, listed, overwrite=overwrite)
-    units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out, limit=limit)
+    plan = make_plan(listed, spec, limit=limit, shard=shard)
     if scorer.fits:
-        fitted = fit_corpus(units, spec, num_workers, progress)
+        fitted = fit_corpus(plan, spec, num_workers, progress, shard)
         if isinstance(fitted, Tally):
-            return conclude(listed, [make_job(unit, spec) for unit in units], spec, fitted, started)
+            return conclude(listed, spec, fitted, [], started)
         spec = fitted
-    jobs = [make_job(unit, spec) for unit in units]
-    tally = do_jobs(jobs, spec, num_workers, progress)
-    return conclude(listed, jobs, spec, tally, started, notes=_notes(limit, notes))
+    tally = Tally(lambda: plan.total_bytes, "" if shard is None else str(shard))
+    merger = Merger(spec, settings.units_per_part, tally)
+    jobs = merger.jobs(make_job(unit, spec) for unit in plan.units())
+    do_jobs(jobs, spec, num_workers, tally, progress, done=merger.done, recover=merger.recover)
+    about = {**({} if limit is None else {"limit": limit}), **(notes or {})}
+    return conclude(listed, spec, tally, merger.finish(), started, notes=about, shard=shard)
 
 
-def _notes(limit: int | None, notes: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {**({} if limit is None else {"limit": limit}), **(notes or {})}
+def make_plan(
+    inputs: Sequence[str | Path], spec: WorkerSpec, *, limit: int | None = None, shard: Shard | None = None
+) -> CorpusPlan:
+    """The plan of a run, kept in its output folder."""
+    settings = spec.settings
+    return CorpusPlan(
+        inputs,
+        rows_per_unit=settings.rows_per_unit,
+        bytes_per_unit=settings.unit_bytes(reads_model=spec.scorer.reads_model),
+        exclude=spec.out,
+        limit=limit,
+        shard=shard,
+        store=PlanStore(spec.out / PLAN_FOLDER),
+    )
 
 
 def fit_corpus(
-    units: Sequence[Unit], spec: WorkerSpec, num_workers: int, progress: Progress | None = None
+    plan: CorpusPlan,
+    spec: WorkerSpec,
+    num_workers: int,
+    progress: Progress | None = None,
+    shard: Shard | None = None,
 ) -> WorkerSpec | Tally:
     """Make the scorer's pass over the corpus, except for the units that an earlier run has done.
 
     Returns: the spec with the fitted scorer; or, when units failed, a tally that names those and holds nothing
       else: a re-run tries them again.
-    Raises: as `run_jobs`; the scorer's errors when it cannot be fitted.
+    Raises: as `run_jobs`; the scorer's errors when it cannot be fitted; ConfigError for a shard.
     """
-    jobs = fit_jobs(units, spec)
+    if shard is not None:
+        raise ConfigError(
+            f"the scorer {spec.scorer.name!r} reads the whole corpus before it scores; expected no shard. Several runs "
+            "of the same command on one folder share its work without."
+        )
+    jobs = fit_jobs(plan.units(), spec)
     state = kept_state(jobs, spec)
     if state is None:
-        tally = do_jobs(jobs, spec, num_workers, progress)
+        tally = Tally(lambda: plan.total_bytes)
+        do_jobs(jobs, spec, num_workers, tally, progress)
         if tally.failed:
-            return Tally(failed=tally.failed)
+            return Tally(lambda: plan.total_bytes, failed=tally.failed, num_units=tally.num_units)
         state = fit_state(jobs, spec)
     return replace(spec, scorer=spec.scorer.fitted(state), fit=fingerprint(state))
-
-
-def do_jobs(
-    jobs: Sequence[Job], spec: WorkerSpec, num_workers: int, progress: Progress | None = None
-) -> Tally:
-    """Make sure that every job has its part: take those that verify, do the others.
-
-    Raises: as `run_jobs`; a job that fails is listed in the tally.
-    """
-    tally = Tally({job.fingerprint: job.unit.num_bytes for job in jobs})
-    pending = list(_take_done(jobs, spec.out, tally))
-    tally.num_reused = len(tally.infos)
-    tally.report(progress)
-    listen = None if progress is None else partial(tally.report, progress)
-    for outcome in run_jobs(pending, spec, num_workers, listen):
-        if outcome.info is None:
-            tally.failed.append(outcome)
-        else:
-            tally.add(outcome.info)
-        tally.saw(outcome.size, spec.settings.batch_segments)
-        tally.report(progress)
-    for folder in {job.path(spec.out).parent for job in jobs}:
-        remove_leftovers(folder)
-    return tally
 
 
 def with_tokens(
@@ -315,81 +220,3 @@ def make_job(
     """A job of a run, with the name of its part. Args: rows, scorer, as of `Job`; also, what else determines it."""
     shape = {"unit": unit.fingerprint, **spec.identity(scorer), **(also or {})}
     return Job(unit, fingerprint(shape if rows is None else {**shape, "rows": rows}), rows, scorer)
-
-
-def _take_done(jobs: Sequence[Job], out: Path, tally: Tally) -> Iterator[Job]:
-    """Put the units whose part verifies into the tally, and yield the others; torn parts are removed."""
-    for job in jobs:
-        info = job.info(out)
-        if info is not None:
-            tally.add(info)
-            continue
-        job.path(out).unlink(missing_ok=True)
-        yield job
-
-
-def conclude(
-    inputs: Sequence[str | Path],
-    jobs: Sequence[Job],
-    spec: WorkerSpec,
-    tally: Tally,
-    started: float,
-    race: dict[str, Any] | None = None,
-    notes: Mapping[str, Any] | None = None,
-) -> ScoreSummary:
-    """Write `record.json` of the parts in the tally.
-
-    Args: started, by time.monotonic; race, its record; notes, more fields.
-    """
-    out, num_reused = spec.out, tally.num_reused
-    finished = [job for job in jobs if job.fingerprint in tally.infos]
-    done = [tally.infos[job.fingerprint] for job in finished]
-    paths = [part_path(out, job.fingerprint) for job in finished]
-    sums = summarize_parts(paths)
-    assert sums["num_documents"] == sum(info.num_rows for info in done), "counts must add up to the rows"
-    totals = {
-        name: sum(getattr(info, name) for info in done)
-        for name in ("document_tokens", "tokens_alone", "tokens_given")
-    }
-    read = totals["tokens_alone"] + totals["tokens_given"]
-    cost = totals | {
-        "tokens_read_per_token": read / totals["document_tokens"] if totals["document_tokens"] else 0.0
-    }
-    summary = ScoreSummary(
-        out=out,
-        num_documents=sums["num_documents"],
-        counts=sums["counts"],
-        num_units=len(jobs),
-        num_reused=num_reused,
-        failed_units=[{"unit": one.job.unit.to_json(), "error": one.error} for one in tally.failed],
-        num_duplicate_ids=sums["duplicates"]["num_ids"],
-        cost=cost,
-        seconds=time.monotonic() - started,
-    )
-    write_record(
-        out,
-        "scores",
-        inputs=[printable(str(item)) for item in inputs],
-        **spec.identity(),
-        **sums,
-        **({} if race is None else {"race": race}),
-        **({"extras": extras} if (extras := describe_extras(spec.scorer.extra_columns)) else {}),
-        complete=summary.complete,
-        num_units=summary.num_units,
-        num_reused=num_reused,
-        failed_units=summary.failed_units,
-        parts=[
-            {"part": part_path(out, job.fingerprint).name, "unit": job.unit.to_json()} for job in finished
-        ],
-        num_other_parts=_count_other_parts(out, paths),
-        smallest_batch_segments=tally.smallest_batch,
-        cost=cost,
-        seconds=summary.seconds,
-        **(notes or {}),
-    )
-    return summary
-
-
-def _count_other_parts(out: Path, paths: list[Path]) -> int:
-    """Parts of earlier settings or inputs; they are kept and belong to no record."""
-    return len(set((out / PARTS_FOLDER).glob("*.parquet")) - set(paths))

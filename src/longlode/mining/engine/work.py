@@ -5,7 +5,7 @@ requests for groups of documents together; finish. Every input document gives ex
 affects no other.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,6 +14,7 @@ import numpy as np
 from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.fingerprints import text_fingerprint
 from longlode.corpus import Document, Unit, Unreadable, read_unit
+from longlode.corpus.document import FAILED
 from longlode.corpus.formats import LINES
 from longlode.mining.baselines import estimated_tokens, gzip_ratio, repetition
 from longlode.mining.engine import pulse
@@ -67,11 +68,12 @@ class UnitResult:
 class _Entry:
     """One input row in progress. `doc` is set while it can still be scored (tokens int32 until they are read).
 
-    was_read, reader_failed: outcome of reading it, both False before. document_tokens, tokens_alone,
-    tokens_given: 0 until it has been read.
+    place: of its document in the unit. was_read, reader_failed: outcome of reading it, both False before.
+    document_tokens, tokens_alone, tokens_given: 0 until it has been read.
     """
 
     row: dict[str, Any]
+    place: int
     doc: SegmentedDocument | None = None
     text_hash: str = ""
     was_read: bool = False
@@ -90,11 +92,19 @@ class _Asked:
     requests: Sequence[Request]
 
 
-def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> UnitResult:
+def score_unit(
+    unit: Unit,
+    work: Work,
+    rows: Collection[int] | None = None,
+    *,
+    lost: Mapping[int, str] | None = None,
+    is_careful: bool = False,
+) -> UnitResult:
     """Score one unit.
 
     Args: rows, the places in the unit, from 0, of those to score; the others are not encoded, not listed in the result,
-      and lend no segments to others. None for all.
+      and lend no segments to others. None for all. lost, reasons by place of documents that are not touched, and fail.
+      is_careful, take the documents one by one, each announced before, so that one that ends this process is known.
     Raises: InputError when a file has gone, changed since it was planned or cannot be read just now; ModelError
       when the reader fails on every one of several documents, which is the reader's fault (a lost device) and not
       theirs. Either way there is no result, so that a later run tries again.
@@ -102,9 +112,11 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
     settings = work.settings
     items = check_source(unit, read_unit(unit, text_field=settings.text_field, encoding=settings.encoding))
     wanted = None if rows is None else frozenset(rows)
-    chosen = (item for n, item in enumerate(items) if wanted is None or n in wanted)
+    reasons = lost or {}
+    placed = ((n, _given_up(item, reasons.get(n))) for n, item in enumerate(items))
+    chosen = ((n, item) for n, item in placed if wanted is None or n in wanted)
     entries = []
-    for batch in _load(chosen, work):
+    for batch in _load(chosen, work, is_careful):
         entries += batch
         if not work.scorer.reads_model:  # then reading the texts is nearly all of the work
             _count(batch, share_of(unit, [entry.row for entry in batch]))
@@ -114,12 +126,16 @@ def score_unit(unit: Unit, work: Work, rows: Collection[int] | None = None) -> U
     if work.scorer.reads_model:
         closed = [entry for entry in entries if entry.doc is None]
         _count(closed, _num_bytes(closed) / all_bytes)
-    for group in _groups(entries, work.settings.batch_segments * _GROUP_BLOCKS):
+    for group in _groups(entries, 1 if is_careful else work.settings.batch_segments * _GROUP_BLOCKS):
+        if is_careful:
+            pulse.announce(group[0].place)
         share = _num_bytes(group) / all_bytes if work.scorer.reads_model else 0.0
         pulse.read_next(share)
         _score_group(group, work)
         if work.scorer.reads_model:
             _count(group, share)
+    if is_careful:
+        pulse.announce(-1)
     _check_reader(entries)
     return UnitResult(
         rows=[entry.row for entry in entries],
@@ -168,24 +184,38 @@ def _check_reader(entries: Sequence[_Entry]) -> None:
         )
 
 
-def _load(items: Iterable[Document | Unreadable], work: Work) -> Iterator[list[_Entry]]:
+def _given_up(item: Document | Unreadable, reason: str | None) -> Document | Unreadable:
+    """The item, or a row that says why its document is not touched."""
+    if reason is None or isinstance(item, Unreadable):
+        return item
+    return Unreadable(item.id, item.source, item.file, item.row, FAILED, reason, item.num_bytes)
+
+
+_Placed = tuple[int, Document | Unreadable]
+
+
+def _load(items: Iterable[_Placed], work: Work, is_careful: bool) -> Iterator[list[_Entry]]:
     """Encode documents in batches and drop their texts."""
-    batch: list[Document | Unreadable] = []
+    batch: list[_Placed] = []
     characters = 0
-    for item in items:
-        batch.append(item)
+    for place, item in items:
+        batch.append((place, item))
         characters += len(item.text) if isinstance(item, Document) else 0
-        if len(batch) >= _ENCODE_DOCUMENTS or characters >= _ENCODE_CHARACTERS:
+        if is_careful:
+            pulse.announce(place)
+        if is_careful or len(batch) >= _ENCODE_DOCUMENTS or characters >= _ENCODE_CHARACTERS:
             yield _enter(batch, work)
             batch, characters = [], 0
+        if is_careful:
+            pulse.announce(-1)  # what happens while the next one is read is not the fault of this one
     yield _enter(batch, work)
 
 
-def _enter(batch: Sequence[Document | Unreadable], work: Work) -> list[_Entry]:
+def _enter(batch: Sequence[_Placed], work: Work) -> list[_Entry]:
     pulse.step()
-    entries = [_Entry(_blank_row(item)) for item in batch]
+    entries = [_Entry(_blank_row(item), place) for place, item in batch]
     readable = []
-    for entry, item in zip(entries, batch, strict=True):
+    for entry, (_, item) in zip(entries, batch, strict=True):
         if isinstance(item, Document) and item.text:
             readable.append((entry, item))
         elif isinstance(item, Document):

@@ -1,5 +1,6 @@
 """Workers, which make their reader once, score units, and write their parts."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +23,15 @@ class Job:
     """One unit to do, and the fingerprint that names its part.
 
     rows: as of `score_unit`, None for all of them. scorer: used instead of the run's, with the same requests.
+    lost, is_careful: of a unit that has ended its worker, as of `score_unit`.
     """
 
     unit: Unit
     fingerprint: str
     rows: tuple[int, ...] | None = None
     scorer: Scorer | None = None
+    lost: tuple[tuple[int, str], ...] = ()
+    is_careful: bool = False
 
     def path(self, out: Path) -> Path:
         """Path of its result in the output folder."""
@@ -44,15 +48,15 @@ class Job:
     def do(self, worker: "Worker") -> PartInfo:
         """Score the unit and write its part."""
         work, spec = worker.make_work(), worker.spec
-        result = score_unit(
-            self.unit, work if self.scorer is None else replace(work, scorer=self.scorer), self.rows
-        )
+        work = work if self.scorer is None else replace(work, scorer=self.scorer)
+        result = score_unit(self.unit, work, self.rows, lost=dict(self.lost), is_careful=self.is_careful)
         info = PartInfo(
             fingerprint=self.fingerprint,
             num_rows=len(result.rows),
             document_tokens=result.document_tokens,
             tokens_alone=result.tokens_alone,
             tokens_given=result.tokens_given,
+            statuses=dict(sorted(Counter(row["status"] for row in result.rows).items())),
         )
         write_part(
             self.path(spec.out),

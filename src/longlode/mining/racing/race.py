@@ -18,9 +18,10 @@ from typing import Any
 from longlode.core.errors import ConfigError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.outputs import full_path
-from longlode.corpus import plan
-from longlode.mining.engine.run import Progress, ScoreSummary, check_run, conclude, make_job, prepare_folder
+from longlode.mining.engine.outcome import ScoreSummary, conclude
+from longlode.mining.engine.run import check_run, make_job, make_plan, prepare_folder
 from longlode.mining.engine.settings import ScoreSettings
+from longlode.mining.engine.tally import Progress
 from longlode.mining.engine.workers import WorkerSpec
 from longlode.mining.racing.rounds import RaceRounds, UnfinishedRoundError
 from longlode.mining.racing.standings import RaceRule, Round, run_rounds
@@ -66,7 +67,7 @@ def race(
     kept_reader = None if make_reader is None else _Once(make_reader)
     spec = WorkerSpec(full_path(out), raced, settings, kept_reader, reader_fingerprint)
     prepare_folder(spec, listed, race=asdict(rule), overwrite=overwrite)
-    units = plan(listed, rows_per_unit=settings.rows_per_unit, exclude=spec.out, limit=limit)
+    units = list(make_plan(listed, spec, limit=limit).units())
     everything = {"race": asdict(rule), "units": fingerprint([unit.fingerprint for unit in units])}
     jobs = [make_job(unit, spec, also=everything) for unit in units]
 
@@ -75,9 +76,10 @@ def race(
     try:
         rounds = list(run_rounds(rule, raced.pairs, done.read))
     except UnfinishedRoundError as unfinished:
-        return conclude(listed, jobs, spec, unfinished.tally, started, asdict(rule), about)
+        return conclude(listed, spec, unfinished.tally, [], started, asdict(rule), about)
     tally = done.write_parts(jobs)
-    return conclude(listed, jobs, spec, tally, started, _entry(rule, rounds, done.costs), about)
+    parts = [{"part": f"{job.fingerprint}.parquet", "unit": job.unit.to_json()} for job in jobs]
+    return conclude(listed, spec, tally, parts, started, _entry(rule, rounds, done.costs), about)
 
 
 def check_raceable(scorer: Scorer, rule: RaceRule | None = None) -> PairMeanScorer:

@@ -1,5 +1,6 @@
 """Rounds of a race on disk: runs of the engine on some of the documents, and their combined results."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from longlode.core.records import remove_leftovers
 from longlode.corpus import Unit
+from longlode.mining.engine.flow import do_jobs
 from longlode.mining.engine.parts import (
     COLUMNS,
     PAIR_FIELDS,
@@ -22,9 +24,10 @@ from longlode.mining.engine.parts import (
     read_pairs,
     write_part,
 )
-from longlode.mining.engine.run import Progress, Tally, do_jobs, make_job
+from longlode.mining.engine.run import make_job
+from longlode.mining.engine.tally import Progress, Tally
 from longlode.mining.engine.work import score_fields
-from longlode.mining.engine.workers import Job, WorkerSpec
+from longlode.mining.engine.workers import Job, Outcome, WorkerSpec
 from longlode.mining.racing.standings import PairRange, RaceRule, Standings
 from longlode.mining.scorers.pair_mean import PairMeanScorer
 from longlode.mining.selection_rule import BUCKETS, ONE_OF_ID
@@ -86,13 +89,20 @@ class RaceRounds:
         spec = replace(self._spec, out=self._spec.out / ROUNDS_FOLDER / str(number), settings=settings)
         jobs = [found for pair_range in pair_ranges for found in self._jobs(spec, pair_range)]
         progress = None if self._progress is None else self._progress(number)
-        tally = do_jobs([job for _, job in jobs], spec, self._num_workers, progress)
+        total = sum(job.unit.num_bytes for _, job in jobs)
+        tally, infos = Tally(lambda: total), dict[str, PartInfo]()
+
+        def keep(outcome: Outcome) -> None:
+            if outcome.info is not None:
+                infos[outcome.job.fingerprint] = outcome.info
+
+        do_jobs([job for _, job in jobs], spec, self._num_workers, tally, progress, done=keep)
         if tally.failed:
-            raise UnfinishedRoundError(tally)
+            raise UnfinishedRoundError(Tally(lambda: 0, failed=tally.failed, num_units=len(self._units)))
         sizes = [size for size in (self._smallest_batch, tally.smallest_batch) if size is not None]
         self._smallest_batch = min(sizes, default=None)
         done = [
-            (unit, _Part(part_path(spec.out, job.fingerprint), job.rows, tally.infos[job.fingerprint]))
+            (unit, _Part(part_path(spec.out, job.fingerprint), job.rows, infos[job.fingerprint]))
             for unit, job in jobs
         ]
         self.costs.append(
@@ -171,28 +181,31 @@ class RaceRounds:
 
     def write_parts(self, jobs: Sequence[Job]) -> Tally:
         """Combine the pairs of all rounds into the parts of the jobs, one per unit."""
-        tally = Tally(smallest_batch=self._smallest_batch)
+        tally = Tally(lambda: 0, smallest_batch=self._smallest_batch)
         for number, job in enumerate(jobs):
             path = part_path(self._spec.out, job.fingerprint)
             info = read_info(path)
-            tally.num_reused += info is not None
+            is_reused = info is not None
             if info is None:
                 infos = [part.info for part in self._parts[number]]
+                rows = self._rows(number)
                 info = PartInfo(
                     fingerprint=job.fingerprint,
                     num_rows=infos[0].num_rows,
                     document_tokens=infos[0].document_tokens,
                     tokens_alone=sum(one.tokens_alone for one in infos),
                     tokens_given=sum(one.tokens_given for one in infos),
+                    statuses=dict(sorted(Counter(row["status"] for row in rows).items())),
                 )
                 write_part(
                     path,
-                    self._rows(number),
+                    rows,
                     info,
                     keep_pairs=self._spec.settings.keep_pairs,
                     extras=self._scorer.extra_columns,
                 )
-            tally.add(info)
+            tally.enter(job)
+            tally.end(Outcome(job, info), is_reused=is_reused)
         remove_leftovers(self._spec.out / PARTS_FOLDER)
         return tally
 
