@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from longlode.core.kinds import LEFTOVERS, RECORD_NAME
+from longlode.core.kinds import LEFTOVERS, RECORD_NAME, RUNS_FOLDER
 from longlode.core.outputs import full_path
 from longlode.core.processes import is_gone, machine_tag
 from longlode.core.records import read_record
@@ -63,7 +63,7 @@ def _first_error(record: dict[str, Any] | None) -> str:
 
 def _living(out: Path, watch_seconds: float) -> list[dict[str, Any]]:
     """The files of the runs that are alive."""
-    from longlode.mining.engine.claims import RUNS_FOLDER, read_run, run_files
+    from longlode.mining.engine.claims import read_run, run_files
 
     found = {path: one for path in run_files(out / RUNS_FOLDER) if (one := read_run(path)) and "run" in one}
     unknown = {path: one for path, one in found.items() if not one["run"].startswith(machine_tag())}

@@ -27,6 +27,8 @@ LEFTOVERS = {
     "lm_eval": ("lm_eval.json",),
 }
 """Names that a folder of each kind may hold if its writer was killed before it wrote the record."""
+RUNS_FOLDER = "runs"
+"""Folder of a scores folder with a file for each run that is on."""
 SELECTION_FOLDER = "__selection__"
 """Folder of information beside selected documents, not data; readers of data sets skip names that begin with `__`."""
 _DEPTH = 2

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from longlode.core.errors import InputError
 from longlode.core.fingerprints import fingerprint
-from longlode.core.kinds import RECORD_NAME
+from longlode.core.kinds import RECORD_NAME, RUNS_FOLDER
 from longlode.core.outputs import full_path, remote_url
 from longlode.corpus import stores
 from longlode.corpus.remote_files import with_retries
@@ -100,7 +100,7 @@ class Mirror:
     def _finished(self) -> Iterator[tuple[str, _State]]:
         """Yield the files that are neither hidden nor under a temporary name."""
         for folder, folders, names in os.walk(self.local):
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            folders[:] = [name for name in folders if not name.startswith(".") and name != RUNS_FOLDER]
             for name in names:
                 path = Path(folder) / name
                 if not name.startswith("."):
@@ -122,6 +122,10 @@ class Mirror:
 
     def _send(self, name: str) -> None:
         goal = f"{self._root}/{name}"
+        if not (
+            self.local / name
+        ).is_file():  # merged with others since it was listed: the next copy removes it there
+            return
 
         def send() -> None:
             with contextlib.suppress(NotImplementedError):

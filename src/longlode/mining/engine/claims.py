@@ -20,10 +20,10 @@ from typing import Any
 
 import orjson
 
+from longlode.core.kinds import RUNS_FOLDER
 from longlode.core.processes import is_gone, process_tag
 from longlode.core.records import temporary_name
 
-RUNS_FOLDER = "runs"
 RUN_SUFFIX = ".json"
 BEAT_SECONDS = 2.0
 LEASE_SECONDS = 60.0
