@@ -33,7 +33,7 @@ def scored_part(out: Path, entry: dict[str, Any]) -> ScoredPart:
     """
     try:
         path = out / PARTS_FOLDER / entry["part"]
-        if "unit" in entry:
+        if "unit" in entry or "-" not in path.stem:
             return ScoredPart(path, (Unit.from_json(entry["unit"]),), (0,))
         found = merged_units(out, path.stem)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
