@@ -68,8 +68,7 @@ def score(
       limit: score only this many rows, the first ones.   race, race_by: see `mining.RaceRule`.
       workers: processes.   rows_per_unit: most documents per unit of work.   units_per_part: units whose results are
         merged into one file.   shard: "2/8" for the second of eight shares of the corpus, all written to one folder.
-      explain: also explain the best and worst.
-      watch: receives notes and progress.
+      explain: also explain the best and worst.   watch: receives notes and progress.
     Returns: the scores: `.record` and `.table()`, one row per input document.
     Raises: InputError, ConfigError, ModelError, as `mining.score`.
     """
@@ -80,16 +79,15 @@ def score(
     rule = None if race is None else RaceRule(top=race, by=tuple(race_by))
     if rule is not None:
         check_raceable(chosen, rule)
-    named = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
-    paths = [os.fspath(one) for one in named]
-    cut = {"segment": segment, "seed": seed, "rows_per_unit": rows_per_unit, "keep_pairs": keep_pairs}
-    cut |= {"units_per_part": units_per_part}
+    paths = [os.fspath(one) for one in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
+    cut = {"segment": segment, "seed": seed, "keep_pairs": keep_pairs}
+    cut |= {"rows_per_unit": rows_per_unit, "units_per_part": units_per_part}
     settings = ScoreSettings(**cut, text_field=text_field, encoding=encoding)  # type: ignore[arg-type]
     how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
     how |= {"workers": workers, "limit": limit, "rule": rule, "overwrite": overwrite, "watch": watch}
-    how |= {"shard": parse_shard(shard)}
     with output_folder(out, paths, keep=True) as folder:
-        run_scoring(paths, folder, explain_segments=EXPLAIN_SEGMENTS if explain else 0, **how)
+        how |= {"shard": parse_shard(shard), "explain_segments": EXPLAIN_SEGMENTS if explain else 0}
+        run_scoring(paths, folder, **how)
         return read_result(folder)
 
 
@@ -103,6 +101,12 @@ def parse_shard(text: str) -> "Shard | None":
     if found is None:
         raise ConfigError(f"the shard is {text!r}; expected I/N, such as 1/8 to 8/8.")
     return Shard(int(found[1]), int(found[2]))
+
+
+def check_whole(rule: "RaceRule | None", shard: "Shard | None") -> None:
+    """Raises: ConfigError for a race over a shard."""
+    if rule is not None and shard is not None:
+        raise ConfigError("a race compares all documents of the corpus; expected no shard with it.")
 
 
 def with_weights(options: Mapping[str, Any] | None, weights: PathLike | None) -> dict[str, Any]:
@@ -195,6 +199,7 @@ def run_scoring(
     from longlode.corpus import find_files
     from longlode.mining import race, score
 
+    check_whole(rule, shard)
     find_files(inputs)  # a slip in a name should not wait for a model to load
     source = open_source(scorer, model, settings, dtype=dtype, workers=workers, out=out, watch=watch)
     with watch.progress("scoring", in_bytes=True) as update:
@@ -208,8 +213,6 @@ def run_scoring(
 
         if rule is None:
             run = functools.partial(score, shard=shard, progress=teller(""))
-        elif shard is not None:
-            raise ConfigError("a race compares all documents of the corpus; expected no shard with it.")
         else:
             run = functools.partial(race, rule=rule, progress=lambda number: teller(f"round {number}: "))
         summary = run(

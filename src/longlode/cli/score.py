@@ -72,27 +72,24 @@ def score(
     """
     from longlode.api.readers import check_dtype
     from longlode.api.scoring import parse_shard, run_scoring, with_weights
-    from longlode.mining import ScoreSettings, check_raceable, make_scorer
+    from longlode.mining import ScoreSettings, make_scorer
 
     check_dtype(dtype)
     own = with_weights(parse_options(scorer_option or [], "--scorer-option"), weights)
     chosen = make_scorer(scorer, pairs=_number_of_pairs(pairs), options=own)
     _note_without_effect(chosen, model, pairs)
-    rule = _race_rule(race, race_by)
-    if rule is not None:
-        check_raceable(chosen, rule)
-    cut = {"segment": segment, "seed": seed, "rows_per_unit": rows_per_unit, "threads": threads}
-    cut |= {"units_per_part": units_per_part}
+    rule = _race_rule(race, race_by, chosen)
+    cut = {"segment": segment, "seed": seed, "threads": threads}
+    cut |= {"rows_per_unit": rows_per_unit, "units_per_part": units_per_part}
     settings = ScoreSettings(**cut, text_field=text_field, encoding=encoding, keep_pairs=keep_pairs)  # type: ignore[arg-type]
     how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
     how |= {"limit": limit, "workers": workers, "watch": ConsoleWatch()}
-    share = parse_shard(shard)
     with _place(inputs, None if dry_run else out, stdin_format, dry_run) as (found, folder):
         if dry_run:
             return show_estimate(found, how)
         to_stdout = str(out) == STDIN
         segments = EXPLAIN_SEGMENTS if explain and not to_stdout else 0
-        how |= {"rule": rule, "overwrite": overwrite, "shard": share}
+        how |= {"rule": rule, "overwrite": overwrite, "shard": parse_shard(shard)}
         summary = run_scoring(found, folder, explain_segments=segments, **how)
         if to_stdout:
             print_rows(folder)
@@ -204,16 +201,18 @@ def _stop_if_incomplete(summary: "ScoreSummary", out: Path, told: dict[str, Any]
         raise Ended(EXIT_UNEXPECTED, told)
 
 
-def _race_rule(top: float | None, by: str) -> "RaceRule | None":
-    """Rule of --race and --race-by; None without them."""
-    from longlode.mining import RaceRule
+def _race_rule(top: float | None, by: str, scorer: "Scorer") -> "RaceRule | None":
+    """Rule of --race and --race-by, which the scorer can be raced by; None without them."""
+    from longlode.mining import RaceRule, check_raceable
 
     groups = tuple(name.strip() for name in by.split(",") if name.strip())
     if top is None:
         if groups:
             raise ConfigError(f"--race-by {by} says within what to race; expected --race FRACTION with it.")
         return None
-    return RaceRule(top=top, by=groups)
+    rule = RaceRule(top=top, by=groups)
+    check_raceable(scorer, rule)
+    return rule
 
 
 def _number_of_pairs(given: str | None) -> int | Literal["default"] | None:

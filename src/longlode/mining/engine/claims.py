@@ -121,7 +121,8 @@ class Claims:
                     path.unlink()
 
     def end(self) -> None:
-        """Remove this run's file, and the folder if it was the last."""
+        """Remove this run's file, those of runs that have ended, and the folder if no other is left."""
+        self._look()
         with self._lock, contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
             self.folder.rmdir()
