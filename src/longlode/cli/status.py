@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from longlode.cli.console import note, say, table
 
-EXAMPLES = ("longlode status scores", "watch -n 30 longlode status /shared/scores")
+EXAMPLES = ("longlode status scores", "longlode status /shared/scores --json")
 
 
 def status(
