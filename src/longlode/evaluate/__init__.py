@@ -11,9 +11,11 @@ from longlode.evaluate.harness import run_harness
 from longlode.evaluate.lm_eval_tasks import write_lm_eval_tasks
 from longlode.evaluate.run import evaluate
 from longlode.evaluate.tasks import TASKS, Curve, Example, Metric, Scores, Task
+from longlode.evaluate.traceback import Attribution, trace_answer
 
 __all__ = [
     "TASKS",
+    "Attribution",
     "Curve",
     "EffectiveLength",
     "Example",
@@ -24,6 +26,7 @@ __all__ = [
     "effective_length",
     "evaluate",
     "run_harness",
+    "trace_answer",
     "write_lm_eval_tasks",
 ]
 
