@@ -1,9 +1,9 @@
 """Context traceback: the segments of a context that made a model give an answer.
 
 The value of a set of segments is the log-probability of the answer after them and the question. Leave-one-out is what a
-segment's removal costs; it misses facts that stand there twice. Shapley values share the value of the whole context among
-the segments, by what each adds to those before it, over all orders. Source: Shapley 1953; for long contexts, TracLLM
-(arXiv 2506.04202).
+segment's removal costs; it misses facts that stand there twice. Shapley values share the value of the whole context
+among the segments, by what each adds to those before it, over all orders. Source: Shapley 1953; for long contexts,
+TracLLM (arXiv 2506.04202).
 """
 
 import itertools
