@@ -146,6 +146,7 @@ def test_settings_that_make_no_sense(run, tmp_path, corpus, arguments, expected)
         (("pack", "{tmp}/nowhere", "-o", "{tmp}/shards", "--tokenizer", "{model}"), "does not exist"),
         (("pack", "{corpus}", "-o", "{tmp}/shards", "--tokenizer", "{tmp}"), "no tokenizer"),
         (("train", "{tmp}/nowhere.toml", "-o", "{tmp}/run"), "cannot be read"),
+        (("train", "{model}/config.jsn", "-o", "{tmp}/run"), "Did you mean"),
         (("evaluate", "{tmp}/nowhere", "-o", "{tmp}/eval"), "does not exist"),
         (("evaluate", "{model}", "-o", "{tmp}/eval", "--tasks", "nonsense"), "There is no task 'nonsense'"),
         (("evaluate", "{model}", "-o", "{tmp}/eval", "--lengths", "long"), "--lengths got 'long'"),

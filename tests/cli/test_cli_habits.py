@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from longlode.cli import app
+from longlode.cli import app, console
 
 COMMANDS = {name: one for name, one in typer.main.get_command(app).commands.items() if not one.hidden}
 MAIN = "import sys; from longlode.cli import main; sys.argv = ['longlode', *sys.argv[1:]]; main()"
@@ -155,3 +155,13 @@ def test_a_misspelt_model_name_is_refused_at_once(tmp_path, monkeypatch, given, 
     monkeypatch.chdir(tmp_path)
     told = " ".join(invoke("generate", given, "--prompt", "x", status=2).stderr.replace("│", " ").split())
     assert f"Did you mean {near}?" in told
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_table_breaks_no_word_where_all_have_room(monkeypatch, capsys, fits):
+    monkeypatch.setattr(console, "_WIDTH_WITHOUT_TERMINAL", 60 if fits else 30)
+    text = "several short words that are wrapped at spaces, however long the whole is"
+    console.table("Title", ("difference", "about"), [(0.25, text), ("a_name_of_18_chars", text)])
+    shown = capsys.readouterr().out
+    assert ("a_name_of_18_chars" in shown) == fits
+    assert max(map(len, shown.splitlines())) <= (60 if fits else 30)

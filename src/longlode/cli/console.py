@@ -41,6 +41,8 @@ from longlode.api.watch import Update, Watch
 
 _WIDTH_WITHOUT_TERMINAL = 110
 _MOST_READABLE = 110
+_LONGEST_WHOLE, _BESIDE_COLUMN = 20, 3
+"""Characters: of the longest word that a column keeps whole, and of the space beside a column."""
 _SECONDS_BETWEEN_LINES = 10.0
 _SPEED_SECONDS = 180.0
 """Past seconds by which a bar tells the time left: documents differ, and those read together count at once."""
@@ -221,11 +223,24 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     grid = Table(
         title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD
     )
+    cells = [[plain(_cell(value)) for value in row] for row in rows]
+    least = [
+        max(len(word) for text in texts for word in text.split() or [""])
+        for texts in zip(columns, *cells, strict=True)
+    ]
+    least = [min(width, _LONGEST_WHOLE) for width in least]
+    # Columns are not narrower than their words where all have room for them: a name should not be broken.
+    fits = sum(least) + _BESIDE_COLUMN * len(least) <= stdout().width
     for number, column in enumerate(columns):
         figures = all(isinstance(row[number], int | float | None) for row in rows)
-        grid.add_column(column, justify="right" if figures else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(escape(plain(_cell(value))) for value in row))
+        grid.add_column(
+            column,
+            justify="right" if figures else "left",
+            overflow="fold",
+            min_width=least[number] if fits else None,
+        )
+    for row in cells:
+        grid.add_row(*map(escape, row))
     stdout().print(grid)
 
 

@@ -51,7 +51,7 @@ class AtlasConfig(MixerConfig):
     name = "atlas"
 
     num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("K = V, numbers in a key.", least=1, shared="head_dim")
+    head_dim: int = setting("K = V, width of a key.", least=1, shared="head_dim")
     window: int = setting("c, tokens that the memory is trained on at every token.", 8, least=1)
     chunk_size: int = setting("Tokens whose gradients are taken at the same memory.", 16, least=1)
     memory: str = setting('"mlp" or "linear".', "mlp")

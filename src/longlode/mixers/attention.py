@@ -51,7 +51,7 @@ class AttentionConfig(MixerConfig):
     layer_type = "full_attention"
 
     num_heads: int = setting("H, query heads.", least=1, shared="attn_num_heads num_heads")
-    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="attn_head_dim head_dim")
+    head_dim: int = setting("K = V, width of a head.", least=1, shared="attn_head_dim head_dim")
     num_kv_heads: int | None = setting(
         "Key and value heads, which divide the query heads; none: as many.",
         None,

@@ -42,7 +42,7 @@ class ConvGLAConfig(MixerConfig):
     name = "conv_gla"
 
     num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="head_dim")
+    head_dim: int = setting("K = V, width of a head.", least=1, shared="head_dim")
     conv_size: int = setting("W, tokens that the short convolutions see.", 4, least=2, shared="conv_size")
 
     def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> Mixer:

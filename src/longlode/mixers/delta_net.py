@@ -45,7 +45,7 @@ class DeltaNetConfig(MixerConfig):
     name = "delta_net"
 
     num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("K, numbers in a key.", least=1, shared="head_dim")
+    head_dim: int = setting("K, width of a key.", least=1, shared="head_dim")
     num_v_heads: int | None = setting(
         "HV, heads of values, a multiple of H: each head of keys then serves HV / H of them (grouped values); "
         "unset: H.",
@@ -85,7 +85,7 @@ class DeltaNetConfig(MixerConfig):
 
     @property
     def value_dim(self) -> int:
-        """V, numbers in a value."""
+        """V, width of a value."""
         return round(self.head_dim * self.expand_v)
 
     def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> "Mixer":

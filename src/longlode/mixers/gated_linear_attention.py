@@ -30,7 +30,7 @@ from longlode.mixers.norm import RMSNorm, at_least_float32
 from longlode.mixers.segment_map import SegmentMap
 
 DECAY_RANK = 16
-"""Numbers that the decay of a token is made of."""
+"""Values that the decay of a token is made of."""
 # The root that starts decays near one: sigmoid(0)^(1/16) = 0.96 per token.
 _DECAY_ROOT = 16
 
@@ -48,7 +48,7 @@ class GatedLinearAttentionConfig(MixerConfig):
     name = "gated_linear_attention"
 
     num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("V = 2 K, numbers in a value.", least=2, shared="head_dim")
+    head_dim: int = setting("V = 2 K, width of a value.", least=2, shared="head_dim")
     norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
 
     def __post_init__(self) -> None:

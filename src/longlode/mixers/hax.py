@@ -48,7 +48,7 @@ class HAXConfig(MixerConfig):
     name = "hax"
 
     num_heads: int = setting("H, heads, of Mamba-2 and of attention; even.", least=2, shared="num_heads")
-    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="head_dim")
+    head_dim: int = setting("K = V, width of a head.", least=1, shared="head_dim")
     num_hashes: int = setting("Random directions; there are twice as many buckets.", 8, least=1)
     capacity: int = setting("Keys that a query sees of its bucket.", 32, least=1)
     num_selected: int = setting("Keys that every query of a scored head sees.", 32, least=1)

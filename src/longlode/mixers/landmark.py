@@ -40,7 +40,7 @@ class LandmarkConfig(MixerConfig):
     layer_type = "full_attention"
 
     num_heads: int = setting("H, heads.", least=1, shared="attn_num_heads num_heads")
-    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="attn_head_dim head_dim")
+    head_dim: int = setting("K = V, width of a head.", least=1, shared="attn_head_dim head_dim")
     block_size: int = setting("g, tokens in a block, its landmark included.", 64, least=2)
     num_retrieved: int | None = setting(
         "Blocks that a query reads beside its own; none: all, as in training.", None, least=1

@@ -96,7 +96,7 @@ class LinearAttentionConfig(MixerConfig):
     name = "linear_attention"
 
     num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="head_dim")
+    head_dim: int = setting("K = V, width of a head.", least=1, shared="head_dim")
     norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
 
     def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> "Mixer":

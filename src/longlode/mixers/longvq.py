@@ -47,7 +47,7 @@ class LongVQConfig(MixerConfig):
     name = "longvq"
 
     num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("K = V, numbers in a head; even.", least=1, shared="head_dim")
+    head_dim: int = setting("K = V, width of a head; even.", least=1, shared="head_dim")
     num_codes: int = setting("Codes of each head.", 64, least=1)
     state_size: int = setting("Real numbers of state per channel of the state space model.", 16, least=2)
     commitment: float = setting("Weight of the keys' part of the codebook loss.", 0.25, least=0)

@@ -41,7 +41,7 @@ class Mamba2Config(MixerConfig):
     name = "mamba2"
 
     num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="head_dim")
+    head_dim: int = setting("K = V, width of a head.", least=1, shared="head_dim")
     conv_size: int = setting("W, tokens that the short convolutions see.", 4, least=2, shared="conv_size")
     norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
 

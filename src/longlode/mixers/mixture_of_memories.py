@@ -39,7 +39,7 @@ class MixtureOfMemoriesConfig(MixerConfig):
     name = "mixture_of_memories"
 
     num_heads: int = setting("H, heads of every memory.", least=1, shared="num_heads")
-    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="head_dim")
+    head_dim: int = setting("K = V, width of a head.", least=1, shared="head_dim")
     num_memories: int = setting("M, memories to choose from, beside the shared one.", 4, least=2)
     num_active: int = setting("Memories that a token writes and reads, beside the shared one.", 2, least=1)
     aux_weight: float = setting("Weight of the load-balance loss.", 0.01, least=0)

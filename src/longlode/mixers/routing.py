@@ -46,7 +46,7 @@ class RoutingConfig(MixerConfig):
     name = "routing"
 
     num_heads: int = setting("H, heads; half of them are local.", least=2, shared="attn_num_heads num_heads")
-    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="attn_head_dim head_dim")
+    head_dim: int = setting("K = V, width of a head.", least=1, shared="attn_head_dim head_dim")
     num_clusters: int = setting("Centroids of each head.", 8, least=1)
     capacity: int = setting("Tokens that a token sees of its cluster, itself included.", 32, least=1)
     mode: str = setting('"strict" or "published".', "strict")

@@ -49,7 +49,7 @@ class SeqBoatConfig(MixerConfig):
     num_heads: int = setting(
         "Values and gate have num_heads * head_dim numbers.", least=1, shared="num_heads"
     )
-    head_dim: int = setting("K, numbers in a query; even.", least=2, shared="head_dim")
+    head_dim: int = setting("K, width of a query; even.", least=2, shared="head_dim")
     window: int = setting("Active tokens that one sees, itself included.", 256, least=1, shared="window")
     state_size: int = setting("Real numbers of state per channel of the state space model.", 16, least=2)
     rope_theta: float = setting("Base of the rotary frequencies.", 10000.0, shared="rope_theta")

@@ -32,7 +32,7 @@ class SummaryAttentionConfig(MixerConfig):
     layer_type = "full_attention"
 
     num_heads: int = setting("H, heads.", least=1, shared="attn_num_heads num_heads")
-    head_dim: int = setting("K = V, numbers in a head.", least=1, shared="attn_head_dim head_dim")
+    head_dim: int = setting("K = V, width of a head.", least=1, shared="attn_head_dim head_dim")
     region_size: int = setting("g, tokens in a region.", 16, least=1)
     rope_theta: float = setting("Base of the rotary frequencies.", 10000.0, shared="rope_theta")
 

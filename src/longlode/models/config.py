@@ -45,7 +45,7 @@ class LonglodeConfig(PreTrainedConfig):
         mixer, which then differ by layer: {"mixer": "sliding_window_attention", "window": 512}.
       The other fields are the settings of all layers that do not set their own:
       num_heads: heads of every mixer.
-      head_dim: numbers in a head (default: hidden_size / num_heads).
+      head_dim: width of a head (default: hidden_size / num_heads).
       attn_num_heads, attn_head_dim: the same for S and A layers if they differ (default for the second:
         hidden_size / attn_num_heads). num_kv_heads: their key and value heads (default: as many as query heads).
       qkv_bias: biases on q, k and v of S and A layers.

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_valid
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
+from longlode.core.near_names import near_path
 from longlode.core.options import parse_value
 from longlode.train.sections import FREE, DataSection, ModelSection, OptimSection, RunSection, Section
 from longlode.train.stages import Stage, StageSection, stages_of
@@ -92,7 +93,7 @@ class Recipe(Section):
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"Recipe {path} cannot be read: {error}.") from None
+            raise InputError(f"Recipe {path} cannot be read: {error}.{near_path(path)}") from None
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"Recipe {path} is not valid TOML: {error}.") from None
         return cls.parse(values, overrides, where=f"Recipe {path}")
