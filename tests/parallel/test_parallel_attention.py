@@ -54,6 +54,25 @@ def test_float32_agrees_to_its_own_rounding(scheme):
     assert relative_difference(got, want) <= 1e-6
 
 
+@pytest.mark.parametrize("scheme", ["ring", "ring_balanced", "ring_scores"])
+def test_autocast_does_not_reach_the_scores(scheme):
+    """Schemes that merge blocks compute in float32, whatever the products of a model are cast to."""
+    plan = SequencePlan.at([9, 11], (2, 20))
+    q, k, v = (torch.randn(2, 20, heads, 6) for heads in (4, 2, 2))
+
+    def work(transport, autocast):
+        shard = RankShard(plan, transport, scheme)
+        own = [shard.piece.take(x).clone().requires_grad_() for x in (q, k, v)]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            o = shard.attend(*own, None)
+            return [o, *torch.autograd.grad(o.square().sum(), own)]
+
+    plain, cast = (simulate(3, functools.partial(work, autocast=on)) for on in (False, True))
+    for one, other in zip(plain, cast, strict=True):
+        for x, y in zip(one, other, strict=True):
+            torch.testing.assert_close(x, y, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("scheme", sorted(set(ATTENTION_SCHEMES) - {"ulysses"}))
 def test_a_window_sends_its_own_tokens_and_no_more_at_any_length(scheme):
     one = ATTENTION_SCHEMES[scheme]()

@@ -60,7 +60,9 @@ def states_by_fold(k, v, beta, g, ranks, dtype=torch.float64):
             _, matrix = delta_rule(own[0], own[0], torch.zeros_like(own[0]), own[2], g=own[3], state=eye)
             return SegmentMap(added, matrix)
 
-        return shard.fold(make_map, None)
+        # A model in half precision may run under autocast; the maps are not composed in it.
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.float32):
+            return shard.fold(make_map, None)
 
     return shards(plan, work)
 

@@ -135,7 +135,7 @@ class _Fold(torch.autograd.Function):
         reached = ctx.chain.reached()
         if not reached:
             return (None, None, None, *map(torch.zeros_like, tensors))
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
             own = [x.detach().requires_grad_() for x in tensors]
             # The states of the ranks to the right, as functions of this rank's map.
             mine = _with_tensors(ctx.template, own)
@@ -149,7 +149,9 @@ class _Fold(torch.autograd.Function):
 
 def fold_maps(own: SegmentMap, chain: Chain, transport: Transport) -> Tensor:
     """Return the state before this rank's piece, for the map of the piece on the carried rows."""
-    return _Fold.apply(_without_tensors(own), chain, transport, *_tensors(own))
+    # Autocast would compose the maps in half precision.
+    with torch.autocast(own.added.device.type, enabled=False):
+        return _Fold.apply(_without_tensors(own), chain, transport, *_tensors(own))
 
 
 def _tensors(one: SegmentMap) -> list[Tensor]:

@@ -90,7 +90,8 @@ class RankShard(SequenceShard):
         rows = _rows_of(own, carried)
         if first is not None and self.piece.starts_carried:
             # The state before the sequence goes into what this rank passes on.
-            rows = replace(rows, added=rows(first[carried]))
+            with torch.autocast(first.device.type, enabled=False):
+                rows = replace(rows, added=rows(first[carried]))
         chain = Chain(self.rank, self.plan.first_ranks)
         return self._with_own(fold_maps(rows, chain, self.transport), first, own)
 

@@ -85,7 +85,9 @@ def _number_of(scheme: OnlineAttention, shard: "RankShard") -> int:
 @torch.library.custom_op("longlode::sharded_attention", mutates_args=())
 def _sharded_attention(q: Tensor, k: Tensor, v: Tensor, call: int) -> tuple[Tensor, Tensor]:
     found = _calls[call]
-    o, lse = found.scheme.forward_pass(found.shard, q, k, v)
+    # Scores are float32 or wider, also where products would be cast.
+    with torch.autocast(q.device.type, enabled=False):
+        o, lse = found.scheme.forward_pass(found.shard, q, k, v)
     return o.to(q.dtype, copy=True), lse
 
 
@@ -105,7 +107,8 @@ def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, Tensor, Tensor, N
     q, k, v, o, lse = ctx.saved_tensors
     grad = at_least_float32(grad)
     row_sum = (grad * o).sum(-1)
-    grads = ctx.call.scheme.backward_pass(ctx.call.shard, q, k, v, lse, grad, row_sum)
+    with torch.autocast(q.device.type, enabled=False):
+        grads = ctx.call.scheme.backward_pass(ctx.call.shard, q, k, v, lse, grad, row_sum)
     dq, dk, dv = (one.to(x.dtype) for one, x in zip(grads, (q, k, v), strict=True))
     return dq, dk, dv, None
 

@@ -6,6 +6,8 @@ head.
 For comparison, and for short sequences.
 """
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,8 +87,20 @@ class _Rows:
         return found
 
 
+def _without_autocast(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Scores are float32 or wider, also where autocast would cast products."""
+
+    @functools.wraps(run)
+    def wrapped(ctx: Any, x: Tensor, *more: Any) -> Any:
+        with torch.autocast(x.device.type, enabled=False):
+            return run(ctx, x, *more)
+
+    return wrapped
+
+
 class _RingScores(torch.autograd.Function):
     @staticmethod
+    @_without_autocast
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, shard: "RankShard") -> Tensor:
         rows = _Rows(shard, q, k, v)
         p = rows.probabilities()
@@ -102,6 +116,7 @@ class _RingScores(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @_without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, o, *parts = ctx.saved_tensors
         rows, p, rank = _Rows(ctx.shard, q, k, v), dict(zip(ctx.sources, parts, strict=True)), ctx.shard.rank
