@@ -315,8 +315,12 @@ def test_an_auxiliary_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
 
 def test_names_and_options_are_checked():
     assert [name for name in OBJECTIVES.names() if OBJECTIVES.provider(name) == "longlode"] == [
+        "distill",
         "far_tokens",
+        "long_ce",
+        "masked_lm",
         "next_token",
+        "prefix_lm",
     ]
     for name, options, fact in (
         ("next_tokens", {}, "next_token"),

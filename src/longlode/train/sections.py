@@ -160,7 +160,9 @@ class OptimSection(GrowingSection):
     betas: tuple[float, float] = Field((0.9, 0.95), description="Memory of AdamW's two moments (0 to 1).")
     eps: float = Field(1e-8, gt=0, description="Number added to the root of the second moment.")
     objective: str = Field(
-        "next_token", description="What is minimised: next_token, far_tokens, or package.module:Class."
+        "next_token",
+        description="What is minimised: next_token, far_tokens, long_ce, prefix_lm, masked_lm, distill, or "
+        "package.module:Class.",
     )
     objective_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the objective, e.g. {min_context = 512} for far_tokens."

@@ -13,6 +13,7 @@ from longlode.mixers.norm import at_least_float32
 from longlode.models import LonglodeForCausalLM
 from longlode.models.loss import IGNORED
 from longlode.train.objectives.base import Losses, Objective
+from longlode.train.objectives.inputs import device_of, model_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,47 +32,36 @@ class NextToken(Objective):
 
 
 def _of_ours(model: PreTrainedModel, batch: Batch) -> Losses:
-    device = next(model.parameters()).device
-    labels = torch.from_numpy(batch.labels).to(device)
-    inputs = {"input_ids": torch.from_numpy(batch.tokens).to(device)}
-    if batch.cu_seqlens is not None:
-        inputs["cu_seqlens"] = torch.from_numpy(batch.cu_seqlens).to(device)
+    device = device_of(model)
     importance = None if batch.weights is None else torch.from_numpy(batch.weights).to(device)
     # The whole model is called, so that its hooks and wrappers run. Its loss is computed from hidden states block by
     # block; of the logits, which it would compute for every token in evaluation, only the last is requested.
     output = model(
-        **inputs,
+        **model_inputs(model, batch),
         use_cache=False,
-        shift_labels=labels,
+        shift_labels=torch.from_numpy(batch.labels).to(device),
         label_weights=importance,
         num_items_in_batch=1,
         adds_aux_loss=False,
         logits_to_keep=1,
     )
-    return _with_sides(output.loss, batch, output)
+    return with_sides(output.loss, batch, output)
 
 
 def _of_others(model: PreTrainedModel, batch: Batch) -> Losses:
-    """Return the losses of a transformers model; positions that restart at 0 mark documents of a packed row."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     labels = torch.from_numpy(batch.labels).to(device)
-    inputs = {"input_ids": torch.from_numpy(batch.tokens).to(device)}
-    if batch.cu_seqlens is not None:
-        edges = torch.from_numpy(batch.cu_seqlens).to(device)
-        sizes = edges.diff()
-        places = torch.arange(batch.tokens.shape[1], device=device)
-        inputs["position_ids"] = (places - edges[:-1].repeat_interleave(sizes))[None]
-    output = model(**inputs, use_cache=False)
+    output = model(**model_inputs(model, batch), use_cache=False)
     logits = at_least_float32(output.logits)
     nats = functional.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
     if batch.weights is not None:
         nats = nats * torch.from_numpy(batch.weights).to(device).flatten()
-    return _with_sides(nats.sum(), batch, output, getattr(model.config, "router_aux_loss_coef", 1.0))
+    return with_sides(nats.sum(), batch, output, getattr(model.config, "router_aux_loss_coef", 1.0))
 
 
-def _with_sides(summed: Tensor, batch: Batch, output: object, scale: float = 1.0) -> Losses:
+def with_sides(summed: Tensor, batch: Batch, output: object, scale: float = 1.0) -> Losses:
     """Collect the summed loss, the model output's auxiliary loss times `scale`, and its metrics.
 
     An auxiliary loss is a mean over a part: parts of a batch are weighted by their labels.
