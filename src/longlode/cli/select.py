@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "longlode select scores -o kept.jsonl.zst --top 0.5",
     "longlode select scores -o kept.parquet --tokens 10B --by length,source",
+    "longlode select scores -o kept.jsonl --top 0.1 --near-duplicates 0.8",
     "longlode select scores -o kept.jsonl --min 0.2 --max 4 --column gain_nats",
     "longlode select scores -o kept.jsonl --top 0.1 --where \"num_tokens >= 4096 AND source <> 'web'\" --dry-run",
 )
@@ -43,6 +44,12 @@ Column = Annotated[
         help="The column of the scores to rank by, also extras.NAME; score_low: score - 2 score_se."
     ),
 ]
+NearDuplicates = Annotated[
+    float | None,
+    typer.Option(
+        help="Drop documents that are at least so similar (0.8: 80 % of their shingles) to a better one that is kept."
+    ),
+]
 
 
 def select(
@@ -57,6 +64,7 @@ def select(
     where: Where = "",
     by: By = "",
     column: Column = "score",
+    near_duplicates: NearDuplicates = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be kept; write nothing.")
     ] = False,
@@ -93,6 +101,7 @@ def select(
         where=where,
         by=groups,
         column=column,
+        near_duplicates=near_duplicates,
         dry_run=dry_run,
         overwrite=overwrite,
     )

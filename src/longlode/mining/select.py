@@ -21,6 +21,7 @@ from longlode.corpus.records import main_field
 from longlode.mining.engine.part_queries import query_parts
 from longlode.mining.engine.parts import PARTS_FOLDER, read_info
 from longlode.mining.engine.scored import scored_part, scored_parts
+from longlode.mining.near_duplicates import drop_near_duplicates
 from longlode.mining.selection_files import (
     DROPPED_NAME,
     dropped_path,
@@ -74,6 +75,7 @@ def select(
     where: str = "",
     by: Sequence[str] = (),
     column: str = "score",
+    near_duplicates: float | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
 ) -> SelectSummary:
@@ -91,14 +93,16 @@ def select(
     Args: scores, the output folder of `score`, out, the file to write, or their URLs; top, a share, or tokens, a budget
       (10B, 500M, a number); min_score, max_score; where, SQL over the columns of the parts, such as
       "num_tokens > 4096 AND source <> 'web'"; by, of "length", "source" and extra columns that are no floats; column,
-      a numeric column of the parts, extras.NAME among them, or "score_low", score - 2 score_se; dry_run, write nothing;
+      a numeric column of the parts, extras.NAME among them, or "score_low", score - 2 score_se; near_duplicates, a
+      similarity, such as 0.8: of the documents that the rest keeps, drop those that are so similar to one with a higher
+      value, so that fewer are kept than asked for; dry_run, write nothing;
       overwrite, replace a file that is there, unless it is this selection made before, which may always be made again.
     Raises: InputError when the run is not finished, nothing is selected, an input has changed since, `out` is there
       already, or it lies over or inside what it comes from; ConfigError for an invalid rule.
     """
     budget = None if tokens is None else parse_amount(tokens, "tokens")
     cuts = {"top": top, "tokens": budget, "min_score": min_score, "max_score": max_score}
-    rule = Rule(**cuts, where=where, by=tuple(by), column=column)  # type: ignore[arg-type]
+    rule = Rule(**cuts, where=where, by=tuple(by), column=column, near_duplicates=near_duplicates)  # type: ignore[arg-type]
     source = input_folder(scores)
     if (url := remote_url(out)) is None or dry_run:
         return _select(source, full_path(out), rule, dry_run, overwrite)
@@ -134,6 +138,12 @@ def _select(scores: Path, out: Path, rule: Rule, dry_run: bool, overwrite: bool)
         rank(base, parts, rule)
         _check_tokens(base, rule)
         _check_any(base, rule)
+        if rule.near_duplicates is not None:
+            texts = (
+                (row["id"], row[main_field(record["settings"]["text_field"])])
+                for row in _selected_rows(base, scores, record)
+            )
+            drop_near_duplicates(base, texts, rule.near_duplicates)
         if dry_run:
             return _summarize(base, out, record, rule)
         with _sole_writer(out):

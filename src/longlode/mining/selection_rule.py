@@ -12,6 +12,7 @@ from longlode.core.errors import ConfigError
 from longlode.core.near_names import did_you_mean
 from longlode.mining.engine.parts import SCORE_COLUMNS
 from longlode.mining.extras import PREFIX
+from longlode.mining.near_duplicates import check_threshold
 
 BY = ("length", "source")
 """Groupings that always exist: `length` is the power of two at or below num_tokens (num_bytes without it).
@@ -57,6 +58,7 @@ class Rule:
     where: str = ""
     by: tuple[str, ...] = ()
     column: str = "score"
+    near_duplicates: float | None = None
 
     def __post_init__(self) -> None:
         """Raises: ConfigError for an invalid rule."""
@@ -79,6 +81,7 @@ class Rule:
                 "groups go with top or tokens, which are taken within each; min_score, max_score and where are the "
                 "same for all."
             )
+        check_threshold(self.near_duplicates)
         if self.column == "score_se":
             raise ConfigError(
                 "score_se says how sure a score is, not how good: the best by it would be the most uncertain. Select "
@@ -106,6 +109,7 @@ class Rule:
         """The rule as the record has it: what is not given is left out, but for the fields of older records."""
         fields = {"top": self.top, "min_score": self.min_score, "by": list(self.by), "column": self.column}
         more = {"tokens": self.tokens, "max_score": self.max_score, "where": self.where or None}
+        more |= {"near_duplicates": self.near_duplicates}
         return fields | {name: value for name, value in more.items() if value is not None}
 
 
@@ -169,49 +173,85 @@ def rank(base: duckdb.DuckDBPyConnection, parts: Sequence[Path], rule: Rule) -> 
 
 
 def _judge(base: duckdb.DuckDBPyConnection, rule: Rule) -> None:
-    """Make `ranked` of the table `rows`."""
+    """Make `ranked` of the table `rows`. Sorts see only the rows and the columns that they need."""
+    _find_doubles(base)
+    _place(base, rule)
     base.execute(
         f"""
         CREATE TABLE ranked AS
-        WITH named AS (
-          SELECT *, row_number() OVER once AS nth, first_value(file || '#' || row) OVER once AS first_place
-          FROM rows WINDOW once AS {ONE_OF_ID}
-        ), candidates AS (
-          SELECT *, nth = 1 AND value IS NOT NULL AND wanted AS candidate FROM named
-        ), banded AS (
-          SELECT *, candidate AND value >= coalesce($low, value) AND value <= coalesce($high, value) AS inside
-          FROM candidates
-        ), placed AS (
-          SELECT *, row_number() OVER best AS rank, count(*) OVER (PARTITION BY bucket, inside) AS size,
-                 sum(num_tokens) OVER best / sum(num_tokens) OVER (PARTITION BY bucket, inside) AS depth
-          FROM banded
-          WINDOW best AS (PARTITION BY bucket, inside ORDER BY value DESC, id ROWS UNBOUNDED PRECEDING)
-        ), spent AS (
-          SELECT *, sum(num_tokens) OVER (PARTITION BY inside ORDER BY depth, value DESC, id
-                                          ROWS UNBOUNDED PRECEDING) AS spent
-          FROM placed
-        ), judged AS (
-          SELECT *, CASE WHEN nth > 1 THEN 'duplicate id'
-                         WHEN status <> 'ok' THEN status
-                         WHEN value IS NULL THEN 'no value'
-                         WHEN NOT wanted THEN '{OTHER}'
-                         WHEN value > $high THEN '{ABOVE}'
-                         WHEN value < $low OR NOT ({_kept(rule)}) THEN '{BELOW}' END AS kind
-          FROM spent
+        WITH judged AS (
+          SELECT rows.*, first_place, rank, size, value IS NOT NULL AND wanted AND double_row IS NULL AS candidate,
+                 CASE WHEN double_row IS NOT NULL THEN 'duplicate id'
+                      WHEN status <> 'ok' THEN status
+                      WHEN value IS NULL THEN 'no value'
+                      WHEN NOT wanted THEN '{OTHER}'
+                      WHEN value > $high THEN '{ABOVE}'
+                      WHEN value < $low OR NOT ({_kept(rule)}) THEN '{BELOW}' END AS kind
+          FROM rows LEFT JOIN doubles ON rows.rowid = double_row LEFT JOIN ranks ON rows.rowid = inside_row
         )
         SELECT part, place, id, source, file, row, num_bytes, num_tokens, score, value, status, bucket, kind, candidate,
-               CASE WHEN inside THEN rank END AS rank,
+               rank,
                CASE WHEN kind = 'duplicate id' THEN 'duplicate id of ' || first_place
                     WHEN kind = 'no value' THEN 'no value in the column selected by'
                     WHEN kind = '{OTHER}' THEN 'the condition does not hold'
                     WHEN kind = '{ABOVE}' THEN format('{{}} is above {{}}', value, $high)
-                    WHEN kind = '{BELOW}' AND NOT inside THEN format('{{}} is below {{}}', value, $low)
+                    WHEN kind = '{BELOW}' AND rank IS NULL THEN format('{{}} is below {{}}', value, $low)
                     WHEN kind = '{BELOW}' THEN format('rank {{}} of {{}} in its group', rank, size)
                     ELSE reason END AS why
         FROM judged
         """,
         {"low": rule.min_score, "high": rule.max_score},
     )
+    for name in ("rows", "doubles", "ranks"):
+        base.execute(f"DROP TABLE {name}")
+
+
+def _find_doubles(base: duckdb.DuckDBPyConnection) -> None:
+    """Make the table `doubles`: the rows that are not the first of their id, found among ids of one hash."""
+    base.execute(
+        f"""
+        CREATE TABLE doubles AS
+        SELECT double_row, first_place FROM (
+          SELECT rowid AS double_row, row_number() OVER once AS nth,
+                 first_value(file || '#' || row) OVER once AS first_place
+          FROM rows WHERE hash(id) IN (SELECT hash(id) FROM rows GROUP BY hash(id) HAVING count(*) > 1)
+          WINDOW once AS {ONE_OF_ID}
+        ) WHERE nth > 1
+        """
+    )
+
+
+def _place(base: duckdb.DuckDBPyConnection, rule: Rule) -> None:
+    """Make the table `ranks` of the rows within the band. Tokens are summed only for a rule with a budget."""
+    base.execute(
+        """
+        CREATE TABLE inside AS
+        SELECT rowid AS inside_row, bucket, value, id, num_tokens FROM rows
+        WHERE value IS NOT NULL AND wanted AND value >= coalesce($low, value) AND value <= coalesce($high, value)
+              AND rowid NOT IN (SELECT double_row FROM doubles)
+        """,
+        {"low": rule.min_score, "high": rule.max_score},
+    )
+    spent = (
+        "NULL"
+        if rule.tokens is None
+        else "sum(num_tokens) OVER (ORDER BY depth, value DESC, id ROWS UNBOUNDED PRECEDING)"
+    )
+    depth = (
+        "NULL"
+        if rule.tokens is None
+        else "sum(num_tokens) OVER best / sum(num_tokens) OVER (PARTITION BY bucket)"
+    )
+    base.execute(
+        f"""
+        CREATE TABLE ranks AS
+        SELECT inside_row, rank, size, {spent} AS spent FROM (
+          SELECT *, row_number() OVER best AS rank, count(*) OVER (PARTITION BY bucket) AS size, {depth} AS depth
+          FROM inside WINDOW best AS (PARTITION BY bucket ORDER BY value DESC, id ROWS UNBOUNDED PRECEDING)
+        )
+        """
+    )
+    base.execute("DROP TABLE inside")
 
 
 def _kept(rule: Rule) -> str:

@@ -1,10 +1,23 @@
 """SQL queries of score parts: the only place where DuckDB reads Parquet."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
+
+MEMORY = "1GB"
+"""Memory that a query may take before it moves tables to the disk."""
+
+
+def _base(folder: Path) -> duckdb.DuckDBPyConnection:
+    """Open a database in a temporary folder, which keeps what does not fit into memory, compressed."""
+    spilled = str(folder / "spilled")
+    return duckdb.connect(
+        str(folder / "query.duckdb"),
+        config={"memory_limit": MEMORY, "temp_directory": spilled, "preserve_insertion_order": "false"},
+    )
 
 
 @contextmanager
@@ -17,7 +30,7 @@ def query_parts(paths: Sequence[Path]) -> Iterator[duckdb.DuckDBPyConnection]:
 
     Args: paths, at least one.
     """
-    with duckdb.connect() as base:
+    with tempfile.TemporaryDirectory(prefix="longlode-query-") as folder, _base(Path(folder)) as base:
         found = base.read_parquet(
             [str(path) for path in paths],
             hive_partitioning=False,
