@@ -149,9 +149,8 @@ def test_a_source_that_has_been_read_often_enough_gives_its_share_to_the_others(
     groups = {"a": np.arange(6), "b": np.arange(6, 21), "c": np.arange(21, 51)}
     changes = () if change is None else ((change, dict(zip("abc", reversed(weights), strict=True))),)
     mixture = Mixture(dict(zip("abc", weights, strict=True)), epochs, changes)
-    schedule = plan_mixture(
-        make_packer("truncate"), lengths, groups, mixture, length=8, batch_size=batch, order=Order(0, "x")
-    )
+    packed = {name: (make_packer("truncate"), documents) for name, documents in groups.items()}
+    schedule = plan_mixture(lengths, packed, mixture, length=8, batch_size=batch, order=Order(0, "x"))
     seen, name_of = (
         Counter(),
         dict.fromkeys(range(6), "a") | dict.fromkeys(range(6, 21), "b") | dict.fromkeys(range(21, 51), "c"),

@@ -8,7 +8,7 @@ from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError, InputError
 from longlode.packing.mixed_schedule import plan_mixture
 from longlode.packing.mixture import Mixture, group_documents
-from longlode.packing.packers import Order, Packer, Piece, Schedule, StepRows, make_packer
+from longlode.packing.packers import DocumentSource, Order, Packer, Piece, Schedule, StepRows, make_packer
 from longlode.packing.shards import Shards
 
 IGNORED = -100
@@ -73,6 +73,11 @@ def batches(
         raise ConfigError(
             f"the packer {packer.name!r} needs documents that do not see each other; set packed to true."
         )
+    if packer.needs_joint_documents and packed:
+        raise ConfigError(
+            f"the packer {packer.name!r} puts related documents into a row so that they see each other; set packed to "
+            "false, or choose another packer."
+        )
     documents, schedule = _plan(shards, packer, length, batch_size, seed, split, heldout_fraction, mix)
     return _batches(shards, documents, schedule, start_step, packed)
 
@@ -96,14 +101,14 @@ def _plan(
     order = Order(seed, shards.fingerprint)
     shape = {"length": length, "batch_size": batch_size}
     if mix is None:
-        schedule = packer.plan(lengths, **shape, order=order)
+        schedule = packer.for_documents(_source(shards, documents)).plan(lengths, **shape, order=order)
     else:
         names = list(mix.shares)
         groups = group_documents(shards, documents, names)
         places = [np.searchsorted(documents, group) for group in groups]
-        schedule = plan_mixture(
-            packer, lengths, dict(zip(names, places, strict=True)), mix, **shape, order=order
-        )
+        packers = [packer.for_documents(_source(shards, group)) for group in groups]
+        found = dict(zip(names, zip(packers, places, strict=True), strict=True))
+        schedule = plan_mixture(lengths, found, mix, **shape, order=order)
     if schedule.num_rows < 1:
         raise InputError(
             f"{', '.join(map(str, shards.folders))}: the {len(documents):,} {split} documents have "
@@ -111,6 +116,16 @@ def _plan(
             + (" or another heldout_fraction." if heldout_fraction else ".")
         )
     return documents, schedule
+
+
+def _source(shards: Shards, documents: np.ndarray) -> DocumentSource:
+    return DocumentSource(
+        documents,
+        shards.num_documents,
+        lambda place: shards.tokens(int(documents[place])),
+        shards.fingerprint,
+        shards.folders[0],
+    )
 
 
 def _batches(

@@ -243,9 +243,8 @@ class MixedSchedule(Schedule):
 
 
 def plan_mixture(
-    packer: Packer,
     lengths: np.ndarray,
-    groups: Mapping[str, np.ndarray],
+    groups: Mapping[str, tuple[Packer, np.ndarray]],
     mixture: Mixture,
     *,
     length: int,
@@ -254,14 +253,13 @@ def plan_mixture(
 ) -> MixedSchedule:
     """Pack each group alone, and deal its rows by the mixture.
 
-    Args: lengths, int64 `[N]`, as of `Packer.plan`; groups, the documents of each group of the mixture, indices into
-      `lengths`, int64; the rest as of `Packer.plan`.
+    Args: lengths, int64 `[N]`, as of `Packer.plan`; groups, the packer and the documents of each group of the mixture,
+      indices into `lengths`, int64; the rest as of `Packer.plan`.
     Raises: InputError for a group with too few tokens for one row; ConfigError as `Packer.plan`.
     """
-    by_steps = packer.mixes_by_steps
-    own_batch, units_per_step = (batch_size, 1) if by_steps else (1, batch_size)
-    sources = []
-    for name, documents in groups.items():
+    sources, units_per_step = [], batch_size
+    for name, (packer, documents) in groups.items():
+        own_batch, units_per_step = (batch_size, 1) if packer.mixes_by_steps else (1, batch_size)
         own_order = Order(order.seed, f"{order.fingerprint}\0{name}")
         schedule = packer.plan(lengths[documents], length=length, batch_size=own_batch, order=own_order)
         if schedule.num_rows < 1:

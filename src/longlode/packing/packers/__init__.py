@@ -3,12 +3,14 @@
     concat      end to end, cut where a row is full           truncate    one document per row
     best_fit    whole documents, the fewest cuts              masked      the same rows, every document has equal weight
     decompose   one document per sequence, powers of two, from short to long
+    related     similar documents end to end, near-duplicates dropped
 
 Start reading: `base.py` (what a packer is), `concat.py`, `rows.py` (rows of one length in a random order).
 """
 
 from longlode.packing.packers.base import (
     PACKERS,
+    DocumentSource,
     Order,
     Packer,
     PackingReport,
@@ -18,4 +20,14 @@ from longlode.packing.packers.base import (
     make_packer,
 )
 
-__all__ = ["PACKERS", "Order", "Packer", "PackingReport", "Piece", "Schedule", "StepRows", "make_packer"]
+__all__ = [
+    "PACKERS",
+    "DocumentSource",
+    "Order",
+    "Packer",
+    "PackingReport",
+    "Piece",
+    "Schedule",
+    "StepRows",
+    "make_packer",
+]

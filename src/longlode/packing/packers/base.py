@@ -1,8 +1,9 @@
 """Interface of packers: document lengths in, the rows of every training step out, with order and loss weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -85,8 +86,14 @@ class Packer(ABC):
     name: ClassVar[str]
     needs_isolation: ClassVar[bool] = False
     """True if its rows are correct only when documents in one row do not attend to each other (`packed=True`)."""
+    needs_joint_documents: ClassVar[bool] = False
+    """True if its rows have their effect only when documents in one row see each other (`packed=False`)."""
     mixes_by_steps: ClassVar[bool] = False
     """True if all rows of a step must come from one plan, so that a mixture deals out steps instead of rows."""
+
+    def for_documents(self, source: "DocumentSource") -> "Packer":
+        """Return the packer to plan these documents with: itself, unless it needs more than their lengths."""
+        return self
 
     @abstractmethod
     def plan(self, lengths: np.ndarray, *, length: int, batch_size: int, order: "Order") -> Schedule:
@@ -98,6 +105,22 @@ class Packer(ABC):
           order: the source of all randomness.
         Raises: ConfigError for invalid settings. Too few documents give a schedule without rows.
         """
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentSource:
+    """Documents for packers that look into them.
+
+    documents: their numbers in the shards, ascending, int64 `[N]`; a packer calls them 0 to N - 1. num_documents: of
+    the shards. tokens: function from 0 to N - 1 to the tokens of a document, int `[T]`, eos last. fingerprint: of the
+    shards. store: folder for what is worth keeping.
+    """
+
+    documents: np.ndarray
+    num_documents: int
+    tokens: Callable[[int], np.ndarray]
+    fingerprint: str
+    store: Path
 
 
 @dataclass(frozen=True)
