@@ -15,6 +15,7 @@ from longlode.packing import PACKERS, Packer, make_packer
 from longlode.packing.packers.base import Order, Piece
 from longlode.packing.packers.best_fit import best_fit_rows
 from longlode.packing.packers.concat import ConcatPacker
+from longlode.packing.packers.decompose import _ODDS
 from longlode.packing.packers.truncate import TruncatePacker
 
 NAMES = ["best_fit", "concat", "decompose", "masked", "truncate"]
@@ -188,6 +189,22 @@ def test_decompose_goes_from_short_to_long_in_every_cycle():
     linear = mean_length("last", curriculum="grow_linear") / mean_length("first", curriculum="grow_linear")
     assert growing > linear > 1.1
     assert growing > 2
+    sharp = mean_length("last", curriculum="grow_p100") / mean_length("first", curriculum="grow_p100")
+    assert sharp > growing
+    assert mean_length("last", curriculum="shrink_p100") < mean_length("first", curriculum="shrink_p100")
+
+
+def test_decompose_has_the_published_numbers_of_a_step():
+    # The settings that the authors publish: 64 sequences of 8,192 tokens a step, buckets from 256 tokens on, with
+    # batches 32, 16, 8, 4, 2 and 1 times as large; odds 32, 16, 8, 4, 2, 1.
+    lengths = np.full(300, 16383)
+    schedule = planned("decompose", lengths, length=8192, batch_size=4, min_length=256, cycles=8)
+    found = {
+        (step.length, len(step.rows)) for step in (schedule.step(index) for index in range(schedule.num_rows))
+    }
+    assert found == {(size, 4 * 8192 // size) for size in (256, 512, 1024, 2048, 4096, 8192)}
+    odds = [_ODDS["grow_p2"](number, 6) for number in range(6)]
+    assert odds == [32, 16, 8, 4, 2, 1]
 
 
 @pytest.mark.parametrize("options", [{"min_length": 3}, {"min_length": 32}, {"cycles": 0}])
