@@ -29,9 +29,9 @@ class DecomposePacker(Packer):
 
     min_length: shortest sequence (tokens, a power of two); a shorter remainder of a document is dropped.
     cycles: number of passes from short to long per epoch.
-    curriculum: odds of a bucket to be next, from the shortest on: uniform, all 1; grow_linear, n, n - 1, ..., 1; grow_p2,
-    2^(n-1), ..., 2, 1; grow_p100, the same by powers of 100; shrink_p100, from long to short. With 6 buckets from 256 to
-    8,192 tokens and 8 cycles, grow_p2 has the odds 32, 16, 8, 4, 2, 1 of the authors' published settings.
+    curriculum: odds of a bucket to be next, from the shortest on: uniform, all 1; grow_linear, n, n - 1, ..., 1;
+    grow_p2, 2^(n-1), ..., 2, 1; grow_p100, the same by powers of 100; shrink_p100, from long to short. With 6 buckets
+    grow_p2 has the odds 32, 16, 8, 4, 2, 1 of the authors' published settings.
     """
 
     name: ClassVar[str] = "decompose"
