@@ -19,15 +19,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from longlode.core import errors
-from longlode.core.errors import BackendError, ConfigError, LonglodeError
+from longlode.core.errors import BackendError, ConfigError, LonglodeError, RankError
 
 T = TypeVar("T")
 
 _BUCKET_BYTES = 32 << 20
-
-
-class RankError(LonglodeError):
-    """A rank of the run that has ended or does not answer."""
 
 
 class World:

@@ -117,7 +117,7 @@ class _RingScores(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @_without_autocast
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
         q, k, v, o, *parts = ctx.saved_tensors
         rows, p, rank = _Rows(ctx.shard, q, k, v), dict(zip(ctx.sources, parts, strict=True)), ctx.shard.rank
         grad = at_least_float32(grad)
