@@ -79,12 +79,15 @@ def test_delta_rule_layers(letter, extras, group):
     torch.testing.assert_close(mixer(x[None]).y[0], want, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("rope", [True, False])
 @pytest.mark.parametrize("letter", ["S", "A"])
-def test_attention_layers(letter):
-    mixer, x = build(letter)
+def test_attention_layers(letter, rope):
+    mixer, x = build(letter, rope=rope)
     heads, K = SETTINGS.num_heads, SETTINGS.head_dim
 
     def turned(u, t):
+        if not rope:
+            return u
         # A pair (u_i, u_{i + K/2}) is one complex number, turned by an angle that grows with the position.
         pairs = torch.complex(u[: K // 2], u[K // 2 :])
         speeds = torch.tensor(

@@ -18,6 +18,7 @@ CONFIGS = {
         "num_kv_heads": 1,
         "qkv_bias": True,
     },
+    "attention without positions": {"mixers": "MA", "rope": False},
     "grouped values": {"mixers": "DGSA", "num_v_heads": 12, "expand_v": 0.5, "use_output_gate": True},
     "gates and widths": {
         "mixers": "GD",

@@ -1,6 +1,7 @@
 """Recipes: typed, described, and refused with the reason when they make no sense."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,7 @@ def test_every_key_of_the_model_section_reaches_the_mixers():
         "allow_neg_eigval": True,
         "use_output_gate": True,
         "rope_theta": 99.0,
+        "rope": False,
         "attn_num_heads": 6,
         "attn_head_dim": 8,
         "qkv_bias": True,
@@ -161,6 +163,7 @@ def test_every_key_of_the_model_section_reaches_the_mixers():
         "head_dim": 8,
         "num_kv_heads": 3,
         "rope_theta": 99.0,
+        "rope": False,
         "qkv_bias": True,
         "window": 7,
     }
@@ -199,6 +202,24 @@ def test_the_recipes_we_ship_are_valid(recipe_path):
         assert recipe.run.start
     else:
         LonglodeConfig(vocab_size=32000, **recipe.model.model_dump(exclude_none=True))
+
+
+def test_stacks_of_published_studies():
+    def stack(name):
+        recipe = Recipe.load(RECIPES[0].parent / f"{name}.toml")
+        return LonglodeConfig(vocab_size=64, **recipe.model.model_dump(exclude_none=True))
+
+    study = stack("mamba2_hybrid")
+    assert study.stack.count("M") == 24
+    places = [place for place, letter in enumerate(study.stack) if letter == "A"]
+    assert len(places) == 4
+    assert {b - a for a, b in itertools.pairwise(places)} <= {7, 8}
+    assert not any(layer.mixer.rope for layer in study.layer_configs if layer.name == "attention")
+    spans = stack("masformer")
+    assert spans.stack.count("A") == 4
+    assert len(spans.stack) == 24
+    far = stack("cpu_reads_far")
+    assert [layer.name for layer in far.layer_configs] == ["ngram_head", *["delta_net"] * 3]
 
 
 def test_the_paper_recipe_has_the_size_in_its_name():

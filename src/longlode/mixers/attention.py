@@ -59,6 +59,7 @@ class AttentionConfig(MixerConfig):
         shared="num_kv_heads",
     )
     rope_theta: float = setting("Base of the rotary frequencies.", 10000.0, shared="rope_theta")
+    rope: bool = setting("Rotate queries and keys by their position.", True, shared="rope")
     qkv_bias: bool = setting("Add a bias to q, k and v.", False, shared="qkv_bias")
 
     def __post_init__(self) -> None:
@@ -68,7 +69,7 @@ class AttentionConfig(MixerConfig):
             raise ConfigError(
                 f"The {self.num_heads} heads of attention are not a multiple of num_kv_heads {self.key_heads}."
             )
-        if self.head_dim % 2:
+        if self.rope and self.head_dim % 2:
             raise ConfigError(
                 f"Heads of attention have {self.head_dim} numbers; rotary positions need an even count."
             )
@@ -169,11 +170,12 @@ class FullAttention(Mixer):
         return MixerOutput(y, after, weights=weights)
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries `[B, T, H, K]` and keys `[B, T, Hkv, K]`, and values, of x at positions `[B or 1, T]`."""
+        """Queries `[B, T, H, K]`, keys `[B, T, Hkv, K]` and values of x; both rotated by positions `[B or 1, T]`."""
         theta, shape = self.config.rope_theta, (*x.shape[:2], -1, self.config.head_dim)
-        q = rotate(self.q_proj(x).view(shape), positions, theta)
-        k = rotate(self.k_proj(x).view(shape), positions, theta)
-        return q, k, self.v_proj(x).view(shape)
+        q, k, v = (layer(x).view(shape) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        if self.config.rope:
+            q, k = rotate(q, positions, theta), rotate(k, positions, theta)
+        return q, k, v
 
     def _packed(self, x: Tensor, state: State | None, context: SequenceContext) -> MixerOutput:
         """Mix packed documents with states: each in a separate row, padded at the right."""

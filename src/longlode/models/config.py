@@ -57,7 +57,7 @@ class LonglodeConfig(PreTrainedConfig):
       conv_size: tokens that the short convolutions of D, G and M layers see.
       allow_neg_eigval: beta in (0, 2) instead of (0, 1) in D and G layers.
       use_output_gate: gate the output of D and G layers (C and M always do, L, S and A never).
-      rope_theta: base of the rotary frequencies of S and A layers.
+      rope_theta: base of the rotary frequencies of S and A layers.   rope: False: these know no positions.
       norm_eps, initializer_range, tie_word_embeddings, use_cache, bos/eos/pad_token_id: as in transformers.
     `layer_types`, `num_hidden_layers` and `mixer_providers` (the package of each mixer that longlode does not bring)
     follow from the stack, also when it is changed later.
@@ -107,6 +107,7 @@ class LonglodeConfig(PreTrainedConfig):
     attn_head_dim: int | None = _described(
         None, "Width of a head of attention mixers; unset: hidden_size / attn_num_heads, or head_dim."
     )
+    rope: bool = _described(True, "Rotate queries and keys of full and sliding-window attention by position.")
     qkv_bias: bool = _described(False, "Add biases to queries, keys and values of attention mixers.")
     norm_eps: float = _described(1e-6, "Number added to the mean square in RMSNorm.")
     initializer_range: float = _described(0.02, "Standard deviation of the initial weights.")

@@ -241,6 +241,10 @@ def _attention_to_fla(layers: tuple[LayerConfig, ...]) -> list[dict[str, Any]]:
     for index, layer in enumerate(layers):
         if layer.name in _ATTENTION:
             found.setdefault(layer.mixer, []).append(index)
+    if not all(mixer.rope for mixer in found):
+        raise ConfigError(
+            "fla's attention layers rotate queries and keys by position; this model's do not (rope)."
+        )
     kinds = sorted(found, key=lambda mixer: mixer.visible is None)
     return [
         {

@@ -43,7 +43,9 @@ class GrowingSection(Section):
 
 
 class _ModelKeys(GrowingSection):
-    _later = frozenset({"layers", "num_v_heads", "expand_v", "attn_num_heads", "attn_head_dim", "qkv_bias"})
+    _later = frozenset(
+        {"layers", "num_v_heads", "expand_v", "attn_num_heads", "attn_head_dim", "qkv_bias", "rope"}
+    )
 
     @model_validator(mode="after")
     def _check_stack(self) -> Self:
