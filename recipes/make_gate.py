@@ -18,19 +18,12 @@ from benchmarks.gate_set import COHERENT, Sample, gate_set, laid_out
 from benchmarks.works import SIDES, Work, works_of
 from longlode.mining.gate.direction import Directions, learn_directions
 from longlode.mining.gate.features import measure
-from longlode.mining.gate.fit import fit_length, write_gate
+from longlode.mining.gate.fit import FOLDS, HEAVIER, fit_length, write_gate
 from longlode.mining.gate.parsed_text import ParsedText
 from longlode.synthetic.families import FAMILIES
 
 LENGTHS = {4096: 4, 16_384: 3}
 """Tokens, and how often the set is drawn."""
-FOLDS = 3
-HEAVIER = {
-    **dict.fromkeys(("paragraphs-reversed", "sentences-reversed"), 5.0),
-    "renamed": 4.0,
-    **dict.fromkeys(("drifting", "own-pieces", *FAMILIES["glued"]), 2.0),
-}
-"""Families that are hard to see, and how many times as much they count in the fit."""
 PIECE_CHARACTERS, MOST_CHARACTERS = 60_000, 600_000
 ASSETS = Path(__file__).parents[1] / "src" / "longlode" / "assets" / "gate"
 

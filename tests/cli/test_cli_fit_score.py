@@ -8,13 +8,21 @@ import pytest
 from typer.testing import CliRunner
 
 import longlode
-from longlode.api.score_fitting import FEWEST_DOCUMENTS, HELD_OUT, _table_names
+from longlode.api.score_fitting import (
+    FEWEST_DOCUMENTS,
+    HELD_OUT,
+    LEAST_OF_DOCUMENT,
+    _read_works,
+    _table_names,
+)
 from longlode.cli import app
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.records import read_record, write_jsonl
 from longlode.mining import make_scorer
 from longlode.mining.distance_profile.tables import packaged_tables
+from longlode.mining.gate.fit import HEAVIER
 from longlode.mining.gate.model import packaged_gate
+from longlode.synthetic.families import FAMILIES
 
 SYLLABLES = ("bra", "nok", "tiv", "sul", "mer", "gan", "pol", "ded", "fir", "zun", "lax", "wey")
 
@@ -150,6 +158,31 @@ def test_texts_are_dealt_to_tables_by_language():
     assert _table_names([story(1), english, other, story(2)]) == ["own-1", "en", "own-2", "own-1"]
 
 
+def test_groups_that_a_fit_did_not_know_are_reported(weights):
+    out, shown = weights
+    record = read_record(out, "weights")
+    unseen = record["held_out"]["4096"]["unseen"]
+    assert {"spliced", "reversed", "machine"} <= unseen.keys() <= FAMILIES.keys()
+    assert all(0 <= value <= 1 for value in unseen.values())
+    assert f"machine {unseen['machine']:.2f}" in shown
+    assert f"machine {unseen['machine']:.2f}" in (out / "README.md").read_text(encoding="utf-8")
+    assert record["settings"]["heavier"] == dict(HEAVIER)
+    assert 0 < record["num_tokens"] <= record["num_documents"] * LEAST_OF_DOCUMENT
+
+
+def test_a_corpus_is_read_once_and_kept_in_part(tmp_path):
+    rows = [{"id": str(seed), "text": story(seed, 4000) * (3 if seed % 2 else 9)} for seed in range(6)]
+    write_jsonl(tmp_path / "long.jsonl", [*rows, rows[2], {"id": "short", "text": "too short"}])
+    for most, kept in ((1, LEAST_OF_DOCUMENT), (6 * 60_000, 60_000)):
+        works, num_read = _read_works([str(tmp_path / "long.jsonl")], "text", 0, most)
+        assert num_read == len(rows) + 2
+        assert sorted(work.fold for work in works) == [0, 0, 1, 1, 2, 2]
+        for work in works:
+            whole = next(row["text"] for row in rows if row["id"] == work.id.split("#")[0])
+            assert whole.startswith(work.text)
+            assert len(work.text.encode()) == pytest.approx(min(4 * kept, len(whole.encode())), abs=80)
+
+
 def test_what_cannot_be_is_refused(run, stories, weights, tmp_path):
     few = tmp_path / "few.jsonl"
     few.write_text("".join(stories.read_text().splitlines(keepends=True)[:5]))
@@ -161,6 +194,13 @@ def test_what_cannot_be_is_refused(run, stories, weights, tmp_path):
         longlode.score_texts(["text"], weights=tmp_path)
     with pytest.raises(ConfigError, match="weights"):
         longlode.score_texts(["text"], scorer="gzip", weights=weights[0])
+    for options, told in (
+        (("--folds", 0), "folds"),
+        (("--heavier", "renamed"), "FAMILY=FACTOR"),
+        (("--heavier", "reamed=2"), "renamed"),
+        (("--heavier", "renamed=0"), "above 0"),
+    ):
+        assert told in run("fit-score", stories, "-o", tmp_path / "out", *options, status=2)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "corpus.jsonl").write_text("precious")
     assert "corpus.jsonl" in run("fit-score", stories, "-o", tmp_path / "other", status=2)

@@ -5,13 +5,14 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from longlode.api.results import read_result
 from longlode.mining import make_scorer, score
 from longlode.mining.distance_profile import Octave, Profile
 from longlode.mining.gate import Verdict
-from longlode.mining.scorers.profile import COLUMNS, FarContext, measure_text, score_of
+from longlode.mining.scorers.profile import COLUMNS, UNIT_NATS, FarContext, measure_text, score_of
 
 
 def far(log_odds: float, *gains: float) -> FarContext:
@@ -35,6 +36,33 @@ def test_documents_that_pass_the_gate_rank_by_their_profile_above_the_rest() -> 
     assert scores == sorted(scores)  # type: ignore[type-var]
     assert scores[0] == -4
     assert scores[2] == pytest.approx(0)  # continuous where the gate changes its mind
+
+
+def test_the_gain_of_a_short_document_counts_less() -> None:
+    scores, errors = [], []
+    for exposure in (100.0, 2048.0, 50_000.0, 1e9):
+        octaves = (Octave(1024, 0.05, 0.01, exposure),)
+        found = score_of(FarContext(Verdict(4.0, "two-halves"), Profile(octaves, 0.1, "foreign:en")))
+        assert found.gain_nats == 0.05  # the measurement itself is reported as it is
+        scores.append(found.score)
+        errors.append(found.score_se)
+    assert scores == sorted(scores)
+    assert errors == sorted(errors)
+    half, whole = (np.tanh(2.0) * np.log1p(np.exp(gain / UNIT_NATS)) for gain in (0.025, 0.05))
+    assert scores[1] == pytest.approx(half)
+    assert scores[3] == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_dependency_is_no_longer_than_its_document() -> None:
+    gains = (0.2, 0.2)
+    octaves = tuple(Octave(1024 << k, gain, 0.01, 900.0) for k, gain in enumerate(gains))
+    assert Profile(octaves, 0.1, "own", 2700.0).dependency_tokens == 2700
+    assert Profile(octaves, 0.1, "own", 9000.0).dependency_tokens == 4096
+    words = [f"w{k % 700}" for k in range(1400)]  # all of it comes back after 700 words
+    text = " ".join(words)
+    profile = measure_text(text).profile
+    assert 0 <= profile.dependency_tokens <= len(text) / 4
+    assert profile.num_tokens == pytest.approx(len(text) / 4)
 
 
 def test_the_row_says_what_was_found() -> None:

@@ -1,8 +1,9 @@
 """Weights of the profile for the user's own corpus: background counts, and a gate fitted on families made from it."""
 
+import heapq
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from longlode.api.watch import SILENT, Watch
-from longlode.core.errors import InputError
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.fingerprints import text_fingerprint
 from longlode.core.kinds import RECORD_NAME
 from longlode.core.outputs import claim_folder
 from longlode.core.ranking import wins
 from longlode.core.records import write_record
+from longlode.mining.gate.fit import FOLDS, HEAVIER
 
 if TYPE_CHECKING:
     from longlode.mining.distance_profile import ForeignText
@@ -29,6 +32,12 @@ FEWEST_OF_TABLE = 8
 HELD_OUT = 3
 """One document in this many is held out of the fit, for the reported figures."""
 MOST_DOCUMENTS = 400
+MOST_TOKENS = 8_000_000
+"""Limit on the text that is used, all documents together, as long as each keeps LEAST_OF_DOCUMENT."""
+LEAST_OF_DOCUMENT = 2 * LENGTHS[1]
+"""Tokens that a document keeps at least; two stretches of the greater length fit in."""
+MOST_OF_DOCUMENT = 131_072
+"""Tokens that are kept of a document while the others are read."""
 SPARE = 1.12
 _COHERENT = "coherent"
 _ALIKE = 0.4
@@ -51,6 +60,9 @@ def fit_score(
     *,
     text_field: str = "text",
     seed: int = 0,
+    max_tokens: int = MOST_TOKENS,
+    folds: int = FOLDS,
+    heavier: Mapping[str, float] | None = None,
     overwrite: bool = False,
     watch: Watch = SILENT,
 ) -> dict[str, Any]:
@@ -58,15 +70,23 @@ def fit_score(
 
     Counts words and what documents share, per language, and fits the gate to tell stretches of the documents from 40
     families of text made of them. One document in three is held out of the gate's fit; on those and on families made of
-    them the fitted gate is compared with the packaged one, which is kept where it does better.
+    them the fitted gate is compared with the packaged one, which is kept where it does better. What the fitted one does
+    on families it does not know is measured by fits that each leave a group of families out.
     Args: inputs, as of `score`: whole documents, each one text in its order; out, folder to write; text_field, of
-      records; seed, of all draws.
-    Returns: what `record.json` holds: num_documents, tables, gate ("fitted" or "packaged"), and `held_out`, by length
-      the AUC of each family, their mean and worst, and the calibration, of both gates.
-    Raises: InputError for fewer than FEWEST_DOCUMENTS documents that are long enough.
+      records; seed, of all draws; max_tokens, used in all: documents are cut to their equal share of it, but to
+      LEAST_OF_DOCUMENT at the least; folds, as of `fit_length`: the gate is the mean of so many fits; heavier, factors
+      for the weight of families in the fit, None for those of the packaged gate.
+    Returns: what `record.json` holds: num_documents, num_tokens used, tables, gate ("fitted" or "packaged"), and
+      `held_out`, by length the AUC of each family, their mean and worst, and the calibration, of both gates; and
+      `unseen`, by group of families the mean AUC of a fit without them.
+    Raises: InputError for fewer than FEWEST_DOCUMENTS documents that are long enough; ConfigError for an unknown
+      family, or fewer than one fold.
     """
+    heavier = check_heavier(HEAVIER if heavier is None else heavier)
+    if folds < 1:
+        raise ConfigError(f"folds is {folds}; expected 1 or more.")
     named = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    works, num_read = _read_works([os.fspath(one) for one in named], text_field, seed)
+    works, num_read = _read_works([os.fspath(one) for one in named], text_field, seed, max_tokens)
     lengths = [length for length in LENGTHS if len(_long(works, length)) >= FEWEST_DOCUMENTS]
     if not lengths:
         raise InputError(
@@ -76,38 +96,75 @@ def fit_score(
         )
     asked = {
         "inputs": [os.fspath(one) for one in named],
-        "settings": {"text_field": text_field, "seed": seed},
+        "settings": {
+            "text_field": text_field,
+            "seed": seed,
+            "max_tokens": max_tokens,
+            "folds": folds,
+            "heavier": heavier,
+        },
     }
     folder = claim_folder(Path(out), "weights", identity=asked, overwrite=overwrite)
     watch.note(f"counting the words of {len(works):,} documents")
     tables = _tables(works)
     watch.note(f"fitting the gate at {' and '.join(f'{length:,}' for length in lengths)} tokens")
-    return _write(folder, asked, works, tables, _fit(works, lengths, seed), num_read)
+    fitted = _fit(works, lengths, asked["settings"], watch)
+    return _write(folder, asked, works, tables, fitted, num_read)
 
 
-def _read_works(inputs: Sequence[str], text_field: str, seed: int) -> tuple[list[_Work], int]:
-    """The documents that are long enough for some fit, at most MOST_DOCUMENTS of them, and how many there were."""
+def check_heavier(heavier: Mapping[str, float]) -> dict[str, float]:
+    """The factors as given. Raises: ConfigError for a family that there is not, or a factor that is not above 0."""
+    from longlode.synthetic.families import FAMILIES
+
+    families = [label for makers in FAMILIES.values() for label in makers]
+    for name, factor in heavier.items():
+        if name not in families or not factor > 0:
+            raise ConfigError(
+                f"heavier is {name}={factor}; expected a factor above 0 of one of {', '.join(families)}."
+            )
+    return dict(heavier)
+
+
+def _read_works(
+    inputs: Sequence[str], text_field: str, seed: int, max_tokens: int
+) -> tuple[list[_Work], int]:
+    """The documents that are long enough for some fit, at most MOST_DOCUMENTS of them, and how many there were.
+
+    Those drawn last are kept in memory, cut to MOST_OF_DOCUMENT, not the corpus.
+    """
     from longlode.corpus import Document, read
     from longlode.mining.baselines import estimated_tokens
 
-    texts: dict[str, str] = {}
+    drawn: list[tuple[float, str, str]] = []
+    seen: set[str] = set()
     num_read = 0
     for name in inputs:
         for item in read(name, text_field=text_field):
             num_read += 1
-            if isinstance(item, Document) and estimated_tokens(item.text) >= LENGTHS[0] * SPARE:
-                texts.setdefault(
-                    item.text, f"{item.id}#{num_read}"
-                )  # a text that is there twice is one document
-    rng = random.Random(seed)
-    chosen = sorted(texts.items(), key=lambda pair: pair[1])
-    rng.shuffle(chosen)
-    chosen = chosen[:MOST_DOCUMENTS]
-    names = _table_names([text for text, _ in chosen])
+            if not isinstance(item, Document) or estimated_tokens(item.text) < LENGTHS[0] * SPARE:
+                continue
+            digest = text_fingerprint(item.text)  # a text that is there twice is one document
+            if digest in seen:
+                continue
+            seen.add(digest)
+            # The lowest of random numbers are kept: the heap has the highest of those in front.
+            number = random.Random(f"{seed}:{item.id}#{num_read}").random()
+            row = (-number, f"{item.id}#{num_read}", beginning(item.text, MOST_OF_DOCUMENT))
+            (heapq.heappush if len(drawn) < MOST_DOCUMENTS else heapq.heappushpop)(drawn, row)
+    share = max(LEAST_OF_DOCUMENT, max_tokens // max(1, len(drawn)))
+    chosen = [(name, beginning(text, share)) for _, name, text in sorted(drawn, reverse=True)]
+    tables = _table_names([text for _, text in chosen])
     return [
         _Work(name, text, fold=number % HELD_OUT, table=table)
-        for number, ((text, name), table) in enumerate(zip(chosen, names, strict=True))
+        for number, ((name, text), table) in enumerate(zip(chosen, tables, strict=True))
     ], num_read
+
+
+def beginning(text: str, num_tokens: int) -> str:
+    """The first `num_tokens` tokens of 4 bytes of a text, or all of it."""
+    from longlode.synthetic.families import cut_tokens
+
+    return cut_tokens(text, num_tokens) or text
 
 
 def _long(works: Sequence[_Work], length: int) -> list[_Work]:
@@ -168,35 +225,96 @@ class _Fitted:
     figures: dict[str, Any]
 
 
-def _fit(works: Sequence[_Work], lengths: Sequence[int], seed: int) -> _Fitted:
+def _fit(
+    works: Sequence[_Work], lengths: Sequence[int], settings: Mapping[str, Any], watch: Watch
+) -> _Fitted:
     """Fit on two documents in three, and judge the rest by both gates; then the same families of all lengths."""
-    from longlode.mining.gate.fit import fit_length
     from longlode.mining.gate.model import packaged_gate
     from longlode.synthetic.families import FAMILIES
 
     families = [label for makers in FAMILIES.values() for label in makers]
-    known = packaged_gate().known
-    by_length, figures, names = {}, {}, list(packaged_gate().names)
+    names, seed = list(packaged_gate().names), settings["seed"]
+    by_length, figures = {}, {}
     for length in lengths:
-        fit_on = _samples([work for work in works if work.fold], length, seed)
-        held = _samples([work for work in works if not work.fold], length, seed + 1)
-        rows = [_features(text, known) for _, _, text in fit_on]
-        values = np.array([[row[name] for name in names] for row in rows])
-        labels = [label for label, _, _ in fit_on]
-        weights = fit_length(values, labels, [table for _, table, _ in fit_on], families)
+        title = f"fitting the gate at {length:,} tokens"
+        fit_on = _measured([work for work in works if work.fold], length, seed, watch, f"{title}: texts")
+        held = _measured(
+            [work for work in works if not work.fold], length, seed + 1, watch, f"{title}: held out"
+        )
+        weights = _fit_on(fit_on, names, families, settings["folds"], settings["heavier"])
         by_length[length] = weights
-        held_rows = [_features(text, known) for _, _, text in held]
-        held_values = np.array([[row[name] for name in names] for row in held_rows])
-        fitted = -np.logaddexp.reduce(weights.against(held_values), axis=1)
-        packaged = np.array([packaged_gate().judge_features(row, length).log_odds for row in held_rows])
-        held_labels = [label for label, _, _ in held]
+        values = np.array([[row[name] for name in names] for row in held.features])
+        fitted = -np.logaddexp.reduce(weights.against(values), axis=1)
+        packaged = np.array([packaged_gate().judge_features(row, length).log_odds for row in held.features])
         figures[str(length)] = {
-            "num_fitted": len(fit_on),
-            "num_held_out": len(held),
-            "fitted": _figures(fitted, held_labels),
-            "packaged": _figures(packaged, held_labels),
+            "num_fitted": len(fit_on.labels),
+            "num_held_out": len(held.labels),
+            "fitted": _figures(fitted, held.labels),
+            "packaged": _figures(packaged, held.labels),
+            "unseen": _unseen(fit_on, held, names, settings["heavier"], watch, f"{title}: groups left out"),
         }
     return _Fitted(by_length, names, families, figures)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Measured texts: label, table and number of the work (or of the text, if made of several) of each; features."""
+
+    labels: list[str]
+    tables: list[str]
+    works: list[int]
+    features: list[dict[str, float]]
+
+
+def _measured(works: Sequence[_Work], length: int, seed: int, watch: Watch, title: str) -> _Texts:
+    from longlode.mining.gate.model import packaged_gate
+
+    samples, found = _samples(works, length, seed), []
+    known, place = packaged_gate().known, {work.id: number for number, work in enumerate(works)}
+    with watch.progress(title) as update:
+        for number, (_, _, _, text) in enumerate(samples):
+            found.append(_features(text, known))
+            update(number + 1, len(samples), "")
+    own = [place.get(work, number) for number, (_, _, work, _) in enumerate(samples)]
+    return _Texts([label for label, *_ in samples], [table for _, table, *_ in samples], own, found)
+
+
+def _fit_on(
+    texts: _Texts, names: Sequence[str], families: Sequence[str], folds: int, heavier: Mapping[str, float]
+) -> "LengthWeights":
+    """A fit to the texts that are coherent or of these families."""
+    from longlode.mining.gate.fit import fit_length
+
+    rows = [k for k, label in enumerate(texts.labels) if label == _COHERENT or label in families]
+    return fit_length(
+        np.array([[texts.features[k][name] for name in names] for k in rows]),
+        [texts.labels[k] for k in rows],
+        [texts.tables[k] for k in rows],
+        families,
+        heavier={name: factor for name, factor in heavier.items() if name in families},
+        folds=[texts.works[k] % folds for k in rows] if folds > 1 else None,
+    )
+
+
+def _unseen(
+    fit_on: _Texts, held: _Texts, names: Sequence[str], heavier: Mapping[str, float], watch: Watch, title: str
+) -> dict[str, float]:
+    """By group of families, the mean AUC on its held-out texts of one fit without the group."""
+    from longlode.synthetic.families import FAMILIES
+
+    values = np.array([[row[name] for name in names] for row in held.features])
+    label, found = np.array(held.labels), {}
+    with watch.progress(title) as update:
+        for number, (group, makers) in enumerate(FAMILIES.items()):
+            rest = [name for other, names_ in FAMILIES.items() if other != group for name in names_]
+            weights = _fit_on(fit_on, names, rest, 1, heavier)
+            odds = -np.logaddexp.reduce(weights.against(values), axis=1)
+            coherent = odds[label == _COHERENT]
+            aucs = [wins(coherent, odds[label == name]).mean() for name in makers if (label == name).any()]
+            if aucs:
+                found[group] = round(float(np.mean(aucs)), 3)
+            update(number + 1, len(FAMILIES), group)
+    return found
 
 
 def _features(text: str, known: Any) -> dict[str, float]:
@@ -205,8 +323,8 @@ def _features(text: str, known: Any) -> dict[str, float]:
     return measure(ParsedText.of(text), known)
 
 
-def _samples(works: Sequence[_Work], length: int, seed: int) -> list[tuple[str, str, str]]:
-    """(label, table, text): two stretches of each document, and as many texts of every family as the tables allow."""
+def _samples(works: Sequence[_Work], length: int, seed: int) -> list[tuple[str, str, str, str]]:
+    """(label, table, id of the work or "", text): two stretches of each document, some texts of every family."""
     from longlode.synthetic.families import FAMILIES, Draw, cut_tokens, stretch
 
     found = []
@@ -221,15 +339,16 @@ def _samples(works: Sequence[_Work], length: int, seed: int) -> list[tuple[str, 
                 text = stretch(work.text, int(length * SPARE), rng)
                 cut = None if text is None else cut_tokens(text, length)
                 if cut is not None:
-                    found.append((_COHERENT, table, cut))
+                    found.append((_COHERENT, table, work.id, cut))
         per_family = min(6, 2 + len(members) // 12)
         for label, make in ((label, make) for makers in FAMILIES.values() for label, make in makers.items()):
             for number in range(per_family):
                 rng = random.Random(f"{seed}:{length}:{table}:{label}:{number}")
-                text = make(Draw(members, int(length * SPARE), rng, strangers, []))
+                draw = Draw(members, int(length * SPARE), rng, strangers, [])
+                text = make(draw)
                 cut = None if text is None else cut_tokens(text, length)
                 if cut is not None:
-                    found.append((label, table, cut))
+                    found.append((label, table, draw.used[0] if len(draw.used) == 1 else "", cut))
     return found
 
 
@@ -276,6 +395,7 @@ def _write(
     num_read: int,
 ) -> dict[str, Any]:
     """Write the folder; the record last, without which it is none."""
+    from longlode.mining.baselines import estimated_tokens
     from longlode.mining.distance_profile.tables import write_tables
     from longlode.mining.gate.fit import write_gate
     from longlode.mining.gate.model import packaged_gate
@@ -292,6 +412,7 @@ def _write(
     head = {
         "num_read": num_read,
         "num_documents": len(works),
+        "num_tokens": sum(round(estimated_tokens(work.text)) for work in works),
         "tables": {
             table.language: {
                 "documents": sum(work.table == table.language for work in works),
@@ -338,6 +459,14 @@ def _card(head: dict[str, Any]) -> str:
             "| tokens | gate | AUC, mean over families | worst family | calibration error |",
             "|---|---|---|---|---|",
             *rows,
+            "",
+            "Groups of families that a fit did not know, mean AUC: "
+            + "; ".join(
+                f"{int(length):,} tokens: "
+                + ", ".join(f"{name} {auc:.2f}" for name, auc in one["unseen"].items())
+                for length, one in head["held_out"].items()
+            )
+            + ".",
             "",
             "The families are the same in the fit and here, so these figures say how the gate does on other documents "
             "of this corpus, not on other kinds of junk. The packaged gate was fitted on other documents. The tables "

@@ -96,7 +96,7 @@ def _show_octaves(profile: dict[str, Any]) -> None:
             f"{one['first_tokens'] // 1024}k to {one['last_tokens'] // 1024}k",
             f"{one['gain_nats']:+.4f}",
             f"{one['error_nats']:.4f}",
-            (one["last_tokens"] <= profile["dependency_tokens"] and "yes") or "-",
+            (one["first_tokens"] < (profile["dependency_tokens"] or 0) and "yes") or "-",
         )
         for one in profile["octaves"]
     ]

@@ -37,6 +37,8 @@ PAYS = 0.25
 """An octave counts if its gain is this share of the reference octave's, and two standard errors above 0."""
 LEAST_EXPOSURE = 0.25
 """An octave is measured if the document extends at least this share of its width into it."""
+STEADY_TOKENS = 2048
+"""Exposure at which half of a mean gain counts, by measurement (docs/experiments.md, "Short documents")."""
 _NEVER = np.iinfo(np.int64).max // 4
 """Gap in words of what did not occur before."""
 
@@ -65,19 +67,30 @@ class Profile:
     """The octaves that the document is long enough for, nearest first.
 
     control: name of the subtracted control, `foreign:<language>` or `own`. reference_nats: gain of the octave before
-    the first.
+    the first. num_tokens: length of the document.
     """
 
     octaves: tuple[Octave, ...]
     reference_nats: float
     control: str
+    num_tokens: float = np.inf
 
     @property
     def mean_nats(self) -> float | None:
-        """Mean gain per octave, nats per token; the number to rank by. None for a document too short for any."""
+        """Mean gain per octave, nats per token. None for a document too short for any."""
         if not self.octaves:
             return None
         return float(np.mean([octave.gain_nats for octave in self.octaves]))
+
+    @property
+    def evidence(self) -> float:
+        """Factor in [0, 1) by which the mean is held back towards 0 for ranking: E / (E + STEADY_TOKENS).
+
+        E, exposure of all octaves. The mean of a short document says little of what its work gains at length, and the
+        greatest of many such means are accidents.
+        """
+        exposure = sum(octave.exposure_tokens for octave in self.octaves)
+        return exposure / (exposure + STEADY_TOKENS)
 
     @property
     def error_nats(self) -> float | None:
@@ -91,7 +104,7 @@ class Profile:
         for octave in self.octaves:
             if not octave.certain or octave.gain_nats < PAYS * self.reference_nats:
                 break
-            length = 2 * octave.first_tokens
+            length = round(min(2 * octave.first_tokens, self.num_tokens))
         return length
 
 
@@ -128,7 +141,7 @@ def distance_profile(kinds: np.ndarray, control: Control, *, per_word: float) ->
             reference = octave.gain_nats
         else:
             octaves.append(octave)
-    return Profile(tuple(octaves), reference, control.name)
+    return Profile(tuple(octaves), reference, control.name, len(kinds) * per_word)
 
 
 def octave_gains(

@@ -111,8 +111,10 @@ class ProfileOptions:
 class ProfileScorer(Scorer):
     """Rank the documents that pass the gate by their distance profile.
 
-        score = tanh(z / 2) log(1 + exp(m / UNIT_NATS))     z >= 0, the gate's log-odds; m, mean gain per octave
-        score = z                                           z < 0
+        score = tanh(z / 2) log(1 + exp(e m / UNIT_NATS))     z >= 0, the gate's log-odds
+        score = z                                             z < 0
+
+    with m the mean gain per octave and e in [0, 1) how much of it counts (`Profile.evidence`), less in short documents.
 
     So documents that the gate accepts as one text in its order score above 0, by their gain from far context, and all
     others below 0, by the odds against them. gain_nats is m. The extra columns have the octaves, the dependency length,
@@ -237,9 +239,10 @@ def score_of(far: FarContext) -> DocumentScore:
     if odds < 0:
         score, score_error = odds, None
     else:
-        sure, value = np.tanh(odds / 2), mean / UNIT_NATS
+        sure, counted = np.tanh(odds / 2), far.profile.evidence / UNIT_NATS
+        value = counted * mean
         score = float(sure * np.logaddexp(0.0, value))
-        score_error = float(sure / (1 + np.exp(-value)) * error / UNIT_NATS)
+        score_error = float(sure / (1 + np.exp(-value)) * error * counted)
     remarks = (
         [f"not one text in its order: most like {about_family(far.verdict.looks_like)}"] if odds < 0 else []
     )
