@@ -52,6 +52,21 @@ def fit_score(
         overwrite=overwrite,
         watch=ConsoleWatch(),
     )
+    _show(found)
+    finish(
+        f"Weights: {out}, described in {out}/README.md",
+        then=[shell("longlode", "score", *inputs, "-o", "scores", "--weights", out)],
+    )
+    return found
+
+
+def interrupted(options: Mapping[str, Any]) -> str:
+    """Message after Ctrl-C: the folder is not usable as weights."""
+    return f"{options['out']} is not finished; the same command makes it anew."
+
+
+def _show(found: dict[str, Any]) -> None:
+    """Print the tables of words, and how both gates do on documents that were held out."""
     rows = [(name, one["documents"], one["words"], one["windows"]) for name, one in found["tables"].items()]
     if rows:
         table("Tables of words", ("table", "documents", "words", "windows of 1,000"), rows)
@@ -75,16 +90,6 @@ def fit_score(
         groups = ", ".join(f"{name} {auc:.2f}" for name, auc in one["unseen"].items())
         say(f"Groups of families that a fit did not know, AUC at {int(length):,} tokens: {groups}.")
     say(f"In use: the {found['gate']} gate.")
-    finish(
-        f"Weights: {out}, described in {out}/README.md",
-        then=[shell("longlode", "score", *inputs, "-o", "scores", "--weights", out)],
-    )
-    return found
-
-
-def interrupted(options: Mapping[str, Any]) -> str:
-    """Message after Ctrl-C: the folder is not usable as weights."""
-    return f"{options['out']} is not finished; the same command makes it anew."
 
 
 def _factors(heavier: list[str] | None) -> dict[str, float] | None:
