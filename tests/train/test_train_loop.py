@@ -124,6 +124,9 @@ def test_loss_falls_and_the_folder_is_complete(tiny, tmp_path):
         "tokenizer.json",
     }
     assert not (folder / "model" / "notes.txt").exists()
+    card = (folder / "model" / "README.md").read_text(encoding="utf-8")
+    for what in ("| steps | 60 |", f"of {recipe.data.length:,} |", "| 0.02, schedule", tiny.fingerprint[:16]):
+        assert what in card
     assert_same_weights(LonglodeForCausalLM.from_pretrained(folder / "model"), model)
 
 

@@ -1,5 +1,6 @@
 """The model card written beside every saved model: its kind, and how to load it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from longlode.models.config import LonglodeConfig
@@ -71,3 +72,25 @@ def write_card(folder: Path, config: LonglodeConfig, architecture: str, num_para
         num_params=num_params,
     )
     path.write_text(text, encoding="utf-8")
+
+
+def add_training(folder: Path, facts: Sequence[tuple[str, str]]) -> None:
+    """Append to the card of a model how it was trained. Args: facts, (what, value); without a card nothing is written.
+
+    What the model can do is not among them: no training measures that.
+    """
+    path = folder / "README.md"
+    if not path.is_file():
+        return
+    lines = "\n".join(f"| {what} | {value} |" for what, value in facts)
+    text = f"""
+## How it was trained
+
+| what | value |
+|---|---|
+{lines}
+
+Nothing here says how good it is: `longlode evaluate PATH -o eval` measures it. The run's `record.json` has the whole
+recipe.
+"""
+    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")

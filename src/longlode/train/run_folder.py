@@ -32,6 +32,7 @@ from longlode.core.records import (
     write_jsonl,
     write_record,
 )
+from longlode.models.card import add_training
 from longlode.ops import used_backends
 from longlode.train.checkpoint import (
     RunState,
@@ -230,6 +231,7 @@ class RunFolder:
                 shutil.rmtree(leftover, ignore_errors=True)
             unfinished.mkdir()
             save_model(unfinished)
+            add_training(unfinished, self._card_facts())
             if tokenizer_folder is not None:
                 _copy_tokenizer(tokenizer_folder, unfinished)
             if folder.exists():
@@ -237,6 +239,27 @@ class RunFolder:
             unfinished.rename(folder)
             sync_folder(self.path)
             shutil.rmtree(old, ignore_errors=True)
+
+    def _card_facts(self) -> list[tuple[str, str]]:
+        """The lines of the model card on the training; no paths, which say nothing elsewhere."""
+        data, run, optim = self.recipe.data, self.recipe.run, self.recipe.optim
+        steps = (
+            "as many as its time allowed" if self.recipe.num_steps is None else f"{self.recipe.num_steps:,}"
+        )
+        if self.recipe.stages:
+            steps += f", in {len(self.recipe.stages)} stages; below is what they begin with"
+        return [
+            ("objective", f"`{optim.objective}`"),
+            ("steps", steps),
+            ("tokens of a step", f"{data.batch_size} rows of {data.length:,}"),
+            (
+                "learning rate",
+                f"{optim.lr:g}, schedule `{optim.schedule}`, {optim.warmup_steps:,} steps of warm-up",
+            ),
+            ("packer", f"`{data.packer}`"),
+            ("seed, dtype of matrix products", f"{run.seed}, {run.dtype}"),
+            ("fingerprint of the data", f"`{self.data_fingerprint[:16]}`"),
+        ]
 
     def start_record(self, model: PreTrainedModel, state: RunState) -> None:
         """Record the model and the machine, with the status of a run in progress."""
