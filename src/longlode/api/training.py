@@ -55,7 +55,8 @@ class RunStart:
     """Plan of a run.
 
     num_tokens, num_documents: of the shards. num_steps: of the run, None if only time limits it; max_seconds: that
-    limit. total_tokens: of the steps, None likewise. stages: one without stages. warnings: settings that will not have
+    limit. total_tokens: of the steps, None likewise. stages: one without stages. flops_per_second: of a
+    matrix product in dtype, measured now, which MFU is a share of. warnings: settings that will not have
     the effect that they seem to have.
     """
 
@@ -68,6 +69,8 @@ class RunStart:
     total_tokens: int | None
     max_seconds: float | None
     stages: tuple[StageStart, ...]
+    flops_per_second: float
+    dtype: str
     warnings: tuple[str, ...]
 
     def in_words(self) -> str:
@@ -85,6 +88,7 @@ class RunStart:
                 f"{self.num_parameters:,} parameters on {self.device}, {self.num_tokens:,} tokens of "
                 f"{self.num_documents:,} documents; {length}.",
                 *(stage.in_words() for stage in self.stages),
+                f"MFU: share of {self.flops_per_second / 1e9:,.0f} GFLOP/s, a matrix product in {self.dtype} here.",
             )
         )
 
@@ -231,8 +235,9 @@ def _train_on(
     stages = tuple(_stage_start(data, stage) for stage in recipe.stage_list)
     shards = data.shards
     model = build_model(recipe, shards.vocab_size, eos_token_id=shards.eos_id)
+    rate = _matrix_rate(recipe, model)
     if on_start is not None:
-        on_start(_start(recipe, model, data, stages))
+        on_start(_start(recipe, model, data, stages, rate))
     return train(
         model,
         data.batches,
@@ -245,7 +250,23 @@ def _train_on(
         on_step=on_step,
         data_facts=facts | _packing_facts(stages),
         describe=data.describe,
+        flops_per_second=rate,
     )
+
+
+def _matrix_rate(recipe: "Recipe", model: Any) -> float:
+    """Measured rate of a matrix product in the run's dtype on its device, by its threads; cached for the process."""
+    import torch
+
+    from longlode.ops.matrix_rate import matrix_rate
+
+    before = torch.get_num_threads()
+    threads = recipe.run.threads or before
+    try:
+        torch.set_num_threads(threads)
+        return matrix_rate(str(next(model.parameters()).device), getattr(torch, recipe.run.dtype), threads)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _stage_start(data: RunData, stage: "Stage") -> StageStart:
@@ -273,7 +294,9 @@ def _packing_facts(stages: tuple[StageStart, ...]) -> dict[str, Any]:
     return {"stages": {stage.name: facts for stage, facts in zip(stages, found, strict=True)}}
 
 
-def _start(recipe: "Recipe", model: Any, data: RunData, stages: tuple[StageStart, ...]) -> RunStart:
+def _start(
+    recipe: "Recipe", model: Any, data: RunData, stages: tuple[StageStart, ...], rate: float
+) -> RunStart:
     import torch
 
     warnings = list(data.warnings())
@@ -299,6 +322,8 @@ def _start(recipe: "Recipe", model: Any, data: RunData, stages: tuple[StageStart
         total_tokens=total,
         max_seconds=recipe.run.max_seconds,
         stages=stages,
+        flops_per_second=rate,
+        dtype=recipe.run.dtype,
         warnings=tuple(warnings),
     )
 

@@ -81,7 +81,8 @@ def watched(label: str) -> "Iterator[tuple[Callable[[RunStart], None], Callable[
         def tell(row: dict[str, Any]) -> None:
             left = estimate.seconds_left(row)
             ends = "" if left is None else f", ends in about {duration(left)}"
-            speed = f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s{ends}"
+            used = f", MFU {row['mfu']:.0%}" if "mfu" in row else ""
+            speed = f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s{used}{ends}"
             update(int(row["step"]), num_steps or 0, f"steps: {speed}")
 
         yield started, tell

@@ -31,6 +31,7 @@ from longlode.train.sharding import shard_model
 from longlode.train.skips import Limits, judge_skip, remember, spike_limits
 from longlode.train.stages import Stage, stage_at
 from longlode.train.step import NEXT_TOKEN, StepResult, autocast, training_step
+from longlode.train.usage import Usage
 from longlode.train.world import ALONE, World, joined
 
 __all__ = ["NEXT_TOKEN", "Session", "StepResult", "TrainSummary", "micro_batches", "train", "training_step"]
@@ -71,6 +72,7 @@ class Session:
     on_step: Callable[[dict[str, Any]], None] | None
     world: World = ALONE
     describe: Callable[[int], list[dict[str, Any]]] | None = None
+    usage: Usage | None = None
 
 
 def train(
@@ -86,6 +88,7 @@ def train(
     on_step: Callable[[dict[str, Any]], None] | None = None,
     data_facts: dict[str, Any] | None = None,
     describe: Callable[[int], list[dict[str, Any]]] | None = None,
+    flops_per_second: float | None = None,
 ) -> TrainSummary:
     """Train `model` by `recipe`; all output is written to `run_dir`.
 
@@ -99,6 +102,7 @@ def train(
       on_step: called on rank 0 after every step with its metrics row.
       data_facts: facts about the data for the run's record, under `data`.
       describe: `describe(step)` names the documents of a batch, for skipped.jsonl.
+      flops_per_second: of one rank's device (`ops.matrix_rate`); then rows have `mfu`, the share of it that was used.
     Under torchrun every rank calls this with the same arguments, a model on its own device, and the same batches; rank
     0's weights are taken.
     Raises: RankError when another rank ends or does not answer; CheckpointError as in `RunFolder.restore`; InputError
@@ -114,9 +118,10 @@ def train(
                 shard_model(model, world)
             optimizer = build_optimizer(model, recipe.optim)
             state = run.restore(model, optimizer, resume)
-            run.start_record(model, state)
+            usage = None if flops_per_second is None else Usage(model, world.size * flops_per_second)
+            run.start_record(model, state, flops_per_second)
             session = Session(
-                model, objectives, optimizer, recipe, run, state, heldout, on_step, world, describe
+                model, objectives, optimizer, recipe, run, state, heldout, on_step, world, describe, usage
             )
             try:
                 status, folder = _run_session(session, batches, tokenizer_folder)
@@ -260,6 +265,8 @@ def _report(session: Session, stage: Stage, batch: Batch, taken: TakenStep, step
     row: dict[str, Any] = {"step": state.step, "tokens": state.tokens, "loss": result.loss, "lr": taken.lr}
     row |= {"grad_norm": result.grad_norm, "tokens_per_second": batch.num_tokens / max(step_seconds, 1e-9)}
     row |= {"seconds": state.seconds}
+    if session.usage is not None:
+        row["mfu"] = session.usage.mfu(batch, step_seconds)
     if stage.name:
         row["stage"] = stage.name
     if not result.taken:

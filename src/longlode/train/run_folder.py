@@ -2,7 +2,8 @@
 
 record.json      settings and result of the run          metrics.jsonl    one row per logged step
 checkpoints/     see checkpoint.py                       model/           Hugging Face folder, at the end
-skipped.jsonl    steps that were left out, with their documents
+skipped.jsonl    steps that were left out, and their     tensorboard/     events, if run.track names it
+                 documents
 """
 
 import contextlib
@@ -47,6 +48,7 @@ from longlode.train.checkpoint import (
 )
 from longlode.train.recipe import Recipe
 from longlode.train.sharding import is_sharded, whole_state
+from longlode.train.sinks import Sinks
 from longlode.train.world import ALONE, World
 
 _LOCK = ".lock"
@@ -94,6 +96,7 @@ class RunFolder:
         self._backends_before: dict[str, list[str]] = {}
         self._backends_recorded: dict[str, list[str]] = {}
         self.data_facts = data_facts or {}
+        self.sinks: Sinks | None = None
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -103,7 +106,11 @@ class RunFolder:
         """
         with contextlib.ExitStack() as held:
             self.world.on_main(lambda: self._lock(held))
-            yield
+            try:
+                yield
+            finally:
+                if self.sinks is not None:
+                    self.sinks.close()
 
     def _lock(self, held: contextlib.ExitStack) -> None:
         with _writing(self.path):
@@ -130,6 +137,7 @@ class RunFolder:
         for line in self.skipped_checkpoints:
             logger.warning("Checkpoint skipped and set aside as unusable-*: %s.", line)
         noted = self.world.on_main(lambda: self._tidy(state.step))
+        self.world.on_main(lambda: self._open_sinks(state.step))
         self.loss, self.eval_loss, self.evaluated_step = noted
         return state
 
@@ -143,6 +151,10 @@ class RunFolder:
             self._backends_before = read_record(self.path, "run").get("backends", {})
         checkpoint, skipped = newest_checkpoint(self.checkpoints)
         return None if checkpoint is None else str(checkpoint), skipped
+
+    def _open_sinks(self, step: int) -> None:
+        if self.recipe.run.track:
+            self.sinks = Sinks(list(self.recipe.run.track), self.path, step)
 
     def _tidy(self, step: int) -> tuple[float | None, float | None, int | None]:
         """Remove what killed sessions left beyond `step`; return the newest losses and the step of the last."""
@@ -171,10 +183,12 @@ class RunFolder:
         )
 
     def log(self, row: dict[str, Any]) -> None:
-        """Add a row to metrics.jsonl."""
+        """Add a row to metrics.jsonl, and send it to the sinks."""
         if self.world.is_main:
             with _writing(self.metrics):
                 append_jsonl(self.metrics, row)
+            if self.sinks is not None:
+                self.sinks.log(row)
         self._note(row)
 
     def log_skip(self, row: dict[str, Any], describe: Callable[[int], list[dict[str, Any]]] | None) -> None:
@@ -261,7 +275,9 @@ class RunFolder:
             ("fingerprint of the data", f"`{self.data_fingerprint[:16]}`"),
         ]
 
-    def start_record(self, model: PreTrainedModel, state: RunState) -> None:
+    def start_record(
+        self, model: PreTrainedModel, state: RunState, flops_per_second: float | None = None
+    ) -> None:
         """Record the model and the machine, with the status of a run in progress."""
         self.facts = {
             "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -269,6 +285,7 @@ class RunFolder:
             "device": str(next(model.parameters()).device),
             "threads": self.recipe.run.threads or torch.get_num_threads(),
             "ranks": self.world.size,
+            "matrix_flops_per_second": flops_per_second,
         }
         self.write_record("running", state)
 

@@ -186,7 +186,7 @@ class OptimSection(GrowingSection):
 class RunSection(GrowingSection):
     """Length of a run, its checkpoints and its logging."""
 
-    _later = frozenset({"start", "shard", "rank_seconds"})
+    _later = frozenset({"start", "shard", "rank_seconds", "track"})
 
     start: str | None = Field(
         None,
@@ -250,4 +250,9 @@ class RunSection(GrowingSection):
     eval_batches: int = Field(8, gt=0, description="Held-out batches read each time.", json_schema_extra=FREE)
     log_every: int = Field(
         1, gt=0, description="Steps between rows of metrics.jsonl.", json_schema_extra=FREE
+    )
+    track: list[Literal["tensorboard", "trackio"]] = Field(
+        default_factory=list,
+        description="Sinks for the rows of metrics.jsonl besides the file (extra `track`).",
+        json_schema_extra=FREE,
     )
