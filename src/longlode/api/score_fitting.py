@@ -94,7 +94,7 @@ def fit_score(
             f"each) or more among {num_read:,}; needs {FEWEST_DOCUMENTS}. Give more or longer documents, or use the "
             "packaged weights."
         )
-    asked = {
+    asked: dict[str, Any] = {
         "inputs": [os.fspath(one) for one in named],
         "settings": {
             "text_field": text_field,
