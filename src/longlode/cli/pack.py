@@ -13,6 +13,7 @@ from longlode.cli.score_options import Workers
 
 EXAMPLES = (
     "longlode pack kept.jsonl.zst -o shards --tokenizer starter --length 4096",
+    "longlode pack chats.jsonl -o shards --chat messages --tokenizer my-model --length 4096",
     "longlode pack scores -o shards --workers 8",
     "longlode pack 'books/*.txt' notes/ -o shards --tokenizer runs/small/model --length 1024",
 )
@@ -31,6 +32,12 @@ def pack(
     ] = "starter",
     length: Annotated[int, typer.Option(min=2, help="Tokens per training sequence.")] = 4096,
     workers: Workers = 1,
+    chat: Annotated[
+        str, typer.Option(help="Field with the messages of a chat; then only the answers have a loss.")
+    ] = "",
+    chat_template: Annotated[
+        Path | None, typer.Option(help="File with a chat template (Jinja); unset: the tokenizer's own.")
+    ] = None,
     overwrite: Overwrite = False,
     text_field: TextField = "text",
     encoding: Encoding = "utf-8",
@@ -51,6 +58,8 @@ def pack(
             tokenizer=tokenizer,
             length=length,
             workers=workers,
+            chat=chat,
+            chat_template=chat_template,
             overwrite=overwrite,
             text_field=text_field,
             encoding=encoding,

@@ -62,14 +62,16 @@ def read_unit(
     max_line_bytes: int = ReadOptions.max_line_bytes,
     max_text_bytes: int = ReadOptions.max_text_bytes,
     encoding: str = UTF8,
+    json_text: bool = False,
 ) -> Iterator[Document | Unreadable]:
     """Read one unit: a Document or an Unreadable for each of its rows, in order. Blank lines give nothing.
 
     A file that is missing, cannot be read just now or has changed since it was planned gives one "failed" row that is
     `transient`, after the rows read before the change was noticed. The rows of a unit are the planned ones if none of
-    them is transient. Arguments as for `read`.
+    them is transient. Arguments as for `read`;
+    json_text: a text field may hold a list or an object, as chats do; its text is JSON.
     """
-    options = ReadOptions(text_field, errors, max_line_bytes, max_text_bytes, encoding)
+    options = ReadOptions(text_field, errors, max_line_bytes, max_text_bytes, encoding, json_text)
     return (row for file in unit.files for row in _read_unit_file(unit, file, options))
 
 

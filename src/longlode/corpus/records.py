@@ -27,6 +27,7 @@ class ReadOptions:
     max_line_bytes: a longer line of a records file is "failed"; it is skipped without being held in memory.
     max_text_bytes: a larger whole-text file is "failed".
     encoding: of whole-text files and JSON lines; Parquet and Arrow files are UTF-8 by definition.
+    json_text: a text field that holds a list or an object becomes its JSON.
     """
 
     text_field: str = "text"
@@ -34,6 +35,7 @@ class ReadOptions:
     max_line_bytes: int = 64 << 20
     max_text_bytes: int = 1 << 30
     encoding: str = UTF8
+    json_text: bool = False
     text_fields: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,6 +119,8 @@ def make_document(record: Any, place: Place, options: ReadOptions) -> Document |
     if text_field is None:
         return place.unreadable(FAILED, _missing_field(options.text_field, list(record)), id=name)
     text = record[text_field]
+    if options.json_text and isinstance(text, list | dict):
+        text = orjson.dumps(_scrub(text)).decode()
     if not isinstance(text, str):
         reason = f"field {text_field!r} is {_type_name(text)}, expected a string"
         return place.unreadable(FAILED, reason, id=name)

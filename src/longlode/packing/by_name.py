@@ -11,9 +11,10 @@ from longlode.corpus import Inputs, Tokenizer, find_files, plan
 from longlode.corpus.mirror import new_folder
 from longlode.corpus.tokens import CONFIG_NAME, TOKENIZER_NAME
 from longlode.mining.selection_files import check_selection
+from longlode.packing.chat import ChatTokenizer, find_template
 from longlode.packing.parallel import PackUnit, pack_units
 from longlode.packing.scored import is_scores, scored_units
-from longlode.packing.writer import SHARD_TOKENS
+from longlode.packing.writer import SHARD_TOKENS, AnyTokenizer
 
 
 def pack(
@@ -23,6 +24,8 @@ def pack(
     tokenizer: str | Path = "starter",
     length: int = 4096,
     workers: int = 1,
+    chat: str = "",
+    chat_template: str | Path | None = None,
     overwrite: bool = False,
     text_field: str = "text",
     encoding: str = "utf-8",
@@ -36,6 +39,9 @@ def pack(
       out: the folder to write, or its URL in a store.
       tokenizer: "starter", a folder that holds tokenizer.json, a run folder, or a hub id.
       workers: processes; the result does not depend on it.
+      chat: the field that holds the messages of a chat, [{"role": ..., "content": ...}, ...]; then records are chats,
+        and only the answers, the messages of the role "assistant", have a loss.
+      chat_template: file with the template of chats; None: the tokenizer's own.
       length, overwrite, progress: as in `packing.pack`.
       text_field: the field that holds the text of a record, or several as of `corpus.read`; encoding: as there. For a
         scores folder both are those of its run.
@@ -45,9 +51,12 @@ def pack(
       worker process dies.
     """
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    how = {"text_field": text_field, "encoding": encoding}
+    how = {"text_field": chat or text_field, "encoding": encoding}
     units, how = _units(listed, how)
-    words = _named_tokenizer(tokenizer)
+    words: AnyTokenizer = plain = _named_tokenizer(tokenizer)
+    if chat:
+        source = Path(model_source(tokenizer))
+        words = ChatTokenizer(plain, find_template(source if source.is_dir() else None, chat_template))
     options: dict[str, Any] = {"length": length, "workers": workers, "progress": progress, **how}
 
     def write(folder: str | Path, overwrite: bool) -> dict[str, Any]:

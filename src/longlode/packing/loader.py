@@ -51,7 +51,7 @@ def batches(
     The packer assigns tokens to rows and steps. Step k's batch does not depend on `start_step`,
     so that `batches(start_step=k)` is `batches()` with k batches skipped, at no cost. A label is the next token of the
     same document, also across the end of a row; the last token of a document, its eos, has the label -100, so that
-    nothing is predicted across documents.
+    nothing is predicted across documents. In packed chats tokens that are no answer have the label -100 as well.
 
     Args:
       length: tokens of a full row. batch_size: full rows per step.
@@ -174,8 +174,14 @@ class _Filled:
         found = shards.tokens(int(documents[piece.document]), piece.start, piece.stop + 1)
         size = piece.stop - piece.start
         self._tokens[start : start + size] = found[:size]
-        self._labels[start : start + len(found) - 1] = found[1:]
-        self._weights[start : start + len(found) - 1] = piece.weight
+        labels, weight = found[1:].astype(np.int64), piece.weight
+        if shards.has_loss_mask:
+            asked = shards.has_loss(int(documents[piece.document]), piece.start, piece.stop + 1)[1:]
+            labels[~asked] = IGNORED
+            if weight != 1.0:  # which a packer derives from the number of labels
+                weight *= len(asked) / max(1, int(asked.sum()))
+        self._labels[start : start + len(labels)] = labels
+        self._weights[start : start + len(labels)] = weight
         self._is_weighted |= piece.weight != 1.0
 
     def batch(self, shape: tuple[int, int], edges: np.ndarray | None) -> Batch:

@@ -22,11 +22,20 @@ from longlode.core.fingerprints import fingerprint
 from longlode.core.outputs import full_path
 from longlode.core.processes import end_with_parent
 from longlode.core.records import remove_leftovers, sync_folder
-from longlode.corpus import Tokenizer, Unit, read_unit
+from longlode.corpus import Unit, read_unit
+from longlode.packing.chat import ChatTokenizer
 from longlode.packing.part_files import PART_FORMAT, PartInfo, Row, encode_rows, read_info, write_part
 from longlode.packing.scored import with_scores
 from longlode.packing.steady import steady
-from longlode.packing.writer import Progress, assemble, check_settings, claimed, move, new_folder
+from longlode.packing.writer import (
+    AnyTokenizer,
+    Progress,
+    assemble,
+    check_settings,
+    claimed,
+    move,
+    new_folder,
+)
 
 _IN_HAND = 2
 """Units per process that are handed out ahead, so that none waits for the next."""
@@ -52,7 +61,7 @@ class _Job:
 
 def pack_units(
     units: Sequence[PackUnit],
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     out: str | Path,
     *,
     length: int,
@@ -94,7 +103,7 @@ def pack_units(
     return summary
 
 
-def _name(one: PackUnit, tokenizer: Tokenizer, text_field: str, encoding: str) -> str:
+def _name(one: PackUnit, tokenizer: AnyTokenizer, text_field: str, encoding: str) -> str:
     """Name of a part: the fingerprint of all that determines its bytes."""
     scores = None if one.scores is None else one.scores.name
     return fingerprint(
@@ -124,7 +133,7 @@ def _clear(parts: Path, wanted: set[str]) -> None:
 
 
 def _make_parts(
-    jobs: Sequence[_Job], tokenizer: Tokenizer, workers: int, progress: Progress | None
+    jobs: Sequence[_Job], tokenizer: AnyTokenizer, workers: int, progress: Progress | None
 ) -> dict[Path, PartInfo]:
     """Make the parts that are missing; return line 1 of each by path."""
     infos = {job.path: info for job in jobs if (info := read_info(job.path)) is not None}
@@ -143,19 +152,20 @@ def _make_parts(
     return infos
 
 
-def _make(job: _Job, tokenizer: Tokenizer) -> tuple[Path, PartInfo]:
-    read = partial(read_unit, job.unit.unit, text_field=job.text_field, encoding=job.encoding)
+def _make(job: _Job, tokenizer: AnyTokenizer) -> tuple[Path, PartInfo]:
+    how = {"text_field": job.text_field, "encoding": job.encoding}
+    read = partial(read_unit, job.unit.unit, **how, json_text=isinstance(tokenizer, ChatTokenizer))  # type: ignore[arg-type]
     rows: Iterator[Row] = steady(read)
     if job.unit.scores is not None:
         rows = with_scores(rows, job.unit.scores)
     return job.path, write_part(job.path, encode_rows(rows, tokenizer))
 
 
-def _here(jobs: Sequence[_Job], tokenizer: Tokenizer) -> Iterator[tuple[Path, PartInfo]]:
+def _here(jobs: Sequence[_Job], tokenizer: AnyTokenizer) -> Iterator[tuple[Path, PartInfo]]:
     return (_make(job, tokenizer) for job in jobs)
 
 
-def _in_pool(jobs: Sequence[_Job], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Path, PartInfo]]:
+def _in_pool(jobs: Sequence[_Job], tokenizer: AnyTokenizer, workers: int) -> Iterator[tuple[Path, PartInfo]]:
     """Make parts in spawned processes, in the order of completion."""
     context = multiprocessing.get_context("spawn")
     workers = min(workers, len(jobs))
@@ -180,7 +190,7 @@ def _in_pool(jobs: Sequence[_Job], tokenizer: Tokenizer, workers: int) -> Iterat
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-_tokenizer: Tokenizer | None = None
+_tokenizer: AnyTokenizer | None = None
 """The tokenizer of this spawned process, with its cache of words."""
 
 

@@ -18,6 +18,7 @@ import orjson
 from longlode.core.fingerprints import text_fingerprint
 from longlode.core.records import atomic_path
 from longlode.corpus import Document, Tokenizer, Unreadable, id_hash
+from longlode.packing.chat import ChatTokenizer
 from longlode.packing.columns import NOT_CARRIED, carried_name, common_kinds, kind_of
 
 PART_FORMAT = 1
@@ -48,7 +49,7 @@ class Part:
     tokens: np.ndarray
 
 
-def encode_rows(rows: Iterable[Row], tokenizer: Tokenizer) -> Part:
+def encode_rows(rows: Iterable[Row], tokenizer: Tokenizer | ChatTokenizer) -> Part:
     """Tokenize documents; every row is kept, in order.
 
     A document that the tokenizer cannot encode is "failed", one without a token "too_short"; others are unaffected.
@@ -64,7 +65,7 @@ def encode_rows(rows: Iterable[Row], tokenizer: Tokenizer) -> Part:
             first_reason = first_reason or f"{item.id}: {item.reason}"
             found.append({**place, "status": item.status, "reason": item.reason})
             continue
-        tokens += [ids, eos]
+        tokens += [ids, eos if ids[-1] >= 0 else ~eos]  # a chat that ends in a question has no last answer
         fields = {carried_name(name): value for name, value in item.metadata.items()}
         own_kinds = {name: kind_of(value) for name, value in fields.items()}
         kinds = common_kinds((kinds, own_kinds))
@@ -125,7 +126,7 @@ def _digest(*blocks: bytes | memoryview) -> str:
     return digest.hexdigest()
 
 
-def _encoded(rows: Iterable[Row], tokenizer: Tokenizer) -> Iterator[tuple[Row, np.ndarray]]:
+def _encoded(rows: Iterable[Row], tokenizer: Tokenizer | ChatTokenizer) -> Iterator[tuple[Row, np.ndarray]]:
     """Yield every row in order with its tokens; texts are encoded many at once."""
     batch, characters = list[Row](), 0
     for item in rows:
@@ -138,7 +139,9 @@ def _encoded(rows: Iterable[Row], tokenizer: Tokenizer) -> Iterator[tuple[Row, n
     yield from _encoded_batch(batch, tokenizer)
 
 
-def _encoded_batch(batch: list[Row], tokenizer: Tokenizer) -> Iterator[tuple[Row, np.ndarray]]:
+def _encoded_batch(
+    batch: list[Row], tokenizer: Tokenizer | ChatTokenizer
+) -> Iterator[tuple[Row, np.ndarray]]:
     documents = [item for item in batch if isinstance(item, Document)]
     try:
         found = iter(tokenizer.tokens([item.text for item in documents]))

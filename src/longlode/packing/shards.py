@@ -2,7 +2,8 @@
 
 FOLDER/record.json              kind "shards": tokenizer, counts, fingerprint, the files below with their SHA-256
 FOLDER/tokens-00000.bin         token ids of whole documents, end to end, each ended by eos;
-                                little-endian int32 (in format 2 uint16 or uint32)
+                                little-endian int32 (in format 2 uint16 or uint32); of chats, ~id where a token has
+                                no loss
 FOLDER/documents-00000.parquet  one row per document of that file, in order (`columns.DOCUMENT_COLUMNS`, then the
                                 fields that documents carry, and their scores)
 FOLDER/unreadable.jsonl         one row per input row that gave no document: id, source, file, row, status, reason
@@ -32,6 +33,8 @@ columns and int32 tokens.
 """
 _READABLE = (2, 3)
 TOKENIZER_FOLDER = "tokenizer"
+ANSWERS = "answers"
+"""Value of the record's field `loss` for packed chats: tokens without a loss are on disk as their complement, ~id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,8 @@ class Shards:
         self.vocab_size: int = first["vocab_size"]
         self.eos_id: int = first["eos_id"]
         self.length: int = first["length"]
+        self.has_loss_mask = any(record.get("loss") == ANSWERS for record in records)
+        """True if some tokens are not to be learned; see `has_loss`."""
         names = [record["fingerprint"] for record in records]
         self.fingerprint: str = names[0] if len(names) == 1 else fingerprint(names)
         self.files = tuple(
@@ -150,15 +155,19 @@ class Shards:
         inside: np.ndarray = starts - np.repeat(starts[firsts], np.diff(self._first_documents))
         return inside
 
+    def has_loss(self, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Return which tokens start <= t < stop of a document have a loss, bool `[T]`: all, but in packed chats."""
+        raw = self._raw(document, start, stop)[1]
+        return raw >= 0 if self.has_loss_mask else np.ones(len(raw), dtype=bool)
+
     def tokens(self, document: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Return tokens start <= t < stop of a document (None: to its end), memory-mapped, in the dtype on disk.
 
         Raises: InputError for a token id beyond the vocabulary, in a file damaged after it was packed.
         """
-        file = int(np.searchsorted(self._first_documents, document, side="right")) - 1
-        first = int(self._starts[document])
-        length = int(self.lengths[document])
-        found = self._map(file)[first + start : first + (length if stop is None else min(stop, length))]
+        file, found = self._raw(document, start, stop)
+        if self.has_loss_mask:
+            found = np.where(found < 0, ~found, found)
         if found.size and not 0 <= int(found.min()) <= int(found.max()) < self.vocab_size:
             wrong = int(found.min()) if found.min() < 0 else int(found.max())
             raise InputError(
@@ -166,6 +175,13 @@ class Shards:
                 f"{self.vocab_size:,}. It is not what was packed: pack it again, or bring back a sound copy."
             )
         return found
+
+    def _raw(self, document: int, start: int, stop: int | None) -> tuple[int, np.ndarray]:
+        """Return the number of a document's file, and tokens as they are on disk."""
+        file = int(np.searchsorted(self._first_documents, document, side="right")) - 1
+        first = int(self._starts[document])
+        length = int(self.lengths[document])
+        return file, self._map(file)[first + start : first + (length if stop is None else min(stop, length))]
 
     def split(self, name: str, heldout_fraction: float) -> np.ndarray:
         """Return the documents of "train" or "heldout", ascending; int64 `[n]`. Rule: `corpus.in_heldout`.

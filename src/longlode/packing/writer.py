@@ -21,9 +21,10 @@ from longlode.core.locks import write_lock
 from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import remove_leftovers, sync_folder, temporary_name, write_record
 from longlode.corpus import Document, Tokenizer, Unreadable
+from longlode.packing.chat import ChatTokenizer
 from longlode.packing.columns import common_kinds, document_table, table_schema
 from longlode.packing.part_files import TOKEN_DTYPE, PartInfo, encode_rows, read_part, write_part
-from longlode.packing.shards import FORMAT, KIND, TOKENIZER_FOLDER
+from longlode.packing.shards import ANSWERS, FORMAT, KIND, TOKENIZER_FOLDER
 
 SHARD_TOKENS = 1 << 28
 _PART_CHARACTERS = 8 << 20
@@ -32,6 +33,7 @@ _TABLE_ROWS = 1 << 14
 _MOVED_ASIDE = ".old-shards"
 STATUSES = ("ok", "too_short", "skipped", "failed")
 
+AnyTokenizer = Tokenizer | ChatTokenizer
 Progress = Callable[[int, int], None]
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 def pack(
     documents: Iterable[Document | Unreadable],
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     out: str | Path,
     *,
     length: int,
@@ -72,7 +74,7 @@ def pack(
     return summary
 
 
-def check_settings(tokenizer: Tokenizer, length: int, shard_tokens: int) -> None:
+def check_settings(tokenizer: AnyTokenizer, length: int, shard_tokens: int) -> None:
     """Check what the shards are made with. Raises: ConfigError, or InputError for a tokenizer without eos."""
     if length < 2 or shard_tokens < 1:
         raise ConfigError(f"length is {length} and shard_tokens {shard_tokens}; expected >= 2 and >= 1.")
@@ -113,7 +115,10 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def _write_parts(
-    documents: Iterable[Document | Unreadable], tokenizer: Tokenizer, folder: Path, progress: Progress | None
+    documents: Iterable[Document | Unreadable],
+    tokenizer: AnyTokenizer,
+    folder: Path,
+    progress: Progress | None,
 ) -> list[Path]:
     """Tokenize documents into parts of some megabytes of text, so that memory is bounded."""
     folder.mkdir()
@@ -144,7 +149,7 @@ def _stretches(documents: Iterable[Document | Unreadable]) -> Iterator[list[Docu
 
 def assemble(
     parts: Sequence[Path],
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     folder: Path,
     length: int,
     shard_tokens: int,
@@ -199,7 +204,7 @@ def _check_size(infos: Sequence[PartInfo], length: int) -> None:
 class _Writer:
     """Writer of documents to token files and their tables, and of other rows to unreadable.jsonl."""
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, schema: pa.Schema, shard_tokens: int) -> None:
+    def __init__(self, folder: Path, tokenizer: AnyTokenizer, schema: pa.Schema, shard_tokens: int) -> None:
         self.folder = folder
         self.files: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
@@ -276,7 +281,12 @@ class _Writer:
 
 
 def _finish(
-    folder: Path, writer: _Writer, tokenizer: Tokenizer, length: int, schema: pa.Schema, left_out: list[str]
+    folder: Path,
+    writer: _Writer,
+    tokenizer: AnyTokenizer,
+    length: int,
+    schema: pa.Schema,
+    left_out: list[str],
 ) -> dict[str, Any]:
     """Write the tokenizer, then the record; return the summary."""
     tokenizer.save(folder / TOKENIZER_FOLDER)
@@ -298,6 +308,7 @@ def _finish(
         tokenizer_fingerprint=tokenizer.fingerprint,
         vocab_size=tokenizer.vocab_size,
         eos_id=tokenizer.eos_id,
+        loss=ANSWERS if isinstance(tokenizer, ChatTokenizer) else "all",
         columns=schema.names,
         columns_left_out=left_out,
         files=writer.files,
