@@ -53,7 +53,8 @@ def pack(
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     how = {"text_field": chat or text_field, "encoding": encoding}
     units, how = _units(listed, how)
-    words: AnyTokenizer = plain = _named_tokenizer(tokenizer)
+    plain = _named_tokenizer(tokenizer)
+    words: AnyTokenizer = plain
     if chat:
         source = Path(model_source(tokenizer))
         words = ChatTokenizer(plain, find_template(source if source.is_dir() else None, chat_template))
