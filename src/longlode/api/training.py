@@ -10,7 +10,7 @@ from longlode.api.training_data import RunData, mixed_sources, open_run_data
 from longlode.core.errors import InputError
 from longlode.core.outputs import claim_folder, full_path
 from longlode.core.processes import started_rank
-from longlode.core.records import read_record
+from longlode.core.records import read_jsonl, read_record
 
 if TYPE_CHECKING:
     from longlode.packing import PackingReport, SourceReport
@@ -170,6 +170,8 @@ def replay_run(
     tell, folder = say or (lambda line: None), full_path(out)
     recipe = _choose_recipe(None, folder, list(set_), True, tell)
     data = open_run_data(recipe, _verified_shards(folder), None, tell)
+    metrics = folder / "metrics.jsonl"
+    data.recall_shares(read_jsonl(metrics) if metrics.is_file() else [])
     model = build_model(recipe, data.shards.vocab_size, eos_token_id=data.shards.eos_id)
     return replay(
         model,
@@ -251,6 +253,7 @@ def _train_on(
         data_facts=facts | _packing_facts(stages),
         describe=data.describe,
         flops_per_second=rate,
+        skill_it=data.skill_it,
     )
 
 

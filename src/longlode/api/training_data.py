@@ -1,19 +1,22 @@
 """The data of a run: shards of each stage, their rows step by step, and held-out rows."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError
 from longlode.core.fingerprints import fingerprint
+from longlode.core.mixes import parse_mix
 
 if TYPE_CHECKING:
     from longlode.packing import Mixture, Packer, Schedule, Shards, SourceReport
     from longlode.train import Recipe
     from longlode.train.sections import DataSection
+    from longlode.train.skill_it import SkillIt
     from longlode.train.stages import Stage
 
 
@@ -24,6 +27,53 @@ class RunData:
     recipe: "Recipe"
     by_folders: "dict[tuple[str, ...], Shards]"
     facts: dict[str, Any]
+
+    @cached_property
+    def skill_it(self) -> "SkillIt | None":
+        """The shares of the run's groups where they follow held-out losses.
+
+        Raises: ConfigError for settings that are invalid, or in a recipe of several stages.
+        """
+        from longlode.train.skill_it import SkillIt, SkillItSection
+
+        data = self.recipe.data
+        if data.skill_it is None or data.mix is None:
+            return None
+        if len(self.recipe.stage_list) > 1:
+            raise ConfigError(
+                "data.skill_it goes with a run of one stage; set the shares of stages by their mix."
+            )
+        return SkillIt(SkillItSection.of(data.skill_it), parse_mix(data.mix), self._heldout_of)
+
+    def recall_shares(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Take back the shares that a run has chosen. Args: rows, of its metrics.jsonl."""
+        if self.skill_it is not None:
+            self.skill_it.changes += [(row["step"], row["shares"]) for row in rows if "shares" in row]
+
+    def _heldout_of(self, group: str) -> Iterator[Batch]:
+        """Yield held-out batches of one group of the mixture."""
+        from longlode.packing import Mixture, batches
+
+        data = self.recipe.data
+        return batches(
+            self.shards,
+            length=data.length,
+            batch_size=data.batch_size,
+            seed=self.recipe.run.seed,
+            packer="concat",
+            packed=data.packed,
+            split="heldout",
+            heldout_fraction=data.heldout_fraction,
+            mix=Mixture({group: 1}),
+        )
+
+    def _mixture(self, data: "DataSection") -> "Mixture | None":
+        from longlode.packing import Mixture
+
+        if data.mix is None:
+            return None
+        changes = () if self.skill_it is None else tuple(self.skill_it.changes)
+        return Mixture(parse_mix(data.mix), data.mix_epochs, changes)
 
     @property
     def shards(self) -> "Shards":
@@ -45,6 +95,8 @@ class RunData:
             next(self._stage_batches(stage, 0))
         if self.recipe.data.heldout_fraction:
             next(self.heldout())
+        for name in () if self.skill_it is None else self.skill_it.names:
+            next(self._heldout_of(name))
 
     def batches(self, step: int) -> Iterator[Batch]:
         """Yield the batches from a step of the run on, stage after stage."""
@@ -81,7 +133,7 @@ class RunData:
             batch_size=data.batch_size,
             seed=stage.seed(self.recipe.run.seed),
             heldout_fraction=data.heldout_fraction,
-            mix=_mixture(data),
+            mix=self._mixture(data),
         )
 
     def describe(self, step: int) -> list[dict[str, Any]]:
@@ -125,7 +177,7 @@ class RunData:
             start_step=begin,
             packed=data.packed,
             heldout_fraction=data.heldout_fraction,
-            mix=_mixture(data),
+            mix=self._mixture(data),
         )
 
 
@@ -175,12 +227,6 @@ def _packer(data: "DataSection") -> "Packer":
     from longlode.packing import make_packer
 
     return make_packer(data.packer, data.packer_options)
-
-
-def _mixture(data: "DataSection") -> "Mixture | None":
-    from longlode.packing import Mixture
-
-    return None if data.mix is None else Mixture.parse(data.mix, data.mix_epochs)
 
 
 def _tokens(folder: Path) -> dict[str, int]:

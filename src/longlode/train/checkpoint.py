@@ -50,6 +50,8 @@ class RunState:
     """Number of steps left out: not finite, or a spike."""
     recent: list[tuple[float, float]] = field(default_factory=list)
     """Loss and gradient norm of the newest steps of the stage, by which a spike is known."""
+    skill_it: dict[str, Any] = field(default_factory=dict)
+    """State of `SkillIt`, {} without it."""
 
 
 def save_checkpoint(
@@ -241,7 +243,8 @@ def load_checkpoint(
         if not key.startswith(_RANDOM):
             optimizer.state[parameters[name]][kind] = like(tensor, parameters[name])
     recent = [(loss, norm) for loss, norm in saved.get("recent", ())]
-    return RunState(saved["step"], saved["tokens"], saved["seconds"], saved["skips"], recent)
+    counts = (saved["step"], saved["tokens"], saved["seconds"], saved["skips"])
+    return RunState(*counts, recent, saved.get("skill_it", {}))
 
 
 def _model_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from longlode.train.parts import micro_batches, parts_of_rank
 from longlode.train.recipe import Recipe, RunSection
 from longlode.train.run_folder import RunFolder
 from longlode.train.sharding import shard_model
+from longlode.train.skill_it import SkillIt
 from longlode.train.skips import Limits, judge_skip, remember, spike_limits
 from longlode.train.stages import Stage, stage_at
 from longlode.train.step import NEXT_TOKEN, StepResult, autocast, training_step
@@ -73,6 +74,7 @@ class Session:
     world: World = ALONE
     describe: Callable[[int], list[dict[str, Any]]] | None = None
     usage: Usage | None = None
+    skill_it: SkillIt | None = None
 
 
 def train(
@@ -89,6 +91,7 @@ def train(
     data_facts: dict[str, Any] | None = None,
     describe: Callable[[int], list[dict[str, Any]]] | None = None,
     flops_per_second: float | None = None,
+    skill_it: SkillIt | None = None,
 ) -> TrainSummary:
     """Train `model` by `recipe`; all output is written to `run_dir`.
 
@@ -103,6 +106,7 @@ def train(
       data_facts: facts about the data for the run's record, under `data`.
       describe: `describe(step)` names the documents of a batch, for skipped.jsonl.
       flops_per_second: of one rank's device (`ops.matrix_rate`); then rows have `mfu`, the share of it that was used.
+      skill_it: shares that follow held-out losses; then `batches` reads its `changes`, and is called after each.
     Under torchrun every rank calls this with the same arguments, a model on its own device, and the same batches; rank
     0's weights are taken.
     Raises: RankError when another rank ends or does not answer; CheckpointError as in `RunFolder.restore`; InputError
@@ -121,8 +125,22 @@ def train(
             usage = None if flops_per_second is None else Usage(model, world.size * flops_per_second)
             run.start_record(model, state, flops_per_second)
             session = Session(
-                model, objectives, optimizer, recipe, run, state, heldout, on_step, world, describe, usage
+                model,
+                objectives,
+                optimizer,
+                recipe,
+                run,
+                state,
+                heldout,
+                on_step,
+                world,
+                describe,
+                usage,
+                skill_it,
             )
+            if skill_it is not None:
+                skill_it.restore(state.skill_it)
+                state.skill_it = skill_it.saved()
             try:
                 status, folder = _run_session(session, batches, tokenizer_folder)
             except Exception as error:
@@ -160,7 +178,7 @@ def _run_session(
     """Take the steps, evaluate, save; return the status and, unless interrupted, the folder of the model."""
     model, run, state = session.model, session.run, session.state
     with settings_of(session.recipe.run), StopSignal() as stop:
-        status = run_steps(session, batches(state.step), stop)
+        status = run_steps(session, batches, stop)
         if status != "interrupted":
             evaluate_heldout(session)
         run.save(model, session.optimizer, state)
@@ -170,9 +188,10 @@ def _run_session(
         return status, run.export(model, tokenizer)
 
 
-def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> str:
+def run_steps(session: Session, batches: Callable[[int], Iterator[Batch]], stop: StopSignal) -> str:
     """Take steps until the run ends or must stop, logging and saving on the way; return the status."""
     recipe, run, state = session.recipe, session.run, session.state
+    stream = batches(state.step)
     clock = _Clock(session.world, state.seconds)
     saved = 0.0
     entrance = Entrance(session.model, session.optimizer, recipe.stage_list)
@@ -191,6 +210,9 @@ def run_steps(session: Session, stream: Iterator[Batch], stop: StopSignal) -> st
         _report(session, stage, batch, taken, step_seconds)
         if recipe.run.eval_every and state.step % recipe.run.eval_every == 0:
             evaluate_heldout(session)
+        if session.skill_it is not None and session.skill_it.due(state.step):
+            choose_shares(session, session.skill_it)
+            stream = batches(state.step)
         following = stage_at(recipe.stage_list, state.step)
         if _checkpoint_due(recipe.run, state.step, clock.session_seconds - saved) or following is not stage:
             run.save(session.model, session.optimizer, state)
@@ -282,14 +304,30 @@ def _report(session: Session, stage: Stage, batch: Batch, taken: TakenStep, step
 
 def evaluate_heldout(session: Session) -> None:
     """Log the loss on the held-out batches, unless there are none or this step's loss is logged already."""
-    model, recipe, run = session.model, session.recipe, session.run
+    run = session.run
     if session.heldout is None or run.evaluated_step == session.state.step:
         return
-    world = session.world
+    loss, tokens = _heldout_loss(session, session.heldout(), session.recipe.run.eval_batches)
+    run.log({"step": session.state.step, "eval_loss": loss, "eval_tokens": round(tokens)})
+
+
+def choose_shares(session: Session, skill_it: SkillIt) -> None:
+    """Measure the held-out loss of each group, choose the shares of the next steps by them, and log both."""
+    count = skill_it.settings.batches
+    losses = [_heldout_loss(session, skill_it.heldout(name), count)[0] for name in skill_it.names]
+    shares = skill_it.update(session.state.step, losses)
+    session.state.skill_it = skill_it.saved()
+    by_name = dict(zip(skill_it.names, losses, strict=True))
+    session.run.log({"step": session.state.step, "shares": shares, "heldout_losses": by_name})
+
+
+def _heldout_loss(session: Session, batches: Iterable[Batch], count: int) -> tuple[float, float]:
+    """Return the mean next-token loss of the first `count` batches (nats per token), and the tokens; on all ranks."""
+    model, recipe, world = session.model, session.recipe, session.world
     model.train(False)
     nats, tokens = torch.zeros((), dtype=torch.float64), 0.0
     with torch.no_grad(), world.watched():
-        for _, batch in zip(range(recipe.run.eval_batches), session.heldout(), strict=False):
+        for _, batch in zip(range(count), batches, strict=False):
             rows = recipe.data.micro_batch_size or recipe.data.batch_size
             for part in parts_of_rank(batch, rows, recipe.data.length, world.data_rank, world.data_ranks):
                 with autocast(model, recipe.run.dtype):
@@ -299,7 +337,7 @@ def evaluate_heldout(session: Session) -> None:
     nats = world.sum({"nats": nats})["nats"]
     if not tokens:
         raise InputError("The held-out batches hold no labels; raise data.heldout_fraction or set it to 0.")
-    run.log({"step": session.state.step, "eval_loss": float(nats) / tokens, "eval_tokens": round(tokens)})
+    return float(nats) / tokens, tokens
 
 
 def _why_stop(recipe: Recipe, state: RunState, session_seconds: float, stopped: bool) -> str | None:

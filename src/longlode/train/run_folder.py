@@ -204,7 +204,7 @@ class RunFolder:
     def _note(self, row: dict[str, Any]) -> None:
         if "eval_loss" in row:
             self.eval_loss, self.evaluated_step = row["eval_loss"], row["step"]
-        elif not row.get("skipped"):
+        elif "loss" in row and not row.get("skipped"):
             self.loss = row["loss"]
 
     def save(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer, state: RunState) -> None:

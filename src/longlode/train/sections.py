@@ -83,7 +83,7 @@ else:
 class DataSection(GrowingSection):
     """Input of one step."""
 
-    _later = frozenset({"packer", "packer_options", "mix", "mix_epochs"})
+    _later = frozenset({"packer", "packer_options", "mix", "mix_epochs", "skill_it"})
 
     shards: str | list[str] | None = Field(
         None,
@@ -116,6 +116,11 @@ class DataSection(GrowingSection):
         gt=0,
         description="Most times that a group of the mixture is read, then the others share its part; unset: no limit.",
     )
+    skill_it: dict[str, Any] | None = Field(
+        None,
+        description="Let the shares of the mixture follow its groups' held-out losses, e.g. {every = 100, rate = 0.5}; "
+        "unset: they stay.",
+    )
     packed: bool = Field(
         True,
         description="Documents in one row do not see each other; false: state flows from one to the next.",
@@ -137,6 +142,10 @@ class DataSection(GrowingSection):
                 raise ValueError(f"data.mix: {str(error).rstrip('.')}") from None
         elif self.mix_epochs is not None:
             raise ValueError("data.mix_epochs is set and data.mix is not; set both, or none")
+        if self.skill_it is not None and (self.mix is None or not self.heldout_fraction):
+            raise ValueError(
+                "data.skill_it needs groups, data.mix, and held-out documents, data.heldout_fraction"
+            )
         return self
 
 
