@@ -124,23 +124,8 @@ def train(
             state = run.restore(model, optimizer, resume)
             usage = None if flops_per_second is None else Usage(model, world.size * flops_per_second)
             run.start_record(model, state, flops_per_second)
-            session = Session(
-                model,
-                objectives,
-                optimizer,
-                recipe,
-                run,
-                state,
-                heldout,
-                on_step,
-                world,
-                describe,
-                usage,
-                skill_it,
-            )
-            if skill_it is not None:
-                skill_it.restore(state.skill_it)
-                state.skill_it = skill_it.saved()
+            hooks = (heldout, on_step, world, describe, usage, skill_it)
+            session = Session(model, objectives, optimizer, recipe, run, state, *hooks)
             try:
                 status, folder = _run_session(session, batches, tokenizer_folder)
             except Exception as error:
@@ -177,6 +162,9 @@ def _run_session(
 ) -> tuple[str, Path | None]:
     """Take the steps, evaluate, save; return the status and, unless interrupted, the folder of the model."""
     model, run, state = session.model, session.run, session.state
+    if session.skill_it is not None:
+        session.skill_it.restore(state.skill_it)
+        state.skill_it = session.skill_it.saved()
     with settings_of(session.recipe.run), StopSignal() as stop:
         status = run_steps(session, batches, stop)
         if status != "interrupted":
