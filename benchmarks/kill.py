@@ -15,14 +15,19 @@ itself. Then the same command runs again, undisturbed. What must hold, in every 
               has written what an undisturbed run writes
     ends      within 20 seconds
 
+With --others, scoring is disturbed in more ways (kill_others.py): SIGTERM, files that are damaged between two runs,
+claims of a run that stands still, and kills in a row with 1, 2 and 4 workers.
+
 The n are spread over all of the command's operations. Exit status: 1 with findings.
 """
 
 import argparse
 import collections
 import itertools
+import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -44,6 +49,17 @@ from benchmarks.kill_cases import (
 from benchmarks.kill_child import LIMIT_SECONDS, Outcome, command, import_what_it_imports, run_call
 from benchmarks.kill_compare import compare, snapshot
 from benchmarks.kill_faults import ERRORS, KILLS, Shim, make_shim
+from benchmarks.kill_others import (
+    AGAIN,
+    DAMAGE,
+    LEASE_VARIABLE,
+    OTHERS,
+    SIGTERM,
+    STALE,
+    claim_all,
+    damage,
+    with_workers,
+)
 from benchmarks.kill_sums import add_up
 from benchmarks.saved import about, save
 
@@ -123,7 +139,9 @@ class Bench:
     def run(self, arguments: Sequence[str], *, count: bool = False, trial: Trial | None = None) -> Outcome:
         """Run a command in the trial folder, disturbed as `trial` says."""
         call, at_end = command(arguments), None
-        moment = trial.at / 1000 if trial is not None and trial.kind == MOMENT else None
+        is_timed = trial is not None and trial.kind in (MOMENT, *OTHERS)
+        moment = trial.at / 1000 if trial is not None and is_timed else None
+        signal_number = signal.SIGTERM if trial is not None and trial.kind == SIGTERM else signal.SIGKILL
         if count or (trial is not None and moment is None):
             kind, at = ("count", 0) if trial is None else (trial.kind, trial.at)
             at_end = self.shim.disarm
@@ -132,7 +150,8 @@ class Bench:
                 self.shim.arm(self.place, kind, at)
                 return command(arguments)()
 
-        return run_call(call, self.log, folder=self.place, kill_after=moment, at_end=at_end)
+        timed = {"kill_after": moment, "signal_number": signal_number}
+        return run_call(call, self.log, folder=self.place, at_end=at_end, **timed)
 
     def try_once(self, trial: Trial, wanted: Undisturbed, tally: Tally) -> None:
         """Disturb, run again, judge."""
@@ -147,9 +166,27 @@ class Bench:
             unlike.pop("leftover", None)  # what could not be removed is the next run's to remove
             faults += [("said 0", _short(unlike))] if unlike else []
         tally.num_unreached += not first.killed and first.status == 0
+        faults += self._meanwhile(trial, wanted)
         faults += self._again(trial.case, wanted)
         for what, detail in faults:
             tally.findings.append({"trial": str(trial), "what": what, "detail": detail})
+
+    def _meanwhile(self, trial: Trial, wanted: Undisturbed) -> Iterator[tuple[str, str]]:
+        """What happens to the folder before the command runs again."""
+        draw = random.Random(str(trial))
+        folder = self.place / trial.case.scores
+        if trial.kind == DAMAGE:
+            damage(folder, draw)
+        if trial.kind == STALE:
+            units = [Path(name).stem for name in wanted.files if f"{trial.case.scores}/parts/" in name]
+            claim_all(folder, units, draw)
+        if trial.kind == AGAIN:
+            numbers = iter(draw.sample((1, 2, 4), 3))
+            for _ in range(2):
+                moment = max(1, int(draw.random() * wanted.seconds * 1000))
+                words = with_workers(trial.case.first, numbers)
+                outcome = self.run(words, trial=Trial(case=trial.case, kind=MOMENT, at=moment))
+                yield from _faults_of(outcome, "in between")
 
     def _again(self, case: Case, wanted: Undisturbed) -> Iterator[tuple[str, str]]:
         last = None
@@ -189,7 +226,7 @@ def _faults_of(outcome: Outcome, when: str) -> Iterator[tuple[str, str]]:
     end = outcome.output.strip()[-300:]
     if outcome.hung:
         yield f"hang, {when}", f"more than {LIMIT_SECONDS:g} s: {end}"
-    elif not outcome.killed and outcome.status not in _FINE_STATUS:
+    elif not (outcome.killed or outcome.status in (*_FINE_STATUS, -signal.SIGTERM)):
         yield f"status {outcome.status}, {when}", end
     for what, words in _BAD_WORDS.items():
         if words in outcome.output:
@@ -201,7 +238,7 @@ def _short(unlike: dict[str, list[str]]) -> str:
 
 
 def plan(
-    case: Case, wanted: Undisturbed, num_kills: int, num_faults: int, draw: random.Random
+    case: Case, wanted: Undisturbed, num_kills: int, num_faults: int, num_others: int, draw: random.Random
 ) -> list[Trial]:
     """Trials of one case: kinds in turn, each at operations spread over all of them in a random order."""
     last_moment = max(2, round(wanted.seconds * 1050))
@@ -209,10 +246,12 @@ def plan(
     chosen = list(itertools.islice(itertools.cycle(kinds), num_kills))
     if not case.by_time:
         chosen += itertools.islice(itertools.cycle(ERRORS), num_faults)
+    if case.scores:
+        chosen += itertools.islice(itertools.cycle(OTHERS), num_others)
     counts = collections.Counter(chosen)
     trials = []
     for kind, number in counts.items():
-        most = last_moment if kind == MOMENT else wanted.operations
+        most = last_moment if kind in (MOMENT, *OTHERS) else wanted.operations
         # One in each of `number` equal spans, so that a few trials already reach the whole command.
         spans = [(most * i / number, most * (i + 1) / number) for i in range(number)]
         trials += [Trial(case=case, kind=kind, at=min(most, 1 + int(draw.uniform(*span)))) for span in spans]
@@ -221,7 +260,7 @@ def plan(
 
 
 def measure(
-    bench: Bench, cases: Sequence[Case], seed: int, num_kills: int, num_faults: int
+    bench: Bench, cases: Sequence[Case], seed: int, num_kills: int, num_faults: int, num_others: int = 0
 ) -> dict[str, Any]:
     """All trials of all cases. Returns: rows, by case; totals; findings."""
     bench.prepare(cases)
@@ -232,8 +271,13 @@ def measure(
             total * (number + 1) // len(cases) - total * number // len(cases)
             for total in (num_kills, num_faults)
         )
+        scored = [one for one in cases if one.scores]
+        others = 0
+        if case.scores:
+            place = scored.index(case)
+            others = num_others * (place + 1) // len(scored) - num_others * place // len(scored)
         tally = Tally()
-        for trial in plan(case, wanted, kills, faults, random.Random(f"{seed} {case.name}")):
+        for trial in plan(case, wanted, kills, faults, others, random.Random(f"{seed} {case.name}")):
             bench.try_once(trial, wanted, tally)
         findings += tally.findings
         counted = {name: value for name, value in asdict(tally).items() if name != "findings"}
@@ -297,6 +341,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=100, help="in all; cases in equal parts")
     parser.add_argument("--faults", type=int, default=0, help="write errors, in all")
+    parser.add_argument("--others", type=int, default=0, help="other disturbances of scoring, in all")
     parser.add_argument("--commands", help="names of commands or cases, comma-separated; default: all")
     parser.add_argument("--replay", help="run one trial of a finding, and show what it prints")
     parser.add_argument("--python-shim", action="store_true", help="do without the C library")
@@ -320,6 +365,7 @@ def main() -> None:
             )
         return
     shim = make_shim("benchmarks.kill", native=not arguments.python_shim)
+    os.environ[LEASE_VARIABLE] = "1"  # so that claims that stand still lapse while a trial waits
     # Not a TemporaryDirectory: its removal is an exit function, and children run those.
     work = (arguments.work or Path(tempfile.mkdtemp(prefix="longlode-kill-"))).resolve()
     try:
@@ -327,7 +373,8 @@ def main() -> None:
         if arguments.replay:
             sys.exit(replay(bench, arguments.replay))
         names = arguments.commands.split(",") if arguments.commands else [case.name for case in CASES]
-        result = measure(bench, named(names), arguments.seed, arguments.kills, arguments.faults)
+        numbers = (arguments.kills, arguments.faults, arguments.others)
+        result = measure(bench, named(names), arguments.seed, *numbers)
     finally:
         if arguments.work is None:
             shutil.rmtree(work)

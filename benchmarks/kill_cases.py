@@ -109,6 +109,7 @@ def _cases() -> tuple[Case, ...]:
     )
     quick = (*score, "--scorer", "gzip")
     two = (*quick, "--workers", "2")
+    merged = ("--rows-per-unit", "1", "--units-per-part", "3")
     pack = ("pack", "docs.jsonl", "notes", "--tokenizer", "model", "--length", "24")
     train = ("train", "recipe.toml", "-o", "out/run")
     evaluate = ("evaluate", "model", "-o", "out/eval", "--num-examples", "2", "--lengths", "64,96")
@@ -119,6 +120,7 @@ def _cases() -> tuple[Case, ...]:
         Case(name="score", first=plain, needs=("model",), scores="out/scores"),
         Case(name="score with a model", first=read, needs=("model",), scores="out/scores"),
         Case(name="score, then 2 workers", first=quick, again=(two,), scores="out/scores"),
+        Case(name="score, merged", first=(*quick, *merged), again=((*two, *merged),), scores="out/scores"),
         Case(name="score by 2 workers, then 1", first=two, again=(quick,), scores="out/scores", by_time=True),
         Case(name="pack", first=(*pack, "-o", "out/shards"), needs=("model",)),
         Case(

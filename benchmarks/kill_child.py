@@ -49,13 +49,15 @@ def run_call(
     *,
     folder: Path,
     kill_after: float | None = None,
+    signal_number: int = signal.SIGKILL,
     limit: float = LIMIT_SECONDS,
     at_end: Callable[[], int] | None = None,
 ) -> Outcome:
     """Run `call` in a child whose working folder is `folder`; its output goes to `log`.
 
-    Args: call: gives the exit status, None for 0. kill_after: seconds, then SIGKILL to the child and all it started.
-      limit: seconds, then it hangs. at_end: called in the child after `call`, gives `operations`.
+    Args: call: gives the exit status, None for 0. kill_after: seconds, then the signal: SIGKILL to the child and all it
+      started, another one to the child. limit: seconds, then it hangs. at_end: called in the child after `call`, gives
+      `operations`.
     """
     count = log.with_suffix(".count")
     count.unlink(missing_ok=True)
@@ -65,7 +67,7 @@ def run_call(
     child = os.fork()
     if child == 0:
         _be_child(call, log, count, folder, at_end)
-    status, hung = _watch(child, began, kill_after, limit)
+    status, hung = _watch(child, began, kill_after, limit, signal_number)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # what it started must not write into the next trial
     return Outcome(
@@ -104,7 +106,9 @@ def _be_child(
         os._exit(status)
 
 
-def _watch(child: int, began: float, kill_after: float | None, limit: float) -> tuple[int, bool]:
+def _watch(
+    child: int, began: float, kill_after: float | None, limit: float, signal_number: int
+) -> tuple[int, bool]:
     """Wait for the child: its exit status (minus the signal), and whether it hung."""
     killed = False
     while True:
@@ -114,7 +118,10 @@ def _watch(child: int, began: float, kill_after: float | None, limit: float) -> 
         elapsed = time.monotonic() - began
         if kill_after is not None and elapsed >= kill_after and not killed:
             killed = True
-            _kill_group(child)
+            if signal_number == signal.SIGKILL:
+                _kill_group(child)
+            else:
+                os.kill(child, signal_number)
         if elapsed >= limit:
             _kill_group(child)
             _, status = os.waitpid(child, 0)

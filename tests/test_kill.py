@@ -2,15 +2,19 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks.kill_cases import CASES, COMMANDS
 from benchmarks.kill_compare import compare, content, snapshot
+from benchmarks.kill_others import claim_all, damage, with_workers
 from benchmarks.kill_sums import add_up
+from longlode.mining.engine.claims import read_run, run_files
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -31,12 +35,12 @@ def python(*arguments, **options):
 def test_a_kill_or_a_failing_disk_loses_nothing(tmp_path):
     names = "score with a model,pack,train,evaluate,select"
     result = tmp_path / "result.json"
-    sizes = ("--seed", 5, "--kills", 12, "--faults", 5)
+    sizes = ("--seed", 5, "--kills", 12, "--faults", 5, "--others", 4)
     done = python("-m", "benchmarks.kill", "--commands", names, *sizes, "--json", result)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(result.read_text())
     assert told["findings"] == []
-    assert told["num_trials"] == 17
+    assert told["num_trials"] == 21
     assert told["num_killed"] >= 8
     assert told["num_failed"] >= 2
 
@@ -115,6 +119,29 @@ def test_files_are_compared_but_for_their_times(tmp_path):
     assert compare(wanted, write("more", **{".a.tmp": ""})) == {"leftover": [".a.tmp"]}
     assert compare(write("more2", **{"b": ""}), wanted) == {"missing": ["b"]}
     assert content(tmp_path / "one" / "parts" / "a.parquet") == b"PAR1"
+
+
+def test_other_disturbances_are_what_they_say(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "plan").mkdir()
+    (tmp_path / "record.json").write_text("{}")
+    draw, seen = random.Random(0), set()
+    for _ in range(12):
+        for name in ("parts/a", "plan/b"):
+            (tmp_path / name).write_bytes(b"0123456789")
+        name = damage(tmp_path, draw)
+        data = (tmp_path / name).read_bytes()
+        assert data != b"0123456789"
+        seen.add((name, len(data) == 10))
+    assert {name for name, _ in seen} == {"parts/a", "plan/b"}
+    assert {is_whole for _, is_whole in seen} == {True, False}
+    claim_all(tmp_path, ["x", "y"], draw)
+    (claim,) = run_files(tmp_path / "runs")
+    told = read_run(claim)
+    assert told["in_hand"].keys() == {"x", "y"}
+    assert abs(told["written"] - time.time()) > 3600
+    words = with_workers(("score", "--workers", "2", "-o", "out"), iter([4]))
+    assert words == ("score", "-o", "out", "--workers", "4")
 
 
 def test_every_command_that_writes_is_disturbed():

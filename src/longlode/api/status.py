@@ -12,7 +12,7 @@ from longlode.core.processes import is_gone, machine_tag
 from longlode.core.records import read_record
 
 WATCH_SECONDS = 2.5
-"""How long to watch runs of other machines for a sign of life; one is due every 2 seconds."""
+"""Time for which runs of other machines are watched for a sign of life; one is due every 2 seconds."""
 _SLOW_FACTOR, _SLOW_SECONDS = 5.0, 60.0
 """A unit is slow when it is in hand for this many times the mean time of one, and for so long."""
 

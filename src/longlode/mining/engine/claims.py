@@ -32,7 +32,7 @@ LEASE_SECONDS = 60.0
 
 @dataclass
 class Sighting:
-    """What was last seen of another run. seconds: of the own clock, when its count last changed."""
+    """State of another run when it was last seen. seconds: of the own clock, when its count last changed."""
 
     beat: int
     seconds: float

@@ -54,7 +54,7 @@ class Group:
         return f"{fingerprint([job.fingerprint for job in self.jobs])}-{len(self.jobs)}"
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """What the record lists of it."""
+        """Entries of the record."""
         if self.merged:
             yield {"part": f"{self.merged}.parquet"}
         for job in self.jobs:

@@ -124,7 +124,7 @@ def _write_shards(out: Path, about: dict[str, Any], shard: Shard) -> tuple[dict[
 
 
 def _shards(out: Path, about: dict[str, Any], total: int) -> dict[int, dict[str, Any]]:
-    """What the shards of this corpus and these settings have left, by number."""
+    """Results of the shards of this corpus and these settings, by number."""
     found = {}
     for number in range(1, total + 1):
         path = out / SHARDS_FOLDER / _shard_name(Shard(number, total))

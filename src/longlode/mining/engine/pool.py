@@ -120,7 +120,7 @@ def _run_pool(
         suspects.extend(job for future, job in in_hand.items() if future not in finished)
         executor.shutdown(wait=False, cancel_futures=True)
         _join(others, 0.0)
-        watch.stopped(set())  # read what the dead told last
+        watch.stopped(set())  # read the last signs of the dead
     except BaseException:  # an interrupt or a reader that cannot be made: no reason to finish what is in hand
         executor.shutdown(wait=False, cancel_futures=True)
         _join(others, 0.0)

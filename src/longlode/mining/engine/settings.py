@@ -1,6 +1,7 @@
 """Settings of a scoring run, except those of the scorer."""
 
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from longlode.core.defaults import ROWS_PER_UNIT, UNITS_PER_PART
@@ -24,6 +25,15 @@ BYTES_PER_UNIT_OF_MODEL = 512 << 10
 """A model reads so much in a second on a fast GPU, in a minute on a core, if it is small."""
 
 
+def _lease_seconds() -> float:
+    """Raises: ConfigError for a variable that holds no number."""
+    given = os.environ.get("LONGLODE_LEASE_SECONDS", "60")
+    try:
+        return float(given)
+    except ValueError:
+        raise ConfigError(f"LONGLODE_LEASE_SECONDS is {given!r}; expected a number of seconds.") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoreSettings:
     """Settings for reading and cutting documents, and for the stored results.
@@ -41,7 +51,8 @@ class ScoreSettings:
     silent_seconds: a worker process that gives no sign of life for so long (one is due every second; stopped, or
       swapped out) is replaced, and its unit tried once more.
     stuck_seconds: the same for one that gets nothing done: no batch of documents encoded, no block of segments read.
-    lease_seconds: another run on the folder that gives no sign for so long has ended; its units are done here.
+    lease_seconds: another run on the folder that gives no sign for so long has ended; its units are done here. By
+      default 60, or the environment variable LONGLODE_LEASE_SECONDS.
     """
 
     segment: int = 128
@@ -57,7 +68,7 @@ class ScoreSettings:
     batch_pairs: int = 1024
     silent_seconds: float = 60.0
     stuck_seconds: float = 6 * 3600.0
-    lease_seconds: float = 60.0
+    lease_seconds: float = field(default_factory=_lease_seconds)
 
     def __post_init__(self) -> None:
         """Raises: ConfigError that names the setting, what it is and what is expected."""

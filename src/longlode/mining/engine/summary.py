@@ -9,7 +9,7 @@ from longlode.mining.engine.part_queries import query_parts
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 SUMS = ("counts", "num_documents", "score_quantiles", "duplicates")
-"""What `summarize_parts` returns."""
+"""Fields of the result of `summarize_parts`."""
 _SHOWN_DUPLICATES = 20
 
 

@@ -35,7 +35,7 @@ Progress = Callable[[RunProgress], None]
 
 @dataclass(eq=False)
 class Tally:
-    """What a run has done so far.
+    """Progress of a run, in full.
 
     total_bytes: gives the bytes of all its units, also while not all of them are known. shard: as it is given, "" for
     none. num_reused: units whose part existed already.
@@ -111,7 +111,7 @@ class Tally:
         )
 
     def describe(self) -> dict[str, Any]:
-        """What the file of a run tells others; safe to call from another thread."""
+        """Return the fields of a run's file; safe to call from another thread."""
         now = self.progress()
         seconds = time.monotonic() - self._started
         new_bytes = now.num_bytes - self._reused_bytes
