@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
+import longlode
 from longlode.api.scored_rows import show
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.records import read_record, write_json
-from longlode.corpus import Shard
+from longlode.corpus import Shard, stores
 from longlode.mining import ScoreSettings, make_scorer, score, select
 from longlode.mining.engine import claims as claims_module
 from longlode.mining.engine import flow
@@ -278,6 +279,36 @@ def test_a_unit_that_another_run_finishes_is_taken_from_it(corpus, tmp_path):
     summary = run(corpus, out, settings=replace(SETTINGS, units_per_part=1))
     assert (summary.num_units, summary.num_reused) == (51, 1)
     assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_units_that_another_run_has_merged_meanwhile_are_not_scored_again(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("longlode.mining.engine.merging._LEARN_SECONDS", 0.0)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    run(corpus, whole)
+
+    def another(progress):
+        if progress.units == 2 and not list((out / "parts").glob("*-*")):
+            for path in (whole / "parts").glob("*-*"):
+                (out / "parts" / path.name).write_bytes(path.read_bytes())
+
+    assert run(corpus, out, progress=another).num_reused > 20
+    assert contents(out) == contents(whole)
+
+
+def test_an_estimate_of_a_large_input_opens_some_of_its_files(tmp_path, monkeypatch):
+    root = tmp_path / "many"
+    root.mkdir()
+    for n in range(60):
+        (root / f"{n:02d}.jsonl").write_text("".join(lines(100 * n, 30)))
+    size = sum(path.stat().st_size for path in root.iterdir())
+    monkeypatch.setattr("longlode.api.estimate._MOST_PLANNED", size // 6)
+    opened, real = set(), stores.open_bytes
+    monkeypatch.setattr(stores, "open_bytes", lambda path: (opened.add(path), real(path))[1])
+    told = longlode.estimate(root, scorer="gzip", seconds=0.2)
+    assert 8 <= len(opened) <= 14
+    assert told["documents"] == pytest.approx(1800, rel=0.05)
+    assert told["bytes"] == pytest.approx(size - 1800 * 24, rel=0.1)
+    assert not told["exact"]
 
 
 def test_a_disk_that_refuses_the_claims_stops_nothing(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from longlode.api.readers import open_source
 from longlode.api.scoring import chosen_scorer
@@ -23,8 +23,14 @@ SAMPLE_SECONDS = 8.0
 """Target time of the sample; one document is scored however long it takes."""
 _READ_SHARE = 0.4
 _GOLDEN = 0.6180339887498949
+_MOST_PLANNED = 1 << 30
+"""Bytes of input of which the units are looked for; of more, a sample."""
+_SAMPLED_FILES = 16
+"""Least number of files in that sample, if there are as many."""
 _SAMPLE_ROWS = 8
 """Documents of a unit that are scored at once in the sample."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(eq=False)
@@ -110,7 +116,6 @@ def estimate_scoring(
     watch: Watch = SILENT,
 ) -> dict[str, Any]:
     """Estimate a run as `estimate` does, for a scorer and settings."""
-    from longlode.corpus import plan
     from longlode.mining.engine.work import Work
     from longlode.mining.requests.base import BatchSize
 
@@ -120,14 +125,42 @@ def estimate_scoring(
             "Expected another one for a dry run."
         )
     watch.note("looking through the input")
-    units = plan(inputs, rows_per_unit=settings.rows_per_unit, limit=limit)
+    units, scale = _sample_units(inputs, settings, limit)
     source = open_source(scorer, model, settings, dtype=dtype, watch=watch)
     size = BatchSize(settings.batch_segments, settings.batch_pairs)
     work = Work(scorer, settings, source.reader, size)  # type: ignore[arg-type] # what only encodes is enough here
     seen = _read(units, work, _READ_SHARE * seconds)
     watch.note("scoring a sample of it")
     timed = _time(seen.units, work, (1 - _READ_SHARE) * seconds)
-    return _conclude(units, seen, timed, min(workers, len(units)), workers)
+    return _conclude(units, scale, seen, timed, min(workers, len(units)), workers)
+
+
+def _sample_units(
+    inputs: Sequence[str], settings: "ScoreSettings", limit: int | None
+) -> "tuple[list[Unit], float]":
+    """Units of the whole input, or of the beginnings of files spread over a large one, which is not read as a whole.
+
+    Returns: units, and how many times as large the input is, estimated from the sizes of its files.
+    """
+    from longlode.corpus import CorpusPlan, find_files
+
+    whole = CorpusPlan(inputs, rows_per_unit=settings.rows_per_unit, limit=limit)
+    total = whole.total_bytes
+    if limit is not None or total <= _MOST_PLANNED:
+        return list(whole.units()), 1.0
+    units: list[Unit] = []
+    planned = 0
+    for file in _spread([one for one in find_files(inputs) if one.kind]):
+        of_file = 0
+        for unit in CorpusPlan(file.path, rows_per_unit=settings.rows_per_unit).units():
+            units.append(unit)
+            of_file += unit.num_bytes
+            if of_file > _MOST_PLANNED // _SAMPLED_FILES:
+                break
+        planned += of_file
+        if planned > _MOST_PLANNED:
+            break
+    return units, max(1.0, total / max(1, planned))
 
 
 def _read(units: Sequence["Unit"], work: "Work", seconds: float) -> _Seen:
@@ -185,18 +218,18 @@ def _time(units: Sequence["Unit"], work: "Work", seconds: float) -> _Timed:
     return timed
 
 
-def _spread(units: Sequence["Unit"]) -> list["Unit"]:
-    """All units in an order whose every beginning is spread evenly over the whole, by multiples of the golden ratio."""
+def _spread(units: Sequence[_T]) -> list[_T]:
+    """All units, or files, in an order whose every beginning is spread evenly, by multiples of the golden ratio."""
     places = sorted(range(len(units)), key=lambda place: place * _GOLDEN % 1.0)
     return [units[place] for place in places]
 
 
-def _conclude(units: Sequence["Unit"], seen: _Seen, timed: _Timed, busy: int, workers: int) -> dict[str, Any]:
-    total_bytes, total_rows = (
-        sum(unit.num_bytes for unit in units),
-        sum(unit.stop - unit.start for unit in units),
-    )
-    exact = len(seen.units) == len(units)
+def _conclude(
+    units: Sequence["Unit"], scale: float, seen: _Seen, timed: _Timed, busy: int, workers: int
+) -> dict[str, Any]:
+    total_bytes = scale * sum(unit.num_bytes for unit in units)
+    total_rows = scale * sum(unit.stop - unit.start for unit in units)
+    exact = scale == 1.0 and len(seen.units) == len(units)
     factor = 1.0 if exact else total_bytes / max(1, seen.unit_bytes)
     text_bytes = factor * seen.num_bytes.total()
     rate = timed.num_tokens / timed.num_bytes if timed.num_bytes else 0.0
@@ -217,7 +250,7 @@ def _conclude(units: Sequence["Unit"], seen: _Seen, timed: _Timed, busy: int, wo
         "readable": round(factor * seen.documents.total()),
         "bytes": round(text_bytes),
         "tokens": round(text_bytes * rate) if rate else None,
-        "units": len(units),
+        "units": round(scale * len(units)),
         "seconds": (factor * seen.seconds + text_bytes * per_byte) / max(1, busy),
         "workers": workers,
         "sources": sources,

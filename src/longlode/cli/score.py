@@ -235,6 +235,9 @@ def interrupted(options: Mapping[str, Any]) -> str:
     if (url := remote_url(out)) is not None:
         return f"The finished units of work were copied to {url}; the same command goes on after them."
     parts = [*out.glob("parts/*.parquet"), *out.glob("rounds/*/parts/*.parquet")]
+    num_units = sum(
+        int(path.stem.partition("-")[2] or 1) for path in parts
+    )  # merged parts tell how many they have
     if not parts:
         return "No unit of work was finished, so nothing is kept; the same command starts anew."
-    return f"{len(parts):,} finished units of work are kept in {out}; the same command goes on after them."
+    return f"{num_units:,} finished units of work are kept in {out}; the same command goes on after them."

@@ -80,7 +80,8 @@ class Claims:
 
     def beat(self) -> None:
         """Write this run's file anew."""
-        with self._lock, contextlib.suppress(OSError):
+        # RuntimeError: `describe` reads what another thread may be changing just now.
+        with self._lock, contextlib.suppress(OSError, RuntimeError):
             self._beat += 1
             now = time.monotonic()
             about = {

@@ -12,6 +12,7 @@ their own files removed.
 The units after the last group keep a file each.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ from longlode.mining.engine.tally import Tally
 from longlode.mining.engine.workers import Job, Outcome, WorkerSpec
 
 PLAN_FOLDER = "plan"
+_LEARN_SECONDS = 5.0
+"""Least time between two looks for parts that other runs have merged."""
 _MOST = 4
 """Groups end at this many times their mean number of units at the latest."""
 
@@ -71,7 +74,9 @@ class Merger:
         names = {path.stem for path in (spec.out / PARTS_FOLDER).glob("*.parquet")}
         self._merged_before = {name for name in names if "-" in name}
         self._single_before = names - self._merged_before
-        self._elsewhere: dict[str, str] | None = None
+        self._elsewhere: dict[str, str] = {}  # unit -> name of a merged part that has it
+        self._learned: set[str] = set()
+        self._learned_at = -_LEARN_SECONDS
         self._whole: dict[str, bool] = {}
         self._group_of: dict[str, Group] = {}
         self.groups: list[Group] = []
@@ -102,21 +107,24 @@ class Merger:
             self._merge_if_done(group)
 
     def recover(self, job: Job) -> PartInfo | None:
-        """Find the rows of a unit in a merged part of other groups, and give it a part of its own."""
-        if not self._merged_before:
-            return None
-        if self._elsewhere is None:  # only now: a run that goes on where it ended finds its groups by name
-            self._elsewhere = {
-                unit.fingerprint: name
-                for name in sorted(self._merged_before)
-                for unit in read_units(self._path(name))
-            }
+        """Find the rows of a unit in a merged part of other groups or runs, and give it a part of its own."""
+        self._learn()
         name = self._elsewhere.get(job.fingerprint)
         if name is None:
             return None
         if name not in self._whole:
             self._whole[name] = read_info(self._path(name)) is not None
         return copy_rows(self._path(name), job.path(self._out)) if self._whole[name] else None
+
+    def _learn(self) -> None:
+        """Note which units the merged parts have; not at once, as a run that goes on finds its groups by name."""
+        if time.monotonic() - self._learned_at < _LEARN_SECONDS:
+            return
+        self._learned_at = time.monotonic()
+        names = {path.stem for path in (self._out / PARTS_FOLDER).glob("*-*.parquet")}
+        for name in sorted(names - self._learned):
+            self._elsewhere |= {unit.fingerprint: name for unit in read_units(self._path(name))}
+        self._learned |= names
 
     def finish(self) -> list[dict[str, Any]]:
         """Remove the merged parts of other groups whose units are all here; those of other settings stay.
