@@ -20,7 +20,6 @@ from longlode.core.errors import ConfigError
 from longlode.core.options import parse_options
 from longlode.core.outputs import claim_folder, remote_url
 from longlode.core.records import read_record
-from longlode.corpus.mirror import output_folder
 
 if TYPE_CHECKING:
     from longlode.mining import RaceRule, Scorer, ScoreSummary
@@ -114,6 +113,8 @@ def _place(
 
     Raises: ConfigError when there is no place for the scores.
     """
+    from longlode.corpus.mirror import output_folder  # here: --help loads no numpy
+
     if out is None and not dry_run:
         raise ConfigError("score got no place for the scores; expected -o FOLDER, -o - or --dry-run.")
     if out is not None and str(out) != STDIN:
