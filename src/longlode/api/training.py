@@ -123,7 +123,7 @@ def train_run(
     folder = full_path(out)
     tell = say if say is not None and started_rank() == 0 else (lambda line: None)
     chosen = _choose_recipe(recipe, folder, list(set_), resume, tell)
-    with joined(chosen.run.rank_seconds) as world:
+    with joined(chosen.run.rank_seconds, chosen.parallel.sequence) as world:
         return _train_in(world, chosen, folder, resume, verify, tell, on_start, on_step)
 
 

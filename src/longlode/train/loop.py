@@ -27,6 +27,7 @@ from longlode.train.optim import build_optimizer, learning_rate
 from longlode.train.parts import micro_batches, parts_of_rank
 from longlode.train.recipe import Recipe, RunSection
 from longlode.train.run_folder import RunFolder
+from longlode.train.sequence import sequence_pieces
 from longlode.train.sharding import shard_model
 from longlode.train.skill_it import SkillIt
 from longlode.train.skips import Limits, judge_skip, remember, spike_limits
@@ -113,7 +114,7 @@ def train(
       if `batches` ends; LonglodeError that names a step that is not finite. Checkpoints made before an error are kept.
     """
     objectives = make_objectives(recipe)
-    with joined(recipe.run.rank_seconds) as world:
+    with joined(recipe.run.rank_seconds, recipe.parallel.sequence) as world:
         run = RunFolder(Path(run_dir), recipe, data_fingerprint, data_facts, world)
         with run.opened():
             torch.manual_seed(recipe.run.seed + world.rank)
@@ -127,7 +128,8 @@ def train(
             hooks = (heldout, on_step, world, describe, usage, skill_it)
             session = Session(model, objectives, optimizer, recipe, run, state, *hooks)
             try:
-                status, folder = _run_session(session, batches, tokenizer_folder)
+                with sequence_pieces(model, world, recipe.parallel):
+                    status, folder = _run_session(session, batches, tokenizer_folder)
             except Exception as error:
                 with contextlib.suppress(LonglodeError):  # a full disk here must not hide the first error
                     run.write_record("failed", state, reason=str(error))

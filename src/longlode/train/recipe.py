@@ -2,6 +2,7 @@
 
     [model]  the network                [data]  input of a step
     [optim]  optimizer and schedule     [run]   length, checkpoints, logging
+    [parallel]  optional: sequences on several ranks
     [[stages]]  optional: parts of the run, one after the other, that differ from [data] and [optim]
 
 Unknown keys are refused. The keys themselves are in `sections.py` and `stages.py`.
@@ -19,13 +20,22 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.near_names import near_path
 from longlode.core.options import parse_value
-from longlode.train.sections import FREE, DataSection, ModelSection, OptimSection, RunSection, Section
+from longlode.train.sections import (
+    FREE,
+    DataSection,
+    ModelSection,
+    OptimSection,
+    ParallelSection,
+    RunSection,
+    Section,
+)
 from longlode.train.stages import Stage, StageSection, stages_of
 
 __all__ = [
     "DataSection",
     "ModelSection",
     "OptimSection",
+    "ParallelSection",
     "Recipe",
     "RunSection",
     "fixed_part",
@@ -42,6 +52,7 @@ class Recipe(Section):
     data: DataSection
     optim: OptimSection = Field(default_factory=lambda: OptimSection.model_validate({}))
     run: RunSection
+    parallel: ParallelSection = Field(default_factory=lambda: ParallelSection.model_validate({}))
     stages: list[StageSection] = Field(default_factory=list)
     _stages: tuple[Stage, ...] = PrivateAttr()
 
@@ -138,7 +149,9 @@ class Recipe(Section):
         """Return the whole tree as plain JSON values, defaults included."""
         tree = self.model_dump(mode="json")
         # Parts added later: recipes without them keep their fingerprint.
-        return {name: keys for name, keys in tree.items() if keys or name not in ("model", _STAGES)}
+        return {
+            name: keys for name, keys in tree.items() if keys or name not in ("model", "parallel", _STAGES)
+        }
 
     def fingerprint(self) -> str:
         """Hash of the run's fixed part: recipes that may resume each other have the same one."""
@@ -177,6 +190,7 @@ def _sections() -> dict[str, type[BaseModel]]:
         "data": DataSection,
         "optim": OptimSection,
         "run": RunSection,
+        "parallel": ParallelSection,
         _STAGES: StageSection,
     }
 

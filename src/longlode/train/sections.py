@@ -16,6 +16,7 @@ from pydantic import (
 from longlode.core.errors import ConfigError
 from longlode.core.mixes import parse_mix
 from longlode.models import LonglodeConfig
+from longlode.parallel import ATTENTION_SCHEMES
 
 FREE: dict[str, Any] = {"may_change_on_resume": True}
 """Mark of keys that may change when a run resumes; all others belong to the run."""
@@ -265,3 +266,34 @@ class RunSection(GrowingSection):
         description="Sinks for the rows of metrics.jsonl besides the file (extra `track`).",
         json_schema_extra=FREE,
     )
+
+
+class ParallelSection(GrowingSection):
+    """Sequences on several ranks (`longlode.parallel`)."""
+
+    _later = frozenset({"sequence", "attention", "states"})
+
+    sequence: int = Field(
+        1,
+        ge=1,
+        description="Under torchrun: ranks that share each sequence; the number of ranks is a multiple of it.",
+        json_schema_extra=FREE,
+    )
+    attention: str = Field(
+        "gather",
+        description="Scheme of softmax attention: gather, ring, ring_balanced, ring_scores or ulysses.",
+        json_schema_extra=FREE,
+    )
+    states: Literal["fold", "ulysses"] = Field(
+        "fold",
+        description="Recurrent mixers: fold the states of pieces, or exchange sequence for heads (ulysses).",
+        json_schema_extra=FREE,
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.attention not in ATTENTION_SCHEMES:
+            raise ValueError(
+                f"parallel.attention is {self.attention!r}; expected one of {', '.join(ATTENTION_SCHEMES)}"
+            )
+        return self

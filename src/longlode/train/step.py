@@ -61,6 +61,8 @@ def training_step(
     optimizer.zero_grad(set_to_none=True)
     rows = recipe.data.micro_batch_size or recipe.data.batch_size
     weight = objective.weight(batch)
+    # Auxiliary losses and metrics are of whole rows, the same on all ranks that share them; losses are shares.
+    sharing = world.sequence_ranks
     found: dict[str, list[Tensor]] = {}
     parts = parts_of_rank(batch, rows, recipe.data.length, world.data_rank, world.data_ranks)
     for number, part in enumerate(parts, 1):
@@ -69,11 +71,11 @@ def training_step(
             losses = objective.losses(model, part)
         counted = {_LOSS: losses.summed / weight}
         if losses.auxiliary is not None:
-            counted[_AUX_LOSS] = losses.auxiliary / weight
+            counted[_AUX_LOSS] = losses.auxiliary / (weight * sharing)
         minimised = list(counted.values())
         torch.autograd.backward(minimised[0] if len(minimised) == 1 else minimised[0] + minimised[1])
         for name, value in losses.metrics.items():
-            counted[name] = value * (part.num_tokens / batch.num_tokens)
+            counted[name] = value * (part.num_tokens / (batch.num_tokens * sharing))
         for name, value in counted.items():
             found.setdefault(name, []).append(value.detach())
     totals = world.sum({name: torch.stack(values).sum() for name, values in found.items()})

@@ -46,7 +46,8 @@ class World:
         """
         if size % sequence_ranks:
             raise ConfigError(
-                f"{size} ranks were started, expected a multiple of the {sequence_ranks} sequence ranks."
+                f"{size} ranks were started, expected a multiple of the {sequence_ranks} sequence ranks "
+                "(parallel.sequence). Start as many with torchrun --nproc-per-node."
             )
         self.rank, self.size = rank, size
         self.sequence_ranks, self.data_ranks = sequence_ranks, size // sequence_ranks
