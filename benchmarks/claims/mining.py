@@ -1,14 +1,18 @@
-"""Does training on mined text help a model to use far context? Small models, trained from scratch, arm against arm.
+"""Does training on mined text help a model to use far context? Small models, arm against arm.
 
-    python -m benchmarks.claims.mining --work FOLDER [--arms oracle,random,spliced] [--seeds 3] [--tokens 1000000]
-        [--layers LIST.json] [--save]
+    python -m benchmarks.claims.mining --work FOLDER [--settings scratch,starter] [--arms oracle,random,...]
+        [--seeds 3] [--tokens N] [--save]
 
-The pool is of known make (`benchmarks/claims/mining_pool.py`): half of its rows are text as it stands, the other half
-are the same kinds of text cut into short pieces and shuffled. Every arm chooses as many rows as the pool has of one
-half: `oracle` those in order, `random` any, `spliced` those shuffled, and any scorer of longlode (`default`, `gzip`,
-`profile`, ...) those that it scores highest. All arms train on equally many tokens, none twice, of the same works.
-A seed fixes the first weights and the draw, the same in each arm. Measured is the loss of the same held-out targets
-(dev works) after 16 to 4,096 tokens of context, paired by seed and work.
+The pool is of known make (`benchmarks/claims/mining_pool.py`): a quarter of its rows is text as it stands, the others
+are the same works cut into short pieces and shuffled. Every arm (`benchmarks/claims/mining_arms.py`) takes a quarter of
+the rows of each work: `oracle` those in order, `random` any, `spliced` shuffled ones, the others what a scorer of
+longlode ranks highest there. So all arms train once on equally many tokens of the same works in the same shares, a seed
+fixes the first weights and the order of the works, and losses compare. `everything` trains on the whole pool, four
+times as long.
+
+Two settings: a small stack from scratch, and the starter trained on. Works of the pool and held-out ones are such that
+the starter was not trained on. Measured on works of the dev side are the loss of the same targets after 256, 1,024 and
+4,096 tokens of context, and two tasks of memory; all paired by seed and work, or question.
 
 The oracle arm tells whether any way of mining could show anything at this size: where it does not differ from `random`,
 no scorer can. A run that was stopped goes on with the same command; finished ones are not repeated, and every run
@@ -16,233 +20,130 @@ leaves its record in FOLDER.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.claims.mining_pool import Pool, choose, make_pool
-from benchmarks.context_curve import CONTEXTS, Windows, losses, make_windows
+from benchmarks.claims.mining_arms import ARMS, KNOWING, SCORED, PoolScores, choose
+from benchmarks.claims.mining_measures import TASK_NAMES, Held, make_questions
+from benchmarks.claims.mining_pool import SHARE, Pool, make_pool
+from benchmarks.claims.mining_table import Runs, as_markdown, show, table
+from benchmarks.claims.mining_training import SETTINGS, Setting, run
+from benchmarks.context_curve import make_windows, unseen
 from benchmarks.saved import about, save
 from benchmarks.works import works_of
-from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError, InputError
-from longlode.core.fingerprints import fingerprint
 from longlode.corpus import Tokenizer
-from longlode.models import LonglodeForCausalLM, starter_folder
-from longlode.train import Recipe, build_model, train
+from longlode.evaluate.surprisal import make_encode
+from longlode.models import load, starter_folder
 
-LAYERS: list[Any] = [
-    {"mixer": "ngram_head", "block": "mixer"},
-    "delta_net",
-    "delta_net",
-    "delta_net",
-]
-"""A stack that learns within a million tokens to use far context (docs/experiments.md)."""
-GAIN = (256, 4096)
-"""The gain of far context is the loss after the first less that after the second."""
+DEFAULT_ARMS = (
+    "oracle",
+    "random",
+    "profile x gate",
+    "gate",
+    "profile",
+    "release",
+    "context_gain",
+    "gzip",
+    "gzip band",
+    "spliced",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train what is not trained yet, then print the table."""
+    """Train what is not trained yet, then print the tables."""
     options = parse(arguments)
     torch.set_num_threads(1)
     tokenizer = Tokenizer.load(starter_folder())
-    pool = make_pool(works_of("fit"), tokenizer, length=options.length, seed=0)
-    windows = make_windows(works_of("dev"), tokenizer, windows=options.windows, targets=256)
-    arms = options.arms.split(",")
-    found: dict[tuple[str, int], dict[str, np.ndarray]] = {}
-    for seed in range(options.seeds):
-        for arm in arms:
-            chosen = choose(arm, pool, tokenizer, seed)
-            found[arm, seed] = run(arm, seed, pool, chosen, windows, options)
-            show(table(found, windows, arms, pool), Console(width=150))
+    works = [work for work in works_of("fit") if unseen(work)]
+    held = held_out(tokenizer, options)
+    tables, titles = {}, {}
+    for setting in settings_of(options):
+        pool = make_pool(works, tokenizer, length=options.length, tokens=setting.tokens, seed=0)
+        scores = PoolScores(pool, tokenizer, options.work)
+        titles[setting.name] = title_of(setting, pool)
+        runs: Runs = {}
+        for arm in options.arms.split(","):
+            for seed in range(options.seeds):
+                chosen = choose(arm, pool, scores, seed)
+                runs[arm, seed] = (chosen, run(setting, arm, seed, pool, chosen, held, options.work))
+            tables[setting.name] = table(runs, held, pool)
+            show(tables[setting.name], titles[setting.name], Console(width=170))
     if options.save:
-        result = about("claims.mining") | {"sizes": vars(options) | {"work": None}}
-        save("claims-mining", result | {"arms": table(found, windows, arms, pool)}, None)
+        facts = about("claims.mining") | {"sizes": vars(options) | {"work": None, "layers": None}}
+        save(options.name, facts | {"tables": tables}, page(tables, titles))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line. Raises: ConfigError for an arm that there is not."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True, help="folder of runs and their records")
-    parser.add_argument("--arms", default="oracle,random,spliced", help="with commas between")
+    parser.add_argument("--settings", default="scratch,starter", help="with commas between")
+    parser.add_argument("--arms", default=",".join(DEFAULT_ARMS), help=f"of {', '.join(ARMS)}")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=1_000_000, help="each model is trained on")
-    parser.add_argument("--length", type=int, default=2048, help="tokens of a row")
-    parser.add_argument("--windows", type=int, default=64, help="held-out windows of prose and of code")
-    parser.add_argument("--width", type=int, default=128, help="hidden size; heads have 64 numbers")
-    parser.add_argument("--lr", type=float, default=6e-3)
-    parser.add_argument("--layers", type=Path, default=None, help="JSON file with the list of layers")
+    parser.add_argument("--tokens", type=int, default=None, help="of an arm, instead of the setting's own")
+    parser.add_argument("--length", type=int, default=4096, help="tokens of a row")
+    parser.add_argument("--windows", type=int, default=24, help="held-out windows of prose and of code")
+    parser.add_argument("--questions", type=int, default=24, help="of each task")
+    parser.add_argument(
+        "--width", type=int, default=128, help="hidden size from scratch, heads of 64 numbers"
+    )
+    parser.add_argument("--lr", type=float, default=None, help="instead of the setting's own")
+    parser.add_argument("--layers", type=Path, default=None, help="JSON file with the layers from scratch")
     parser.add_argument("--save", action="store_true", help="write a dated file to benchmarks/results/")
-    return parser.parse_args(arguments)
+    parser.add_argument("--name", default="claims-mining", help="of that file")
+    options = parser.parse_args(arguments)
+    for given, known in ((options.arms, ARMS), (options.settings, tuple(SETTINGS))):
+        if unknown := sorted(set(given.split(",")) - set(known)):
+            raise ConfigError(f"There is no {unknown[0]!r}; expected some of: {', '.join(known)}.")
+    return options
 
 
-def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
-    """How every arm is trained."""
-    layers = LAYERS if options.layers is None else json.loads(options.layers.read_text(encoding="utf-8"))
-    batch_size = max(1, 8192 // options.length)
-    if options.tokens < batch_size * options.length:
-        raise ConfigError(
-            f"--tokens is {options.tokens:,}; a step alone has {batch_size * options.length:,}."
-        )
-    return Recipe.model_validate(
-        {
-            "model": {
-                "layers": layers,
-                "hidden_size": options.width,
-                "num_heads": max(1, options.width // 64),
-                "intermediate_size": 3 * options.width,
-                "tie_word_embeddings": True,
-                "initializer_range": options.width**-0.5,
-            },
-            "data": {"length": options.length, "batch_size": batch_size},
-            "optim": {
-                "lr": options.lr,
-                "min_lr_ratio": 0.05,
-                "warmup_steps": 10,
-                "schedule": "wsd",
-                "decay_fraction": 0.3,
-                "weight_decay": 0.1,
-            },
-            "run": {
-                "steps": options.tokens // (batch_size * options.length),
-                "seed": seed,
-                "dtype": "bfloat16",
-                "threads": 1,
-                "checkpoint_every": 25,
-            },
-        }
-    )
-
-
-def run(
-    arm: str,
-    seed: int,
-    pool: Pool,
-    chosen: np.ndarray,
-    windows: dict[str, Windows],
-    options: argparse.Namespace,
-) -> dict[str, np.ndarray]:
-    """Loss of every window and context of one arm and seed; from its record if it was measured before."""
-    recipe = recipe_of(options, seed)
-    name = fingerprint(
-        {"recipe": recipe.model_dump(mode="json"), "rows": chosen.tolist(), "pool": pool.fingerprint}
-    )
-    folder = options.work / f"{arm}-{seed}-{name[:12]}"
-    measured_on = fingerprint({kind: part.rows.tolist() for kind, part in windows.items()})
-    record = folder / f"losses-{measured_on[:8]}.json"
-    if not record.is_file():
-        order = np.random.default_rng(seed).permutation(chosen)
-        needed = recipe.num_steps * recipe.data.batch_size
-        if len(order) < needed:
-            raise ConfigError(
-                f"The pool gives an arm {len(order):,} rows, and {needed:,} are to be read; "
-                f"expected --tokens of at most {len(order) * options.length:,}."
-            )
-        summary = train(
-            build_model(recipe, pool.vocab_size),
-            lambda step: _batches(pool.rows[order], recipe, step),
-            recipe,
-            folder / "run",
-            data_fingerprint=name,
-            resume=(folder / "run" / "record.json").is_file(),
-        )
-        if summary.model_folder is None:
-            raise SystemExit(f"{arm}, seed {seed}: {summary.status}; the same command goes on.")
-        model = LonglodeForCausalLM.from_pretrained(summary.model_folder, dtype=torch.float32)
-        measured = {
-            kind: losses(model, part, dtype=torch.bfloat16).tolist() for kind, part in windows.items()
-        }
-        record.write_text(
-            json.dumps({"arm": arm, "seed": seed, "train_loss": summary.loss, "losses": measured}),
-            encoding="utf-8",
-        )
-    saved = json.loads(record.read_text(encoding="utf-8"))["losses"]
-    return {kind: np.array(values) for kind, values in saved.items()}
-
-
-def _batches(rows: np.ndarray, recipe: Recipe, step: int) -> Iterator[Batch]:
-    """One pass over the rows `[n, length + 1]`, from a step on."""
-    size = recipe.data.batch_size
-    for start in range(step * size, len(rows) - size + 1, size):
-        part = rows[start : start + size].astype(np.int64)
-        yield Batch(part[:, :-1], part[:, 1:])
-
-
-def table(
-    found: dict[tuple[str, int], dict[str, np.ndarray]],
-    windows: dict[str, Windows],
-    arms: Sequence[str],
-    pool: Pool,
-) -> dict[str, Any]:
-    """Per arm and kind: mean loss by context, the gain of far context, and both less those of `random`, paired."""
-    near, far = (CONTEXTS.index(context) for context in GAIN)
-    rows: dict[str, Any] = {}
-    for arm in arms:
-        seeds = [seed for name, seed in found if name == arm]
-        paired = [seed for seed in seeds if ("random", seed) in found]
-        for kind, part in windows.items():
-            values = {seed: found[arm, seed][kind] for seed in seeds}
-            if not values:
-                continue
-            mean = np.mean(list(values.values()), axis=(0, 1))
-            row: dict[str, Any] = {
-                "seeds": len(seeds),
-                "loss": mean.tolist(),
-                "gain": float(mean[near] - mean[far]),
-            }
-            if arm != "random" and paired:
-                less = np.stack([values[seed] - found["random", seed][kind] for seed in paired])
-                row["loss_less_random"] = interval(less[:, :, far], part.works)
-                row["gain_less_random"] = interval(less[:, :, near] - less[:, :, far], part.works)
-            rows[f"{arm}, {kind}"] = row
-    return rows
-
-
-def interval(values: np.ndarray, works: np.ndarray, draws: int = 2000) -> list[float]:
-    """Mean of `[seeds, windows]`, and a 95 % bootstrap interval over seeds and works together: [mean, low, high]."""
-    names = np.unique(works)
-    cells = np.stack([values[:, works == name].mean(1) for name in names], 1)
-    rng = np.random.default_rng(0)
-    means = [
-        cells[rng.integers(len(cells), size=len(cells))][:, rng.integers(len(names), size=len(names))].mean()
-        for _ in range(draws)
+def settings_of(options: argparse.Namespace) -> list[Setting]:
+    """The settings asked for, with the command line's sizes."""
+    given = {"lr": options.lr, "tokens": options.tokens}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    scratch: dict[str, Any] = {"width": options.width}
+    if options.layers is not None:
+        scratch["layers"] = json.loads(options.layers.read_text(encoding="utf-8"))
+    return [
+        dataclasses.replace(SETTINGS[name], **changes, **(scratch if name == "scratch" else {}))
+        for name in options.settings.split(",")
     ]
-    return [float(cells.mean()), *(float(x) for x in np.quantile(means, (0.025, 0.975)))]
 
 
-def show(rows: dict[str, Any], console: Console) -> None:
-    """Print the table."""
-    shown = Table(
-        title="held-out nats per token by context; less those of random (95 % over seeds and works)"
-    )
-    for title in (
-        "arm, text",
-        "seeds",
-        *(f"{context:,}" for context in CONTEXTS),
-        f"gain {GAIN[0]} to {GAIN[1]:,}",
-    ):
-        shown.add_column(title, justify="left" if title == "arm, text" else "right")
-    shown.add_column("loss less random", justify="right")
-    shown.add_column("gain less random", justify="right")
-    for name, row in rows.items():
-        less = [
-            "{:+.3f} ({:+.3f}, {:+.3f})".format(*row[key]) if key in row else ""
-            for key in ("loss_less_random", "gain_less_random")
-        ]
-        shown.add_row(
-            name, str(row["seeds"]), *(f"{x:.3f}" for x in row["loss"]), f"{row['gain']:+.3f}", *less
-        )
-    console.print(shown)
+def held_out(tokenizer: Tokenizer, options: argparse.Namespace) -> Held:
+    """Windows of dev works that the starter was not trained on, and questions."""
+    works = [work for work in works_of("dev") if unseen(work)]
+    windows = make_windows(works, tokenizer, windows=options.windows, targets=256)
+    encode = make_encode(load(str(starter_folder()))[1])
+    return Held(windows, make_questions(TASK_NAMES, encode, count=options.questions))
+
+
+def title_of(setting: Setting, pool: Pool) -> str:
+    """One line above a table."""
+    begun = "from scratch" if setting.name == "scratch" else "the starter trained on"
+    rows = f"{len(pool.rows)} rows of {pool.rows.shape[1] - 1:,} tokens of {len(pool.of_work)} works"
+    return f"{begun}, {len(pool.rows) // SHARE} rows; pool of {rows}"
+
+
+def page(tables: dict[str, Any], titles: dict[str, str]) -> str:
+    """The tables for people."""
+    lines = ["# Does training on mined text help?", "", f"`{about('claims.mining')['command']}`", ""]
+    lines += [f"- {name}: {what}." for name, what in KNOWING.items()]
+    lines += [f"- {name}: {arm.about}." for name, arm in SCORED.items()]
+    for name, found in tables.items():
+        lines += ["", f"## {titles[name]}", "", as_markdown(found)]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,109 +1,116 @@
-"""The pool of known make that `benchmarks.claims.mining` chooses from, and the ways to choose.
+"""The pool of known make that `benchmarks.claims.mining` chooses from.
 
-Works are cut into rows of equal length. In each work half of the rows, at random, stay as they are; the others are cut
-into pieces of `PIECE` tokens, and the pieces of all such rows of a domain are dealt out anew. So both halves hold as
-many tokens, of the same works in the same shares, and no token stands in both: they differ in order alone.
+Works are cut into rows of equal length. In each work one row of `SHARE`, at random, stays as it is; the others are cut
+into pieces of `PIECE` tokens, and the pieces of all such rows of a domain are dealt out anew. So no token stands twice,
+and text in order and spliced text hold the same works in the same shares: they differ in order alone. A spliced row
+stands in the place of a row of some work and counts as that work's; its pieces come from all works of the domain.
+
+Long works give no more rows than the pool needs, the same number each, so that no book outweighs the others.
 """
 
 import hashlib
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 
-from benchmarks.labelled import Labelled
-from benchmarks.quality_scoring import Setup, run_all
 from benchmarks.works import Work
 from longlode.core.errors import ConfigError
 from longlode.corpus import Tokenizer
-from longlode.mining import make_scorer
-from longlode.models import starter_folder
-from longlode.readers.tokens import TokenReaderSpec
 
 PIECE = 150
-"""Tokens of a shuffled piece, some 600 characters."""
+"""Tokens of a spliced piece, some 500 characters."""
+SHARE = 4
+"""One row in so many is text in order; an arm takes one in so many of each work."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Rows int32 `[n, length + 1]`; per row: work (of a shuffled one the work of its first piece), and if in order."""
+    """Rows int32 `[n, length + 1]`; per row the work that it counts as, its domain, and if it is text in order."""
 
     rows: np.ndarray
     works: np.ndarray
+    domains: np.ndarray
     in_order: np.ndarray
     vocab_size: int
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Name of the content."""
         return hashlib.sha256(self.rows.tobytes() + self.in_order.tobytes()).hexdigest()
 
-
-def make_pool(works: Sequence[Work], tokenizer: Tokenizer, *, length: int, seed: int) -> Pool:
-    """The pool of the English works that are no lists."""
-    rng, width = np.random.default_rng(seed), length + 1
-    kept, names, shuffled, shuffled_names = [], [], [], []
-    domains = sorted({work.domain for work in works if work.language == "en" and work.domain != "list"})
-    for domain in domains:
-        pieces, rest, owners = [], [], []
-        for work in works:
-            if work.domain != domain or work.language != "en":
-                continue
-            tokens = tokenizer.encode_long(work.text)
-            rows = tokens[: len(tokens) // width * width].reshape(-1, width)
-            # An even number of rows, so that both halves have as many of each work.
-            order = rng.permutation(len(rows))[: len(rows) // 2 * 2]
-            half = len(order) // 2
-            kept += list(rows[order[:half]])
-            names += [work.id] * half
-            for row in rows[order[half:]]:
-                cut = np.split(row, np.arange(PIECE, width, PIECE))
-                pieces += cut[:-1]
-                rest.append(cut[-1])
-                owners.append(work.id)
-        deal = rng.permutation(len(pieces))
-        per_row = len(pieces) // max(1, len(rest))
-        for place, end in enumerate(rest):
-            own = deal[place * per_row : (place + 1) * per_row]
-            shuffled.append(np.concatenate([*(pieces[number] for number in own), end]))
-            shuffled_names.append(owners[place])
-    if not kept:
-        raise ConfigError(f"No work has two rows of {width:,} tokens; expected a smaller --length.")
-    in_order = np.arange(len(kept) + len(shuffled)) < len(kept)
-    rows = np.stack([*kept, *shuffled]).astype(np.int32)
-    return Pool(rows, np.array(names + shuffled_names), in_order, tokenizer.vocab_size)
+    @cached_property
+    def of_work(self) -> list[np.ndarray]:
+        """Numbers of the rows of each work, works in the order of their names."""
+        return [np.flatnonzero(self.works == name) for name in np.unique(self.works)]
 
 
-def choose(arm: str, pool: Pool, tokenizer: Tokenizer, seed: int) -> np.ndarray:
-    """Numbers of the rows that an arm trains on, half of the pool.
+def make_pool(works: Sequence[Work], tokenizer: Tokenizer, *, length: int, tokens: int, seed: int) -> Pool:
+    """The pool of the English works that are no lists, from which every arm can take `tokens` tokens.
 
-    Args: arm: oracle, random, spliced, or the name of a scorer that needs no model.
-    Raises: ConfigError for another name, or a scorer that reads a model.
+    Raises: ConfigError when the works are too few for that.
     """
-    half = len(pool.rows) // 2
-    if arm == "oracle":
-        return np.flatnonzero(pool.in_order)
-    if arm == "spliced":
-        return np.flatnonzero(~pool.in_order)
-    if arm == "random":
-        return np.sort(np.random.default_rng(1000 + seed).permutation(len(pool.rows))[:half])
-    scores = scored(arm, pool, tokenizer)
-    return np.sort(np.argsort(-scores, kind="stable")[:half])
+    rng, width = np.random.default_rng(seed), length + 1
+    cut, domain_of = {}, {}
+    for work in works:
+        if work.language == "en" and work.domain != "list":
+            ids = tokenizer.encode_long(work.text)
+            cut[work.id] = ids[: len(ids) // width * width].reshape(-1, width)
+            domain_of[work.id] = work.domain
+    taken = rows_per_work({name: len(rows) for name, rows in cut.items()}, -(-tokens // length))
+    rows: list[np.ndarray] = []
+    names: list[str] = []
+    in_order: list[bool] = []
+    for domain in sorted(set(domain_of.values())):
+        spliced: list[np.ndarray] = []
+        owners: list[str] = []
+        for name in sorted(name for name, kind in domain_of.items() if kind == domain and taken[name]):
+            own = cut[name][rng.permutation(len(cut[name]))[: taken[name]]]
+            kept = len(own) // SHARE
+            rows += list(own[:kept])
+            names += [name] * kept
+            in_order += [True] * kept
+            spliced += list(own[kept:])
+            owners += [name] * (len(own) - kept)
+        rows += _dealt_anew(spliced, rng)
+        names += owners
+        in_order += [False] * len(owners)
+    return Pool(
+        np.stack(rows).astype(np.int32),
+        np.array(names),
+        np.array([domain_of[name] for name in names]),
+        np.array(in_order),
+        tokenizer.vocab_size,
+    )
 
 
-def scored(name: str, pool: Pool, tokenizer: Tokenizer) -> np.ndarray:
-    """The score of every row, float64 `[n]`; the lowest where there is none."""
-    if make_scorer(name, pairs=0).reads_model:
-        raise ConfigError(
-            f"Arm {name!r} reads a model; expected oracle, random, spliced or a scorer without one."
-        )
-    documents = [
-        Labelled(str(number), "", "pool", tokenizer.decode(row.tolist()), row)
-        for number, row in enumerate(pool.rows)
+def rows_per_work(there_are: Mapping[str, int], wanted: int) -> dict[str, int]:
+    """Rows to take of each work, multiples of SHARE, at most some number: the smallest that gives each arm `wanted`.
+
+    Args: there_are, rows by work.
+    Raises: ConfigError when all rows do not suffice.
+    """
+    most = max(there_are.values(), default=0)
+    for cap in range(SHARE, most + SHARE, SHARE):
+        taken = {name: min(number, cap) // SHARE * SHARE for name, number in there_are.items()}
+        if sum(taken.values()) >= SHARE * wanted:
+            return taken
+    has = sum(number // SHARE for number in there_are.values())
+    raise ConfigError(
+        f"The works give an arm {has} rows, and {wanted} are to be read; expected fewer --tokens."
+    )
+
+
+def _dealt_anew(rows: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """As many rows, of the same pieces, each in a place of its own length."""
+    if not rows:
+        return []
+    cuts = [np.split(row, np.arange(PIECE, len(row), PIECE)) for row in rows]
+    pieces = [piece for cut in cuts for piece in cut[:-1]]
+    ends = [cuts[number][-1] for number in rng.permutation(len(cuts))]
+    deal = rng.permutation(len(pieces)).reshape(len(rows), -1)
+    return [
+        np.concatenate([*(pieces[number] for number in own), end])
+        for own, end in zip(deal, ends, strict=True)
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        setup = Setup(TokenReaderSpec(str(starter_folder()))(), Path(folder), pairs=0)
-        scores = run_all([name], documents, setup)[name].scores
-    return np.where(np.isnan(scores), -np.inf, scores)

@@ -1,0 +1,153 @@
+"""The arms of `benchmarks.claims.mining`: ways to choose one row in `SHARE` of every work of the pool.
+
+All arms take equally many rows of each work, so of each kind of text, and differ only in which. A scorer is asked to
+choose within each work, as `longlode select --by source` does within sources; it never sees labels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.claims.mining_pool import SHARE, Pool
+from longlode.core.errors import ConfigError
+from longlode.corpus import Tokenizer, write_documents
+from longlode.mining import ScoreSettings, make_scorer, score
+from longlode.models import starter_folder
+from longlode.readers.lm import ReaderSpec
+from longlode.readers.tokens import TokenReaderSpec
+
+PAIRS = 50
+"""Pairs of segments that `release` reads of a row: a tenth of all there are."""
+EVERYTHING = "everything"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An arm that takes what a scorer ranks highest. column: of its table. band: the middle of the ranking instead."""
+
+    scorer: str
+    column: str = "score"
+    band: bool = False
+    about: str = ""
+
+
+SCORED = {
+    "profile x gate": Scored("profile", about="the default score"),
+    "profile": Scored("profile", "gain_nats", about="gain from far context alone"),
+    "gate": Scored("profile", "gate", about="log-odds of one text in its order alone"),
+    "gzip": Scored("gzip", about="share of bytes saved"),
+    "gzip band": Scored("gzip", band=True, about="the middle of each work by bytes saved"),
+    "release": Scored("release", about="ProLong's released score, read by the starter, 50 pairs"),
+    "context_gain": Scored("context_gain", about="LongFilter's score, read by the starter"),
+}
+KNOWING = {
+    "oracle": "text in order, by its label",
+    "random": "any rows",
+    "spliced": "spliced rows, by their label",
+    EVERYTHING: "the whole pool, so the tokens of all arms of its size",
+}
+ARMS = (*KNOWING, *SCORED)
+
+
+def choose(arm: str, pool: Pool, scores: Callable[[Scored], np.ndarray], seed: int) -> np.ndarray:
+    """Numbers of the rows that an arm trains on, work by work: the n-th row of every arm counts as the same work.
+
+    Args:
+      arm: one of ARMS.
+      scores: gives the scores of all rows, higher is better, nan where there is none.
+      seed: of the draw, where the arm draws.
+    Raises: ConfigError for another arm.
+    """
+    rng = np.random.default_rng(1000 + seed)
+    if arm == EVERYTHING:
+        return np.concatenate(pool.of_work)
+    if arm == "random":
+        return _of_each_work(pool, lambda rows: rng.permutation(rows))
+    if arm == "oracle":
+        return _of_each_work(pool, lambda rows: rows[pool.in_order[rows]])
+    if arm == "spliced":
+        return _of_each_work(pool, lambda rows: rng.permutation(rows[~pool.in_order[rows]]))
+    if arm not in SCORED:
+        raise ConfigError(f"There is no arm {arm!r}; expected some of: {', '.join(ARMS)}.")
+    values = scores(SCORED[arm])
+    ranked = _from_the_middle if SCORED[arm].band else _from_the_top
+    return _of_each_work(pool, lambda rows: rows[ranked(values[rows])])
+
+
+def _of_each_work(pool: Pool, ranked: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.sort(ranked(rows)[: len(rows) // SHARE]) for rows in pool.of_work])
+
+
+def _from_the_top(values: np.ndarray) -> np.ndarray:
+    return np.argsort(-np.where(np.isnan(values), -np.inf, values), kind="stable")
+
+
+def _from_the_middle(values: np.ndarray) -> np.ndarray:
+    return np.argsort(np.abs(np.argsort(_from_the_top(values)) - (len(values) - 1) / 2), kind="stable")
+
+
+def share_in_order(chosen: np.ndarray, pool: Pool) -> float:
+    """Share of the chosen rows that are text in order."""
+    return float(pool.in_order[chosen].mean())
+
+
+class PoolScores:
+    """Scores of the pool's rows by the engine, kept in a folder: a scoring run that was stopped goes on."""
+
+    def __init__(self, pool: Pool, tokenizer: Tokenizer, folder: Path) -> None:
+        """Args: tokenizer, of the pool; folder, that has all runs."""
+        self.pool = pool
+        self.tokenizer = tokenizer
+        self.folder = folder / f"scores-{pool.fingerprint[:12]}"
+        self._tables: dict[str, dict[str, np.ndarray]] = {}
+
+    def __call__(self, arm: Scored) -> np.ndarray:
+        """float64 `[n]`, nan where the row has no score."""
+        if arm.scorer not in self._tables:
+            self._tables[arm.scorer] = self._read(arm.scorer)
+        return self._tables[arm.scorer][arm.column]
+
+    def _read(self, name: str) -> dict[str, np.ndarray]:
+        source, out = self.folder / "rows.jsonl", self.folder / name
+        if not source.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_documents(source, self._documents())
+        scorer = make_scorer(name, pairs=PAIRS)
+        starter = str(starter_folder())
+        make_reader: Callable[[], Any] = TokenReaderSpec(starter)
+        if scorer.reads_model:
+            make_reader = ReaderSpec(starter, dtype="bfloat16")
+        summary = score(
+            source,
+            out,
+            scorer=scorer,
+            make_reader=make_reader,
+            reader_fingerprint=make_reader().fingerprint,
+            settings=ScoreSettings(rows_per_unit=16),
+        )
+        if summary.failed_units:
+            raise ConfigError(f"{name} did not score the pool: {summary.failed_units[0]['error']}")
+        wanted = [column for arm in SCORED.values() if arm.scorer == name for column in [arm.column]]
+        found = {column: np.full(len(self.pool.rows), np.nan) for column in wanted}
+        for part in sorted((out / "parts").glob("*.parquet")):
+            for row in pq.read_table(part, partitioning=None).to_pylist():
+                for column in wanted:
+                    value = _cell(row, column)
+                    found[column][row["row"]] = np.nan if value is None else value
+        return found
+
+    def _documents(self) -> Sequence[dict[str, Any]]:
+        return [
+            {"id": str(number), "source": str(domain), "text": self.tokenizer.decode(row.tolist())}
+            for number, (row, domain) in enumerate(zip(self.pool.rows, self.pool.domains, strict=True))
+        ]
+
+
+def _cell(row: dict[str, Any], column: str) -> float | None:
+    if column in row:
+        return row[column]
+    return row.get(f"extras.{column}", (row.get("extras") or {}).get(column))
