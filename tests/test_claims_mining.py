@@ -15,7 +15,7 @@ from benchmarks.claims.mining_arms import EVERYTHING, SCORED, PoolScores, Scored
 from benchmarks.claims.mining_measures import Held, Measured, make_questions, measure
 from benchmarks.claims.mining_pool import PIECE, SHARE, make_pool, rows_per_work
 from benchmarks.claims.mining_table import as_markdown, interval, table
-from benchmarks.claims.mining_training import SETTINGS, Setting, order_of, run
+from benchmarks.claims.mining_training import SETTINGS, Setting, in_training_order, run
 from benchmarks.context_curve import Windows
 from benchmarks.works import Work
 from longlode.core.errors import ConfigError
@@ -175,7 +175,7 @@ def test_a_stopped_run_goes_on_to_the_same_figures_and_is_not_repeated(pool, tmp
     monkeypatch.setattr(mining_measures, "CONTEXTS", (4, 16))
     setting = Setting("scratch", 4800, 1e-3, 2 * LENGTH, 2, width=64, layers=["delta_net"])
     chosen, held = choose("oracle", pool, None, 0)[:12], held_windows()
-    whole = run(setting, "oracle", 0, pool, chosen, held, tmp_path / "whole")
+    whole = run(setting, 0, pool, chosen, held, tmp_path / "whole")
     real, asked = mining_training._batches, []
 
     def stopping(rows, recipe, step):
@@ -194,14 +194,14 @@ def test_a_stopped_run_goes_on_to_the_same_figures_and_is_not_repeated(pool, tmp
 
     monkeypatch.setattr(Setting, "recipe", often_saved)
     with pytest.raises(KeyboardInterrupt):
-        run(setting, "oracle", 0, pool, chosen, held, tmp_path / "stopped")
-    resumed = run(setting, "oracle", 0, pool, chosen, held, tmp_path / "stopped")
+        run(setting, 0, pool, chosen, held, tmp_path / "stopped")
+    resumed = run(setting, 0, pool, chosen, held, tmp_path / "stopped")
     assert asked == [0, 2]
     assert resumed.losses["prose"].tolist() == whole.losses["prose"].tolist()
     monkeypatch.setattr(
         mining_training, "train", lambda *_, **__: pytest.fail("a finished run is not repeated")
     )
-    again = run(setting, "oracle", 0, pool, chosen, held, tmp_path / "stopped")
+    again = run(setting, 0, pool, chosen, held, tmp_path / "stopped")
     assert again.losses["prose"].tolist() == resumed.losses["prose"].tolist()
 
 
@@ -218,9 +218,10 @@ def test_the_starter_is_trained_on_from_its_own_weights(pool):
 
 def test_arms_of_a_size_read_the_same_works_at_the_same_step(pool):
     one, other = choose("oracle", pool, None, 0), choose("random", pool, None, 0)
-    order = order_of(one, 4)
-    assert pool.works[one[order]].tolist() == pool.works[other[order_of(other, 4)]].tolist()
-    assert order.tolist() != order_of(one, 5).tolist()
+    ordered = in_training_order(one, 4)
+    assert pool.works[ordered].tolist() == pool.works[in_training_order(other, 4)].tolist()
+    assert ordered.tolist() != in_training_order(one, 5).tolist()
+    assert sorted(ordered) == sorted(one)
 
 
 def measured(prose, task=0.0):

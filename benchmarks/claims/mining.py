@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from benchmarks.claims.mining_arms import ARMS, KNOWING, SCORED, PoolScores, choose
+from benchmarks.claims.mining_arms import ARMS, EVERYTHING, KNOWING, SCORED, PoolScores, choose
 from benchmarks.claims.mining_measures import TASK_NAMES, Held, make_questions
 from benchmarks.claims.mining_pool import SHARE, Pool, make_pool
 from benchmarks.claims.mining_table import Runs, as_markdown, show, table
@@ -73,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for arm in options.arms.split(","):
             for seed in range(options.seeds):
                 chosen = choose(arm, pool, scores, seed)
-                runs[arm, seed] = (chosen, run(setting, arm, seed, pool, chosen, held, options.work))
+                times = SHARE if arm == EVERYTHING else 1
+                runs[arm, seed] = (chosen, run(setting, seed, pool, chosen, held, options.work, times))
             tables[setting.name] = table(runs, held, pool)
             show(tables[setting.name], titles[setting.name], Console(width=170))
     if options.save:
@@ -133,7 +134,7 @@ def title_of(setting: Setting, pool: Pool) -> str:
     """One line above a table."""
     begun = "from scratch" if setting.name == "scratch" else "the starter trained on"
     rows = f"{len(pool.rows)} rows of {pool.rows.shape[1] - 1:,} tokens of {len(pool.of_work)} works"
-    return f"{begun}, {len(pool.rows) // SHARE} rows; pool of {rows}"
+    return f"{begun}, {setting.tokens:,} tokens; pool of {rows}"
 
 
 def page(tables: dict[str, Any], titles: dict[str, str]) -> str:

@@ -32,7 +32,7 @@ LAYERS: list[Any] = [
 class Setting:
     """What is trained: a stack from scratch, or the starter trained on.
 
-    name: scratch or starter.   tokens: that an arm takes and is trained on.   lr: highest learning rate.
+    name: scratch or starter.   tokens: that an arm is trained on, of the rows it takes.   lr: highest learning rate.
     step_tokens: of a step.   warmup_steps: over which the learning rate rises.
     width, layers: of a stack from scratch.
     """
@@ -103,35 +103,37 @@ class Setting:
 
 
 SETTINGS = {
-    "scratch": Setting("scratch", tokens=400_000, lr=6e-3, step_tokens=8192, warmup_steps=10),
-    "starter": Setting("starter", tokens=80_000, lr=1e-3, step_tokens=4096, warmup_steps=3),
+    "scratch": Setting("scratch", tokens=417_792, lr=6e-3, step_tokens=8192, warmup_steps=10),
+    "starter": Setting("starter", tokens=81_920, lr=1e-3, step_tokens=4096, warmup_steps=3),
 }
 
 
-def order_of(chosen: np.ndarray, seed: int) -> np.ndarray:
-    """The chosen rows in the order of training: of a seed, each arm of a size reads the same works at the same step."""
-    return np.random.default_rng(seed).permutation(len(chosen))
+def in_training_order(chosen: np.ndarray, seed: int) -> np.ndarray:
+    """The chosen rows, shuffled: of a seed, each arm of a size reads the same works at the same step."""
+    return chosen[np.random.default_rng(seed).permutation(len(chosen))]
 
 
 def run(
-    setting: Setting, arm: str, seed: int, pool: Pool, chosen: np.ndarray, held: Held, folder: Path
+    setting: Setting, seed: int, pool: Pool, chosen: np.ndarray, held: Held, folder: Path, times: int = 1
 ) -> Measured:
     """Train and measure, or read the record of an earlier call; a run that was stopped goes on.
 
-    Args: chosen, numbers of the rows; folder, that has all runs.
+    Arms that chose the same rows share one run.
+    Args: chosen, numbers of the rows; folder, that has all runs; times, that the setting's tokens are read.
     Raises: SystemExit when the run is interrupted.
     """
     length = pool.rows.shape[1] - 1
-    recipe = setting.recipe(seed=seed, length=length, num_rows=len(chosen))
+    order = in_training_order(chosen, seed)[: times * setting.tokens // length]
+    recipe = setting.recipe(seed=seed, length=length, num_rows=len(order))
     facts = {"recipe": recipe.model_dump(mode="json"), "begun_with": setting.begun_with()}
     name = fingerprint(facts | {"rows": chosen.tolist(), "pool": pool.fingerprint})
-    own = folder / f"{setting.name}-{arm.replace(' ', '-')}-{seed}-{name[:12]}"
+    own = folder / f"{setting.name}-{seed}-{name[:12]}"
     record = own / f"measured-{held.fingerprint[:8]}.json"
     if not record.is_file():
-        model, loss = _train(setting, recipe, pool, chosen[order_of(chosen, seed)], own / "run", name)
+        model, loss = _train(setting, recipe, pool, order, own / "run", name)
         found = measure(model, held)
-        about: dict[str, Any] = {"setting": setting.name, "arm": arm, "seed": seed, "train_loss": loss}
-        about["tokens"] = (recipe.num_steps or 0) * recipe.data.batch_size * length
+        tokens = (recipe.num_steps or 0) * recipe.data.batch_size * length
+        about = {"setting": setting.name, "seed": seed, "tokens": tokens, "train_loss": loss}
         record.write_text(json.dumps({**about, **found.to_json()}), encoding="utf-8")
     return Measured.from_json(json.loads(record.read_text(encoding="utf-8")))
 
