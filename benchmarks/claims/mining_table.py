@@ -1,6 +1,7 @@
 """The tables of `benchmarks.claims.mining`: means, and differences from the random arm with their intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,26 +81,37 @@ def interval(values: np.ndarray, works: np.ndarray, draws: int = 2000) -> list[f
 
 
 def cells(found: Mapping[str, Mapping[str, Any]], *, strong: str = "") -> list[list[str]]:
-    """The table as text, the names of the columns first. Args: strong, put around differences clear of 0."""
-    kinds = [key for key, value in next(iter(found.values())).items() if "gain" in _plain(value)]
-    tasks = [key for key, value in next(iter(found.values())).items() if "hits" in _plain(value)]
-    head = ["arm", "seeds", "rows in order"]
-    for kind in kinds:
-        head += [f"{kind}: loss after {GAIN[1]:,}", "less random", "gain of 256 to 4,096", "less random"]
-    for task in tasks:
-        head += [f"{task.replace('_', ' ')}: log-probability", "less random"]
-    lines = [head]
+    """The table as text, the names of the columns first: of `random` its values, of the others what differs from it.
+
+    Args: strong, put around differences clear of 0.
+    """
+    columns: list[tuple[str, Callable[[Mapping[str, Any]], tuple[float, list[float] | None]]]] = []
+    first = next(iter(found.values()))
+    for kind in (key for key, value in first.items() if "gain" in _plain(value)):
+        columns += [
+            (f"{kind}: loss after {GAIN[1]:,}", partial(_loss, kind=kind)),
+            (f"{kind}: gain of {GAIN[0]:,} to {GAIN[1]:,}", partial(_gain, kind=kind)),
+        ]
+    for task in (key for key, value in first.items() if "hits" in _plain(value)):
+        columns.append((f"{task.replace('_', ' ')}: log-probability", partial(_task, task=task)))
+    lines = [["arm", "seeds", "rows in order", *(name for name, _ in columns)]]
     for arm, row in found.items():
         name = f"{arm}, {row_factor(arm)}" if row_factor(arm) else arm
-        line = [name, str(row["seeds"]), f"{row['in_order']:.2f}"]
-        for kind in kinds:
-            part = row[kind]
-            line += [f"{part['loss'][-1]:.3f}", _less(part.get("loss_less_random"), strong)]
-            line += [f"{part['gain']:.3f}", _less(part.get("gain_less_random"), strong)]
-        for task in tasks:
-            line += [f"{row[task]['log_prob']:.3f}", _less(row[task].get("less_random"), strong)]
-        lines.append(line)
+        values = [_cell(*value_of(row), strong) for _, value_of in columns]
+        lines.append([name, str(row["seeds"]), f"{row['in_order']:.2f}", *values])
     return lines
+
+
+def _loss(row: Mapping[str, Any], *, kind: str) -> tuple[float, list[float] | None]:
+    return row[kind]["loss"][CONTEXTS.index(GAIN[1])], row[kind].get("loss_less_random")
+
+
+def _gain(row: Mapping[str, Any], *, kind: str) -> tuple[float, list[float] | None]:
+    return row[kind]["gain"], row[kind].get("gain_less_random")
+
+
+def _task(row: Mapping[str, Any], *, task: str) -> tuple[float, list[float] | None]:
+    return row[task]["log_prob"], row[task].get("less_random")
 
 
 def row_factor(arm: str) -> str:
@@ -117,7 +129,9 @@ def as_markdown(found: Mapping[str, Mapping[str, Any]]) -> str:
 def show(found: Mapping[str, Mapping[str, Any]], title: str, console: Console) -> None:
     """Print the table."""
     head, *lines = cells(found)
-    shown = Table(title=f"{title}\nnats per token; less those of random (95 % over seeds and works)")
+    shown = Table(
+        title=f"{title}\nnats per token; random: its values; others: less those of random (95 % over seeds and works)"
+    )
     for number, name in enumerate(head):
         shown.add_column(name, justify="right" if number else "left")
     for line in lines:
@@ -125,10 +139,10 @@ def show(found: Mapping[str, Mapping[str, Any]], title: str, console: Console) -
     console.print(shown)
 
 
-def _less(values: list[float] | None, strong: str) -> str:
-    if values is None:
-        return ""
-    mean, low, high = values
+def _cell(value: float, less: list[float] | None, strong: str) -> str:
+    if less is None:
+        return f"{value:.3f}"
+    mean, low, high = less
     around = strong if low > 0 or high < 0 else ""
     return f"{around}{mean:+.3f}{around} ({low:+.3f}, {high:+.3f})"
 
