@@ -13,7 +13,7 @@ from benchmarks import context_curve
 from benchmarks.claims import mining, mining_measures, mining_table, mining_training
 from benchmarks.claims.mining_arms import EVERYTHING, SCORED, PoolScores, Scored, choose, share_in_order
 from benchmarks.claims.mining_measures import Held, Measured, make_questions, measure
-from benchmarks.claims.mining_pool import PIECE, SHARE, make_pool, rows_per_work
+from benchmarks.claims.mining_pool import PIECE, SHARE, make_pool, rows_per_work, works_for
 from benchmarks.claims.mining_table import as_markdown, interval, table
 from benchmarks.claims.mining_training import SETTINGS, Setting, in_training_order, run
 from benchmarks.context_curve import Windows
@@ -77,6 +77,17 @@ def test_long_works_give_no_more_rows_than_are_needed():
     assert rows_per_work(there_are, 28) == {"long": 88, "middle": 20, "short": 4, "tiny": 0}
     with pytest.raises(ConfigError, match="fewer --tokens"):
         rows_per_work(there_are, 29)
+
+
+def test_a_small_pool_is_of_fewer_works_of_all_domains():
+    domain_of = {
+        f"{domain}{n}": domain for domain, count in (("a", 9), ("b", 2), ("c", 1)) for n in range(count)
+    }
+    there_are = dict.fromkeys(domain_of, 8) | {"a0": SHARE - 1}
+    found = works_for(domain_of, there_are, 6, 0)
+    assert Counter(name[0] for name in found) == {"a": 3, "b": 2, "c": 1}
+    assert found != works_for(domain_of, there_are, 6, 1)
+    assert set(works_for(domain_of, there_are, 99, 0)) == set(domain_of) - {"a0"}
 
 
 def test_arms_take_the_same_share_of_each_work_and_what_they_say(pool):

@@ -43,18 +43,8 @@ from longlode.corpus import Tokenizer
 from longlode.evaluate.surprisal import make_encode
 from longlode.models import load, starter_folder
 
-DEFAULT_ARMS = (
-    "oracle",
-    "random",
-    "profile x gate",
-    "gate",
-    "profile",
-    "release",
-    "context_gain",
-    "gzip",
-    "gzip band",
-    "spliced",
-)
+DEFAULT_ARMS = ("oracle", "random", "profile x gate")
+"""Those of the README's table."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             show(tables[setting.name], titles[setting.name], Console(width=170))
     if options.save:
         facts = about("claims.mining") | {"sizes": vars(options) | {"work": None, "layers": None}}
-        save(options.name, facts | {"tables": tables}, page(tables, titles))
+        facts["command"] = facts["command"].replace(str(options.work), "FOLDER")
+        save(options.name, facts | {"tables": tables}, page(facts["command"], tables, titles))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -88,7 +79,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True, help="folder of runs and their records")
-    parser.add_argument("--settings", default="scratch,starter", help="with commas between")
+    parser.add_argument("--settings", default="scratch", help="of scratch, starter; with commas between")
     parser.add_argument("--arms", default=",".join(DEFAULT_ARMS), help=f"of {', '.join(ARMS)}")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=None, help="of an arm, instead of the setting's own")
@@ -137,11 +128,13 @@ def title_of(setting: Setting, pool: Pool) -> str:
     return f"{begun}, {setting.tokens:,} tokens; pool of {rows}"
 
 
-def page(tables: dict[str, Any], titles: dict[str, str]) -> str:
+def page(command: str, tables: dict[str, Any], titles: dict[str, str]) -> str:
     """The tables for people."""
-    lines = ["# Does training on mined text help?", "", f"`{about('claims.mining')['command']}`", ""]
-    lines += [f"- {name}: {what}." for name, what in KNOWING.items()]
-    lines += [f"- {name}: {arm.about}." for name, arm in SCORED.items()]
+    lines = ["# Does training on mined text help?", "", f"`{command}`", ""]
+    meanings = KNOWING | {name: arm.about for name, arm in SCORED.items()}
+    shown = {arm for found in tables.values() for arm in found}
+    lines += [f"- {name}: {what}." for name, what in meanings.items() if name in shown]
+    lines += ["", "Nats per token; of random its values, of other arms what differs from them."]
     for name, found in tables.items():
         lines += ["", f"## {titles[name]}", "", as_markdown(found)]
     return "\n".join(lines)

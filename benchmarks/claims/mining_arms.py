@@ -4,6 +4,7 @@ All arms take equally many rows of each work, so of each kind of text, and diffe
 choose within each work, as `longlode select --by source` does within sources; it never sees labels.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.claims.mining_pool import SHARE, Pool
 from longlode.core.errors import ConfigError
+from longlode.core.records import write_json
 from longlode.corpus import Tokenizer, write_documents
 from longlode.mining import ScoreSettings, make_scorer, score
 from longlode.models import starter_folder
@@ -112,6 +114,13 @@ class PoolScores:
         return self._tables[arm.scorer][arm.column]
 
     def _read(self, name: str) -> dict[str, np.ndarray]:
+        kept = self.folder / f"{name}.json"
+        if not kept.is_file():
+            write_json(kept, self._score(name))
+        columns = json.loads(kept.read_text(encoding="utf-8"))
+        return {column: np.array(values, dtype=np.float64) for column, values in columns.items()}
+
+    def _score(self, name: str) -> dict[str, list[float | None]]:
         source, out = self.folder / "rows.jsonl", self.folder / name
         if not source.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -131,13 +140,12 @@ class PoolScores:
         )
         if summary.failed_units:
             raise ConfigError(f"{name} did not score the pool: {summary.failed_units[0]['error']}")
-        wanted = [column for arm in SCORED.values() if arm.scorer == name for column in [arm.column]]
-        found = {column: np.full(len(self.pool.rows), np.nan) for column in wanted}
+        wanted = {arm.column for arm in SCORED.values() if arm.scorer == name}
+        found: dict[str, list[float | None]] = {column: [None] * len(self.pool.rows) for column in wanted}
         for part in sorted((out / "parts").glob("*.parquet")):
             for row in pq.read_table(part, partitioning=None).to_pylist():
                 for column in wanted:
-                    value = _cell(row, column)
-                    found[column][row["row"]] = np.nan if value is None else value
+                    found[column][row["row"]] = _cell(row, column)
         return found
 
     def _documents(self) -> Sequence[dict[str, Any]]:

@@ -5,13 +5,15 @@ into pieces of `PIECE` tokens, and the pieces of all such rows of a domain are d
 and text in order and spliced text hold the same works in the same shares: they differ in order alone. A spliced row
 stands in the place of a row of some work and counts as that work's; its pieces come from all works of the domain.
 
-Long works give no more rows than the pool needs, the same number each, so that no book outweighs the others.
+Long works give no more rows than the pool needs, the same number each, so that no book outweighs the others; a pool
+of fewer rows per arm than there are works is made of fewer works.
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 
@@ -58,14 +60,16 @@ def make_pool(works: Sequence[Work], tokenizer: Tokenizer, *, length: int, token
             ids = tokenizer.encode_long(work.text)
             cut[work.id] = ids[: len(ids) // width * width].reshape(-1, width)
             domain_of[work.id] = work.domain
-    taken = rows_per_work({name: len(rows) for name, rows in cut.items()}, -(-tokens // length))
+    wanted = -(-tokens // length)
+    names_of = works_for(domain_of, {name: len(rows) for name, rows in cut.items()}, wanted, seed)
+    taken = rows_per_work({name: len(cut[name]) for name in names_of}, wanted)
     rows: list[np.ndarray] = []
     names: list[str] = []
     in_order: list[bool] = []
     for domain in sorted(set(domain_of.values())):
         spliced: list[np.ndarray] = []
         owners: list[str] = []
-        for name in sorted(name for name, kind in domain_of.items() if kind == domain and taken[name]):
+        for name in sorted(name for name, kind in domain_of.items() if kind == domain and taken.get(name)):
             own = cut[name][rng.permutation(len(cut[name]))[: taken[name]]]
             kept = len(own) // SHARE
             rows += list(own[:kept])
@@ -83,6 +87,23 @@ def make_pool(works: Sequence[Work], tokenizer: Tokenizer, *, length: int, token
         np.array(in_order),
         tokenizer.vocab_size,
     )
+
+
+def works_for(
+    domain_of: Mapping[str, str], there_are: Mapping[str, int], wanted: int, seed: int
+) -> list[str]:
+    """Works that are long enough; no more than `wanted` of them, then drawn from all domains in turn.
+
+    Args: domain_of, there_are, by work: its domain, its rows.
+    """
+    rng = np.random.default_rng(seed)
+    usable = [name for name in sorted(domain_of) if there_are[name] >= SHARE]
+    by_domain: dict[str, list[str]] = {domain: [] for domain in sorted(set(domain_of.values()))}
+    for name in usable:
+        by_domain[domain_of[name]].append(name)
+    drawn = {domain: list(rng.permutation(names)) for domain, names in by_domain.items()}
+    turns = [name for turn in zip_longest(*drawn.values()) for name in turn if name is not None]
+    return sorted(str(name) for name in turns[:wanted])
 
 
 def rows_per_work(there_are: Mapping[str, int], wanted: int) -> dict[str, int]:

@@ -104,7 +104,7 @@ class Setting:
 
 SETTINGS = {
     "scratch": Setting("scratch", tokens=417_792, lr=6e-3, step_tokens=8192, warmup_steps=10),
-    "starter": Setting("starter", tokens=81_920, lr=1e-3, step_tokens=4096, warmup_steps=3),
+    "starter": Setting("starter", tokens=155_648, lr=1e-3, step_tokens=4096, warmup_steps=3),
 }
 
 
@@ -125,7 +125,7 @@ def run(
     length = pool.rows.shape[1] - 1
     order = in_training_order(chosen, seed)[: times * setting.tokens // length]
     recipe = setting.recipe(seed=seed, length=length, num_rows=len(order))
-    facts = {"recipe": recipe.model_dump(mode="json"), "begun_with": setting.begun_with()}
+    facts = {"recipe": recipe.fingerprint(), "steps": recipe.num_steps, "begun_with": setting.begun_with()}
     name = fingerprint(facts | {"rows": chosen.tolist(), "pool": pool.fingerprint})
     own = folder / f"{setting.name}-{seed}-{name[:12]}"
     record = own / f"measured-{held.fingerprint[:8]}.json"
