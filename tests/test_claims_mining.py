@@ -296,5 +296,11 @@ def test_the_command_prints_the_same_again_without_training(tmp_path, monkeypatc
     )
     mining.main(arguments)
     assert capsys.readouterr().out == first
+    saved = []
+    monkeypatch.setattr(mining, "save", lambda *found: saved.append(found))
+    mining.main([*arguments, "--save"])
+    (_, result, text) = saved[0]
+    assert str(tmp_path) not in json.dumps(result) + text
+    assert [line for line in text.splitlines() if line.startswith("| gzip |")]
     with pytest.raises(ConfigError, match="nothing"):
         mining.main([*arguments, "--arms", "nothing"])
