@@ -58,6 +58,8 @@ class HeadOptions(SharedOptions, total=False):
     num_items_in_batch: Tensor | int | None
     label_weights: Tensor | None
     """`[B, T]`, weight of each of shift_labels in the summed loss; None: 1."""
+    label_places: Tensor | None
+    """int64 `[n]`, where shift_labels has labels, in the flattened `[B * T]`; None: found by asking the device."""
     adds_aux_loss: bool
     """True (the default): the loss in training includes the mixers' auxiliary losses."""
 
@@ -78,6 +80,16 @@ _UNREAD = frozenset(
 _READ = frozenset(
     {"position_ids", "output_attentions", "cu_seq_lens_q", "seq_idx", "prefix_lengths", "shard"}
 )
+
+
+def label_options(options: HeadOptions) -> tuple[Tensor | None, Tensor | None, bool]:
+    """Take label_weights, label_places and adds_aux_loss out of the options.
+
+    Of a part of a sequence the second is None: they are places in whole rows.
+    """
+    places = options.pop("label_places", None)
+    places = None if options.get("shard") is not None else places
+    return options.pop("label_weights", None), places, options.pop("adds_aux_loss", True)
 
 
 def honoured(options: Mapping[str, Any]) -> dict[str, Any]:

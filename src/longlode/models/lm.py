@@ -49,6 +49,7 @@ from longlode.models.keywords import (
     HeadOptions,
     given_cache,
     honoured,
+    label_options,
     with_cache_renamed,
 )
 from longlode.models.loss import IGNORED, next_token_loss
@@ -394,7 +395,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
           without them; loss, the mean in nats, when labels are given; in training with the mixers' auxiliary losses.
         """
         shift_labels, num_items = options.pop("shift_labels", None), options.pop("num_items_in_batch", None)
-        importance, adds_aux_loss = options.pop("label_weights", None), options.pop("adds_aux_loss", True)
+        importance, places, adds_aux_loss = label_options(options)
         check_sharded_loss(options.get("shard"), labels, shift_labels, num_items)
         outputs = self.model(
             input_ids=input_ids,
@@ -413,7 +414,7 @@ class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):
         loss = logits = None
         if shift_labels is not None:
             targets = shift_labels.to(hidden.device)
-            loss = next_token_loss(hidden, self.lm_head, targets, num_items, importance=importance)
+            loss = next_token_loss(hidden, self.lm_head, targets, num_items, importance, places)
             if outputs.aux_loss is not None and self.training and adds_aux_loss:
                 loss = loss + _label_share(targets, num_items).to(loss.dtype) * outputs.aux_loss
         if loss is None or not self.training:

@@ -77,6 +77,7 @@ def next_token_loss(
     targets: Tensor,
     num_items: Tensor | int | None = None,
     importance: Tensor | None = None,
+    places: Tensor | None = None,
 ) -> Tensor:
     """Compute the mean cross entropy of the targets in nats.
 
@@ -86,15 +87,18 @@ def next_token_loss(
       targets: int64 `[B, T]`, the token that should follow each position; -100 for no target.
       num_items: divide the sum by this instead of the number of targets (gradient accumulation).
       importance: `[B, T]`, weight of each target in the sum; None: all equal.
+      places: int64 `[n]`, where the targets are in the flattened `[B * T]`; None: found, which waits for the device.
     Returns: a scalar, float32 or float64; 0 without targets.
     """
-    asked = targets != IGNORED
-    counts = None if importance is None else importance[asked].to(at_least_float32(hidden).dtype)
+    if places is None:
+        places = (targets != IGNORED).flatten().nonzero()[:, 0]
+    rows, asked = hidden.flatten(0, 1)[places], targets.flatten()[places]
+    counts = None if importance is None else importance.flatten()[places].to(at_least_float32(hidden).dtype)
     if is_plain(head):
-        total = _HeadCrossEntropy.apply(hidden[asked], head.weight, targets[asked], counts)
+        total = _HeadCrossEntropy.apply(rows, head.weight, asked, counts)
     else:
-        total = _loss_through(head, hidden[asked], targets[asked], counts)
-    return total / (asked.sum().clamp(min=1) if num_items is None else num_items)
+        total = _loss_through(head, rows, asked, counts)
+    return total / (max(1, len(places)) if num_items is None else num_items)
 
 
 def is_plain(head: nn.Module) -> bool:

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -10,8 +10,18 @@ import torch
 
 from longlode.core.errors import ConfigError
 
+_ON_HOST = "longlode_on_host"
+"""Attribute of a tensor made by `Offsets.send`: its numbers, and the version of the tensor that has them."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor of the host to a device without waiting for it; on the CPU, return it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -36,12 +46,32 @@ class Offsets:
         """
         if isinstance(cu_seqlens, Offsets):
             return cu_seqlens
+        known, version = getattr(cu_seqlens, _ON_HOST, (None, None))
+        if known is not None and version == cu_seqlens._version:
+            return cls(known, cu_seqlens)
         if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 2 or cu_seqlens.is_floating_point():
             raise ConfigError(
                 f"cu_seqlens has shape {list(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; "
                 "expected [N + 1] integers with N >= 1."
             )
         host = tuple(cu_seqlens.tolist())
+        cls._check(host)
+        return cls(host, cu_seqlens)
+
+    @classmethod
+    def send(cls, host: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Copy offsets to a device, int32 `[N + 1]`, as a tensor from which `read` takes them without waiting for it.
+
+        A changed or copied tensor is read anew. Raises: ConfigError as `read`.
+        """
+        numbers = tuple(int(offset) for offset in host)
+        cls._check(numbers)
+        tensor = send(torch.tensor(numbers, dtype=torch.int32), device)
+        setattr(tensor, _ON_HOST, (numbers, tensor._version))
+        return tensor
+
+    @staticmethod
+    def _check(host: tuple[int, ...]) -> None:
         if host[0] != 0:
             raise ConfigError(f"cu_seqlens runs from {host[0]} to {host[-1]}; expected it to start at 0.")
         for document, (start, end) in enumerate(itertools.pairwise(host)):
@@ -50,7 +80,6 @@ class Offsets:
                     f"cu_seqlens makes document {document} empty or backward (tokens {start} to {end}); "
                     "expected strictly increasing offsets. Drop empty documents before packing."
                 )
-        return cls(host, cu_seqlens)
 
     @property
     def num_documents(self) -> int:

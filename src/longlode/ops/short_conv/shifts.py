@@ -79,8 +79,8 @@ def _restart_documents(
     W = weight.shape[1]
     windows = _inputs_at(x, _first_places(offsets, W, x.device), state).unfold(1, W, 1)  # [N, W - 1, D, W]
     restarted = sum_of_taps(reversed(windows.unbind(-1)), weight) if narrow else (windows * weight).sum(-1)
-    token, exists = _first_tokens(offsets, W, x.device)
-    return y.index_copy(1, token, restarted[exists][None].to(y.dtype))
+    token, which = _first_tokens(offsets, W, x.device)
+    return y.index_copy(1, token, restarted.flatten(0, 1)[which][None].to(y.dtype))
 
 
 class _Places(NamedTuple):
@@ -120,11 +120,12 @@ def _first_places(offsets: tuple[int, ...], W: int, device: torch.device) -> _Pl
 def _first_tokens(
     offsets: tuple[int, ...], W: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Locate the first W - 1 tokens of each document that exist, and the mask `[N, W - 1]` of those."""
+    """Locate the first W - 1 tokens of each document that exist, and their places among N (W - 1)."""
     starts, ends = (torch.tensor(x, device="cpu")[:, None] for x in (offsets[:-1], offsets[1:]))
     token = starts + torch.arange(W - 1, device="cpu")
     exists = token < ends
-    return token[exists].to(device), exists.to(device)
+    # Indices and not a mask, whose number of places a device would have to be asked for.
+    return token[exists].to(device), exists.flatten().nonzero()[:, 0].to(device)
 
 
 def _inputs_at(x: torch.Tensor, places: _Places, state: torch.Tensor | None) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,11 +13,22 @@ from longlode.core.errors import ConfigError
 from longlode.mixers.norm import at_least_float32
 from longlode.models import LonglodeForCausalLM
 from longlode.models.loss import IGNORED
+from longlode.ops.packed import Offsets, send
 
 
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of a model's parameters."""
     return next(model.parameters()).device
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Copy an array to a device; the host does not wait for it."""
+    return send(torch.from_numpy(array), device)
+
+
+def label_places(batch: Batch, device: torch.device) -> Tensor:
+    """Return where the labels are in the flattened `[B * T]`, int64 `[n]`: counted here, so that no device is asked."""
+    return to_device(np.flatnonzero(batch.labels != IGNORED), device)
 
 
 def model_inputs(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
@@ -25,10 +37,10 @@ def model_inputs(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
     For a longlode model that is cu_seqlens; for one of transformers, positions that begin again at 0.
     """
     device = device_of(model)
-    inputs = {"input_ids": torch.from_numpy(batch.tokens).to(device)}
+    inputs = {"input_ids": to_device(batch.tokens, device)}
     if batch.cu_seqlens is None:
         return inputs
-    edges = torch.from_numpy(batch.cu_seqlens).to(device)
+    edges = Offsets.send(batch.cu_seqlens.tolist(), device)
     if isinstance(model, LonglodeForCausalLM):
         return inputs | {"cu_seqlens": edges}
     places = torch.arange(batch.tokens.shape[1], device=device)
@@ -41,10 +53,11 @@ def asked_logits(model: PreTrainedModel, batch: Batch, **options: Any) -> tuple[
 
     All logits of the part are held at once: cut batches for memory with data.micro_batch_size.
     """
-    labels = torch.from_numpy(batch.labels).to(device_of(model))
+    device = device_of(model)
     output = model(**model_inputs(model, batch), use_cache=False, **options)
-    asked = labels != IGNORED
-    return at_least_float32(output.logits[asked]), labels[asked], output
+    places = label_places(batch, device)
+    labels = to_device(batch.labels, device).flatten()[places]
+    return at_least_float32(output.logits.flatten(0, 1)[places]), labels, output
 
 
 def label_nats(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -52,9 +65,8 @@ def label_nats(model: PreTrainedModel, batch: Batch) -> Tensor:
     with torch.no_grad():
         logits, labels, _ = asked_logits(model, batch)
         nats = functional.cross_entropy(logits, labels, reduction="none")
-    found = nats.new_zeros(batch.labels.shape)
-    found[torch.from_numpy(batch.labels != IGNORED).to(nats.device)] = nats
-    return found
+    found = nats.new_zeros(batch.labels.size)
+    return found.index_copy(0, label_places(batch, nats.device), nats).view(batch.labels.shape)
 
 
 def blocks_of(model: nn.Module) -> nn.ModuleList:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -13,7 +12,7 @@ from longlode.mixers.norm import at_least_float32
 from longlode.models import LonglodeForCausalLM
 from longlode.models.loss import IGNORED
 from longlode.train.objectives.base import Losses, Objective
-from longlode.train.objectives.inputs import device_of, model_inputs
+from longlode.train.objectives.inputs import device_of, label_places, model_inputs, to_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +32,15 @@ class NextToken(Objective):
 
 def _of_ours(model: PreTrainedModel, batch: Batch) -> Losses:
     device = device_of(model)
-    importance = None if batch.weights is None else torch.from_numpy(batch.weights).to(device)
+    importance = None if batch.weights is None else to_device(batch.weights, device)
     # The whole model is called, so that its hooks and wrappers run. Its loss is computed from hidden states block by
     # block; of the logits, which it would compute for every token in evaluation, only the last is requested.
     output = model(
         **model_inputs(model, batch),
         use_cache=False,
-        shift_labels=torch.from_numpy(batch.labels).to(device),
+        shift_labels=to_device(batch.labels, device),
         label_weights=importance,
+        label_places=label_places(batch, device),
         num_items_in_batch=1,
         adds_aux_loss=False,
         logits_to_keep=1,
@@ -50,14 +50,14 @@ def _of_ours(model: PreTrainedModel, batch: Batch) -> Losses:
 
 def _of_others(model: PreTrainedModel, batch: Batch) -> Losses:
     device = device_of(model)
-    labels = torch.from_numpy(batch.labels).to(device)
+    labels = to_device(batch.labels, device)
     output = model(**model_inputs(model, batch), use_cache=False)
     logits = at_least_float32(output.logits)
     nats = functional.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
     if batch.weights is not None:
-        nats = nats * torch.from_numpy(batch.weights).to(device).flatten()
+        nats = nats * to_device(batch.weights, device).flatten()
     return with_sides(nats.sum(), batch, output, getattr(model.config, "router_aux_loss_coef", 1.0))
 
 
