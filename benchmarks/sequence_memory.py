@@ -6,11 +6,14 @@ A step is forward, loss and backward of one row of random tokens, on a model of 
 byte vocabulary), random weights, float32, one thread per process. Every process is a fresh one; its peak is the
 largest resident size during the step less the resident size before it (libraries and weights). Ranks are gloo
 processes. First the losses are compared: if they differ by more than 1e-6 relative, no memory is printed. A rank's
-share is its peak over the one-rank peak divided by the ranks: 1 is perfect.
+share is its peak over the one-rank peak divided by the ranks: 1 is perfect. The C library is made to return every freed
+block of 1 MiB or more (MALLOC_MMAP_THRESHOLD_), as it does by itself only above 32 MiB: otherwise small pieces keep
+freed memory that large ones give back, which has nothing to do with sharding.
 """
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -94,6 +97,7 @@ def run(ranks: int, settings: dict[str, Any]) -> list[dict[str, float]]:
                 ],
                 stdout=subprocess.PIPE,
                 text=True,
+                env=os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)},
             )
             for rank in range(ranks)
         ]
