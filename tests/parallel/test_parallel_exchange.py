@@ -146,17 +146,17 @@ def test_a_rank_that_hangs_ends_the_others_within_the_time_limit():
 
     def work(transport):
         if transport.rank == 1:
-            released.wait(20)
+            released.wait(60)
         else:
-            try:
-                transport.all_gather(torch.ones(1), "fold")
-            finally:
-                released.set()
+            transport.all_gather(torch.ones(1), "fold")
 
     started = time.monotonic()
-    with pytest.raises(RankError, match="did not answer within"):
-        simulate(2, work, timeout_s=0.2)
-    assert time.monotonic() - started < 10
+    try:
+        with pytest.raises(RankError, match="did not answer within"):
+            simulate(2, work, timeout_s=0.2)
+    finally:
+        released.set()
+    assert time.monotonic() - started < 30
 
 
 def test_ranks_that_run_different_layers_are_told():

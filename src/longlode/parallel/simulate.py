@@ -133,11 +133,22 @@ def simulate(num_ranks: int, work: Callable[[Transport], R], *, timeout_s: float
     threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(num_ranks)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    _join(threads, board)
     if errors:
         # Ranks that only lost another one come after the one that failed.
         rank, error = min(errors, key=lambda one: isinstance(one[1], RankError))
         error.add_note(f"(raised by rank {rank} of {num_ranks})")
         raise error
     return [results[rank] for rank in range(num_ranks)]
+
+
+def _join(threads: list[threading.Thread], board: _Board) -> None:
+    """Wait for all ranks; once one has failed, no longer than the time limit for the others, which may hang."""
+    given_up: float | None = None
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(_TICK_S)
+            if board.failed.is_set() and given_up is None:
+                given_up = time.monotonic() + board.timeout_s
+            if given_up is not None and time.monotonic() > given_up:
+                return

@@ -134,6 +134,9 @@ class GroupTransport(Transport):
         self.group = dist.group.WORLD if group is None else group
         self.rank, self.num_ranks = dist.get_rank(self.group), dist.get_world_size(self.group)
         self.timeout = timedelta(seconds=timeout_s)
+        if dist.get_backend(self.group) == "nccl":
+            # NCCL wants all ranks in the first call of a group, and exchanges may be between a few of them.
+            dist.barrier(self.group)
 
     def _all_gather(self, x: Tensor, kind: str) -> list[Tensor]:
         if self.num_ranks == 1:
