@@ -55,7 +55,7 @@ SEAMS = [
 ]
 FACTORS = {"order": ORDER + TEXT, "seams": SEAMS + TEXT, "names": ORDER + SEAMS + TEXT}
 PENALTY = 3e-4
-"""Of the squared weights; judged on dev, 1e-4 to 1e-3 did alike (docs/experiments.md)."""
+"""Of the squared weights; judged on dev, 1e-4 to 1e-3 did alike (docs/experiments/score.md)."""
 JOIN = 3e-4
 """Of the squared differences of weights at neighbouring lengths; 1e-4 to 1e-3 did alike."""
 CLIP = (0.01, 0.99)

@@ -272,7 +272,7 @@ training; benchmarks score only those.
 
 Comparing documents of one corpus with each other: what `longlode score` does. It is fast and always there.
 Its n-gram heads find what followed the last one to three tokens wherever they stood before, so it uses context of
-thousands of tokens (docs/experiments.md, "A small stack that reads far"); their state grows with the text.
+thousands of tokens (docs/experiments/starter.md); their state grows with the text.
 
 ## What it is not good for
 

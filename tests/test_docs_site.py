@@ -21,6 +21,7 @@ HOUSE_WORDS = re.compile(
 NEW_PAGES = sorted(
     [
         *(DOCS / "guides").glob("*.md"),
+        *(DOCS / "experiments").glob("*.md"),
         *(
             DOCS / name
             for name in (
@@ -30,6 +31,7 @@ NEW_PAGES = sorted(
                 "benchmarks.md",
                 "index.md",
                 "evaluation.md",
+                "experiments.md",
             )
         ),
         *(DOCS / "concepts" / name for name in ("score.md", "context_curve.md")),
@@ -97,6 +99,35 @@ def test_the_page_of_the_evaluation_has_every_task_in_its_own_words():
         assert chance == ("" if known is None else f"{known:.3g}")
         assert readings
         assert misleads.endswith(".")
+
+
+def experiments() -> dict[str, str]:
+    """Text of every entry of docs/experiments/, by the link that leads to it."""
+    entries = {}
+    for page in sorted((DOCS / "experiments").glob("*.md")):
+        for entry in re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+            title = entry.partition("\n")[0]
+            anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+            entries[f"- [{title}](experiments/{page.name}#{anchor})"] = entry
+    return entries
+
+
+def test_the_contents_of_the_experiments_are_their_titles():
+    lines = (DOCS / "experiments.md").read_text(encoding="utf-8").splitlines()
+    assert sorted(line for line in lines if line.startswith("- [")) == sorted(experiments())
+
+
+def test_every_experiment_has_a_date_and_its_four_parts():
+    parts = (
+        r"\*20\d\d-\d\d-\d\d",
+        r"\*\*(Question|Prediction)",
+        r"\*\*Done",
+        r"\*\*Result",
+        r"\*\*What follows",
+    )
+    for link, entry in experiments().items():
+        missing = [part for part in parts if not re.search(f"^{part}", entry, flags=re.MULTILINE)]
+        assert missing == [], link
 
 
 def test_the_pictures_are_those_of_their_script():

@@ -71,7 +71,7 @@ def spans(num_tokens: int) -> tuple[int, int]:
     """(near, span) in tokens for a document of `num_tokens`; the full ones from 15,360 tokens on.
 
     A span is at most a tenth of the document, so that there are enough windows to compare with; a longer document can
-    afford a wider near context, which excludes more of what any language model predicts (docs/experiments.md).
+    afford a wider near context, which excludes more of what any language model predicts (docs/experiments/score.md).
     """
     least, most = NEAR_TOKENS
     near = min(max(least, num_tokens // 80), most, num_tokens // 16)

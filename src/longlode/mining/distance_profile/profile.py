@@ -38,7 +38,7 @@ PAYS = 0.25
 LEAST_EXPOSURE = 0.25
 """An octave is measured if the document extends at least this share of its width into it."""
 STEADY_TOKENS = 2048
-"""Exposure at which half of a mean gain counts, by measurement (docs/experiments.md, "Short documents")."""
+"""Exposure at which half of a mean gain counts, by measurement (docs/experiments/profile.md)."""
 _NEVER = np.iinfo(np.int64).max // 4
 """Gap in words of what did not occur before."""
 

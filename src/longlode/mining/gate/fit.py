@@ -2,7 +2,7 @@
 
 A weight is written W_kj = S_kj V_kj with S_kj the difference of the means of coherent text and family k, in standard
 deviations, held within FLOOR and 2; the squares of V are penalised. So a feature that does not separate a family gets
-nearly no weight for it, which matters: there are 7 numbers to fit per text (docs/experiments.md).
+nearly no weight for it, which matters: there are 7 numbers to fit per text (docs/experiments/gate.md).
 """
 
 import json

@@ -143,7 +143,7 @@ def run_rounds(rule: RaceRule, most: int | None, read: Read) -> Iterator[Round]:
     """Read until no document is open. Args: most, pairs of a document; None for all there are.
 
     A document is open when its interval holds the current cut, even if it was decided before: the cut moves, and not
-    reopening documents near it costs more mistakes than it saves reading (docs/experiments.md).
+    reopening documents near it costs more mistakes than it saves reading (docs/experiments/prolong.md).
     """
     limit = np.iinfo(np.int64).max // 2 if most is None else most
     first = min(rule.first_pairs, limit)

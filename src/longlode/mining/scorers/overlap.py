@@ -12,7 +12,7 @@ from longlode.mining.requests import Tokens
 from longlode.mining.scorers.base import DocumentScore, Scorer, SegmentedDocument
 
 NUM_TOKENS = 2
-"""Tokens per window; of 2, 3 and 4 the best on the labelled set (docs/experiments.md)."""
+"""Tokens per window; of 2, 3 and 4 the best on the labelled set (docs/experiments/prolong.md)."""
 MIN_DISTANCE = 2
 """Least distance in segments: further away than the neighbour."""
 RARE_SHARE = 0.1
