@@ -48,6 +48,7 @@ def score(
     race: float | None = None,
     race_by: Sequence[str] = (),
     workers: int = 1,
+    engine: str = "processes",
     rows_per_unit: int = ROWS_PER_UNIT,
     units_per_part: int = UNITS_PER_PART,
     shard: str = "",
@@ -57,8 +58,7 @@ def score(
 ) -> Result:
     """Score every document for long-range dependency, as `longlode score` does.
 
-    Args:
-      inputs: files, folders, globs or URLs.   out: folder for the scores, or its URL; the same call continues there.
+    Args: inputs: files, folders, globs or URLs.   out: folder for the scores, or its URL, where the same call goes on.
       model: "starter", a model or run folder, or a hub id; its model is read only if the score or `pairs` needs it.
       scorer: a name, or one from `mining.make_scorer`.   scorer_options: its own, if it is given by name.
       weights: folder of `fit_score`, for the profile.   segment: tokens per segment.
@@ -66,11 +66,11 @@ def score(
       dtype: of the model: "float32", "bfloat16" or "auto", the faster one here.
       text_field: of records, or several: "text,content" is the first that a record has.   encoding: of texts.
       limit: score only this many rows, the first ones.   race, race_by: see `mining.RaceRule`.
-      workers: processes.   rows_per_unit: most documents per unit of work.   units_per_part: units whose results are
-        merged into one file.   shard: "2/8" for the second of eight shares of the corpus, all written to one folder.
+      workers, engine: how many, and where: "processes" of this machine, or "ray", actors of a cluster.
+      rows_per_unit, units_per_part: most documents per unit of work, and units whose results become one file.
+      shard: "2/8" for the second of eight shares of the corpus, all written to one folder.
       explain: also explain the best and worst.   watch: receives notes and progress.
-    Returns: the scores: `.record` and `.table()`, one row per input document.
-    Raises: InputError, ConfigError, ModelError, as `mining.score`.
+    Returns: `.record` and `.table()`, one row per input document. Raises: as `mining.score`.
     """
     from longlode.corpus.mirror import output_folder
     from longlode.mining import RaceRule, ScoreSettings, check_raceable
@@ -80,13 +80,13 @@ def score(
     if rule is not None:
         check_raceable(chosen, rule)
     paths = [os.fspath(one) for one in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
-    cut = {"segment": segment, "seed": seed, "keep_pairs": keep_pairs}
-    cut |= {"rows_per_unit": rows_per_unit, "units_per_part": units_per_part}
-    settings = ScoreSettings(**cut, text_field=text_field, encoding=encoding)  # type: ignore[arg-type]
+    cut: dict[str, Any] = {"segment": segment, "seed": seed, "keep_pairs": keep_pairs, "engine": engine}
+    cut |= {"rows_per_unit": rows_per_unit, "units_per_part": units_per_part, "encoding": encoding}
+    settings = ScoreSettings(**cut, text_field=text_field)
     how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
     how |= {"workers": workers, "limit": limit, "rule": rule, "overwrite": overwrite, "watch": watch}
+    how |= {"shard": parse_shard(shard), "explain_segments": EXPLAIN_SEGMENTS if explain else 0}
     with output_folder(out, paths, keep=True) as folder:
-        how |= {"shard": parse_shard(shard), "explain_segments": EXPLAIN_SEGMENTS if explain else 0}
         run_scoring(paths, folder, **how)
         return read_result(folder)
 
@@ -201,7 +201,8 @@ def run_scoring(
 
     check_whole(rule, shard)
     find_files(inputs)  # a slip in a name should not wait for a model to load
-    source = open_source(scorer, model, settings, dtype=dtype, workers=workers, out=out, watch=watch)
+    loaders = workers if settings.engine == "processes" else max(workers, 2)  # readers are made elsewhere
+    source = open_source(scorer, model, settings, dtype=dtype, workers=loaders, out=out, watch=watch)
     with watch.progress("scoring", in_bytes=True) as update:
 
         def teller(remark: str) -> "Progress":

@@ -54,6 +54,7 @@ def score(
     race: options.RaceTop = None,
     race_by: options.RaceBy = "",
     workers: options.Workers = 1,
+    engine: options.Engine = "processes",
     threads: options.Threads = 1,
     rows_per_unit: options.RowsPerUnit = ROWS_PER_UNIT,
     units_per_part: options.UnitsPerPart = UNITS_PER_PART,
@@ -79,7 +80,7 @@ def score(
     _note_without_effect(chosen, model, pairs)
     rule = _race_rule(race, race_by, chosen)
     cut = {"segment": segment, "seed": seed, "threads": threads}
-    cut |= {"rows_per_unit": rows_per_unit, "units_per_part": units_per_part}
+    cut |= {"rows_per_unit": rows_per_unit, "units_per_part": units_per_part, "engine": engine}  # type: ignore[dict-item]
     settings = ScoreSettings(**cut, text_field=text_field, encoding=encoding, keep_pairs=keep_pairs)  # type: ignore[arg-type]
     how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
     how |= {"limit": limit, "workers": workers, "watch": ConsoleWatch()}

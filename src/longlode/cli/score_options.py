@@ -42,6 +42,12 @@ Threads = Annotated[
     int,
     typer.Option(min=1, help="Threads per process that reads the model; scores may differ by rounding."),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="Where the workers are: processes (of this machine), or ray (actors of the cluster in RAY_ADDRESS)."
+    ),
+]
 RowsPerUnit = Annotated[
     int, typer.Option(min=1, help="Most documents per work unit; a stopped run resumes at units.")
 ]

@@ -6,6 +6,7 @@ May import: core, corpus, the rest of mining. Start with `run.py` (`score`), the
     fit.py                               the pass over the corpus of scorers that make one
     work.py, reading.py, token_reader.py one unit: batches across documents, one row per document
     workers.py, pool.py, pulse.py        worker processes: start, watch, replace
+    ray_cluster.py                       the same on a Ray cluster
     claims.py                            several runs on one folder
     parts.py, merging.py                 results on disk: a unit each, then many units together
     part_queries.py, scored.py           reading them with SQL, and the documents of their rows

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from longlode.core.errors import BackendError, ConfigError
 from longlode.core.processes import end_with_parent
 from longlode.mining.engine.pulse import BEAT_SECONDS, Listen, Watch, beat_into, busy, listening
+from longlode.mining.engine.ray_cluster import run_on_ray
 from longlode.mining.engine.workers import Job, Outcome, Worker, WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ def run_jobs(
     BackendError when worker processes cannot start, ConfigError when they cannot load make_reader.
     """
     waiting = iter(jobs)
+    if spec.settings.engine == "ray":
+        yield from run_on_ray(waiting, spec, num_workers, listen)
+        return
     first = list(islice(waiting, 1 if num_workers == 1 else 2))
     waiting = chain(first, waiting)
     if len(first) < 2:

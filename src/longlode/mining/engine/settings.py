@@ -19,6 +19,7 @@ _POSITIVE = (
     "lease_seconds",
 )
 """Settings of at least 1; none of them affects scores without a model."""
+ENGINES = ("processes", "ray")
 BYTES_PER_UNIT = 8 << 20
 """About 2 million tokens of English: some seconds on a core, for a score that reads no model."""
 BYTES_PER_UNIT_OF_MODEL = 512 << 10
@@ -51,6 +52,7 @@ class ScoreSettings:
     silent_seconds: a worker process that gives no sign of life for so long (one is due every second; stopped, or
       swapped out) is replaced, and its unit tried once more.
     stuck_seconds: the same for one that gets nothing done: no batch of documents encoded, no block of segments read.
+    engine: where the workers are: "processes" of this machine, or "ray", actors of a Ray cluster.
     lease_seconds: another run on the folder that gives no sign for so long has ended; its units are done here. By
       default 60, or the environment variable LONGLODE_LEASE_SECONDS.
     """
@@ -69,6 +71,7 @@ class ScoreSettings:
     silent_seconds: float = 60.0
     stuck_seconds: float = 6 * 3600.0
     lease_seconds: float = field(default_factory=_lease_seconds)
+    engine: str = "processes"
 
     def __post_init__(self) -> None:
         """Raises: ConfigError that names the setting, what it is and what is expected."""
@@ -76,6 +79,8 @@ class ScoreSettings:
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least {minimum}.")
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine is {self.engine!r}; expected one of {', '.join(ENGINES)}.")
         object.__setattr__(self, "encoding", check_encoding(self.encoding))
         if not self.text_field:
             raise ConfigError("text_field is empty; expected the name of the field that holds the text.")
@@ -86,9 +91,8 @@ class ScoreSettings:
 
     def identity(self) -> dict[str, Any]:
         """The settings that determine every result, as JSON: without the cut into units and those of speed."""
-        found = {
-            name: value for name, value in asdict(self).items() if name not in (*_POSITIVE, "bytes_per_unit")
-        }
+        speed = (*_POSITIVE, "bytes_per_unit", "engine")
+        found = {name: value for name, value in asdict(self).items() if name not in speed}
         if self.encoding == UTF8:
             del found["encoding"]  # as before there was a choice, so that older parts keep their names
         return found
