@@ -191,9 +191,8 @@ def run_scoring(
     A model that the scorer does not run is not loaded; then explain.json has the scorer's explanations, or the
     words behind the scores, and no map.
     Args: model, as for `model_source`; dtype, its own, as of `pick_dtype`; limit, most rows to score;
-      explain_segments, segments of a document to map, 0 for no map; rule, to race by instead of reading
-      equally many pairs of all documents; shard, the share to score; overwrite, as of `mining.score`; watch, receives
-      notes and progress.
+      explain_segments, segments of a document to map, 0 for no map; rule, to race by instead of reading equally many
+      pairs of all documents; shard, the share; overwrite, as of `mining.score`; watch, for notes and progress.
     Raises: InputError, ConfigError, ModelError as `mining.score`.
     """
     from longlode.corpus import find_files

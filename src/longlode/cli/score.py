@@ -79,18 +79,17 @@ def score(
     chosen = make_scorer(scorer, pairs=_number_of_pairs(pairs), options=own)
     _note_without_effect(chosen, model, pairs)
     rule = _race_rule(race, race_by, chosen)
-    cut = {"segment": segment, "seed": seed, "threads": threads}
-    cut |= {"rows_per_unit": rows_per_unit, "units_per_part": units_per_part, "engine": engine}  # type: ignore[dict-item]
-    settings = ScoreSettings(**cut, text_field=text_field, encoding=encoding, keep_pairs=keep_pairs)  # type: ignore[arg-type]
+    cut: dict[str, Any] = {"segment": segment, "seed": seed, "threads": threads, "engine": engine}
+    cut |= {"rows_per_unit": rows_per_unit, "units_per_part": units_per_part, "encoding": encoding}
+    settings = ScoreSettings(**cut, text_field=text_field, keep_pairs=keep_pairs)
     how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
     how |= {"limit": limit, "workers": workers, "watch": ConsoleWatch()}
     with _place(inputs, None if dry_run else out, stdin_format, dry_run) as (found, folder):
         if dry_run:
             return show_estimate(found, how)
         to_stdout = str(out) == STDIN
-        segments = EXPLAIN_SEGMENTS if explain and not to_stdout else 0
-        how |= {"rule": rule, "overwrite": overwrite, "shard": parse_shard(shard)}
-        summary = run_scoring(found, folder, explain_segments=segments, **how)
+        how |= {"explain_segments": EXPLAIN_SEGMENTS if explain and not to_stdout else 0, "rule": rule}
+        summary = run_scoring(found, folder, overwrite=overwrite, shard=parse_shard(shard), **how)
         if to_stdout:
             print_rows(folder)
             _stop_if_incomplete(summary, folder, {})
