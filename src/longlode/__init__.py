@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from longlode.api.scoring import score, score_texts
     from longlode.api.status import status
     from longlode.api.training import train_run as train
+    from longlode.evaluate.bench import bench
     from longlode.evaluate.by_name import evaluate_model as evaluate
     from longlode.evaluate.compare import compare
     from longlode.mining.select import select
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "bench",
     "compare",
     "doctor",
     "estimate",
@@ -49,6 +51,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _FUNCTIONS = {
+    "bench": "longlode.evaluate.bench",
     "compare": "longlode.evaluate.compare",
     "doctor": "longlode.api.checks",
     "estimate": "longlode.api.estimate",

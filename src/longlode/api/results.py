@@ -126,4 +126,5 @@ _TABLES: dict[str, Callable[[Path, dict[str, Any]], "pa.Table"]] = {
     "evaluation": _examples,
     "lm_eval": _field("summary"),
     "comparison": _field("rows"),
+    "bench": _field("rows"),
 }

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 
 from longlode import __version__
 from longlode.cli import (
+    bench,
     compare,
     convert,
     demo,
@@ -36,7 +37,7 @@ from longlode.cli.guard import guarded
 from longlode.cli.habits import with_habits
 
 _PANELS = {
-    "The order of work": (score, select, pack, train, evaluate, compare, generate, convert),
+    "The order of work": (score, select, pack, train, evaluate, compare, generate, convert, bench),
     "Look and check": (show, status, explain, fit_score, report, demo, doctor),
 }
 

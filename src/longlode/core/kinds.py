@@ -16,6 +16,7 @@ KINDS = {
     "lm_eval": "an evaluation by lm-eval",
     "lm_eval_tasks": "tasks for lm-eval",
     "comparison": "a comparison",
+    "bench": "a bench of mixers",
     "demo": "a demo",
     "model": "a model",
     "weights": "weights of a score",
@@ -25,6 +26,7 @@ LEFTOVERS = {
     "run": ("checkpoints",),
     "evaluation": ("examples.parquet", "parts"),
     "lm_eval": ("lm_eval.json",),
+    "bench": ("parts",),
 }
 """Names that a folder of each kind may hold if its writer was killed before it wrote the record."""
 RUNS_FOLDER = "runs"

@@ -1,0 +1,9 @@
+"""bench: small models trained from scratch on tasks of symbols, one table per task, to compare mixers.
+
+May import: core, mixers, models and evaluate's tasks; torch. Start reading: `row_tasks.py` (the data), then `run.py`.
+"""
+
+from longlode.evaluate.bench.row_tasks import ROW_TASKS, Rows, RowTask
+from longlode.evaluate.bench.run import BenchSettings, bench
+
+__all__ = ["ROW_TASKS", "BenchSettings", "RowTask", "Rows", "bench"]

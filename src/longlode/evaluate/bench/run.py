@@ -1,0 +1,256 @@
+"""Training of small models on a task of symbols, one per mixer and seed, and the table of what they learnt."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.fingerprints import fingerprint
+from longlode.core.outputs import claim_folder
+from longlode.core.records import read_json, write_json, write_record
+from longlode.evaluate.bench.row_tasks import NOT_ASKED, ROW_TASKS, Rows, RowTask
+from longlode.evaluate.statistics import bootstrap_mean
+from longlode.mixers import LETTERS, MIXERS
+from longlode.models import LonglodeConfig, LonglodeForCausalLM
+
+_log = logging.getLogger(__name__)
+
+PARTS_NAME = "parts"
+_TEST_SEED = 10**9  # test rows: the same for all models, of no training seed
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """Sizes of each model, and how it is trained.
+
+    layers, hidden_size, num_heads: of the stack, every layer of which has the same mixer.
+    steps, batch_size: of training, a fresh batch per step.   lr: the peak; 10 % warm-up, then a cosine to 0.
+    weight_decay: of AdamW.   test_rows: per length.
+    Raises: ConfigError for a number that makes no sense.
+    """
+
+    layers: int = 2
+    hidden_size: int = 64
+    num_heads: int = 2
+    steps: int = 600
+    batch_size: int = 64
+    lr: float = 3e-3
+    weight_decay: float = 0.1
+    test_rows: int = 256
+    allow_neg_eigval: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in ("layers", "hidden_size", "num_heads", "steps", "batch_size", "lr", "test_rows"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected a number above 0.")
+
+
+def bench(
+    task: str,
+    out: str | os.PathLike[str],
+    *,
+    mixers: Sequence[str] = ("D", "G", "L", "S", "A"),
+    seeds: int = 3,
+    settings: BenchSettings | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train a small model per mixer and seed on a task of symbols, and measure what it learnt.
+
+    Every model of a seed sees the same batches; all are tested on the same rows. A run that was stopped goes on after
+    the last model that was finished.
+
+    Args:
+      task: a name of `ROW_TASKS`.   out: folder for record.json.
+      mixers: letters (`mixers.LETTERS`), names or addresses.   seeds: models per mixer.
+      settings: of models and training; default `BenchSettings()`.
+      overwrite: replace a result of other settings that `out` holds.
+      progress: called with (models done, models in all, what is trained).
+    Returns: the record's fields; `rows`: per mixer, seed and length {mixer, seed, length, accuracy, loss, parameters,
+      state_bytes (of one row of the greatest test length), seconds}; `summary`: per mixer and length {mixer, length,
+      accuracy, low, high, loss, n, ...}.
+    Raises: ConfigError for an unknown task or mixer; InputError as of `claim_folder`.
+    """
+    settings = settings or BenchSettings()
+    kind = _task(task)
+    names = [_mixer_name(one) for one in mixers]
+    if seeds < 1 or not names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"seeds is {seeds} and mixers {list(mixers)}; expected one or more of each, no mixer twice."
+        )
+    asked = {"task": task, "mixers": names, "seeds": seeds, "settings": asdict(settings)}
+    folder = claim_folder(out, "bench", identity=asked, overwrite=overwrite)
+    rows: list[dict[str, Any]] = []
+    plan = [(name, seed) for seed in range(seeds) for name in names]
+    for done, (name, seed) in enumerate(plan):
+        if progress is not None:
+            progress(done, len(plan), f"{name}, seed {seed}")
+        rows += _finished(folder, kind(), name, seed, settings)
+    if progress is not None:
+        progress(len(plan), len(plan), "")
+    fields = {
+        **asked,
+        "about": kind.about,
+        "chance": kind.chance,
+        "source": kind.source,
+        "rows": rows,
+        "summary": _summary(rows, names),
+    }
+    write_record(folder, "bench", **fields)
+    return fields
+
+
+def _task(name: str) -> type[RowTask]:
+    if name not in ROW_TASKS:
+        raise ConfigError(f"There is no task {name!r} to train on; expected one of {', '.join(ROW_TASKS)}.")
+    return ROW_TASKS[name]
+
+
+def _mixer_name(given: str) -> str:
+    """The name or address of a mixer given by its letter, name or address. Raises: ConfigError for an unknown one."""
+    name = LETTERS.get(given, given)
+    MIXERS.get(name)
+    return name
+
+
+def _finished(
+    folder: Path, task: RowTask, mixer: str, seed: int, settings: BenchSettings
+) -> list[dict[str, Any]]:
+    """The rows of one model: those of a run before, or of a model trained now."""
+    identity = fingerprint([task.name, mixer, seed, asdict(settings)])[:24]
+    path = folder / PARTS_NAME / f"{identity}.json"
+    try:
+        found: list[dict[str, Any]] = read_json(path)
+        return found
+    except InputError:
+        pass  # not there, or torn: the model is trained (again)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = _train_and_test(task, mixer, seed, settings)
+    write_json(path, rows)
+    return rows
+
+
+def _train_and_test(task: RowTask, mixer: str, seed: int, settings: BenchSettings) -> list[dict[str, Any]]:
+    started = time.perf_counter()
+    torch.manual_seed(seed)
+    model = _model(task, mixer, settings)
+    _train(model, task, seed, settings)
+    fixed = {
+        "mixer": mixer,
+        "seed": seed,
+        "parameters": sum(one.numel() for one in model.parameters()),
+        "state_bytes": sum(
+            block.attn.state_bytes(max(task.test_lengths)) for block in model.base_model.layers
+        ),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    found = []
+    for length in task.test_lengths:
+        accuracy, loss = _test(model, task, length, settings)
+        found.append({**fixed, "length": length, "accuracy": accuracy, "loss": loss})
+    return found
+
+
+def _model(task: RowTask, mixer: str, settings: BenchSettings) -> LonglodeForCausalLM:
+    return LonglodeForCausalLM(
+        LonglodeConfig(
+            vocab_size=task.vocabulary,
+            hidden_size=settings.hidden_size,
+            num_heads=settings.num_heads,
+            intermediate_size=2 * settings.hidden_size,
+            layers=[mixer] * settings.layers,
+            window=max(2, min(task.train_lengths) // 2),
+            allow_neg_eigval=settings.allow_neg_eigval,
+            tie_word_embeddings=False,
+        )
+    )
+
+
+def _train(model: LonglodeForCausalLM, task: RowTask, seed: int, settings: BenchSettings) -> None:
+    rng = np.random.default_rng([seed, len(task.name)])
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
+    )
+    warmup = max(1, settings.steps // 10)
+    model.train()
+    for step in range(settings.steps):
+        rate = min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / settings.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * rate
+        rows = task.rows(rng, settings.batch_size, int(rng.choice(task.train_lengths)))
+        loss, aux_loss, _ = _read(model, rows)
+        (loss if aux_loss is None else loss + aux_loss).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def _read(model: LonglodeForCausalLM, rows: Rows) -> tuple[torch.Tensor, torch.Tensor | None, np.ndarray]:
+    """Mean loss of the asked places, the mixers' auxiliary loss, and whether each asked place is right."""
+    labels = torch.from_numpy(rows.labels)
+    places = labels != NOT_ASKED
+    body = model.base_model(input_ids=torch.from_numpy(rows.tokens), use_cache=False)
+    logits = model.lm_head(body.last_hidden_state[places]).float()
+    loss = F.cross_entropy(logits, labels[places])
+    picked = logits.detach().argmax(-1)
+    if rows.allowed is None:
+        right = (picked == labels[places]).numpy()
+    else:
+        allowed = torch.from_numpy(rows.allowed)[places]
+        right = allowed.gather(-1, picked[:, None])[:, 0].numpy()
+    return loss, body.aux_loss, right
+
+
+def _test(
+    model: LonglodeForCausalLM, task: RowTask, length: int, settings: BenchSettings
+) -> tuple[float, float]:
+    """Share right and mean loss (nats) on the test rows."""
+    rng = np.random.default_rng([_TEST_SEED, length])
+    model.eval()
+    hits: list[np.ndarray] = []
+    nats = 0.0
+    with torch.inference_mode():
+        for start in range(0, settings.test_rows, settings.batch_size):
+            rows = task.rows(rng, min(settings.batch_size, settings.test_rows - start), length)
+            loss, _, right = _read(model, rows)
+            hits.append(right)
+            nats += float(loss) * len(right)
+    every = np.concatenate(hits)
+    return float(every.mean()), nats / len(every)
+
+
+def _summary(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Mean and 95 % bootstrap interval over seeds, per mixer and length."""
+    found = []
+    for name in names:
+        for length in dict.fromkeys(row["length"] for row in rows):
+            part = [row for row in rows if (row["mixer"], row["length"]) == (name, length)]
+            accuracy, low, high = bootstrap_mean([row["accuracy"] for row in part])
+            found.append(
+                {
+                    "mixer": name,
+                    "length": length,
+                    "accuracy": accuracy,
+                    "low": low,
+                    "high": high,
+                    "least": min(row["accuracy"] for row in part),
+                    "greatest": max(row["accuracy"] for row in part),
+                    "loss": float(np.mean([row["loss"] for row in part])),
+                    "parameters": part[0]["parameters"],
+                    "state_bytes": part[0]["state_bytes"],
+                    "seconds": float(np.mean([row["seconds"] for row in part])),
+                    "n": len(part),
+                }
+            )
+    return found

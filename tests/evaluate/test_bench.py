@@ -1,0 +1,138 @@
+"""Small models trained on tasks of symbols: rows are right, training learns, results go on and come again."""
+
+import numpy as np
+import pytest
+
+import longlode
+from longlode.core.errors import ConfigError
+from longlode.core.records import read_record
+from longlode.evaluate.bench import ROW_TASKS, BenchSettings, bench
+from longlode.evaluate.bench.row_tasks import NOT_ASKED
+from longlode.evaluate.tasks.regular_languages import SYMBOLS
+
+QUICK = BenchSettings(layers=1, hidden_size=32, steps=2, batch_size=4, test_rows=8)
+
+
+@pytest.mark.parametrize("name", ROW_TASKS)
+def test_rows_are_of_one_length_within_the_vocabulary_and_come_again(name):
+    task = ROW_TASKS[name]()
+    for length in (task.train_lengths[0], task.test_lengths[-1]):
+        rows = task.rows(np.random.default_rng(1), 6, length)
+        again = task.rows(np.random.default_rng(1), 6, length)
+        assert (rows.tokens == again.tokens).all()
+        assert (rows.labels == again.labels).all()
+        assert rows.tokens.shape == rows.labels.shape == (6, length)
+        assert rows.tokens.min() >= 0
+        assert rows.tokens.max() < task.vocabulary
+        asked = rows.labels[rows.labels != NOT_ASKED]
+        assert len(asked)
+        assert 0 <= asked.min() <= asked.max() < task.vocabulary
+        assert (rows.labels != NOT_ASKED).any(1).all()
+
+
+def test_a_value_that_is_written_again_replaces_the_one_before():
+    tokens, labels = ROW_TASKS["overwrite"]().row(np.random.default_rng(3), 64)
+    pairs = tokens.reshape(-1, 2)
+    assert len(set(pairs[-4:, 0])) == 4
+    for place in range(28, 32):
+        key, answer = pairs[place]
+        before = pairs[:28][pairs[:28, 0] == key]
+        assert len(before) >= 2
+        assert before[-1, 1] == answer == labels[2 * place]
+    assert (labels != NOT_ASKED).sum() == 4
+
+
+def test_what_is_allowed_after_a_string_is_what_the_language_allows():
+    """Symbols seen after the same state of the row's automaton are allowed wherever one of them is."""
+    task = ROW_TASKS["in_context_language"]()
+    rows = task.rows(np.random.default_rng(4), 5, 256)
+    assert not rows.allowed[..., len(SYMBOLS)].any()
+    asked = rows.labels != NOT_ASKED
+    assert rows.allowed[asked, rows.labels[asked]].all()
+    assert 1 <= rows.allowed[asked].sum(-1).min() <= rows.allowed[asked].sum(-1).max() <= 3
+    assert not asked[:, :128].any()
+
+
+def test_listops_rows_hold_their_value():
+    names = [*map(str, range(10)), "]", "[MIN", "[MAX", "[MED", "[SM"]
+    rows = ROW_TASKS["listops"]().rows(np.random.default_rng(5), 8, 160)
+
+    def value(parts):
+        part = parts.pop(0)
+        if not part.startswith("["):
+            return int(part)
+        values = []
+        while parts[0] != "]":
+            values.append(value(parts))
+        parts.pop(0)
+        return {
+            "[MIN": min(values),
+            "[MAX": max(values),
+            "[MED": int(np.floor(np.median(values))),
+            "[SM": sum(values) % 10,
+        }[part]
+
+    for tokens, labels in zip(rows.tokens, rows.labels, strict=True):
+        parts = [names[token] for token in tokens[:-1] if token < len(names)]
+        assert value(parts) == labels[-1]
+        assert not parts
+
+
+def test_training_learns_and_the_table_says_so(tmp_path):
+    settings = BenchSettings(layers=1, hidden_size=32, steps=60, batch_size=32, lr=1e-2, test_rows=64)
+    found = bench("parity", tmp_path / "out", mixers=["D"], seeds=1, settings=settings)
+    first = next(row for row in found["summary"] if row["length"] == 40)
+    assert first["loss"] < 0.69
+    untrained = bench(
+        "parity",
+        tmp_path / "none",
+        mixers=["D"],
+        seeds=1,
+        settings=BenchSettings(layers=1, hidden_size=32, steps=1),
+    )
+    assert first["loss"] < next(row for row in untrained["summary"] if row["length"] == 40)["loss"]
+    assert found["chance"] == 0.5
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path):
+    whole = bench("overwrite", tmp_path / "whole", mixers=["D", "L"], seeds=2, settings=QUICK)
+
+    def stop(done, total, what):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench("overwrite", tmp_path / "out", mixers=["D", "L"], seeds=2, settings=QUICK, progress=stop)
+    seen = []
+    found = bench(
+        "overwrite",
+        tmp_path / "out",
+        mixers=["D", "L"],
+        seeds=2,
+        settings=QUICK,
+        progress=lambda done, total, what: seen.append(what),
+    )
+    assert seen == [
+        "delta_net, seed 0",
+        "linear_attention, seed 0",
+        "delta_net, seed 1",
+        "linear_attention, seed 1",
+        "",
+    ]
+    for one, other in zip(found["rows"], whole["rows"], strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert len({row["accuracy"] for row in found["rows"]} | {row["loss"] for row in found["rows"]}) > 2
+    assert read_record(tmp_path / "out", "bench")["summary"] == found["summary"]
+    assert longlode.read_result(tmp_path / "out").table().num_rows == 4
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="overwrite"):
+        bench("overwrit", tmp_path / "a")
+    with pytest.raises(ConfigError, match="nomixer"):
+        bench("overwrite", tmp_path / "a", mixers=["nomixer"])
+    with pytest.raises(ConfigError, match="no mixer twice"):
+        bench("overwrite", tmp_path / "a", mixers=["D", "delta_net"])
+    with pytest.raises(ConfigError, match="steps"):
+        BenchSettings(steps=0)
+    assert not (tmp_path / "a").exists()
