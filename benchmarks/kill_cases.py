@@ -63,6 +63,25 @@ threads = 1
 """
 
 
+_STAGES = (
+    _RECIPE.replace("steps = 8\n", "").replace("lr = 0.01", 'lr = 0.01\nschedule = "constant"')
+    + """
+[[stages]]
+name = "short"
+steps = 3
+
+[[stages]]
+name = "long"
+steps = 4
+length = 48
+batch_size = 1
+rope_theta = 500000.0
+freeze = ["*.mlp.*"]
+fresh_moments = true
+"""
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """A command to disturb, run in a copy of the template folder.
@@ -112,6 +131,7 @@ def _cases() -> tuple[Case, ...]:
     merged = ("--rows-per-unit", "1", "--units-per-part", "3")
     pack = ("pack", "docs.jsonl", "notes", "--tokenizer", "model", "--length", "24")
     train = ("train", "recipe.toml", "-o", "out/run")
+    stages = ("train", "stages.toml", "-o", "out/run")
     evaluate = ("evaluate", "model", "-o", "out/eval", "--num-examples", "2", "--lengths", "64,96")
     loss = ("--tasks", "loss_by_position", "--texts", "notes")
     kept, read_back = ("select", "scores", "-o"), ("scores", "run", "eval")
@@ -127,6 +147,7 @@ def _cases() -> tuple[Case, ...]:
             name="pack --overwrite", first=(*pack, "-o", "old/shards", "--overwrite"), needs=("old/shards",)
         ),
         Case(name="train", first=train, again=((*train, "--resume"), train), needs=("shards",)),
+        Case(name="train stages", first=stages, again=((*stages, "--resume"), stages), needs=("shards",)),
         Case(name="evaluate", first=(*evaluate, "--tasks", "recall"), needs=("model",)),
         Case(name="evaluate texts", first=(*evaluate, *loss), needs=("model",)),
         Case(
@@ -167,6 +188,7 @@ def write_corpus(folder: Path) -> None:
     for i in range(3):
         (folder / "notes" / f"note-{i}.txt").write_text(_text(draw, 150), encoding="utf-8")
     (folder / "recipe.toml").write_text(_RECIPE, encoding="utf-8")
+    (folder / "stages.toml").write_text(_STAGES, encoding="utf-8")
     (folder / "old").mkdir()
 
 

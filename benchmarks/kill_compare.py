@@ -3,7 +3,7 @@
     file                       what does not count
     record.json, any folder,
     and shards/*.json          seconds (at any depth), num_reused, resumed_from and saved times of sessions (_TIMES)
-    metrics.jsonl              seconds, tokens_per_second
+    metrics.jsonl              seconds, tokens_per_second, mfu; matrix_flops_per_second in record.json
     checkpoints/*/state.json   seconds; and so its size and sha256 in the manifest.json beside it
 
 Everything else counts: names, and all bytes of parts, shards, weights, moments, examples, pages.
@@ -14,7 +14,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-_TIMES = frozenset({"seconds", "tokens_per_second", "num_reused", "resumed_from"})
+_TIMES = frozenset(
+    {"seconds", "tokens_per_second", "mfu", "matrix_flops_per_second", "num_reused", "resumed_from"}
+)
 _JSON = ("record.json", "state.json", "manifest.json")
 
 

@@ -173,6 +173,29 @@ def test_a_run_resumes_bitwise_across_stages(shards, tmp_path, straight, stop):
     assert all(torch.equal(tensor, expected[0][name]) for name, tensor in found[0].items())
 
 
+def test_a_run_resumes_bitwise_across_an_epoch(tmp_path):
+    """Few documents: the data begin anew, in another order, between the checkpoint and the end of either stage."""
+    text = "the river and the captain of the village went on with the letter "
+    rows = [{"id": str(number), "text": text * (number % 3 + 1)} for number in range(6)]
+    (tmp_path / "docs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    pack(tmp_path / "docs.jsonl", tmp_path / "shards", length=32)
+    shards = open_shards([tmp_path / "shards"])
+    overrides = [f"data.shards={tmp_path / 'shards'}", "run.checkpoint_every=2", "stages.1.steps=6"]
+    assert shards.num_tokens < 5 * 64  # of a stage: six steps of 64 tokens
+
+    def kill(row):
+        if row["step"] == 4:
+            raise Killed
+
+    train_run(recipe(), tmp_path / "straight", set_=overrides)
+    with pytest.raises(Killed):
+        train_run(recipe(), tmp_path / "broken", set_=overrides, on_step=kill)
+    assert train_run(None, tmp_path / "broken", resume=True).resumed_from == 2
+    expected, found = (weights_and_losses(tmp_path / name) for name in ("straight", "broken"))
+    assert found[1] == expected[1]
+    assert all(torch.equal(tensor, expected[0][name]) for name, tensor in found[0].items())
+
+
 def test_a_finished_run_has_the_last_base_and_says_what_its_stages_read(straight):
     assert load_model(straight / "model").config.rope_theta == 5e5
     record = read_record(straight, "run")
