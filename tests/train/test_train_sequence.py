@@ -1,11 +1,14 @@
 """Sequences on several ranks: ten steps of a grid of data and sequence ranks are those of one rank."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
 from forked_ranks import run_ranks, values
 
-from longlode.core.errors import ConfigError, InputError
+from longlode.core.errors import ConfigError, InputError, RankError
 from longlode.core.records import read_jsonl
 from longlode.train import train
 from longlode.train.sharding import whole_state
@@ -108,6 +111,24 @@ def test_what_cannot_be_read_in_pieces_is_refused(tiny, tmp_path):
 
     for messages in values(run_ranks(2, refused, tmp_path)):
         assert all("parallel.sequence is 2" in message for message in messages)
+
+
+def test_a_rank_that_is_gone_ends_the_others(tiny, tmp_path):
+    def work(rank):
+        def batches(step):
+            for number in range(step, 100):
+                if number == 3 and rank == 1:
+                    os._exit(9)
+                yield tiny.batch(number)
+
+        began = time.monotonic()
+        with pytest.raises(RankError):
+            run(tiny, tmp_path / "run", "parallel.sequence=2", batches=batches)
+        return time.monotonic() - began
+
+    alive, gone = run_ranks(2, work, tmp_path, wait_seconds=10)
+    assert gone.exit_code == 9
+    assert alive.value < 20
 
 
 def test_sequences_on_several_ranks_need_those_ranks(tiny, tmp_path):
