@@ -25,7 +25,7 @@ LAYERS: list[Any] = [
     "delta_net",
     "delta_net",
 ]
-"""A stack that learns within a million tokens to use far context (docs/experiments.md)."""
+"""A stack that learns within a million tokens to use far context (docs/experiments/starter.md)."""
 
 
 @dataclass(frozen=True)
