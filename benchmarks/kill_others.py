@@ -7,6 +7,7 @@ stale claim    after a kill, the file of a run on another machine claims all uni
 kill again     after a kill, the command runs with other numbers of workers, and is killed again, twice
 """
 
+import contextlib
 import json
 import random
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 SIGTERM, DAMAGE, STALE, AGAIN = "SIGTERM", "damage", "stale claim", "kill again"
 OTHERS = (SIGTERM, DAMAGE, STALE, AGAIN)
+CLAIM_NAME = "0badcafe-7-1.json"
 LEASE_VARIABLE = "LONGLODE_LEASE_SECONDS"
 _DAY = 86_400.0
 
@@ -45,7 +47,14 @@ def claim_all(folder: Path, units: list[str], draw: random.Random) -> None:
     runs.mkdir(parents=True, exist_ok=True)
     skewed = time.time() + draw.choice((-_DAY, _DAY))
     about = {"run": "0badcafe-7-1", "beat": 3, "written": skewed, "in_hand": dict.fromkeys(units, 1.0)}
-    (runs / "0badcafe-7-1.json").write_text(json.dumps(about), encoding="utf-8")
+    (runs / CLAIM_NAME).write_text(json.dumps(about), encoding="utf-8")
+
+
+def forget_claim(folder: Path) -> None:
+    """Remove that file: a run that had nothing left to do has not watched it for long enough to know that it is stale."""
+    (folder / "runs" / CLAIM_NAME).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (folder / "runs").rmdir()
 
 
 def with_workers(arguments: tuple[str, ...], numbers: Iterator[int]) -> tuple[str, ...]:
