@@ -51,7 +51,7 @@ def claim_all(folder: Path, units: list[str], draw: random.Random) -> None:
 
 
 def forget_claim(folder: Path) -> None:
-    """Remove that file: a run that had nothing left to do has not watched it for long enough to know that it is stale."""
+    """Remove that file: a run with nothing left to do has not watched it for long enough to know that it is stale."""
     (folder / "runs" / CLAIM_NAME).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         (folder / "runs").rmdir()
