@@ -39,6 +39,8 @@ from longlode.parallel import ATTENTION_SCHEMES, GroupTransport, RankShard, Sequ
 from longlode.parallel.planner import CostModel
 
 VOCAB, WIDTH, HEADS, WINDOW = 64, 256, 4, 128
+BASE = {"A": "gather", "S": "gather", "D": "fold"}
+"""Scheme that others are compared with, by mixer."""
 MOST_SCORES = 4096
 """Longest sequence for `ring_scores`, which holds all scores."""
 
@@ -57,8 +59,12 @@ class Case(NamedTuple):
         return long_tailed(self.length) if self.mask == "packed" else (self.length,)
 
 
-def cases(lengths: list[int]) -> Iterator[Case]:
-    """All cases, shortest first; a window is sent in one way by all schemes but ulysses."""
+def cases(lengths: list[int], ranks: int) -> Iterator[Case]:
+    """All cases, shortest first; one rank exchanges nothing, so there is one scheme per mixer."""
+    return (case for case in _all_cases(lengths) if ranks > 1 or case.scheme == BASE[case.mixer])
+
+
+def _all_cases(lengths: list[int]) -> Iterator[Case]:
     for length in sorted(lengths):
         for mask in ("causal", "packed"):
             for scheme in ATTENTION_SCHEMES:
@@ -66,7 +72,7 @@ def cases(lengths: list[int]) -> Iterator[Case]:
                     yield Case("A", scheme, mask, length)
             for states in ("fold", "ulysses"):
                 yield Case("D", states, mask, length)
-        for scheme in ("gather", "ulysses"):
+        for scheme in ("gather", "ulysses"):  # all others send a window as gather does
             yield Case("S", scheme, "window", length)
 
 
@@ -165,7 +171,7 @@ class Rank:
 def measure(facts: dict[str, Any]) -> list[list[dict[str, float]]]:
     """Run all cases as one rank, round after round: `[case][round]`. The round before the first warms up."""
     rank = Rank(facts["rank"], facts["ranks"], facts["folder"], facts["device"])
-    todo = list(cases(facts["lengths"]))
+    todo = list(cases(facts["lengths"], facts["ranks"]))
     for case in todo:
         if case.length == min(facts["lengths"]):
             rank.step(case)
@@ -187,7 +193,7 @@ def run(ranks: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
             raise SystemExit("a rank failed; its message is above")
     found = [json.loads(output.splitlines()[-1]) for output in outputs]
     rows = []
-    for case, of_ranks in zip(cases(settings["lengths"]), zip(*found, strict=True), strict=True):
+    for case, of_ranks in zip(cases(settings["lengths"], ranks), zip(*found, strict=True), strict=True):
         row: dict[str, Any] = {**case._asdict(), "documents": case.documents, "ranks": ranks}
         row["loss"] = sum(rounds[0]["loss"] for rounds in of_ranks)
         for name in ("seconds", "processor_seconds", "peak_bytes"):
@@ -214,8 +220,7 @@ def with_slopes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     key = {tuple(r[name] for name in ("mixer", "scheme", "mask", "ranks", "length")): r for r in rows}
     lengths = sorted({r["length"] for r in rows})
     for row in rows:
-        base = "fold" if row["mixer"] == "D" else "gather"
-        other = key[row["mixer"], base, row["mask"], row["ranks"], row["length"]]
+        other = key[row["mixer"], BASE[row["mixer"]], row["mask"], row["ranks"], row["length"]]
         row["processor_ratio"] = row["processor_seconds"] / other["processor_seconds"]
         first = key.get((row["mixer"], row["scheme"], row["mask"], row["ranks"], lengths[0]))
         if row["length"] == lengths[-1] and first is not None and len(lengths) > 1:
@@ -234,7 +239,7 @@ def cost_models(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         times = [
             (r["ranks"], r["documents"], r["seconds"])
             for r in rows
-            if (r["mixer"], r["scheme"]) == (mixer, scheme)
+            if r["mixer"] == mixer and (r["scheme"] == scheme or r["ranks"] == 1)
         ]
         if len(times) >= 5:
             found[f"{mixer} {scheme}"] = vars(CostModel.fit(times))

@@ -141,3 +141,21 @@ def test_sequences_on_several_ranks_need_those_ranks(tiny, tmp_path):
 def test_a_recipe_without_the_section_keeps_its_fingerprint(tiny):
     assert "parallel" not in tiny.recipe().resolved()
     assert tiny.recipe("parallel.sequence=4").fingerprint() == tiny.recipe().fingerprint()
+
+
+def test_auxiliary_losses_and_metrics_are_those_of_one(tiny, tmp_path):
+    layers = 'model.layers=["mixture_of_memories", "sliding_window_attention"]'
+
+    def logged(name, *overrides):
+        run(tiny, tmp_path / name, layers, "run.steps=2", ROWS, *overrides, mixers="none")
+        kept = ("loss", "aux_loss", "layer_")
+        rows = read_jsonl(tmp_path / name / "metrics.jsonl")
+        return [{key: row[key] for key in row if key.startswith(kept)} for row in rows]
+
+    one = logged("one")
+    assert one[0]["aux_loss"] > 0
+    assert any(key.startswith("layer_") for key in one[0])
+    two, _ = values(run_ranks(2, lambda rank: logged("two", "parallel.sequence=2"), tmp_path))
+    assert len(two) == 2
+    for found, expected in zip(two, one, strict=True):
+        assert found == pytest.approx(expected, rel=1e-11)
