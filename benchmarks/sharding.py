@@ -20,8 +20,7 @@ import argparse
 import ctypes
 import json
 import math
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Iterator
@@ -180,18 +179,26 @@ def measure(facts: dict[str, Any]) -> list[list[dict[str, float]]]:
     return [list(taken) for taken in zip(*rounds, strict=True)]
 
 
+def work_as_rank(facts: dict[str, Any]) -> None:
+    """Write what `measure` returns into the folder of the run."""
+    (Path(facts["folder"]) / f"rank{facts['rank']}.json").write_text(json.dumps(measure(facts)))
+
+
 def run(ranks: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Run all cases on that many processes; return a row per case."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.sharding", "--as-rank"]
+        # One server imports everything once; each rank is a fork of it.
+        forks = multiprocessing.get_context("forkserver")
+        forks.set_forkserver_preload(["benchmarks.sharding"])
         facts = [{**settings, "rank": rank, "ranks": ranks, "folder": folder} for rank in range(ranks)]
-        processes = [
-            subprocess.Popen([*command, json.dumps(one)], stdout=subprocess.PIPE, text=True) for one in facts
-        ]
-        outputs = [process.communicate()[0] for process in processes]
-        if any(process.returncode for process in processes):
+        processes = [forks.Process(target=work_as_rank, args=(one,)) for one in facts]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        if any(process.exitcode for process in processes):
             raise SystemExit("a rank failed; its message is above")
-    found = [json.loads(output.splitlines()[-1]) for output in outputs]
+        found = [json.loads((Path(folder) / f"rank{rank}.json").read_text()) for rank in range(ranks)]
     rows = []
     for case, of_ranks in zip(cases(settings["lengths"], ranks), zip(*found, strict=True), strict=True):
         row: dict[str, Any] = {**case._asdict(), "documents": case.documents, "ranks": ranks}
@@ -276,11 +283,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--save", action="store_true")
-    parser.add_argument("--as-rank", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.as_rank:
-        print(json.dumps(measure(json.loads(args.as_rank))))
-        return
     lengths = sorted(int(part) for part in args.lengths.split(","))
     settings = {"lengths": lengths, "rounds": args.rounds, "device": args.device}
     counts = sorted({1, *(int(part) for part in args.ranks.split(","))})
@@ -301,6 +304,7 @@ def main() -> None:
         method = " ".join(str(__doc__).split("[--save]")[1].split())
         facts = [f"- {name}: {value}" for name, value in {**made, "method": method}.items()]
         facts.append(f"- losses: within {worst:.0e} of one rank's, relative")
+        facts.append(f"- rounds: {args.rounds}")
         save("sharding", result, "\n".join(["# Sequences on several ranks", "", *facts, "", text]))
 
 
