@@ -146,13 +146,12 @@ def _train_and_test(task: RowTask, mixer: str, seed: int, settings: BenchSetting
     torch.manual_seed(seed)
     model = _model(task, mixer, settings)
     _train(model, task, seed, settings)
+    blocks: Any = model.model.layers
     fixed = {
         "mixer": mixer,
         "seed": seed,
         "parameters": sum(one.numel() for one in model.parameters()),
-        "state_bytes": sum(
-            block.attn.state_bytes(max(task.test_lengths)) for block in model.base_model.layers
-        ),
+        "state_bytes": sum(block.attn.state_bytes(max(task.test_lengths)) for block in blocks),
         "seconds": round(time.perf_counter() - started, 1),
     }
     found = []
