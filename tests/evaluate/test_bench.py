@@ -126,6 +126,14 @@ def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path):
     assert longlode.read_result(tmp_path / "out").table().num_rows == 4
 
 
+def test_models_can_have_equal_parameters(tmp_path):
+    settings = BenchSettings(layers=1, hidden_size=32, steps=1, batch_size=2, test_rows=4, parameters=20_000)
+    found = bench("overwrite", tmp_path, mixers=["D", "L", "A", "s4d"], seeds=1, settings=settings)
+    counts = [row["parameters"] for row in found["rows"]]
+    assert max(counts) - min(counts) < 200
+    assert abs(counts[0] - 20_000) < 200
+
+
 def test_what_cannot_be_trained_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="overwrite"):
         bench("overwrit", tmp_path / "a")

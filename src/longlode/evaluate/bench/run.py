@@ -35,7 +35,8 @@ class BenchSettings:
 
     layers, hidden_size, num_heads: of the stack, every layer of which has the same mixer.
     steps, batch_size: of training, a fresh batch per step.   lr: the peak; 10 % warm-up, then a cosine to 0.
-    weight_decay: of AdamW.   test_rows: per length.
+    weight_decay: of AdamW.   test_rows: per length.   allow_neg_eigval: let beta of the delta rule reach 2.
+    parameters: about how many each model has, by the width of its MLPs; None: MLPs of twice the width.
     Raises: ConfigError for a number that makes no sense.
     """
 
@@ -48,6 +49,7 @@ class BenchSettings:
     weight_decay: float = 0.1
     test_rows: int = 256
     allow_neg_eigval: bool = False
+    parameters: int | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -162,12 +164,25 @@ def _train_and_test(task: RowTask, mixer: str, seed: int, settings: BenchSetting
 
 
 def _model(task: RowTask, mixer: str, settings: BenchSettings) -> LonglodeForCausalLM:
+    width = 2 * settings.hidden_size
+    if settings.parameters is not None:
+        # Parameters grow by the same number with each unit of the MLPs' width.
+        least, next_one = (
+            sum(one.numel() for one in _model_of_width(task, mixer, settings, size).parameters())
+            for size in (1, 2)
+        )
+        width = max(1, 1 + round((settings.parameters - least) / (next_one - least)))
+    torch.manual_seed(torch.initial_seed())  # the models made to count drew numbers
+    return _model_of_width(task, mixer, settings, width)
+
+
+def _model_of_width(task: RowTask, mixer: str, settings: BenchSettings, width: int) -> LonglodeForCausalLM:
     return LonglodeForCausalLM(
         LonglodeConfig(
             vocab_size=task.vocabulary,
             hidden_size=settings.hidden_size,
             num_heads=settings.num_heads,
-            intermediate_size=2 * settings.hidden_size,
+            intermediate_size=width,
             layers=[mixer] * settings.layers,
             window=max(2, min(task.train_lengths) // 2),
             allow_neg_eigval=settings.allow_neg_eigval,
