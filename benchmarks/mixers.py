@@ -7,8 +7,8 @@
 Learning: models of two layers (one for `overwrite`) with about equal parameters, trained by `longlode.bench`, an
 interval over seeds; `text` is bits per byte of held-out files, at equal bytes read. Cost: a training step (forward and
 backward) and a decoded token of one layer of width 128, float32, the best of some rounds in which all mixers take
-turns; `slope` is the exponent by which the time of a step grows between the two lengths (1: linear, 2: quadratic). Finished
-models and timings in DIR are not made again, so that a run can be stopped and be extended.
+turns; `slope` is the exponent by which the time of a step grows between the two lengths (1: linear, 2: quadratic).
+Finished models and timings in DIR are not made again, so that a run can be stopped and be extended.
 """
 
 import argparse
@@ -150,7 +150,7 @@ def costs(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
                     best[name][key] = min(value, best[name].get(key, math.inf))
                 best[name][f"state_{length}"] = state
             print(f"timed {name}", flush=True)
-    for name, figures in best.items():
+    for figures in best.values():
         first, last = options.lengths[0], options.lengths[-1]
         ratio = figures[f"step_{last}"] / figures[f"step_{first}"]
         figures["slope"] = math.log(ratio) / math.log(last / first) if last > first else math.nan
@@ -224,7 +224,8 @@ def main() -> None:
             "steps": options.steps,
             "seeds": options.seeds,
         }
-        head = f"# Mixers: {options.seeds} seeds, {options.steps} steps\n\n`{result['command']}`, {result['machine']}.\n\n"
+        head = f"# Mixers: {options.seeds} seeds, {options.steps} steps\n\n"
+        head += f"`{result['command']}`, {result['machine']}.\n\n"
         save("mixers", result, head + text)
 
 

@@ -61,7 +61,7 @@ def bench(
             overwrite=overwrite,
             progress=update,
         )
-    note(f"{task}: {found['about']}. Chance: {found['chance']:.3g}. {found['source']}.")
+    note(f"{task}: {found['about']}. Chance: {found['chance']:.3g}. Settings: {found['source']}.")
     columns = (
         "mixer",
         "length",
