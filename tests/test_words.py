@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "longlode"
 PACKAGES = (
     *("core", "corpus", "synthetic", "packing", "train", "readers", "ops", "mixers", "models"),
-    *("mining", "evaluate", "report", "api", "cli", "demo", ""),
+    *("mining", "evaluate", "report", "api", "cli", "demo", "parallel", "integrations", ""),
 )
 
 CLAUSE_WORDS = {"what", "whether", "who", "whose", "how", "which", "of", "where", "why"}

@@ -201,7 +201,7 @@ class RankShard(SequenceShard):
         return receives
 
     def _asked(self, rank: int, limit: int | None, num_first: int) -> dict[int, tuple[int, ...]]:
-        """What `rank` wants of each rank before it, nearest first, tokens before the sequence included."""
+        """Tokens that `rank` wants of each rank before it, nearest first, those before the sequence included."""
         wanted, first = self.plan.wanted(rank, limit), self.plan.first_ranks[rank]
         if not num_first or limit is None or first == rank:
             return wanted
@@ -258,5 +258,5 @@ def _rows_of(one: SegmentMap, rows: slice) -> SegmentMap:
 
 
 def _nothing(own: SegmentMap | None, like: Tensor, num_rows: int) -> Tensor:
-    """What stands before documents that begin here, `[N, ...]`."""
+    """State before documents that begin here, `[N, ...]`."""
     return like.new_zeros(num_rows, *like.shape[1:]) if own is None else own.nothing()

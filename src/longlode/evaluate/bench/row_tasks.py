@@ -64,13 +64,13 @@ class RowTask(ABC):
 
 
 class _Recall(RowTask):
-    vocabulary = 8192
-    chance = 2 / 8192  # a value, but any of them
-    source = "Zoology (arXiv 2312.04927): 100,000 fixed rows there, fresh rows here"
+    vocabulary = 512
+    chance = 2 / 512  # a value, but any of them
+    source = "Zoology (arXiv 2312.04927): 8,192 symbols and 100,000 fixed rows there, 512 symbols and fresh rows here"
 
     def row(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, ...]:
         """One row with a pair per 16 tokens."""
-        return multi_query_recall(rng, length=length, pairs=length // 16)
+        return multi_query_recall(rng, length=length, pairs=length // 16, vocabulary=self.vocabulary)
 
 
 class RecallSmall(_Recall):

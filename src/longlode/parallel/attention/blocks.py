@@ -22,7 +22,7 @@ BLOCK = 256
 
 
 class Visible(NamedTuple):
-    """What the queries of a block see of its keys.
+    """Keys of a block that its queries see.
 
     causal: query t sees keys 0 to t; otherwise all. counts: real keys of each row, int64 `[B]`; None: all.
     """

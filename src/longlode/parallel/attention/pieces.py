@@ -48,7 +48,7 @@ class Blocks:
         return max((r for r in range(source + 1, self.num_ranks) if self.sees(r, source)), default=source)
 
     def visible(self, source: int, device: torch.device) -> Visible:
-        """What queries of later ranks see of the keys of `source`."""
+        """Keys of `source` that queries of later ranks see."""
         lengths = self.plan.lengths(source)
         if self.plan.documents is not None or set(lengths) == {self.num_keys(source)}:
             return Visible()
