@@ -44,7 +44,7 @@ def test_the_table_says_length_gate_and_rival(scores):
     out, shown = scores
     columns = table_columns(out)
     assert columns == ["dependency_tokens", "rival"]
-    for words in ("dependency tokens", "No model was read", "too_short: fewer than 500 words"):
+    for words in ("dependency tokens", "No model was read", "too_short: fewer than 1,280 tokens"):
         assert words in shown
     row = score_rows(out, order="worst", limit=1, extras=[*columns, "gate"])[0]
     assert row["gate"] == row["score"] < 0

@@ -239,7 +239,7 @@ def test_the_explanation_of_a_run_is_that_of_the_command(run, records, tmp_path)
 def test_a_short_document_has_no_profile_and_says_so(run, tmp_path):
     (tmp_path / "short.txt").write_text("def main(): \x1b[31m pass")
     shown = run("explain", tmp_path / "short.txt")
-    assert "none: fewer than 500 words" in shown
+    assert "none: fewer than 1,280 tokens" in shown
     assert "\x1b[31m" not in shown
 
 

@@ -136,7 +136,7 @@ class Failing:
 @pytest.mark.parametrize("kind", ["txt", "jsonl"])
 def test_an_error_of_the_disk_is_no_property_of_the_content(tmp_path, monkeypatch, kind):
     path = tmp_path / f"in.{kind}"
-    write(kind, path, [{"id": str(n), "text": f"{n} " * 50_000} for n in range(8)])
+    write(kind, path, [{"id": str(n), "text": f"{n} " * 25_000} for n in range(8)])
     (unit,) = plan(path, bytes_per_unit=1 << 30)
     real = Path.open
     monkeypatch.setattr(Path, "open", lambda self, *args, **kwargs: Failing(real(self, *args, **kwargs)))

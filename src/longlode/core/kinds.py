@@ -34,7 +34,9 @@ RUNS_FOLDER = "runs"
 SELECTION_FOLDER = "__selection__"
 """Folder of information beside selected documents, not data; readers of data sets skip names that begin with `__`."""
 _DEPTH = 2
-_SKIPPED = {"parts", "plan", "runs", "shards", "rounds", "fit", "checkpoints", "stdin"}
+_SKIPPED = {"parts", "plan", "rounds", "fit", "checkpoints", "stdin"}
+_SKIPPED_BESIDE_PARTS = {"runs", "shards"}
+"""Folders of the engine in a scores folder; elsewhere, as in a demo, they hold training runs and token shards."""
 
 
 def kind_name(kind: Any) -> str:
@@ -64,11 +66,12 @@ def folders_of_kind(folder: Path, kind: str) -> list[Path]:
 
 def _children(folder: Path) -> list[Path]:
     try:
+        skipped = _SKIPPED | (_SKIPPED_BESIDE_PARTS if (folder / "parts").is_dir() else set())
         with os.scandir(folder) as entries:
             names = [
                 entry.name
                 for entry in entries
-                if entry.is_dir() and entry.name not in _SKIPPED and not entry.name.startswith(".")
+                if entry.is_dir() and entry.name not in skipped and not entry.name.startswith(".")
             ]
     except OSError:
         return []
