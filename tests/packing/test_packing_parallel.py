@@ -126,6 +126,25 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(
     assert {path.name for path in tmp_path.iterdir()} == {"corpus", "whole", "out"}
 
 
+def test_parts_that_a_finished_run_left_are_removed(tmp_path, corpus, tokenizer, monkeypatch):
+    kept = {}
+    monkeypatch.setattr(parallel.shutil, "rmtree", lambda path, **_: kept.update(path=path))
+    packed(corpus, tmp_path / "out", tokenizer)  # killed before it removed the parts
+    monkeypatch.undo()
+    parts = tmp_path / ".out.parts"
+    assert kept["path"] == parts
+    before = contents(tmp_path / "out")
+    (parts / "of_another_run.part").write_bytes(b"")
+    with pytest.raises(InputError, match="already holds"):
+        packed(corpus, tmp_path / "out", tokenizer)
+    assert parts.exists()  # these may be of a run with other options
+    (parts / "of_another_run.part").unlink()
+    with pytest.raises(InputError, match="already holds"):
+        packed(corpus, tmp_path / "out", tokenizer)
+    assert not parts.exists()
+    assert contents(tmp_path / "out") == before
+
+
 def test_parts_of_another_input_are_not_used(tmp_path, corpus, tokenizer, monkeypatch):
     def fails(*arguments):
         raise KeyboardInterrupt

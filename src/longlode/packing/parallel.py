@@ -19,6 +19,7 @@ from typing import Any
 
 from longlode.core.errors import BackendError, ConfigError
 from longlode.core.fingerprints import fingerprint
+from longlode.core.kinds import kind_of
 from longlode.core.outputs import full_path
 from longlode.core.processes import end_with_parent
 from longlode.core.records import remove_leftovers, sync_folder
@@ -26,6 +27,7 @@ from longlode.corpus import Unit, read_unit
 from longlode.packing.chat import ChatTokenizer
 from longlode.packing.part_files import PART_FORMAT, PartInfo, Row, encode_rows, read_info, write_part
 from longlode.packing.scored import with_scores
+from longlode.packing.shards import KIND
 from longlode.packing.steady import steady
 from longlode.packing.writer import (
     AnyTokenizer,
@@ -84,13 +86,15 @@ def pack_units(
         raise ConfigError(f"workers is {workers}; expected at least 1.")
     folder = full_path(out)
     parts = folder.with_name(f".{folder.name}.parts")
+    jobs = [
+        _Job(one, parts / f"{_name(one, tokenizer, text_field, encoding)}.part", text_field, encoding)
+        for one in _without_own(units, folder)
+    ]
+    if not overwrite:
+        _finish_removal(folder, parts, {job.path.name for job in jobs})
     with claimed(
         folder, overwrite, f"what is done stays in {parts}, and the same command goes on from there"
     ):
-        jobs = [
-            _Job(one, parts / f"{_name(one, tokenizer, text_field, encoding)}.part", text_field, encoding)
-            for one in _without_own(units, folder)
-        ]
         _clear(parts, {job.path.name for job in jobs})
         infos = _make_parts(jobs, tokenizer, workers, progress)
         with new_folder(folder) as temporary:
@@ -120,6 +124,12 @@ def _without_own(units: Sequence[PackUnit], out: Path) -> Iterator[PackUnit]:
             yield one
         elif files:
             yield replace(one, unit=replace(one.unit, files=files, stop=len(files)))
+
+
+def _finish_removal(folder: Path, parts: Path, wanted: set[str]) -> None:
+    """Remove parts whose shards are complete: a run that was killed while it removed them has left the others."""
+    if parts.is_dir() and kind_of(folder) == KIND and {path.name for path in parts.iterdir()} <= wanted:
+        shutil.rmtree(parts, ignore_errors=True)
 
 
 def _clear(parts: Path, wanted: set[str]) -> None:
