@@ -2,6 +2,8 @@
 
 import json
 import random
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -218,6 +220,20 @@ def test_a_claim_lapses_when_its_run_stands_still_whatever_the_clocks_say(tmp_pa
     assert not other.path.exists()
     claims.release("a")
     claims.end()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_half_written_claim_of_a_dead_run_is_removed(tmp_path):
+    (tmp_path / "runs").mkdir()
+    dead = subprocess.run(
+        [sys.executable, "-c", "from longlode.core.processes import process_tag; print(process_tag())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    (tmp_path / "runs" / f".{dead}.json.{dead}.tmp").write_text("{")
+    with claiming(tmp_path, dict):
+        pass
     assert not (tmp_path / "runs").exists()
 
 

@@ -22,7 +22,7 @@ import orjson
 
 from longlode.core.kinds import RUNS_FOLDER
 from longlode.core.processes import is_gone, process_tag
-from longlode.core.records import temporary_name
+from longlode.core.records import remove_leftovers, temporary_name
 
 RUN_SUFFIX = ".json"
 BEAT_SECONDS = 2.0
@@ -126,6 +126,7 @@ class Claims:
         self._look()
         with self._lock, contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
+            remove_leftovers(self.folder)  # half-written files of killed runs
             self.folder.rmdir()
 
 
