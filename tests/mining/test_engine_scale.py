@@ -333,3 +333,9 @@ def test_a_disk_that_refuses_the_claims_stops_nothing(tmp_path, monkeypatch):
         monkeypatch.setattr(claims_module, "temporary_name", lambda path: path / "no" / "such")
         assert claims.take("a")
     assert run_files(tmp_path / "runs") == []
+
+
+def test_settings_are_checked():
+    for name in ("segment", "rows_per_unit", "batch_segments", "batch_pairs"):
+        with pytest.raises(ConfigError, match=f"{name} is 0"):
+            ScoreSettings(**{name: 0})

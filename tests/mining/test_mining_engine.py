@@ -489,12 +489,6 @@ def test_folders_that_cannot_be_used_are_refused(corpus, tmp_path):
         run(tmp_path / "nothing.jsonl", tmp_path / "out")
 
 
-def test_settings_are_checked():
-    for name in ("segment", "rows_per_unit", "batch_segments", "batch_pairs"):
-        with pytest.raises(ConfigError, match=f"{name} is 0"):
-            ScoreSettings(**{name: 0})
-
-
 def test_mining_loads_no_torch():
     code = (
         "import sys, longlode.mining; sys.exit(not sys.modules.keys().isdisjoint(('torch', 'transformers')))"

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from document_words import WORDS
 
 from longlode.api.training import train_run
 from longlode.core.records import read_jsonl, read_record
@@ -22,23 +23,11 @@ def work(tmp_path_factory):
     """Shards of three sources with a column of dependency lengths, and a small hybrid to start from."""
     folder = tmp_path_factory.mktemp("long")
     rng = np.random.default_rng(7)
-    words = [
-        "river",
-        "captain",
-        "letter",
-        "garden",
-        "winter",
-        "window",
-        "answer",
-        "village",
-        "stone",
-        "evening",
-    ]
     rows = [
         {
             "id": str(number),
             "source": ("books", "code", "web")[number % 3],
-            "text": " ".join(rng.choice(words, int(size))),
+            "text": " ".join(rng.choice(WORDS, int(size))),
             "extras.dependency_tokens": int(size) // 2,
             "score": 1.0,
         }

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from document_words import WORDS
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from longlode.api.training import train_run
@@ -116,21 +117,9 @@ def test_stages_that_make_no_sense_are_refused(overrides, word):
 def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(7)
-    words = [
-        "river",
-        "captain",
-        "letter",
-        "garden",
-        "winter",
-        "window",
-        "answer",
-        "village",
-        "stone",
-        "evening",
-    ]
     lines = [
         json.dumps(
-            {"id": str(n), "source": "ab"[n % 2], "text": " ".join(rng.choice(words, rng.integers(10, 80)))}
+            {"id": str(n), "source": "ab"[n % 2], "text": " ".join(rng.choice(WORDS, rng.integers(10, 80)))}
         )
         for n in range(60)
     ]

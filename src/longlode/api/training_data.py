@@ -43,29 +43,12 @@ class RunData:
             raise ConfigError(
                 "data.skill_it goes with a run of one stage; set the shares of stages by their mix."
             )
-        return SkillIt(SkillItSection.of(data.skill_it), parse_mix(data.mix), self._heldout_of)
+        return SkillIt(SkillItSection.of(data.skill_it), parse_mix(data.mix), self.heldout)
 
     def recall_shares(self, rows: Iterable[dict[str, Any]]) -> None:
         """Take back the shares that a run has chosen. Args: rows, of its metrics.jsonl."""
         if self.skill_it is not None:
             self.skill_it.changes += [(row["step"], row["shares"]) for row in rows if "shares" in row]
-
-    def _heldout_of(self, group: str) -> Iterator[Batch]:
-        """Yield held-out batches of one group of the mixture."""
-        from longlode.packing import Mixture, batches
-
-        data = self.recipe.data
-        return batches(
-            self.shards,
-            length=data.length,
-            batch_size=data.batch_size,
-            seed=self.recipe.run.seed,
-            packer="concat",
-            packed=data.packed,
-            split="heldout",
-            heldout_fraction=data.heldout_fraction,
-            mix=Mixture({group: 1}),
-        )
 
     def _mixture(self, data: "DataSection") -> "Mixture | None":
         from longlode.packing import Mixture
@@ -96,7 +79,7 @@ class RunData:
         if self.recipe.data.heldout_fraction:
             next(self.heldout())
         for name in () if self.skill_it is None else self.skill_it.names:
-            next(self._heldout_of(name))
+            next(self.heldout(name))
 
     def batches(self, step: int) -> Iterator[Batch]:
         """Yield the batches from a step of the run on, stage after stage."""
@@ -105,9 +88,12 @@ class RunData:
         for stage, begin, steps in from_step(self.recipe.stage_list, step):
             yield from itertools.islice(self._stage_batches(stage, begin), steps)
 
-    def heldout(self) -> Iterator[Batch]:
-        """Yield held-out batches: rows of [data] by `concat`, whatever the stage, so that they can be compared."""
-        from longlode.packing import batches
+    def heldout(self, group: str | None = None) -> Iterator[Batch]:
+        """Yield held-out batches: rows of [data] by `concat`, whatever the stage, so that they can be compared.
+
+        Args: group, of the mixture, whose documents alone are read; None: all.
+        """
+        from longlode.packing import Mixture, batches
 
         data = self.recipe.data
         return batches(
@@ -119,6 +105,7 @@ class RunData:
             packed=data.packed,
             split="heldout",
             heldout_fraction=data.heldout_fraction,
+            mix=None if group is None else Mixture({group: 1}),
         )
 
     def schedule(self, stage: "Stage") -> "Schedule":

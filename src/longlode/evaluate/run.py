@@ -306,14 +306,14 @@ def _judge(
     writer: Writer, task: Task, block: Sequence[Example], rows: Sequence[dict[str, Any]], seed: int
 ) -> None:
     """Add to each row what the model wrote and the task's judgement of it, for examples that ask for that."""
-    asked = [(example, row) for example, row in zip(block, rows, strict=False) if example.max_new_tokens]
-    if not asked:
+    if not any(example.max_new_tokens for example in block):
         return
     if len(rows) != len(block):
         raise ConfigError(
             f"task {task.name!r} asks the model to write and has {len(rows)} rows for {len(block)} examples; "
             "expected one per example."
         )
+    asked = [(example, row) for example, row in zip(block, rows, strict=True) if example.max_new_tokens]
     prompts = [task.encode(example.prompt).ids for example, _ in asked]
     first = rows[0]
     written = writer.write(
