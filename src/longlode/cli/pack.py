@@ -18,6 +18,17 @@ EXAMPLES = (
     "longlode pack 'books/*.txt' notes/ -o shards --tokenizer runs/small/model --length 1024",
 )
 
+FIGURES = {
+    "num_documents": "documents",
+    "num_tokens": "tokens",
+    "num_rows": "rows of --length tokens",
+    "num_files": "files",
+    "num_too_short": "left out: too short",
+    "num_skipped": "left out: skipped",
+    "num_failed": "left out: failed",
+}
+"""Figures of the summary, in the order and the words of the table."""
+
 
 def pack(
     inputs: Annotated[
@@ -65,7 +76,7 @@ def pack(
             encoding=encoding,
             progress=lambda documents, tokens: update(documents, None, f"documents, {tokens:,} tokens"),
         )
-    rows = [(name, value) for name, value in summary.items() if isinstance(value, int)]
+    rows = [(name, summary[key]) for key, name in FIGURES.items()]
     table("Shards", ("what", "number"), rows)
     train = shell("longlode", "train", "RECIPE.toml", "-o", "runs/first", "--set", f"data.shards={out}")
     finish(f"Shards: {out}", then=[train])
