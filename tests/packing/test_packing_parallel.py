@@ -241,6 +241,11 @@ def test_a_scores_folder_is_packed_with_its_scores(tmp_path, corpus, tokenizer):
     assert {name: found[name] for name in scored} == scored
     assert len(scored) > 0
     assert {"kind", "score", "status"} < set(shards.columns)
+    longlode.score(corpus, tmp_path / "merged", scorer="gzip", rows_per_unit=1, units_per_part=3)
+    assert any("-" in path.stem for path in (tmp_path / "merged" / "parts").iterdir())
+    assert packed(tmp_path / "merged", tmp_path / "from merged", tokenizer) == summary
+    merged = open_shards(tmp_path / "from merged")
+    assert merged.column("gzip_ratio").equals(shards.column("gzip_ratio"))
     with pytest.raises(InputError, match="alone"):
         pack_files([tmp_path / "scores", corpus], tmp_path / "both", tokenizer=tokenizer, length=32)
     (corpus / "a.jsonl").write_text("{}")

@@ -26,7 +26,7 @@ from longlode.core.records import remove_leftovers, sync_folder
 from longlode.corpus import Unit, read_unit
 from longlode.packing.chat import ChatTokenizer
 from longlode.packing.part_files import PART_FORMAT, PartInfo, Row, encode_rows, read_info, write_part
-from longlode.packing.scored import with_scores
+from longlode.packing.scored import UnitScores, with_scores
 from longlode.packing.shards import KIND
 from longlode.packing.steady import steady
 from longlode.packing.writer import (
@@ -45,10 +45,10 @@ _IN_HAND = 2
 
 @dataclass(frozen=True)
 class PackUnit:
-    """A unit of input, and the part of a scores folder that has the scores of its rows, if any."""
+    """A unit of input, and where in a scores folder the scores of its rows are, if any."""
 
     unit: Unit
-    scores: Path | None = None
+    scores: UnitScores | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def pack_units(
 
 def _name(one: PackUnit, tokenizer: AnyTokenizer, text_field: str, encoding: str) -> str:
     """Name of a part: the fingerprint of all that determines its bytes."""
-    scores = None if one.scores is None else one.scores.name
+    scores = None if one.scores is None else one.scores.part.name
     return fingerprint(
         [PART_FORMAT, one.unit.fingerprint, scores, tokenizer.fingerprint, text_field, encoding]
     )
