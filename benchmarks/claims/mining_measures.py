@@ -75,22 +75,24 @@ class Measured:
         return cls(losses, tasks)
 
 
-def make_questions(names: Sequence[str], encode: Any, *, count: int) -> dict[str, Questions]:
+def make_questions(
+    names: Sequence[str], encode: Any, *, count: int, num_tokens: int = TASK_TOKENS
+) -> dict[str, Questions]:
     """So many questions of each task. Args: encode, text -> Tokens, as of `longlode.evaluate.surprisal.make_encode`.
 
-    Raises: ConfigError for a question whose answer lies beyond TASK_TOKENS.
+    Raises: ConfigError for a question whose answer lies beyond `num_tokens`.
     """
     found = {}
     for name in names:
         task: Task = TASKS.get(name)().bound_to(encode, ())
         rows, asked = [], []
         for number in range(count):
-            example = task.make(TASK_TOKENS, number)
-            tokens = task.encode(example.text).first(TASK_TOKENS)
+            example = task.make(num_tokens, number)
+            tokens = task.encode(example.text).first(num_tokens)
             at = np.concatenate([tokens.positions(*span) for span in example.answer_spans])
             if not len(at):
                 raise ConfigError(
-                    f"{name}, question {number}: no token of the answer is within {TASK_TOKENS}."
+                    f"{name}, question {number}: no token of the answer is within {num_tokens}."
                 )
             rows.append(tokens.ids)
             asked.append(at)

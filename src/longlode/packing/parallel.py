@@ -45,7 +45,7 @@ _IN_HAND = 2
 
 @dataclass(frozen=True)
 class PackUnit:
-    """A unit of input, and where in a scores folder the scores of its rows are, if any."""
+    """A unit of input, and the place of the scores of its rows in a scores folder, if any."""
 
     unit: Unit
     scores: UnitScores | None = None

@@ -24,7 +24,7 @@ Row = Document | Unreadable
 
 @dataclass(frozen=True)
 class UnitScores:
-    """Where the scores of a unit are: rows `start` up to `stop` of a part, None: all its rows."""
+    """Place of the scores of a unit: rows `start` up to `stop` of a part; None: all its rows."""
 
     part: Path
     start: int = 0
