@@ -5,7 +5,7 @@
 Generated documents (`longlode.synthetic.planted`) with known dependencies: names that are defined and used again, at a
 chosen distance and number; every other name has its occurrences at random places. A word is a token, so distances are
 exact and no model is needed. Prints three tables (mean and standard deviation over documents, with the mean of
-`score_se`), then what docs/mining.md says of them, checked; the exit status is 1 if one is not so. Score is the order
+`score_se`), then what docs/scorers.md says of them, checked; the exit status is 1 if one is not so. Score is the order
 contrast in nats a token; the coherence score (log-odds, of which it is a part), `overlap` and `gzip` stand beside it.
 """
 
@@ -113,7 +113,7 @@ def show(name: str, rows: list[dict]) -> None:
 
 
 def check(rows: list[dict], near: int, span: int) -> dict[str, bool]:
-    """What docs/mining.md says, claim by claim. Differences count from two standard deviations of one document on."""
+    """What docs/scorers.md says, claim by claim. Differences count from two standard deviations of one document on."""
     by_distance = {
         d: [row for row in rows if row["table"] == "distance" and row["distance"] == d] for d in DISTANCES
     }

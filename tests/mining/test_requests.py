@@ -253,10 +253,10 @@ def test_readings_come_in_the_order_of_the_requests_and_costs_add_up(tmp_path):
 
 
 def test_the_scorer_of_the_docs_works(tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "mining.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/guides/write_scorer.md").read_text(encoding="utf-8")
     block = re.search(r"\n\n(    class FarGain.*?)\n\n\|", page, flags=re.DOTALL).group(1)
     names = {"Scorer": Scorer, "Pairs": Pairs, "DocumentScore": DocumentScore, "np": np}
-    exec(compile(textwrap.dedent(block), "docs/mining.md", "exec"), names)
+    exec(compile(textwrap.dedent(block), "docs/guides/write_scorer.md", "exec"), names)
     write_jsonl(tmp_path / "in.jsonl", records(3))
     reader = ReadingOnReader()
     score(

@@ -13,7 +13,7 @@ Checked against `prolong/run.py` and `run_batch_multi_process.py` of github.com/
     R10  The tail after the last whole segment is dropped. Kept (segments.py).
     R11  Segments are read without BOS, and nothing subtracts the gain from any text of the kind: a source
          from another document of the same domain has most of the strength of one from the document itself
-         (docs/mining.md). Kept.
+         (docs/scorers.md). Kept.
 
 Not kept, as accidents of the program that are no part of the score:
 
