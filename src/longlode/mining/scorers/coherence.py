@@ -1,8 +1,8 @@
 """`coherence`: log-odds that a document is one English text in its own order; a few pairs are read for other columns.
 
 It looks no further back than 1,024 tokens, has the word frequencies of English and Python, and was fitted against nine
-kinds of text that only look long (`python -m benchmarks.mining_quality`, docs/scorers.md). `profile` looks further back,
-in more languages and more kinds of text.
+kinds of text that only look long (`python -m benchmarks.mining_quality`, docs/scorers.md). `profile` looks further
+back, in more languages and more kinds of text.
 """
 
 from collections.abc import Sequence
