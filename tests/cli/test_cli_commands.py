@@ -292,6 +292,17 @@ def test_generate_goes_on_from_a_saved_state(run, model_folder, sources, tmp_pat
     assert again.stat().st_size == state.stat().st_size
 
 
+def test_generate_probes_the_states(run, model_folder, sources, tmp_path):
+    probe, command = tmp_path / "states.json", ("generate", model_folder, "--prompt-file", sources[0])
+    wanted = ("--probe-states", probe, "--max-new-tokens", 0)
+    assert "positions" in run(*command, *wanted)
+    found = read_json(probe)
+    assert found["positions"][0] == 16
+    assert all(len(one["rank"]) == len(found["positions"]) == len(found["loss"]) for one in found["states"])
+    assert "--overwrite" in run(*command, *wanted, status=2)
+    assert "--state" in run(*command, *wanted, "--overwrite", "--state", tmp_path / "x", status=2)
+
+
 def test_convert_to_fla_and_back(run, model_folder, tmp_path):
     from longlode.models import load
 

@@ -12,6 +12,7 @@ from longlode.api.watch import SILENT, Watch
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_file
+from longlode.core.records import write_json
 
 PathLike = str | os.PathLike[str]
 
@@ -33,6 +34,7 @@ def generate(
     *,
     state: PathLike | None = None,
     save_state: PathLike | None = None,
+    probe_states: PathLike | None = None,
     max_new_tokens: int = 128,
     temperature: float = 0.0,
     seed: int = 0,
@@ -47,19 +49,18 @@ def generate(
       model: a run folder, a model folder, a hub id, or "starter".   prompt: the text to continue.
       state: continue from this state: the prompt follows the text it has read.
       save_state: write the state after the prompt to this file; `overwrite` replaces an existing one.
-      max_new_tokens: at most; 0 only reads, for `save_state`.   temperature: 0 always takes the likeliest token.
+      probe_states: write to this JSON file how the memory of each layer and head develops over the positions of the
+        prompt (`longlode.models.state_probe`).
+      max_new_tokens: at most; 0 only reads, for `save_state` and `probe_states`.
+      temperature: 0 always takes the likeliest token.
       make_streamer: makes a transformers streamer of the tokenizer.   watch: receives notes and progress.
     Raises: ConfigError for settings that ask for nothing; InputError for a prompt or a state that cannot be used.
     """
-    if not max_new_tokens and save_state is None:
-        raise ConfigError(
-            "max_new_tokens got 0; expected at least 1, or a file for the state as well (--save-state)."
-        )
-    if not prompt:
-        raise InputError("The prompt is empty; expected some text to continue.")
+    _check(prompt, state, save_state, probe_states, max_new_tokens)
     source = model_source(model)
     came_from = None if state is None else Path(state)
     goes_to = None if save_state is None else _claim_state(save_state, came_from, overwrite)
+    probed = None if probe_states is None else claim_file(probe_states, "a probe", overwrite=overwrite)
     import torch
 
     from longlode.models.load import check_token_ids, load
@@ -72,6 +73,8 @@ def generate(
     check_token_ids(network, encoded["input_ids"])
     tokens = encoded["input_ids"].to(network.device)
     started = time.perf_counter()
+    if probed is not None:
+        _probe(network, tokens, probed, watch)
     inputs = read_prompt(network, tokens, state=came_from, save_state=goes_to, watch=watch)
     read_seconds, started = time.perf_counter() - started, time.perf_counter()
     if not max_new_tokens:
@@ -82,6 +85,39 @@ def generate(
     new = network.generate(**inputs, **options, **sampling)[0, inputs["input_ids"].shape[1] :]
     text = tokenizer.decode(new, skip_special_tokens=True)
     return Written(text, tokens.shape[1], len(new), read_seconds, time.perf_counter() - started)
+
+
+def _check(
+    prompt: str,
+    state: PathLike | None,
+    save_state: PathLike | None,
+    probe_states: PathLike | None,
+    max_new_tokens: int,
+) -> None:
+    """Check what is asked. Raises: as `generate`."""
+    if not max_new_tokens and save_state is None and probe_states is None:
+        raise ConfigError(
+            "max_new_tokens got 0; expected at least 1, or a file for the state (--save-state) or the probe "
+            "(--probe-states) as well."
+        )
+    if state is not None and probe_states is not None:
+        raise ConfigError(
+            "--probe-states came with --state; a probe reads a text from its beginning. Give the whole text instead."
+        )
+    if not prompt:
+        raise InputError("The prompt is empty; expected some text to continue.")
+
+
+def _probe(network: Any, tokens: Any, path: Path, watch: Watch) -> None:
+    """Read the prompt once more, and write what its states look like. Raises: ConfigError for a model without any."""
+    from longlode.models import LonglodeForCausalLM
+    from longlode.models.state_probe import probe_states
+
+    if not isinstance(network, LonglodeForCausalLM):
+        raise ConfigError(f"--probe-states got a {type(network).__name__}; expected a longlode model.")
+    found = probe_states(network, tokens)
+    write_json(path, found)
+    watch.note(f"States of {len(found['states'])} heads at {len(found['positions'])} positions: {path}")
 
 
 def _claim_state(save_state: PathLike, state: Path | None, overwrite: bool) -> Path:

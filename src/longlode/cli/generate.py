@@ -16,6 +16,7 @@ EXAMPLES = (
     'longlode generate runs/small --prompt "def main(" --max-new-tokens 200',
     "longlode generate starter --prompt-file chapter.txt --temperature 0.8 --seed 7",
     "longlode generate runs/small --prompt-file book.txt --save-state book.state --max-new-tokens 0",
+    "longlode generate runs/small --prompt-file book.txt --probe-states states.json --max-new-tokens 0",
     'longlode generate runs/small --state book.state --prompt "The end of it was"',
     "cat notes.txt | longlode generate runs/small --prompt-file -",
 )
@@ -33,9 +34,16 @@ def generate(
     save_state: Annotated[
         Path | None, typer.Option(help="Write the state after the prompt to this file.")
     ] = None,
+    probe_states: Annotated[
+        Path | None,
+        typer.Option(help="Write the memory of every layer and head over positions of the prompt (JSON)."),
+    ] = None,
     overwrite: Overwrite = False,
     max_new_tokens: Annotated[
-        int, typer.Option(min=0, help="Tokens to write at most; 0 only reads, for --save-state.")
+        int,
+        typer.Option(
+            min=0, help="Tokens to write at most; 0 only reads, for --save-state and --probe-states."
+        ),
     ] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.0,
     seed: Seed = 0,
@@ -45,7 +53,8 @@ def generate(
 
     The continuation goes to standard output, the speed to standard error. A DeltaNet keeps a state of
     constant size: a long prompt takes time to read, but no more memory than a short one. With --save-state that state
-    is kept in a file, and a long text read once can be asked about many times with --state.
+    is kept in a file, and a long text read once can be asked about many times with --state. With --probe-states a file
+    says how it grows: norm, effective rank and drift of every head at 16, 32, 64 ... tokens, and the loss there.
     """
     if (prompt is None) == (prompt_file is None):
         raise ConfigError("generate needs one prompt: give either --prompt TEXT or --prompt-file FILE.")
@@ -57,6 +66,7 @@ def generate(
         prompt if prompt is not None else _read(prompt_file or Path("-")),
         state=state,
         save_state=save_state,
+        probe_states=probe_states,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
@@ -70,7 +80,7 @@ def generate(
         speed = f"{done.num_new / done.seconds_new:.1f} tokens/s"
         told += f"; {done.num_new} tokens after them in {done.seconds_new:.1f} s ({speed})"
     note(told)
-    return {**vars(done), "save_state": save_state}
+    return {**vars(done), "save_state": save_state, "probe_states": probe_states}
 
 
 def _read(path: Path) -> str:

@@ -39,7 +39,7 @@ _REFUSALS = {
 }
 """Advice for errors of the operating system that the user can resolve."""
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-_OUTPUTS = ("out", "save_state")
+_OUTPUTS = ("out", "save_state", "probe_states")
 
 
 def guarded(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from longlode.core.errors import ConfigError
 from longlode.mixers.context import SequenceContext
+from longlode.mixers.forgetting import Forgetting
 from longlode.mixers.segment_map import SegmentMap
 from longlode.mixers.short_conv import ShortConv
 
@@ -157,6 +158,9 @@ class Mixer(nn.Module, ABC):
     """Parameters for which half precision is too coarse; they stay float32 in models of any narrower dtype."""
     kept_parameters: ClassVar[tuple[str, ...]] = ()
     """Vectors usable in any dtype, which keep the dtype of a checkpoint, as the weights of norms do."""
+    forgetting: Forgetting | None = None
+    """Inference settings of a memory `[N, H, K, V]` with a linear rule, not saved with a model; None: the mixer has no
+    such memory. `models.mitigations` sets them."""
 
     @abstractmethod
     def forward(

@@ -31,6 +31,7 @@ from longlode.mixers.base import (
 )
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.decay import decay_parameter, initial_decay
+from longlode.mixers.forgetting import PLAIN, Forgetting
 from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
 from longlode.mixers.segment_map import SegmentMap, identity_states
 from longlode.mixers.short_conv import ShortConv
@@ -117,6 +118,7 @@ class DeltaNet(Mixer):
     """DeltaNet; with the decay if `gated`."""
 
     traits = MixerTraits(shards="map")
+    forgetting: Forgetting = PLAIN
     gated: ClassVar[bool] = False
 
     def __init__(self, config: DeltaNetConfig, hidden_size: int) -> None:
@@ -196,10 +198,17 @@ class DeltaNet(Mixer):
         if self.gated:
             step = functional.softplus(at_least_float32(self.a_proj(x)) + self.dt_bias)
             g = -self.A_log.to(step.dtype).exp() * step
+        elif self.forgetting.fade:
+            g = torch.zeros_like(beta)
+        elif self.forgetting.decay != 1:
+            raise ConfigError(
+                f"forgetting.decay is {self.forgetting.decay} for the delta rule without decay, which it cannot scale; "
+                "expected a fade."
+            )
         if mask is not None:
             beta = beta * mask[..., None]
             g = g * mask[..., None] if g is not None else None
-        return beta, g
+        return self.forgetting.written(beta), None if g is None else self.forgetting.decayed(g, mask)
 
     def initial_values(self) -> dict[str, Tensor]:
         """Decays as Mamba-2 draws them."""

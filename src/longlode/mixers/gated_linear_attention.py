@@ -25,6 +25,7 @@ from longlode.mixers.base import (
     zero_padding,
 )
 from longlode.mixers.context import SequenceContext
+from longlode.mixers.forgetting import PLAIN, Forgetting
 from longlode.mixers.linear_attention import additive_map, attend
 from longlode.mixers.norm import RMSNorm, at_least_float32
 from longlode.mixers.segment_map import SegmentMap
@@ -69,6 +70,7 @@ class GatedLinearAttention(Mixer):
     """Linear attention with a data-dependent decay per key channel (arXiv 2312.06635)."""
 
     traits = MixerTraits(shards="map", twice_differentiable=True)
+    forgetting: Forgetting = PLAIN
 
     def __init__(self, config: GatedLinearAttentionConfig, hidden_size: int) -> None:
         """Five projections, the two thin ones of the decay (its second has a bias), a norm."""
@@ -107,7 +109,8 @@ class GatedLinearAttention(Mixer):
         """k and the log-decay g `[B, T, H, K]`, v `[B, T, H, V]`; 0 at padding: nothing is written, nothing fades."""
         shape = (*x.shape[:2], self.config.num_heads, -1)
         k, v = self.k_proj(x).view(shape), self.v_proj(x).view(shape)
-        return k, v, log_decay(self.gk_proj(x), self.config.num_heads, context.mask)
+        g = log_decay(self.gk_proj(x), self.config.num_heads, context.mask)
+        return self.forgetting.written(k), v, self.forgetting.decayed(g, context.mask)
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: write and read make 4 K V per head, at any length."""

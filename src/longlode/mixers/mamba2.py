@@ -28,6 +28,7 @@ from longlode.mixers.base import (
 )
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.decay import decay_parameter, initial_decay
+from longlode.mixers.forgetting import PLAIN, Forgetting
 from longlode.mixers.linear_attention import additive_map, attend
 from longlode.mixers.norm import RMSNorm, at_least_float32
 from longlode.mixers.segment_map import SegmentMap
@@ -66,6 +67,7 @@ class Mamba2(Mixer):
     traits = MixerTraits(shards="map", twice_differentiable=True)
     float32_parameters = ("A_log", "dt_bias")
     kept_parameters = ("skip",)
+    forgetting: Forgetting = PLAIN
 
     def __init__(self, config: Mamba2Config, hidden_size: int) -> None:
         """The projections of x', its gate z, B and C together, dt; two convolutions; a norm over all heads."""
@@ -112,7 +114,8 @@ class Mamba2(Mixer):
         dt = functional.softplus(at_least_float32(self.dt_proj(x)) + self.dt_bias)
         if context.mask is not None:
             dt = dt * context.mask[..., None]
-        g, v = -self.A_log.to(dt.dtype).exp() * dt, (dt[..., None] * heads).to(heads.dtype)
+        g = self.forgetting.decayed(-self.A_log.to(dt.dtype).exp() * dt, context.mask)
+        v = (self.forgetting.written(dt)[..., None] * heads).to(heads.dtype)
         return _Inputs(heads, q, k, v, g), {"conv_x": conv_x, "conv_bc": conv_bc}
 
     def initial_values(self) -> dict[str, Tensor]:
