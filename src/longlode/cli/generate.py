@@ -53,7 +53,7 @@ def generate(
 
     The continuation goes to standard output, the speed to standard error. A DeltaNet keeps a state of
     constant size: a long prompt takes time to read, but no more memory than a short one. With --save-state that state
-    is kept in a file, and a long text read once can be asked about many times with --state. With --probe-states a file
+    is kept in a file, and a long text read once can be asked about many times with --state. With --probe-states, JSON
     says how it grows: norm, effective rank and drift of every head at 16, 32, 64 ... tokens, and the loss there.
     """
     if (prompt is None) == (prompt_file is None):

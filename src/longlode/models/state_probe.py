@@ -28,7 +28,7 @@ MEASURES = {
     "rank": "effective rank: exp of the entropy of the singular values over their sum (Roy and Vetterli, 2007)",
     "drift": "norm of the change since the position before, over the norm at that position; 0 at the first",
 }
-"""What is measured of each head's memory at each position."""
+"""Measures of the memory of each head at each position."""
 
 
 def probe_positions(num_tokens: int) -> list[int]:
