@@ -142,7 +142,8 @@ def test_work_in_order(run, scores, tmp_path, model_folder, corpus):
 
     run("pack", kept, "-o", shards, "--tokenizer", model_folder, "--length", 64)
     run("pack", kept, "-o", shards, "--tokenizer", model_folder, "--length", 64, status=2)
-    run("pack", kept, "-o", shards, "--tokenizer", model_folder, "--length", 64, "--overwrite")
+    again = ("--length", 64, "--overwrite", "--mix", "rest=1")
+    assert "Mixture" in run("pack", kept, "-o", shards, "--tokenizer", model_folder, *again)
 
     (tmp_path / "recipe.toml").write_text(RECIPE)
     train = ("train", tmp_path / "recipe.toml", "-o", run_folder, "--set", f"data.shards={shards}")

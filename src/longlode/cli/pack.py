@@ -15,6 +15,7 @@ EXAMPLES = (
     "longlode pack kept.jsonl.zst -o shards --tokenizer starter --length 4096",
     "longlode pack chats.jsonl -o shards --chat messages --tokenizer my-model --length 4096",
     "longlode pack scores -o shards --workers 8",
+    "longlode pack corpus/ -o shards --mix books=0.4,code=0.6",
     "longlode pack 'books/*.txt' notes/ -o shards --tokenizer runs/small/model --length 1024",
 )
 
@@ -28,6 +29,14 @@ FIGURES = {
     "num_failed": "left out: failed",
 }
 """Figures of the summary, in the order and the words of the table."""
+
+Mix = Annotated[
+    str,
+    typer.Option(
+        help="Shares of the packed tokens by group, e.g. books=0.4,code=0.6; a group is a source, COLUMN:VALUE, "
+        "COLUMN:LOW..HIGH or rest. What it has beyond its share is left out."
+    ),
+]
 
 
 def pack(
@@ -43,6 +52,7 @@ def pack(
     ] = "starter",
     length: Annotated[int, typer.Option(min=2, help="Tokens per training sequence.")] = 4096,
     workers: Workers = 1,
+    mix: Mix = "",
     chat: Annotated[
         str, typer.Option(help="Field with the messages of a chat; then only the answers have a loss.")
     ] = "",
@@ -69,6 +79,7 @@ def pack(
             tokenizer=tokenizer,
             length=length,
             workers=workers,
+            mix=mix or None,
             chat=chat,
             chat_template=chat_template,
             overwrite=overwrite,
@@ -76,11 +87,27 @@ def pack(
             encoding=encoding,
             progress=lambda documents, tokens: update(documents, None, f"documents, {tokens:,} tokens"),
         )
-    rows = [(name, summary[key]) for key, name in FIGURES.items()]
-    table("Shards", ("what", "number"), rows)
+    _show(summary)
     train = shell("longlode", "train", "RECIPE.toml", "-o", "runs/first", "--set", f"data.shards={out}")
     finish(f"Shards: {out}", then=[train])
     return {"out": out, **summary}
+
+
+def _show(summary: Mapping[str, Any]) -> None:
+    """Print the figures, and those of the groups of a mixture."""
+    table("Shards", ("what", "number"), [(name, summary[key]) for key, name in FIGURES.items()])
+    shown = [
+        (
+            one["name"],
+            f"{one['share']:.0%}",
+            f"{one['kept_tokens'] / max(1, summary['num_tokens']):.1%}",
+            *(one[key] for key in ("kept_tokens", "tokens", "kept_documents", "documents")),
+        )
+        for one in summary.get("mix", ())
+    ]
+    if shown:
+        head = ("group", "asked for", "share", "tokens", "there are", "documents", "there are ")
+        table("Mixture", head, shown)
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

@@ -1,10 +1,11 @@
 """Packing by names of inputs and of a tokenizer: the command `pack` and `longlode.pack(...)`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from longlode.core.errors import InputError
+from longlode.core.mixes import parse_mix
 from longlode.core.model_names import is_hub_id, model_source
 from longlode.core.outputs import full_path, remote_url
 from longlode.corpus import Inputs, Tokenizer, find_files, plan
@@ -24,6 +25,7 @@ def pack(
     tokenizer: str | Path = "starter",
     length: int = 4096,
     workers: int = 1,
+    mix: str | Mapping[str, float] | None = None,
     chat: str = "",
     chat_template: str | Path | None = None,
     overwrite: bool = False,
@@ -39,13 +41,15 @@ def pack(
       out: the folder to write, or its URL in a store.
       tokenizer: "starter", a folder that holds tokenizer.json, a run folder, or a hub id.
       workers: processes; the result does not depend on it.
+      mix: shares of the packed tokens by group, "books=0.4,code=0.6" or a table (groups: `packing.mixture`); documents
+        of a group that has more are left out, and so are those of no group. None: all are packed.
       chat: the field that holds the messages of a chat, [{"role": ..., "content": ...}, ...]; then records are chats,
         and only the answers, the messages of the role "assistant", have a loss.
       chat_template: file with the template of chats; None: the tokenizer's own.
       length, overwrite, progress: as in `packing.pack`.
       text_field: the field that holds the text of a record, or several as of `corpus.read`; encoding: as there. For a
         scores folder both are those of its run.
-    Returns: as `packing.pack`.
+    Returns: as `packing.pack`; with mix also num_left_out, documents, and mix, the figures of each group.
     Raises: as `packing.pack`; InputError for an input that does not exist, an unfinished selection or scoring run, a
       tokenizer that cannot be loaded, or rows that the system cannot read after several tries; BackendError when a
       worker process dies.
@@ -58,7 +62,14 @@ def pack(
     if chat:
         source = Path(model_source(tokenizer))
         words = ChatTokenizer(plain, find_template(source if source.is_dir() else None, chat_template))
-    options: dict[str, Any] = {"length": length, "workers": workers, "progress": progress, **how}
+    shares = None if mix is None else parse_mix(mix)
+    options: dict[str, Any] = {
+        "length": length,
+        "workers": workers,
+        "mix": shares,
+        "progress": progress,
+        **how,
+    }
 
     def write(folder: str | Path, overwrite: bool) -> dict[str, Any]:
         return pack_units(units, words, folder, shard_tokens=SHARD_TOKENS, overwrite=overwrite, **options)

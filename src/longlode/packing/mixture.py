@@ -13,6 +13,7 @@ A document is in the first group that it fits, and in none if it fits none: then
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +21,21 @@ import pyarrow.compute as pc
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.mixes import parse_mix
-from longlode.packing.shards import Shards
 
 REST = "rest"
 _BAND = re.compile(r"(?P<low>[^.]*(?:\.\d[^.]*)?)\.\.(?P<high>.*)")
 _MAX_NAMED = 12
+
+
+class Columns(Protocol):
+    """Documents with columns, such as `Shards`."""
+
+    @property
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """Columns and their types."""
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Return a column of all documents."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ class Mixture:
         return cls(parse_mix(text), epochs)
 
 
-def group_documents(shards: Shards, documents: np.ndarray, names: list[str]) -> list[np.ndarray]:
+def group_documents(shards: Columns, documents: np.ndarray, names: list[str]) -> list[np.ndarray]:
     """Return the documents of each group, ascending: an array per name, each part of `documents`, int64.
 
     Raises: ConfigError for a column that the shards do not have; InputError for a group without documents.
@@ -79,7 +90,7 @@ def group_documents(shards: Shards, documents: np.ndarray, names: list[str]) -> 
     return [found[name] for name in names]
 
 
-def _fits(shards: Shards, name: str) -> np.ndarray:
+def _fits(shards: Columns, name: str) -> np.ndarray:
     """Return which documents of the shards a group's name describes, bool `[num_documents]`."""
     sources = shards.column("source")
     if (whole := _equals(sources, name)).any():
@@ -114,7 +125,7 @@ def _within(values: pa.ChunkedArray, name: str, low: str, high: str) -> np.ndarr
     return np.asarray((numbers >= least) & (numbers < end))
 
 
-def _no_documents(shards: Shards, name: str) -> str:
+def _no_documents(shards: Columns, name: str) -> str:
     column = name.partition(":")[0] if ":" in name else "source"
     column = column if column in shards.columns else "source"
     values = shards.column(column)

@@ -9,7 +9,7 @@ import multiprocessing
 import pickle
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -70,14 +70,15 @@ def pack_units(
     shard_tokens: int,
     overwrite: bool = False,
     workers: int = 1,
+    mix: Mapping[str, float] | None = None,
     text_field: str = "text",
     encoding: str = "utf-8",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Tokenize units of input into a folder of shards, as `writer.pack` does with documents.
 
-    Args: units, in the order of the documents; workers, processes; text_field, encoding, as of `corpus.read`; the rest
-      as of `writer.pack`.
+    Args: units, in the order of the documents; workers, processes; mix, as of `writer.assemble`; text_field, encoding,
+      as of `corpus.read`; the rest as of `writer.pack`.
     Raises: as `writer.pack`; InputError for rows that the system cannot read after several tries; BackendError when a
       process dies or cannot start. What is done is kept then: the same command goes on from there.
     """
@@ -100,7 +101,7 @@ def pack_units(
         with new_folder(folder) as temporary:
             paths = [job.path for job in jobs]
             summary = assemble(
-                paths, tokenizer, temporary, length, shard_tokens, [infos[path] for path in paths]
+                paths, tokenizer, temporary, length, shard_tokens, [infos[path] for path in paths], mix
             )
             move(temporary, folder)
         shutil.rmtree(parts, ignore_errors=True)

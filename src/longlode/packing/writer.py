@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from longlode.core.outputs import claim_folder, full_path
 from longlode.core.records import remove_leftovers, sync_folder, temporary_name, write_record
 from longlode.corpus import Document, Tokenizer, Unreadable
 from longlode.packing.chat import ChatTokenizer
+from longlode.packing.chosen import DocumentTable, GroupChoice, choose, kept_rows
 from longlode.packing.columns import common_kinds, document_table, table_schema
 from longlode.packing.part_files import TOKEN_DTYPE, PartInfo, encode_rows, read_part, write_part
 from longlode.packing.shards import ANSWERS, FORMAT, KIND, TOKENIZER_FOLDER
@@ -154,28 +155,48 @@ def assemble(
     length: int,
     shard_tokens: int,
     infos: Sequence[PartInfo] | None = None,
+    mix: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Put parts together to shards in `folder`, an existing one; return the summary of `pack`.
 
     The bytes depend on the rows of the parts and their order, not on how rows are divided into parts.
-    Args: infos, of the parts, where they are known.
-    Raises: InputError for too few tokens, or a part that is not whole.
+    Args: infos, of the parts, where they are known; mix, weights of groups that add up to 1, as of `chosen.choose`.
+    Raises: InputError for too few tokens, a part that is not whole, or a mixture that names what there is not.
     """
     known = [_whole(path).info for path in parts] if infos is None else infos
     _check_size(known, length)
     schema, left_out = table_schema(common_kinds(info.kinds for info in known))
+    kept, groups = (None, None) if mix is None else _choose(parts, schema, mix, length)
     writer = _Writer(folder, tokenizer, schema, shard_tokens)
     try:
         for path in parts:
             part, start = _whole(path), 0
-            for row in part.rows:
+            for row, is_kept in kept_rows(part.rows, kept):
                 size = row.get("num_tokens", 0)
-                writer.add(row, part.tokens[start : start + size])
+                if is_kept:
+                    writer.add(row, part.tokens[start : start + size])
                 start += size
         writer.close()
     finally:
         writer.abandon()
-    return _finish(folder, writer, tokenizer, length, schema, left_out)
+    return _finish(folder, writer, tokenizer, length, schema, left_out, groups)
+
+
+def _choose(
+    parts: Sequence[Path], schema: pa.Schema, mix: Mapping[str, float], length: int
+) -> tuple[Iterator[bool], list[GroupChoice]]:
+    documents = DocumentTable(schema, mix)
+    for path in parts:
+        documents.add(_whole(path).rows)
+    kept, groups = choose(documents, mix)
+    if (tokens := sum(group.kept_tokens for group in groups)) < length:
+        scarce = min((group for group in groups if group.share > 0), key=lambda one: one.tokens / one.share)
+        raise InputError(
+            f"with these shares {tokens:,} tokens can be packed, and one row needs {length:,}: the group "
+            f"{scarce.name!r} has {scarce.tokens:,} tokens and a share of {scarce.share:.3g}. Pack more of it, or give "
+            "it a smaller share."
+        )
+    return iter(kept.tolist()), groups
 
 
 def _whole(path: Path) -> Any:
@@ -287,6 +308,7 @@ def _finish(
     length: int,
     schema: pa.Schema,
     left_out: list[str],
+    groups: list[GroupChoice] | None,
 ) -> dict[str, Any]:
     """Write the tokenizer, then the record; return the summary."""
     tokenizer.save(folder / TOKENIZER_FOLDER)
@@ -299,6 +321,10 @@ def _finish(
         "dtype": TOKEN_DTYPE.name,
         "fingerprint": writer.hash.hexdigest(),
     }
+    mixed: dict[str, Any] = {}
+    if groups is not None:
+        mixed = {"mix": [vars(group) for group in groups]}
+        summary["num_left_out"] = sum(group.documents - group.kept_documents for group in groups)
     write_record(
         folder,
         KIND,
@@ -312,12 +338,13 @@ def _finish(
         columns=schema.names,
         columns_left_out=left_out,
         files=writer.files,
+        **mixed,
         tokenizer_files={
             path.relative_to(folder).as_posix(): file_sha256(path)
             for path in sorted((folder / TOKENIZER_FOLDER).iterdir())
         },
     )
-    return summary
+    return {**summary, **mixed}
 
 
 def _recover(out: Path) -> None:
