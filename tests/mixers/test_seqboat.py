@@ -30,7 +30,8 @@ def make(window=3, lean=0.0):
     mixer = build(KIND.from_settings({"window": window, "state_size": 4}, {**SHARED, "num_heads": 2}))
     with torch.no_grad():
         mixer.choice_proj.bias.copy_(torch.tensor([0.0, lean]))
-        for parameter in (mixer.qk_scale, mixer.qk_bias):
+        assert math.isclose(mixer.log_temperature.exp().item(), math.sqrt(D), rel_tol=1e-6)
+        for parameter in (mixer.qk_scale, mixer.qk_bias, mixer.log_temperature):
             parameter.normal_(0, 0.7)
     return mixer
 
@@ -54,15 +55,15 @@ def by_hand(mixer, x):
 
     for t in range(len(x)):
         no, yes = (h[t] @ w["choice_proj.weight"].T + w["choice_proj.bias"]).tolist()
-        p = 1 / (1 + math.exp(no - yes))
+        p = 1 / (1 + math.exp((no - yes) / math.exp(w["log_temperature"])))
         active.append(p > 0.5)
         if not active[-1]:
             continue
         z = silu(w["z_proj.weight"] @ h[t])
         q, k = (w["qk_scale"][s] * z + w["qk_bias"][s] for s in (slice(0, K), slice(K, 2 * K)))
-        q, k = turned(q, len(keys)), turned(k, len(keys))
+        q, k = turned(q, t), turned(k, t)
         keys.append(k)
-        values.append(silu(w["v_proj.weight"] @ x[t]))
+        values.append(silu(w["v_proj.weight"] @ h[t]))
         near = slice(max(0, len(keys) - mixer.config.window), None)
         weights = torch.stack([q @ key / math.sqrt(K) for key in keys[near]]).softmax(0)
         o = sum(a * v for a, v in zip(weights, values[near], strict=True))

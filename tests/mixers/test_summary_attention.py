@@ -70,13 +70,18 @@ def by_hand(mixer, x):
             assert sorted(j for a, b in spans for j in range(a, b)) == list(range(t + 1))
             scores, values = [], []
             for a, b in spans:
+                # CCA rotates before it pools, Combiner after, to the position of the region's last token.
+                pools_rotated = mixer.config.name == "cca"
                 keys = k[a:b, part]
-                asks = q[b - 1, part] if mixer.config.name == "cca" else q[a:b, part].max(0).values
+                asks = q[a:b, part].max(0).values
+                if pools_rotated:
+                    keys = torch.stack([turned(k[j, part], j) for j in range(a, b)])
+                    asks = turned(q[b - 1, part], b - 1)
                 inside = torch.tensor([float(asks @ key) / math.sqrt(K) for key in keys], dtype=torch.float64)
                 shares = torch.stack([(one - inside.max()).exp() for one in inside])
                 shares = shares / shares.sum()
-                key = shares @ keys if mixer.config.name == "cca" else keys.max(0).values
-                scores.append(float(turned(q[t, part], t) @ turned(key, b - 1)) / math.sqrt(K))
+                key = shares @ keys if pools_rotated else turned(keys.max(0).values, b - 1)
+                scores.append(float(turned(q[t, part], t) @ key) / math.sqrt(K))
                 values.append(shares @ v[a:b, part])
             weights = torch.tensor(scores, dtype=torch.float64).softmax(0)
             rows[t, part] = sum(w * value for w, value in zip(weights, values, strict=True))

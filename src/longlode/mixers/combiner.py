@@ -9,10 +9,11 @@ Tokens near i are regions of their own (direct attention), all in one softmax; e
     fixed:      finished blocks of `region_size` are regions, tokens of the unfinished block stand for themselves
     logsparse:  the unfinished block is cut as its length is written in binary: into at most log2(region_size) regions
 
-From the paper: the factorisation, max pooling of keys and queries, the two patterns (its third, axial, is not built).
-Ours: rotary positions, a region at its last token; and logsparse regions that lie on a grid, so that queries share
-them, and grow up to `region_size` only: the cost is that of T / region_size + log2(region_size) keys per query.
-With a region size of 1 both are full attention exactly.
+As in the authors' code: the factorisation, max pooling of keys and queries (one of its options), logsparse regions that
+lie on a grid, so that queries share them, one for every bit of a query's position. Its third pattern, axial, is not
+built. Ours: rotary positions, a region at its last token; and logsparse regions of up to `region_size` only, where the
+code's grow with the text: the cost is that of T / region_size + log2(region_size) keys per query. With a region size of
+1 both are full attention exactly.
 """
 
 from dataclasses import dataclass
@@ -56,11 +57,11 @@ class CombinerConfig(SummaryAttentionConfig):
 class Combiner(SummaryAttention):
     """Attention whose summaries are expectations; the fixed pattern."""
 
-    def summarise(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def summarise(self, q: Tensor, k: Tensor, v: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """See `SummaryAttention.summarise`."""
         logits = (q.amax(2, keepdim=True) * k).sum(-1, keepdim=True) * k.shape[-1] ** -0.5
         weights = at_least_float32(logits).softmax(2).to(v.dtype)
-        return k.amax(2), (weights * v).sum(2)
+        return rotate(k.amax(2), place[:, :, -1], self.config.rope_theta), (weights * v).sum(2)
 
 
 class LogsparseCombiner(Combiner):

@@ -7,9 +7,10 @@ With the normaliser every output is a weighted mean of values, as in softmax att
 trained attention layer's place, whose projections have the same shapes. The convolutions replace the sharp attention to
 near tokens that a positive feature map lacks. z is the last column of S, that of a value which is always 1.
 
-From the paper: convolutions of q and k alone (width 4), the gate, the normaliser, no norm and no gate on the output.
-Ours, where its public text does not say: the feature map elu + 1 and the low-rank decay of GLA (arXiv 2312.06635);
-no rotary positions, which it makes optional.
+From the paper's public summaries (its code was not compared): depthwise causal convolutions of q and k alone (width 4)
+before the feature map, the gate, the normaliser. Ours, where they do not say: silu in the convolution, the feature map
+elu + 1 and the low-rank decay of GLA (arXiv 2312.06635), no norm and no gate on the output; no rotary positions, which
+it makes optional.
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,8 @@
 A state space model cannot solve joint recall (a value under a key in a context) below quadratic cost; beside such
 attention it can. Hashing routes a query to similar keys; scores keep keys that any query may need.
 
-As published: both patterns, a random hash, scores that do not see the query, added to the state space model's block.
+As the paper says (its code was not compared): both patterns, a random hash, scores that do not see the query, added to
+the state space model's block.
 Different: strictly causal and of constant state: a query sees the last keys of its bucket, where the paper sorts
 tokens by bucket and cuts the order into chunks; selected are the best keys up to the token itself, ties going to the
 newer; heads are split between the patterns; the score is also added to the logits, so that it learns.

@@ -9,7 +9,8 @@ S_c is the sum of the values whose key has code c, n_c their number: sums that o
 linear attention whose keys are codes written as one-hot vectors. With as many codes as there are distinct keys, each
 exact, this is softmax attention.
 
-From the paper: quantised keys, queries and keys from the output of the state space model, the gate. Different here: the
+Built from public summaries of the paper (no public code was found): quantised keys, queries and keys from the output of
+the state space model, the gate; the forms of its gates are ours. Different here: the
 codebook learns by gradients, from the attention and from the loss of VQ-VAE (arXiv 1711.00937), instead of by moving
 averages, so that a forward pass changes nothing; S4D stands for its moving average; keys inside a chunk are quantised
 too, as everywhere, and its bias for near positions is left out. Keys get a gradient straight through the assignment,

@@ -9,10 +9,12 @@ mode = "published" is not: every centroid takes the `capacity` tokens of the who
 attention inside a cluster is masked by time; a nearer later token replaces an earlier one. A text must then be
 read whole: a state is refused, and the model's loss is too low (`traits.causal` is "no").
 
-As published: shared queries and keys, a token reads itself only where its cluster has nothing else, half of the heads
-local. Different: centroids move by the gradient of their squared distance to the keys (the loss `k_means`, whose
-plain gradient step is the paper's moving average) so that a forward pass changes nothing; positions are rotary; a token
-of several centroids gets the mean of their outputs.
+As in the authors' code: shared queries and keys (an option there), LayerNorm without weights, the mean of a token's
+outputs where several centroids took it, half of the heads local. Different: scores are divided by sqrt(K), as in
+attention, where the code's reach K; a token reads itself only where its cluster has nothing else (Reformer, arXiv
+2001.04451), where the code's always does; centroids move by the gradient of their squared distance to the keys (the
+loss `k_means`, whose plain gradient step is the moving average), so that a forward pass changes nothing, and keys are
+not drawn to them (a weight of 1e-4 there); positions are rotary.
 """
 
 from dataclasses import dataclass, replace

@@ -3,8 +3,8 @@
     A query at position p, with regions of g tokens and at least w recent tokens, sees
       the summaries of the first max(0, floor((p + 1 - w) / g)) regions, and every token after those up to itself,
 
-so every past token counts once. A mixer defines how a region of tokens becomes one key and one value. A summary has
-the position of its region's last token; with regions of one token, each its own summary, this is full attention.
+so every past token counts once. A mixer defines how a region of tokens becomes one key, and at which position, and one
+value; with regions of one token, each its own summary, this is full attention.
 """
 
 from abc import abstractmethod
@@ -100,8 +100,11 @@ class SummaryAttention(Mixer):
         self.o_proj = nn.Linear(inner, hidden_size, bias=False)
 
     @abstractmethod
-    def summarise(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute one key and one value `[N, regions, H, K]` of each region's tokens `[N, regions, tokens, H, K]`."""
+    def summarise(self, q: Tensor, k: Tensor, v: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute one rotated key and one value `[N, regions, H, K]` of each region.
+
+        Args: q, k (not rotated) and v `[N, regions, tokens, H, K]`; place `[N, regions, tokens]`, positions.
+        """
 
     def forward(
         self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
@@ -151,11 +154,10 @@ class SummaryAttention(Mixer):
 
         Incomplete regions give arbitrary finite values.
         """
-        index = first[..., None] + torch.arange(size, device=first.device)
-        index = (index - tokens.start[:, None, None] + tokens.num_kept).clamp(0, tokens.k.shape[1] - 1)
+        place = first[..., None] + torch.arange(size, device=first.device)
+        index = (place - tokens.start[:, None, None] + tokens.num_kept).clamp(0, tokens.k.shape[1] - 1)
         flat = index.flatten(1)
-        k, v = self.summarise(*(pick(u, flat).unflatten(1, index.shape[1:]) for u in tokens[:3]))
-        return rotate(k, first + size - 1, self.config.rope_theta), v
+        return self.summarise(*(pick(u, flat).unflatten(1, index.shape[1:]) for u in tokens[:3]), place)
 
     def _attend(self, tokens: Tokens, summaries: Summaries) -> Tensor:
         """Compute outputs of the new tokens `[N, T, H, K]`, one block of queries at a time."""
