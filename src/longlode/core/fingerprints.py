@@ -18,9 +18,13 @@ def fingerprint(value: Any) -> str:
     return hashlib.blake2b(blob, digest_size=8).hexdigest()
 
 
-def text_fingerprint(text: str) -> str:
-    """Name a text by 16 hex digits of the hash of its UTF-8 bytes (lone surrogates allowed)."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+def text_fingerprint(text: str | bytes) -> str:
+    """Name a text by 16 hex digits of the hash of its UTF-8 bytes (lone surrogates allowed).
+
+    Args: text, or those bytes.
+    """
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return hashlib.blake2b(raw, digest_size=8).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

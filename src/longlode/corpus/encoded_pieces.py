@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from longlode.core.distinct import distinct
 from longlode.core.spans import ForkGuard, SpanTable
 from longlode.core.token_cuts import splits_at_runs
 
@@ -93,7 +94,7 @@ class EncodedPieces:
 
         Args: cuts, where the pattern cuts; edges, int `[e]`, 0, the ends of texts, and the end of the block.
         """
-        cuts = np.union1d(cuts, edges)  # whatever the pattern would do there
+        cuts = distinct(np.concatenate([cuts, edges]))  # whatever the pattern would do there
         starts, stops = cuts[:-1], cuts[1:]
         short = stops - starts <= _LONG_BYTES
         if (stops - starts)[short].sum() < _KEPT_SHARE * len(block):

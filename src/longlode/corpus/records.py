@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -48,8 +48,7 @@ class ReadOptions:
             raise ConfigError("max_line_bytes and max_text_bytes must be at least 1.")
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Place of a row: the file's name, the row number, the source given by its file, its size in bytes."""
 
     file: str
@@ -114,7 +113,8 @@ def make_document(record: Any, place: Place, options: ReadOptions) -> Document |
     has_id = isinstance(given_id, str | int) and not isinstance(given_id, bool) and given_id != ""
     name = _clean(str(given_id)) if has_id else f"{place.file}#{place.row}"
     source = _clean(given_source) if isinstance(given_source, str) and given_source else place.source
-    place = Place(place.file, place.row, source, place.num_bytes)
+    if source != place.source:
+        place = place._replace(source=source)
     text_field = _text_field(record, options)
     if text_field is None:
         return place.unreadable(FAILED, _missing_field(options.text_field, list(record)), id=name)
@@ -138,6 +138,9 @@ def make_document(record: Any, place: Place, options: ReadOptions) -> Document |
 
 def _text_field(record: dict[str, Any], options: ReadOptions) -> str | None:
     """Return the first text field present; a null one only if no later one has a value."""
+    if len(options.text_fields) == 1:
+        [only] = options.text_fields
+        return only if only in record else None
     there = [name for name in options.text_fields if name in record]
     return next((name for name in there if record[name] is not None), there[0] if there else None)
 

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 
 from longlode.core.defaults import BYTES_PER_TOKEN
+from longlode.core.distinct import distinct
 
 REPETITION_TOKENS = 8
 """Length of the n-grams of `repetition`: long enough that prose rarely repeats one by chance."""
@@ -18,13 +19,14 @@ def estimated_tokens(text: str) -> float:
     return len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN
 
 
-def gzip_ratio(text: str) -> float | None:
+def gzip_ratio(text: str | bytes) -> float | None:
     """Compressed bytes over raw bytes at gzip's default level 6; None for an empty text.
 
     Low for repetitive text, about 0.3 to 0.45 for prose; the 18 bytes of gzip's frame push short texts above 1.
+    Args: text, or its UTF-8 bytes.
     Source: the document filter of OLMo 3 (arXiv 2512.13961) ranks long documents by it.
     """
-    raw = text.encode("utf-8", "surrogatepass")
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if not raw:
         return None
     packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _WBITS_GZIP)
@@ -41,7 +43,7 @@ def repetition(segments: np.ndarray) -> float:
     names = _window_names(segments, REPETITION_TOKENS)
     if names.size == 0:
         return 0.0
-    return 1.0 - len(np.unique(names)) / names.size
+    return 1.0 - len(distinct(names)) / names.size
 
 
 def far_overlap(

@@ -8,6 +8,7 @@ import numbers
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -51,7 +52,7 @@ class ExtraColumn:
                 f"the extra column {self.name!r} has dtype {self.dtype!r}; expected one of {', '.join(_TYPES)}."
             )
 
-    @property
+    @cached_property
     def column(self) -> str:
         """Its name in the parts."""
         return PREFIX + self.name
@@ -81,6 +82,8 @@ def extra_values(
     Args: given, `DocumentScore.extras`; scorer, its name, for messages.
     Raises: ConfigError for a key that is not declared and for a value of another type.
     """
+    if not given:
+        return dict.fromkeys([column.column for column in columns])
     declared = {column.name: column for column in columns}
     if unknown := [key for key in given if key not in declared]:
         raise ConfigError(

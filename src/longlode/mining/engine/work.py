@@ -5,18 +5,20 @@ requests for groups of documents together; finish. Every input document gives ex
 affects no other.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
+from longlode.core.defaults import BYTES_PER_TOKEN
 from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.fingerprints import text_fingerprint
 from longlode.corpus import Document, Unit, Unreadable, read_unit
 from longlode.corpus.document import FAILED
 from longlode.corpus.formats import LINES
-from longlode.mining.baselines import estimated_tokens, gzip_ratio, repetition
+from longlode.mining.baselines import gzip_ratio, repetition
 from longlode.mining.engine import pulse
 from longlode.mining.engine.parts import SCORE_COLUMNS
 from longlode.mining.engine.reading import read_requests
@@ -37,6 +39,14 @@ _GROUP_BLOCKS = 4
 """Blocks of `batch_segments` per group of documents: many, so that the incomplete last block is a small share.
 """
 _REASON_CHARACTERS = 500
+_NO_TOKENS = np.zeros(0, dtype=np.int32)
+_NO_POSITIONS = np.zeros(0, dtype=np.int64)
+_BLANK: dict[str, Any] = {
+    **dict.fromkeys(("num_tokens", "num_segments", "num_pairs", *SCORE_COLUMNS, "score_se")),
+    "status": "failed",
+    "reason": "not scored",
+}
+"""The columns of a row that say nothing of where it comes from, before anything is known of its text."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -68,7 +78,8 @@ class UnitResult:
 class _Entry:
     """One input row in progress. `doc` is set while it can still be scored (tokens int32 until they are read).
 
-    place: of its document in the unit. was_read, reader_failed: outcome of reading it, both False before.
+    place: of its document in the unit. of_text: as of `SegmentedDocument`. was_read, reader_failed: outcome of reading
+    it, both False before.
     document_tokens, tokens_alone, tokens_given: 0 until it has been read.
     """
 
@@ -76,6 +87,7 @@ class _Entry:
     place: int
     doc: SegmentedDocument | None = None
     text_hash: str = ""
+    of_text: tuple[Reading, ...] = ()
     was_read: bool = False
     reader_failed: bool = False
     document_tokens: int = 0
@@ -213,26 +225,36 @@ def _load(items: Iterable[_Placed], work: Work, is_careful: bool) -> Iterator[li
 
 def _enter(batch: Sequence[_Placed], work: Work) -> list[_Entry]:
     pulse.step()
-    entries = [_Entry(_blank_row(item), place) for place, item in batch]
+    entries = []
     readable = []
-    for entry, (_, item) in zip(entries, batch, strict=True):
-        if isinstance(item, Document) and item.text:
-            readable.append((entry, item))
-        elif isinstance(item, Document):
-            _close(entry, "too_short", "the text is empty")
-    wanted = [(Tokens(item.text),) if work.reader is not None else () for _, item in readable]
-    for (entry, item), found in zip(
-        readable, _read([entry for entry, _ in readable], wanted, work), strict=True
-    ):
-        if found is not None:
-            tokens = found[0].tokens if found else np.zeros(0, dtype=np.int32)
-            _attempt(entry, "segments", _cut, entry, item, tokens, work)
-    _read_texts([(entry, item.text) for entry, item in readable if entry.doc is not None], work)
+    for place, item in batch:
+        if isinstance(item, Unreadable):
+            blank = {**_place(item), "num_bytes": item.num_bytes, **_BLANK}
+            entries.append(_Entry(blank | {"status": item.status, "reason": item.reason}, place))
+            continue
+        raw = item.text.encode("utf-8", "surrogatepass")  # once for all that is measured of it
+        entries.append(_Entry({**_place(item), "num_bytes": len(raw), **_BLANK}, place))
+        if raw:
+            readable.append((entries[-1], item, raw))
+        else:
+            _close(entries[-1], "too_short", "the text is empty")
+    if work.reader is None:
+        for entry, item, raw in readable:
+            _attempt(entry, "segments", _cut, entry, item, raw, _NO_TOKENS, work)
+    else:
+        wanted = [(Tokens(item.text),) for _, item, _ in readable]
+        readings = _read([entry for entry, _, _ in readable], wanted, work)
+        for (entry, item, raw), found in zip(readable, readings, strict=True):
+            if found is not None:
+                _attempt(entry, "segments", _cut, entry, item, raw, found[0].tokens, work)
+    _read_texts([(entry, item.text) for entry, item, _ in readable if entry.doc is not None], work)
     return entries
 
 
 def _read_texts(texts: Sequence[tuple[_Entry, str]], work: Work) -> None:
     """Read the scorer's requests about the texts."""
+    if type(work.scorer).text_requests is Scorer.text_requests:
+        return  # it makes none
     asked = []
     for entry, text in texts:
         requests = _attempt(entry, "requests", _ask_of_text, text, work.scorer)
@@ -242,8 +264,10 @@ def _read_texts(texts: Sequence[tuple[_Entry, str]], work: Work) -> None:
             asked.append((entry, requests))
     entries = [entry for entry, _ in asked]
     for entry, found in zip(entries, _read(entries, [requests for _, requests in asked], work), strict=True):
-        assert entry.doc is not None, "only documents that can be scored are read"
-        entry.doc = None if found is None else replace(entry.doc, of_text=tuple(found))
+        if found is None:
+            entry.doc = None
+        else:
+            entry.of_text = tuple(found)
 
 
 def _read(
@@ -259,14 +283,14 @@ def _read(
     return read_requests(work.reader, asked, work.size, attempt)
 
 
-def _cut(entry: _Entry, item: Document, tokens: np.ndarray, work: Work) -> None:
-    """Cut into segments and choose those to read."""
+def _cut(entry: _Entry, item: Document, raw: bytes, tokens: np.ndarray, work: Work) -> None:
+    """Cut into segments and choose those to read. Args: raw, the text in UTF-8."""
     segment, least = work.settings.segment, work.scorer.least_segments
     segments = split_segments(tokens, segment)
-    entry.text_hash = text_fingerprint(item.text)
-    entry.row["gzip_ratio"] = gzip_ratio(item.text)
+    entry.text_hash = text_fingerprint(raw)
+    entry.row["gzip_ratio"] = gzip_ratio(raw)
     if work.reader is None:
-        entry.row["num_tokens"] = int(estimated_tokens(item.text))
+        entry.row["num_tokens"] = int(len(raw) / BYTES_PER_TOKEN)
     else:
         entry.row["num_tokens"], entry.row["num_segments"] = len(tokens), len(segments)
     if len(segments) < least:
@@ -276,12 +300,15 @@ def _cut(entry: _Entry, item: Document, tokens: np.ndarray, work: Work) -> None:
             f"{len(tokens)} tokens; needed {least * segment} ({least} segments of {segment})",
         )
         return
-    rng = document_rng(work.settings.seed, item.id, entry.text_hash, "segments")
-    positions = np.asarray(work.scorer.choose(len(segments), rng), dtype=np.int64)
-    kept = segments[positions]
+    if len(segments):
+        rng = document_rng(work.settings.seed, item.id, entry.text_hash, "segments")
+        positions = np.asarray(work.scorer.choose(len(segments), rng), dtype=np.int64)
+        kept = segments[positions]
+    else:
+        positions, kept = _NO_POSITIONS, segments.astype(np.int64)
     entry.row["repetition"] = repetition(kept) if len(kept) else None
     entry.doc = SegmentedDocument(
-        document=replace(item, text=""),
+        document=Document(item.id, "", item.source, item.file, item.row, item.metadata),
         tokens=kept,
         positions=positions,
         num_total_segments=len(segments),
@@ -332,19 +359,21 @@ def _score_group(group: Sequence[_Entry], work: Work) -> None:
         if found is not None:
             one.entry.was_read = True
             one.entry.document_tokens = one.entry.row["num_tokens"]
-            one.entry.tokens_alone = sum(reading.tokens_alone for reading in (*found, *one.doc.of_text))
-            one.entry.tokens_given = sum(reading.tokens_given for reading in (*found, *one.doc.of_text))
+            for reading in (*found, *one.doc.of_text):
+                one.entry.tokens_alone += reading.tokens_alone
+                one.entry.tokens_given += reading.tokens_given
             _attempt(one.entry, "score", _finish, one, found, work)
             pulse.step()
     for entry in group:
-        entry.doc = None  # its segments are not needed again
+        entry.doc, entry.of_text = None, ()  # its segments are not needed again
 
 
 def _ask(entry: _Entry, work: Work) -> _Asked:
     assert entry.doc is not None, "only documents that can be scored are read"
-    doc = replace(
-        entry.doc, tokens=entry.doc.tokens.astype(np.int64), foreign=entry.doc.foreign.astype(np.int64)
-    )
+    doc = entry.doc
+    if entry.of_text or len(doc.tokens) or len(doc.foreign):
+        tokens, foreign = doc.tokens.astype(np.int64), doc.foreign.astype(np.int64)
+        doc = replace(doc, tokens=tokens, foreign=foreign, of_text=entry.of_text)
     rng = document_rng(work.settings.seed, doc.document.id, entry.text_hash, "pairs")
     return _Asked(entry, doc, _checked(work.scorer.requests(doc, rng), work.scorer))
 
@@ -391,7 +420,7 @@ def score_fields(result: DocumentScore, scorer: Scorer) -> dict[str, Any]:
     row: dict[str, Any] = {"num_pairs": result.num_pairs}
     for name in ("strength_mean", "strength_max_mean", "gain_nats", "specificity_mean", "score_se"):
         value = getattr(result, name)
-        row[name] = float(value) if value is not None and np.isfinite(value) else None
+        row[name] = float(value) if value is not None and math.isfinite(value) else None
     row["score"] = float(result.score) if result.status == "ok" and result.score is not None else None
     return row | extra_values(result.extras, scorer.extra_columns, scorer.name)
 
@@ -401,21 +430,18 @@ def _check_result(result: DocumentScore, scorer: Scorer) -> None:
         raise ConfigError(
             f"scorer {scorer.name!r} gave status {result.status!r}; expected one of {STATUSES}."
         )
-    if result.status == "ok" and (result.score is None or not np.isfinite(result.score)):
+    if result.status == "ok" and (result.score is None or not math.isfinite(result.score)):
         raise ConfigError(f"scorer {scorer.name!r} gave score {result.score}; expected a finite number.")
 
 
-def _blank_row(item: Document | Unreadable) -> dict[str, Any]:
-    row: dict[str, Any] = {name: getattr(item, name) for name in ("id", "source", "file", "row", "num_bytes")}
-    row |= dict.fromkeys(("num_tokens", "num_segments", "num_pairs", *SCORE_COLUMNS, "score_se"))
-    row |= {"status": "failed", "reason": "not scored"}
-    if isinstance(item, Unreadable):
-        row |= {"status": item.status, "reason": item.reason}
-    return row
+def _place(item: Document | Unreadable) -> dict[str, Any]:
+    return {"id": item.id, "source": item.source, "file": item.file, "row": item.row}
 
 
 def _close(entry: _Entry, status: str, reason: str) -> None:
-    entry.row["status"] = status
+    entry.row["status"], entry.row["reason"] = status, ""
+    if not reason:
+        return
     text = " ".join(reason.split())[:_REASON_CHARACTERS]
     entry.row["reason"] = text.encode("utf-8", "backslashreplace").decode("utf-8")
 
