@@ -11,7 +11,7 @@ from longlode.core.errors import ConfigError, RankError
 from longlode.mixers import SegmentMap
 from longlode.mixers.segment_map import identity_states
 from longlode.ops.delta_rule import delta_rule
-from longlode.parallel import RankShard, SequencePlan, next_tokens, simulate
+from longlode.parallel import RankShard, SequencePlan, ThreadTransport, next_tokens, simulate
 from longlode.parallel.exchange import total
 
 
@@ -98,6 +98,35 @@ def test_bytes_on_the_wire_are_those_of_the_formula_at_any_length():
             assert one.num_bytes["halo backward"] == (3 * width * inner * 8 if rank < 3 else 0)
         found.append([one.total_bytes for one in traffic])
     assert found[0] == found[1]
+
+
+def test_queries_are_computed_while_maps_are_on_their_way(monkeypatch):
+    """Forward: the third convolution's halo between begin and end of the fold. Backward: its gradient likewise."""
+    events = {}
+    gather, exchange = ThreadTransport.begin_all_gather, ThreadTransport.begin
+
+    def begin_all_gather(self, x, kind):
+        events.setdefault(self.rank, []).append(f"begin {kind}")
+        wait = gather(self, x, kind)
+
+        def end():
+            events[self.rank].append(f"end {kind}")
+            return wait()
+
+        return end
+
+    def begin(self, sends, shapes, like, kind):
+        events.setdefault(self.rank, []).append(kind)
+        return exchange(self, sends, shapes, like, kind)
+
+    monkeypatch.setattr(ThreadTransport, "begin_all_gather", begin_all_gather)
+    monkeypatch.setattr(ThreadTransport, "begin", begin)
+    Case(2, 37, [9, 11, 24]).several_ranks(model_of("delta_net"))
+    for rank in range(4):
+        assert events[rank] == [
+            *["halo", "halo", "begin fold", "halo", "end fold"],
+            *["begin fold backward", "halo backward", "end fold backward", "halo backward", "halo backward"],
+        ]
 
 
 def test_a_sum_over_ranks_and_its_gradient():

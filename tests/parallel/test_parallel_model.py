@@ -50,23 +50,23 @@ class SendsTheWrongHalo(RankShard):
 
 
 class ComposesInBfloat16(RankShard):
-    def fold(self, make_map, first):
+    def begin_fold(self, make_map, first):
         def halved():
             own = make_map()
             return replace(own, added=own.added.bfloat16().double(), matrix=own.matrix.bfloat16().double())
 
-        return super().fold(halved, first)
+        return super().begin_fold(halved, first)
 
 
 class DropsARank(RankShard):
     """Rank 1's map reaches nobody."""
 
-    def fold(self, make_map, first):
+    def begin_fold(self, make_map, first):
         def without_one():
             own = make_map()
             return replace(own, added=0 * own.added) if self.rank == 1 else own
 
-        return super().fold(without_one, first)
+        return super().begin_fold(without_one, first)
 
 
 class CountsPositionsFromTheCut(RankShard):

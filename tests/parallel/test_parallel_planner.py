@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from longlode.core.errors import ConfigError
-from longlode.parallel.planner import CostModel, plan_groups
+from longlode.parallel import planner
+from longlode.parallel.planner import CostModel, plan_groups, plan_rounds
 
 pytest.importorskip("scipy")
 
@@ -110,3 +111,34 @@ def test_documents_that_do_not_fit_are_refused():
         plan_groups([300, 101], 4, cost, 100)
     with pytest.raises(ConfigError, match="longest"):
         plan_groups([300], 4, cost, 100, sizes=(1, 2))
+
+
+def test_a_step_that_does_not_fit_is_read_in_as_few_rounds_as_hold_it():
+    rng = np.random.default_rng(0)
+    cost = random_cost(rng)
+    lengths = [*rng.integers(1, 40, 30).tolist(), 90]
+    rounds = plan_rounds(lengths, 4, cost, 50, seconds=0.2, gap=0.05)
+    assert len(rounds) == -(-sum(lengths) // 200)
+    read = [[place for group in plan.groups for place in group.documents] for plan in rounds]
+    assert sorted(place for places in read for place in places) == list(range(31))
+    for plan in rounds:
+        for group in plan.groups:
+            held = [lengths[place] for place in group.documents]
+            assert sum(held) <= group.size * 50
+            assert group.seconds == pytest.approx(seconds_of(cost, group.size, held))
+    # 3 x 30 tokens on ranks of 40: two would fit by their sum, and none of the groups holds three.
+    assert len(plan_rounds([30, 30, 30], 2, cost, 45, sizes=[1])) == 2
+    with pytest.raises(ConfigError, match="100"):
+        plan_rounds([10, 100], 2, cost, 49)
+
+
+def test_no_plan_is_faster_than_the_bound_that_ends_the_search(monkeypatch):
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        cost, lengths = random_cost(rng), rng.integers(1, 60, 4).tolist()
+        problem = planner._Problem(tuple(lengths), 3, cost, 200)
+        assert problem.least_seconds([1, 2, 3]) <= brute_force(lengths, 3, cost, 200) * (1 + 1e-12)
+    monkeypatch.setattr(planner, "_solve", None)  # would fail if it were asked
+    even = CostModel(fixed=1, per_rank=1, per_token=1, per_pair=0, per_sent=0)
+    plan = plan_groups([50] * 4, 4, even, 100, gap=0.05)
+    assert [group.size for group in plan.groups] == [1, 1, 1, 1]

@@ -48,13 +48,20 @@ class SequenceShard:
         """
         return first
 
-    def fold(self, make_map: Callable[[], SegmentMap], first: Tensor | None) -> Tensor | None:
-        """Return the state before this part.
+    def begin_fold(
+        self, make_map: Callable[[], SegmentMap], first: Tensor | None
+    ) -> Callable[[], Tensor | None]:
+        """Send the map of this part on its way; the returned function waits for those of the parts before this one.
 
-        Args: make_map: a function that makes the map of this part, for later ranks. first: the state before the whole
-          sequence, or None for zero.
+        It returns the state before this part. What is computed in between delays nobody.
+        Args: make_map: a function that makes the map, for later ranks. first: the state before the whole sequence, or
+          None for zero.
         """
-        return first
+        return lambda: first
+
+    def fold(self, make_map: Callable[[], SegmentMap], first: Tensor | None) -> Tensor | None:
+        """Return the state before this part. Args: as of `begin_fold`."""
+        return self.begin_fold(make_map, first)()
 
     def gather(self, *tensors: Tensor, last: int | None = None) -> tuple[Tensor, ...]:
         """Prepend to each tensor `[B, T, ...]` those of the ranks before: `[B, S + T, ...]`.
@@ -74,14 +81,17 @@ class SequenceShard:
         """
         raise NotImplementedError("one rank attends by ops.attention")
 
-    def by_heads(self, run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor | None:
-        """Run a recurrence from an empty state on all tokens of some heads, if the shard exchanges sequence for heads.
+    exchanges_heads = False
+    """True if mixers whose heads are independent should run `by_heads` from an empty state, instead of `fold`."""
+
+    def by_heads(self, run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+        """Run a recurrence from an empty state on all tokens of some heads. Only where `exchanges_heads`.
 
         Args: run: maps (offsets of documents, tensors `[B, all T, some heads, ...]`) to an output like the first tensor
           with the heads of the third. tensors: `[B, T, heads, ...]`, or None, which is passed on.
-        Returns: the output for this part `[B, T, heads, ...]`; None if states are to be folded.
+        Returns: the output for this part `[B, T, heads, ...]`.
         """
-        return None
+        raise NotImplementedError("one rank has all tokens of all heads")
 
     def total(self, x: Tensor) -> Tensor:
         """Return the sum of x over all ranks."""

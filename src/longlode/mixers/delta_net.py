@@ -152,11 +152,15 @@ class DeltaNet(Mixer):
         context, before = context or SequenceContext.of(x), state or {}
         # Padding must be zero before the convolution, or the convolution spreads it to the first real tokens.
         x = zero_padding(x, context.mask)
-        q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), context)
+        queries = None
+        if context.shard.num_ranks == 1:
+            queries = self._queries(x, before, context)
         writes, convs = self._writes(x, before, context)
+        get_memory = begin_memory(before.get("memory"), partial(self._map, writes, context), context)
+        # On several ranks queries are computed while the maps of the parts before are on their way.
+        q, conv_q = self._queries(x, before, context) if queries is None else queries
         q = l2_norm(q.unflatten(-1, (self.config.num_heads, -1)))
-        make_map = partial(self._map, writes, context)
-        o, memory = write_and_read(q, *writes, before.get("memory"), make_map, context)
+        o, memory = write_and_read(q, *writes, get_memory, context)
         o = self.o_norm(o)
         if self.config.use_output_gate:
             o = o * functional.silu(self.g_proj(x).view_as(o))
@@ -167,6 +171,10 @@ class DeltaNet(Mixer):
         context = context or SequenceContext.of(x)
         writes, _ = self._writes(zero_padding(x, context.mask), {}, context)
         return self._map(writes, context)
+
+    def _queries(self, x: Tensor, before: State, context: SequenceContext) -> tuple[Tensor, Tensor]:
+        """Compute q `[B, T, H K]`, not yet of unit norm, and the state of its convolution."""
+        return self.q_conv1d(self.q_proj(x), before.get("conv_q"), context)
 
     def _writes(self, x: Tensor, before: State, context: SequenceContext) -> tuple[_Writes, State]:
         """Compute the writes at each token, and the state of their two convolutions."""
@@ -228,26 +236,36 @@ class DeltaNet(Mixer):
         return convs | empty_state(wide, memory=(1, config.value_heads, K, V))
 
 
+def begin_memory(
+    memory: Tensor | None, make_map: Callable[[], SegmentMap], context: SequenceContext
+) -> Callable[[], Tensor | None] | None:
+    """Return a function that gives the memory before a piece: `memory`, or on several ranks that of the parts before.
+
+    Their maps are on their way until it is called. None: heads are exchanged instead, see `write_and_read`.
+    make_map: a function that makes the map of the piece.
+    """
+    if memory is None and not context.keeps_state and context.shard.exchanges_heads:
+        return None
+    return context.shard.begin_fold(make_map, memory)
+
+
 def write_and_read(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     beta: Tensor,
     g: Tensor | None,
-    memory: Tensor | None,
-    make_map: Callable[[], SegmentMap],
+    get_memory: Callable[[], Tensor | None] | None,
     context: SequenceContext,
 ) -> tuple[Tensor, Tensor]:
     """Apply `delta_rule` to a piece, or its single step to a piece of one token: o, and the memory after the piece.
 
-    It continues from `memory`, or on several ranks from the state after the parts before this one. make_map: a function
-    that makes the map of the piece.
+    get_memory: as `begin_memory` returns it.
     """
-    if memory is None and not context.keeps_state:
+    if get_memory is None:
         o = context.shard.by_heads(_whole_sequences, q, k, v, beta, g)
-        if o is not None:
-            return o, o.new_empty(0)
-    memory = context.shard.fold(make_map, memory)
+        return o, o.new_empty(0)
+    memory = get_memory()
     if q.shape[1] == 1 and memory is not None and context.cu_seqlens is None:
         g_t = None if g is None else g[:, 0]
         o_t, memory = delta_rule_step(q[:, 0], k[:, 0], v[:, 0], beta[:, 0], g=g_t, state=memory)

@@ -43,14 +43,13 @@ def attend(
 
     It continues from `memory`, or on several ranks from the state after the parts before this one.
     """
-    if memory is None and not context.keeps_state:
+    if memory is None and not context.keeps_state and context.shard.exchanges_heads:
 
         def run(offsets: Offsets | None, *heads: Tensor) -> Tensor:
             return linear_attention(*heads[:3], g=heads[3], scale=scale, cu_seqlens=offsets)[0]
 
         o = context.shard.by_heads(run, q, k, v, g)
-        if o is not None:
-            return o, o.new_empty(0)
+        return o, o.new_empty(0)
     memory = context.shard.fold(lambda: additive_map(k, v, context, g=g), memory)
     return recur(q, k, v, memory, context, g=g, scale=scale)
 

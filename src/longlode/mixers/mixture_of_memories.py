@@ -26,7 +26,7 @@ from longlode.mixers.base import (
     zero_padding,
 )
 from longlode.mixers.context import SequenceContext
-from longlode.mixers.delta_net import write_and_read
+from longlode.mixers.delta_net import begin_memory, write_and_read
 from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
 from longlode.mixers.segment_map import SegmentMap, identity_states
 from longlode.ops.delta_rule import delta_rule
@@ -85,9 +85,10 @@ class MixtureOfMemories(Mixer):
         chances, weights = self._route(x)
         k, v, beta = self._writes(x, weights, context.mask)
         num_all, H = self.config.num_memories + 1, self.config.num_heads
-        q = l2_norm(self.q_proj(x).unflatten(-1, (H, -1))).repeat(1, 1, num_all, 1)
         make_map = partial(self._map, k, v, beta, context)
-        o, memory = write_and_read(q, k, v, beta, None, (state or {}).get("memory"), make_map, context)
+        get_memory = begin_memory((state or {}).get("memory"), make_map, context)
+        q = l2_norm(self.q_proj(x).unflatten(-1, (H, -1))).repeat(1, 1, num_all, 1)
+        o, memory = write_and_read(q, k, v, beta, None, get_memory, context)
         shared, chosen = o.unflatten(2, (num_all, H)).split([1, num_all - 1], dim=2)
         o = shared[:, :, 0] + (weights.to(o.dtype)[..., None, None] * chosen).sum(2)
         y = self.o_proj(self.o_norm(o).flatten(-2))

@@ -6,7 +6,7 @@ uses, also where nothing is received: otherwise a rank would not take part in th
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,58 +100,100 @@ class Chain:
         return [r for r in range(self.rank + 1, len(self.first)) if self.first[r] <= self.rank]
 
 
-class _Fold(torch.autograd.Function):
-    """The state before this rank, of the maps of the ranks before.
+class _Begun:
+    """A fold between its begin and its end: what the two autograd functions of it share."""
 
-    Forward: one all-gather of all maps, composed here. Backward: one all-gather of the states' gradients; each rank
-    follows its map through those of the ranks after it.
+    def __init__(self, template: SegmentMap, chain: Chain, transport: Transport) -> None:
+        self.template, self.chain, self.transport = template, chain, transport
+        self.wait: Callable[[], list[Tensor]] | None = None
+        self.right: list[SegmentMap] = []
+        """Maps of the ranks after this one, as far as this one reaches."""
+        self.state: Tensor | None = None
+        """The state before this rank, during the backward pass."""
+
+    def begin(self, buffer: Tensor, kind: str) -> None:
+        self.wait = self.transport.begin_all_gather(buffer, kind)
+
+    def end(self) -> list[Tensor]:
+        assert self.wait is not None, "begun before it ends"
+        gathered, self.wait = self.wait(), None
+        return gathered
+
+
+class _Send(torch.autograd.Function):
+    """This rank's map on its way to all others: one all-gather begins, and `_Receive` waits for it.
+
+    Backward: waits for the gradients of the states of all ranks, for which `_Receive` has begun one all-gather, and
+    follows its map through those of the ranks after it. The output is a token, so that autograd keeps the order.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, template: SegmentMap, chain: Chain, transport: Transport, *tensors: Tensor
-    ) -> Tensor:
-        own = _with_tensors(template, tensors)
-        buffer = _pack(tensors)
-        gathered = transport.all_gather(buffer, "fold")
+    def forward(ctx: Any, begun: _Begun, *tensors: Tensor) -> Tensor:
+        begun.begin(_pack(tensors), "fold")
+        ctx.begun = begun
+        ctx.save_for_backward(*tensors)
+        return tensors[0].new_zeros(())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, token: Tensor) -> tuple[Tensor | None, ...]:
+        begun, tensors = ctx.begun, ctx.saved_tensors
+        gathered, reached = begun.end(), begun.chain.reached()
+        if not reached:
+            return (None, *map(torch.zeros_like, tensors))
+        with torch.enable_grad(), torch.autocast(token.device.type, enabled=False):
+            own = [x.detach().requires_grad_() for x in tensors]
+            # The states of the ranks to the right, as functions of this rank's map.
+            mine = _with_tensors(begun.template, own)
+            states = [mine(None if begun.chain.begins else begun.state)]
+            for one in begun.right:
+                states.append(one(states[-1]))
+            wanted = [_unpack(gathered[rank], states[:1])[0] for rank in reached]
+            grads = torch.autograd.grad(states, own, wanted, allow_unused=True, materialize_grads=True)
+        begun.state = None
+        return None, *grads
+
+
+class _Receive(torch.autograd.Function):
+    """The state before this rank, of the maps of the ranks before, which are composed here."""
+
+    @staticmethod
+    def forward(ctx: Any, begun: _Begun, token: Tensor, *tensors: Tensor) -> Tensor:
+        chain, own = begun.chain, _with_tensors(begun.template, tensors)
         maps = [
-            own if rank == chain.rank else _with_tensors(template, _unpack(one, tensors))
-            for rank, one in enumerate(gathered)
+            own if rank == chain.rank else _with_tensors(begun.template, _unpack(one, tensors))
+            for rank, one in enumerate(begun.end())
         ]
         state = own.nothing()
         for one in maps[chain.first[chain.rank] : chain.rank]:
             state = one(state)
-        ctx.chain, ctx.transport, ctx.template = chain, transport, template
-        # Of the other ranks' maps only those after this one are needed, and only as far as this one reaches.
-        ctx.right = [maps[rank] for rank in chain.reached()[:-1]]
-        ctx.save_for_backward(state, *tensors)
+        begun.right = [maps[rank] for rank in chain.reached()[:-1]]
+        ctx.begun, ctx.num_tensors = begun, len(tensors)
+        ctx.save_for_backward(state)
         return state
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        state, *tensors = ctx.saved_tensors
-        gathered = ctx.transport.all_gather(_pack([grad]), "fold backward")
-        reached = ctx.chain.reached()
-        if not reached:
-            return (None, None, None, *map(torch.zeros_like, tensors))
-        with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
-            own = [x.detach().requires_grad_() for x in tensors]
-            # The states of the ranks to the right, as functions of this rank's map.
-            mine = _with_tensors(ctx.template, own)
-            states = [mine(None if ctx.chain.begins else state)]
-            for one in ctx.right:
-                states.append(one(states[-1]))
-            wanted = [_unpack(gathered[rank], [grad])[0] for rank in reached]
-            grads = torch.autograd.grad(states, own, wanted, allow_unused=True, materialize_grads=True)
-        return None, None, None, *grads
+        (ctx.begun.state,) = ctx.saved_tensors
+        ctx.begun.begin(_pack([grad]), "fold backward")
+        return None, grad.new_zeros(()), *[None] * ctx.num_tensors
 
 
-def fold_maps(own: SegmentMap, chain: Chain, transport: Transport) -> Tensor:
-    """Return the state before this rank's piece, for the map of the piece on the carried rows."""
-    # Autocast would compose the maps in half precision.
-    with torch.autocast(own.added.device.type, enabled=False):
-        return _Fold.apply(_without_tensors(own), chain, transport, *_tensors(own))
+def begin_fold(own: SegmentMap, chain: Chain, transport: Transport) -> Callable[[], Tensor]:
+    """Send the map of this piece, on the carried rows, to all ranks; the returned function gives the state before it.
+
+    What is computed between the two runs while maps are on their way; so it is backward, with gradients.
+    """
+    begun, tensors = _Begun(_without_tensors(own), chain, transport), _tensors(own)
+    token = _Send.apply(begun, *tensors)
+
+    def end() -> Tensor:
+        # Autocast would compose the maps in half precision.
+        with torch.autocast(own.added.device.type, enabled=False):
+            return _Receive.apply(begun, token, *[x.detach() for x in tensors])
+
+    return end
 
 
 def _tensors(one: SegmentMap) -> list[Tensor]:

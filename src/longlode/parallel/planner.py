@@ -9,7 +9,7 @@ the times that `python -m benchmarks.sharding` measures.
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -111,13 +111,15 @@ def plan_groups(
     *,
     sizes: Sequence[int] | None = None,
     seconds: float = 5.0,
+    gap: float = 0.0,
 ) -> GroupPlan:
     """Choose groups of ranks and the documents of each, so that the slowest group is as fast as possible.
 
     Args: lengths: tokens of each document. max_tokens: most that a rank can hold, on average over its group. sizes:
       sizes of groups to choose from; None: all up to num_ranks. seconds: limit of the search; the best plan found by
       then is returned, never worse than the best that greedy assignment finds with one size. With at most 16 distinct
-      lengths and enough time it is the optimum.
+      lengths and enough time it is the optimum. gap: a plan at most this part slower than any could be is good enough;
+      where greedy assignment finds one, the program is not asked.
     Raises: ConfigError if the documents do not fit; BackendError without scipy.
     """
     chosen = sorted(set(range(1, num_ranks + 1) if sizes is None else sizes), reverse=True)
@@ -136,9 +138,12 @@ def plan_groups(
     found = {size: plan for size, plan in single.items() if plan is not None}
     best_size = min(found, key=lambda size: problem.slowest(found[size]), default=0)
     best = found.get(best_size)
-    exact = _solve(problem, chosen, None if best is None else problem.slowest(best), seconds)
     mixed = map(problem.greedy, itertools.islice(_mixtures(chosen, num_ranks), _MOST_MIXTURES))
-    candidates = [plan for plan in (best, exact, *mixed) if plan is not None]
+    candidates = [plan for plan in (best, *mixed) if plan is not None]
+    reached = min(map(problem.slowest, candidates), default=None)
+    if reached is None or reached > (1 + gap) * problem.least_seconds(chosen):
+        exact = _solve(problem, chosen, reached, seconds, gap)
+        candidates += [] if exact is None else [exact]
     if not candidates:
         raise ConfigError(
             f"No groups of {num_ranks} ranks with {max_tokens:,} tokens each hold these documents (the longest has "
@@ -147,6 +152,72 @@ def plan_groups(
     plan = min(candidates, key=problem.slowest)
     single_seconds = float("inf") if best is None else problem.slowest(best)
     return GroupPlan(problem.groups(plan), best_size, single_seconds)
+
+
+def plan_rounds(
+    lengths: Sequence[int],
+    num_ranks: int,
+    cost: CostModel,
+    max_tokens: int,
+    *,
+    sizes: Sequence[int] | None = None,
+    seconds: float = 5.0,
+    gap: float = 0.0,
+) -> list[GroupPlan]:
+    """Plan a step whose documents may not fit at once: as few rounds of groups, one after the other, as hold them.
+
+    Documents of like length share a round. Args and errors: as of `plan_groups`; seconds and gap are of one round.
+    """
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    num_rounds = max(1, -(-sum(lengths) // (num_ranks * max_tokens)))
+    while True:
+        rounds = _runs(order, lengths, num_rounds)
+        try:
+            plans = [
+                plan_groups(
+                    [lengths[place] for place in part],
+                    num_ranks,
+                    cost,
+                    max_tokens,
+                    sizes=sizes,
+                    seconds=seconds,
+                    gap=gap,
+                )
+                for part in rounds
+            ]
+        except ConfigError:
+            if num_rounds >= len(order):
+                raise
+            num_rounds += 1
+            continue
+        return [_renumbered(plan, part) for plan, part in zip(plans, rounds, strict=True)]
+
+
+def _runs(order: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Cut documents, in this order, into at most `most` runs, so that the largest has the fewest tokens."""
+    low, high = max(lengths), sum(lengths)
+    while low < high:  # the fewest tokens per run that make few enough runs
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_filled(order, lengths, middle)) <= most else (middle + 1, high)
+    return _filled(order, lengths, low)
+
+
+def _filled(order: Sequence[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Cut documents into runs of at most `limit` tokens, each as long as can be."""
+    runs, held = [[order[0]]], lengths[order[0]]
+    for place in order[1:]:
+        held += lengths[place]
+        if held > limit:
+            runs.append([])
+            held = lengths[place]
+        runs[-1].append(place)
+    return runs
+
+
+def _renumbered(plan: GroupPlan, places: Sequence[int]) -> GroupPlan:
+    """Name the documents by their places in a longer list."""
+    groups = [replace(one, documents=tuple(sorted(places[d] for d in one.documents))) for one in plan.groups]
+    return replace(plan, groups=tuple(groups))
 
 
 Assignment = list[tuple[int, list[int]]]
@@ -174,6 +245,13 @@ class _Problem:
             held[group] += length
             taken[group] += self.cost.of_document(sizes[group], length)
         return plan
+
+    def least_seconds(self, sizes: Sequence[int]) -> float:
+        """Seconds below which no plan can be: of the longest document, and of all ranks working all the time."""
+        longest = max(self.lengths)
+        alone = min(self.cost.seconds(size, [longest]) for size in sizes)
+        work = [min(size * self.cost.of_document(size, length) for size in sizes) for length in self.lengths]
+        return max(alone, sum(work) / self.num_ranks)
 
     def slowest(self, plan: Assignment) -> float:
         """Seconds of the slowest group."""
@@ -240,7 +318,9 @@ def _mixtures(sizes: Sequence[int], num_ranks: int) -> Iterator[list[int]]:
             yield [size, *rest]
 
 
-def _solve(problem: _Problem, sizes: Sequence[int], bound: float | None, seconds: float) -> Assignment | None:
+def _solve(
+    problem: _Problem, sizes: Sequence[int], bound: float | None, seconds: float, gap: float
+) -> Assignment | None:
     """Solve the program: y, groups that are used; x, documents of each class in each; T, seconds of the slowest.
 
     bound: seconds that a plan is known to reach, for scale. Returns None where none was found in time.
@@ -278,7 +358,7 @@ def _solve(problem: _Problem, sizes: Sequence[int], bound: float | None, seconds
         add(-np.inf, 0, {g: cost.of_group(size) / scale}, {g: each / scale}, -1.0)
         if g and groups[g - 1] == size:
             add(0, np.inf, {g - 1: 1.0, g: -1.0}, {}, 0)  # groups of one size are used in order
-    found = _milp(np.array(rows), low, high, np.concatenate((np.ones(G), np.tile(counts, G))), seconds)
+    found = _milp(np.array(rows), low, high, np.concatenate((np.ones(G), np.tile(counts, G))), seconds, gap)
     if found is None:
         return None
     held = np.rint(found[G:-1]).astype(int).reshape(G, C)
@@ -289,7 +369,9 @@ def _solve(problem: _Problem, sizes: Sequence[int], bound: float | None, seconds
     ]
 
 
-def _milp(rows: np.ndarray, low: list[float], high: list[float], most: np.ndarray, seconds: float) -> Any:
+def _milp(
+    rows: np.ndarray, low: list[float], high: list[float], most: np.ndarray, seconds: float, gap: float
+) -> Any:
     """Minimise the last variable; the others are whole numbers from 0 to `most`. Returns None without a solution."""
     optimize = _optimize()
     goal = np.zeros(rows.shape[1])
@@ -299,7 +381,7 @@ def _milp(rows: np.ndarray, low: list[float], high: list[float], most: np.ndarra
         constraints=optimize.LinearConstraint(rows, low, high),
         integrality=np.append(np.ones(len(most)), 0),
         bounds=optimize.Bounds(np.zeros(len(goal)), np.append(most, np.inf)),
-        options={"time_limit": seconds, "mip_rel_gap": 0.0},
+        options={"time_limit": seconds, "mip_rel_gap": gap},
     )
     return result.x
 

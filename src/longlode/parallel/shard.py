@@ -12,7 +12,7 @@ from longlode.core.errors import ConfigError
 from longlode.mixers import SegmentMap, SequenceShard
 from longlode.ops.packed import Offsets
 from longlode.parallel.attention import AttentionScheme, make_scheme
-from longlode.parallel.exchange import Chain, Route, exchange_rows, fold_maps, total
+from longlode.parallel.exchange import Chain, Route, begin_fold, exchange_rows, total
 from longlode.parallel.heads import WholeRows, over_heads
 from longlode.parallel.plan import Piece, SequencePlan
 from longlode.parallel.transport import Transport
@@ -84,16 +84,16 @@ class RankShard(SequenceShard):
         rows = exchange_rows(source, route, self.transport, "halo")
         return self._with_own(rows.unflatten(0, (-1, width)).mT, first)
 
-    def fold(self, make_map: Callable[[], SegmentMap], first: Tensor | None) -> Tensor:
-        """See `SequenceShard.fold`: one all-gather of the maps, float32 or wider, whatever the length."""
+    def begin_fold(self, make_map: Callable[[], SegmentMap], first: Tensor | None) -> Callable[[], Tensor]:
+        """See `SequenceShard.begin_fold`: one all-gather of the maps, float32 or wider, whatever the length."""
         own, carried = make_map(), self._layout.sends
         rows = _rows_of(own, carried)
         if first is not None and self.piece.starts_carried:
             # The state before the sequence goes into what this rank passes on.
             with torch.autocast(first.device.type, enabled=False):
                 rows = replace(rows, added=rows(first[carried]))
-        chain = Chain(self.rank, self.plan.first_ranks)
-        return self._with_own(fold_maps(rows, chain, self.transport), first, own)
+        wait = begin_fold(rows, Chain(self.rank, self.plan.first_ranks), self.transport)
+        return lambda: self._with_own(wait(), first, own)
 
     def gather(self, *tensors: Tensor, last: int | None = None) -> tuple[Tensor, ...]:
         """See `SequenceShard.gather`; a rank receives each token that it needs once, from the rank that holds it."""
@@ -119,10 +119,13 @@ class RankShard(SequenceShard):
         """See `SequenceShard.attend`."""
         return self.attention(self, q, k, v, window)
 
-    def by_heads(self, run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor | None:
+    @property
+    def exchanges_heads(self) -> bool:  # type: ignore[override]
+        """See `SequenceShard.exchanges_heads`."""
+        return self.states == "ulysses"
+
+    def by_heads(self, run: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
         """See `SequenceShard.by_heads`."""
-        if self.states == "fold":
-            return None
         num_heads = max(x.shape[2] for x in tensors if x is not None)
         return over_heads(self, partial(run, self.whole.offsets), tensors, num_heads)
 

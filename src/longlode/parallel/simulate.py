@@ -44,12 +44,13 @@ class ThreadTransport(Transport):
         self._num_begun = [0] * num_ranks
         self._arrived: list[list[tuple[str, Tensor]]] = [[] for _ in range(num_ranks)]
 
-    def _all_gather(self, x: Tensor, kind: str) -> list[Tensor]:
-        for rank in range(self.num_ranks):
-            if rank != self.rank:
-                self._send(rank, x, kind)
-        return [
-            x if rank == self.rank else self._receive(rank, self._place(rank), kind)
+    def _begin_all_gather(self, x: Tensor, kind: str) -> Callable[[], list[Tensor]]:
+        others = [rank for rank in range(self.num_ranks) if rank != self.rank]
+        for rank in others:
+            self._send(rank, x, kind)
+        places = {rank: self._place(rank) for rank in others}
+        return lambda: [
+            x if rank == self.rank else self._receive(rank, places[rank], kind)
             for rank in range(self.num_ranks)
         ]
 

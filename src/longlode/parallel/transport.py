@@ -52,9 +52,13 @@ class Transport(ABC):
 
     def all_gather(self, x: Tensor, kind: str) -> list[Tensor]:
         """Return the tensors that all ranks gave, of one shape and dtype, in order of ranks."""
+        return self.begin_all_gather(x, kind)()
+
+    def begin_all_gather(self, x: Tensor, kind: str) -> Callable[[], list[Tensor]]:
+        """Begin an `all_gather`; the returned function waits for it. Until then x must not be changed."""
         x = x.contiguous()
         self.traffic.add(kind, (self.num_ranks - 1) * x.nbytes)
-        return self._all_gather(x, kind)
+        return self._begin_all_gather(x, kind)
 
     def exchange(
         self,
@@ -113,7 +117,7 @@ class Transport(ABC):
         return torch.cat([sums[r] for r in range(self.num_ranks)]).view_as(x)
 
     @abstractmethod
-    def _all_gather(self, x: Tensor, kind: str) -> list[Tensor]: ...
+    def _begin_all_gather(self, x: Tensor, kind: str) -> Callable[[], list[Tensor]]: ...
 
     @abstractmethod
     def _begin(self, sends: Mapping[int, Tensor], out: Mapping[int, Tensor], kind: str) -> Callable[[], None]:
@@ -138,15 +142,23 @@ class GroupTransport(Transport):
             # NCCL wants all ranks in the first call of a group, and exchanges may be between a few of them.
             dist.barrier(self.group)
 
-    def _all_gather(self, x: Tensor, kind: str) -> list[Tensor]:
+    def _begin_all_gather(self, x: Tensor, kind: str) -> Callable[[], list[Tensor]]:
         if self.num_ranks == 1:
-            return [x]
+            return lambda: [x]
         out = [torch.empty_like(x) for _ in range(self.num_ranks)]
         try:
-            self._finish([dist.all_gather(out, x, group=self.group, async_op=True)])
+            work = dist.all_gather(out, x, group=self.group, async_op=True)
         except RuntimeError as error:
             raise self._lost(kind, error) from error
-        return out
+
+        def wait() -> list[Tensor]:
+            try:
+                self._finish([work])
+            except RuntimeError as error:
+                raise self._lost(kind, error) from error
+            return out
+
+        return wait
 
     def _begin(self, sends: Mapping[int, Tensor], out: Mapping[int, Tensor], kind: str) -> Callable[[], None]:
         # Receives first, and both in order of ranks; pairs of ranks keep the order of their messages.

@@ -20,21 +20,22 @@ from transformers import PreTrainedModel
 from longlode.core.batch import Batch
 from longlode.core.errors import InputError, LonglodeError
 from longlode.train.checkpoint import RunState
+from longlode.train.division import UNDIVIDED, Division, divided
 from longlode.train.enter_stage import Entrance
 from longlode.train.interrupt import StopSignal
 from longlode.train.objectives import Objective, make_objective
 from longlode.train.optim import build_optimizer, learning_rate
-from longlode.train.parts import micro_batches, parts_of_rank
+from longlode.train.parts import micro_batches
 from longlode.train.recipe import Recipe, RunSection
 from longlode.train.run_folder import RunFolder
-from longlode.train.sequence import sequence_pieces
+from longlode.train.sequence import shared_rows
 from longlode.train.sharding import shard_model
 from longlode.train.skill_it import SkillIt
 from longlode.train.skips import Limits, judge_skip, remember, spike_limits
 from longlode.train.stages import Stage, stage_at
 from longlode.train.step import NEXT_TOKEN, StepResult, autocast, training_step
 from longlode.train.usage import Usage
-from longlode.train.world import ALONE, World, joined
+from longlode.train.world import World, joined
 
 __all__ = ["NEXT_TOKEN", "Session", "StepResult", "TrainSummary", "micro_batches", "train", "training_step"]
 
@@ -72,10 +73,15 @@ class Session:
     state: RunState
     heldout: Callable[[], Iterable[Batch]] | None
     on_step: Callable[[dict[str, Any]], None] | None
-    world: World = ALONE
+    division: Division = UNDIVIDED
     describe: Callable[[int], list[dict[str, Any]]] | None = None
     usage: Usage | None = None
     skill_it: SkillIt | None = None
+
+    @property
+    def world(self) -> World:
+        """The ranks of the run."""
+        return self.division.world
 
 
 def train(
@@ -125,10 +131,10 @@ def train(
             state = run.restore(model, optimizer, resume)
             usage = None if flops_per_second is None else Usage(model, world.size * flops_per_second)
             run.start_record(model, state, flops_per_second)
-            hooks = (heldout, on_step, world, describe, usage, skill_it)
-            session = Session(model, objectives, optimizer, recipe, run, state, *hooks)
             try:
-                with sequence_pieces(model, world, recipe.parallel):
+                with divided(world, recipe.parallel) as division:
+                    hooks = (heldout, on_step, division, describe, usage, skill_it)
+                    session = Session(model, objectives, optimizer, recipe, run, state, *hooks)
                     status, folder = _run_session(session, batches, tokenizer_folder)
             except Exception as error:
                 with contextlib.suppress(LonglodeError):  # a full disk here must not hide the first error
@@ -260,7 +266,7 @@ def take_step(
         lr,
         recipe.model_copy(update={"data": stage.data, "optim": stage.optim}),
         session.objectives[stage.number],
-        session.world,
+        session.division,
         limits=limits,
         on_gradients=on_gradients,
     )
@@ -279,6 +285,7 @@ def _report(session: Session, stage: Stage, batch: Batch, taken: TakenStep, step
     row |= {"seconds": state.seconds}
     if session.usage is not None:
         row["mfu"] = session.usage.mfu(batch, step_seconds)
+    row |= session.division.facts()
     if stage.name:
         row["stage"] = stage.name
     if not result.taken:
@@ -319,9 +326,9 @@ def _heldout_loss(session: Session, batches: Iterable[Batch], count: int) -> tup
     with torch.no_grad(), world.watched():
         for _, batch in zip(range(count), batches, strict=False):
             rows = recipe.data.micro_batch_size or recipe.data.batch_size
-            for part in parts_of_rank(batch, rows, recipe.data.length, world.data_rank, world.data_ranks):
-                with autocast(model, recipe.run.dtype):
-                    nats += float(NEXT_TOKEN.losses(model, part).summed)
+            for share in session.division.shares(batch, rows, recipe.data.length):
+                with shared_rows(model, share.sharing), autocast(model, recipe.run.dtype):
+                    nats += float(NEXT_TOKEN.losses(model, share.batch).summed)
             tokens += batch.total_weight
     model.train()
     nats = world.sum({"nats": nats})["nats"]

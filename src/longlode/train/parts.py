@@ -1,7 +1,7 @@
 """Cuts of a step's batch: the shares of data ranks, and the parts that a rank holds in memory at once."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -38,7 +38,7 @@ def parts_of_rank(
     """Return the parts of a batch that one data rank reads: its share, cut as by `micro_batches`.
 
     Every rank gets as many parts as the rank that needs most, so that all ranks run the model equally often and
-    exchange in step (FSDP gathers weights in every pass); the filling is a row or document without labels.
+    exchange in step (FSDP gathers weights in every pass); what is missing is filled up by `filling`.
     """
     if data_ranks == 1:
         return list(micro_batches(batch, rows, length))
@@ -48,7 +48,7 @@ def parts_of_rank(
     ]
     most = max(map(len, parts))
     own = parts[data_rank]
-    return own + [_without_labels(batch)] * (most - len(own))
+    return own + [filling(batch)] * (most - len(own))
 
 
 def shares(batch: Batch, num_ranks: int) -> list[Batch | None]:
@@ -85,6 +85,26 @@ def _documents(batch: Batch, first: int, last: int) -> Batch:
     )
 
 
-def _without_labels(batch: Batch) -> Batch:
-    part = _rows(batch, 0, 1) if batch.cu_seqlens is None else _documents(batch, 0, 1)
+def documents_of(batch: Batch, places: Sequence[int]) -> Batch:
+    """Return the documents of a packed batch at these places, in this order, or its rows."""
+    edges = batch.cu_seqlens
+    if edges is None:
+        rows = list(places)
+        weights = None if batch.weights is None else batch.weights[rows]
+        return replace(batch, tokens=batch.tokens[rows], labels=batch.labels[rows], weights=weights)
+    index = np.concatenate([np.arange(edges[place], edges[place + 1]) for place in places])
+    lengths = [int(edges[place + 1] - edges[place]) for place in places]
+    return replace(
+        batch,
+        tokens=batch.tokens[:, index],
+        labels=batch.labels[:, index],
+        cu_seqlens=np.concatenate(([0], np.cumsum(lengths))).astype(np.int32),
+        weights=None if batch.weights is None else batch.weights[:, index],
+    )
+
+
+def filling(batch: Batch) -> Batch:
+    """Return the shortest row or document without labels, for a rank that has nothing else to read."""
+    place = 0 if batch.cu_seqlens is None else int(np.diff(batch.cu_seqlens).argmin())
+    part = documents_of(batch, [place])
     return replace(part, labels=np.full_like(part.labels, _IGNORED))

@@ -1,7 +1,7 @@
 """The sections of a recipe: every key with its type, limits, default, description and unit."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -17,6 +17,7 @@ from longlode.core.errors import ConfigError
 from longlode.core.mixes import parse_mix
 from longlode.models import LonglodeConfig
 from longlode.parallel import ATTENTION_SCHEMES
+from longlode.parallel.planner import CostModel
 
 FREE: dict[str, Any] = {"may_change_on_resume": True}
 """Mark of keys that may change when a run resumes; all others belong to the run."""
@@ -271,7 +272,7 @@ class RunSection(GrowingSection):
 class ParallelSection(GrowingSection):
     """Sequences on several ranks (`longlode.parallel`)."""
 
-    _later = frozenset({"sequence", "attention", "states"})
+    _later = frozenset({"sequence", "attention", "states", "groups", "max_tokens", "cost", "sizes"})
 
     sequence: int = Field(
         1,
@@ -290,10 +291,45 @@ class ParallelSection(GrowingSection):
         json_schema_extra=FREE,
     )
 
+    groups: Literal["equal", "fitted"] = Field(
+        "equal",
+        description="equal: `sequence` ranks for each sequence; fitted: groups of different sizes, chosen for the "
+        "documents of each step (extra `planner`).",
+        json_schema_extra=FREE,
+    )
+    max_tokens: int | None = Field(
+        None,
+        gt=0,
+        description="Fitted groups: most tokens that a rank holds at once.",
+        json_schema_extra=FREE,
+    )
+    cost: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+        None,
+        description="Fitted groups: seconds of a step, {fixed, per_rank, per_token, per_pair, per_sent}; see "
+        "`longlode.parallel.planner.CostModel`.",
+        json_schema_extra=FREE,
+    )
+    sizes: list[Annotated[int, Field(ge=1)]] | None = Field(
+        None, description="Fitted groups: sizes to choose from; unset: all.", json_schema_extra=FREE
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.groups == "fitted":
+            self._check_fitted()
         if self.attention not in ATTENTION_SCHEMES:
             raise ValueError(
                 f"parallel.attention is {self.attention!r}; expected one of {', '.join(ATTENTION_SCHEMES)}"
             )
         return self
+
+    def _check_fitted(self) -> None:
+        wanted = [entry.name for entry in dataclasses.fields(CostModel)]
+        if self.sequence != 1:
+            raise ValueError(
+                f"parallel.sequence is {self.sequence} and parallel.groups fitted; leave sequence out"
+            )
+        if self.max_tokens is None or self.cost is None or sorted(self.cost) != sorted(wanted):
+            raise ValueError(
+                f"parallel.groups is fitted; expected parallel.max_tokens, and parallel.cost with {', '.join(wanted)}"
+            )

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from longlode.core.batch import Batch
+from longlode.train.division import UNDIVIDED, Division
 from longlode.train.objectives import NextToken, Objective
 from longlode.train.optim import all_ranks_finite, clip_gradients, gradient_norm
-from longlode.train.parts import parts_of_rank
 from longlode.train.recipe import Recipe
+from longlode.train.sequence import shared_rows
 from longlode.train.sharding import is_sharded, set_gradient_sync
 from longlode.train.skips import NO_LIMITS, NOT_FINITE, SPIKE, Limits
-from longlode.train.world import ALONE, World
 
 _LOSS, _AUX_LOSS = "loss", "aux_loss"
 
@@ -45,14 +45,14 @@ def training_step(
     lr: float,
     recipe: Recipe,
     objective: Objective = NEXT_TOKEN,
-    world: World = ALONE,
+    division: Division = UNDIVIDED,
     *,
     limits: Limits = NO_LIMITS,
     on_gradients: Callable[[nn.Module], None] | None = None,
 ) -> StepResult:
     """Take one step on one batch; micro batches are weighted by the objective, so their number does not matter.
 
-    batch: the whole batch, on every rank; each data rank reads its share. The sum over the ranks of losses and of
+    batch: the whole batch, on every rank; each reads its shares by `division`. The sum over the ranks of losses and of
     gradients is that of one rank, since each is divided by the weight of the whole batch.
     limits: a loss or gradient norm above which the step is left out. on_gradients: called with the model while it has
     the gradients of the whole batch, before they are clipped.
@@ -61,13 +61,14 @@ def training_step(
     optimizer.zero_grad(set_to_none=True)
     rows = recipe.data.micro_batch_size or recipe.data.batch_size
     weight = objective.weight(batch)
-    # Auxiliary losses and metrics are of whole rows, the same on all ranks that share them; losses are shares.
-    sharing = world.sequence_ranks
+    world = division.world
     found: dict[str, list[Tensor]] = {}
-    parts = parts_of_rank(batch, rows, recipe.data.length, world.data_rank, world.data_ranks)
-    for number, part in enumerate(parts, 1):
-        set_gradient_sync(model, number == len(parts))
-        with autocast(model, recipe.run.dtype):
+    shares = division.shares(batch, rows, recipe.data.length)
+    for number, share in enumerate(shares, 1):
+        # Auxiliary losses and metrics are of whole rows, the same on all ranks that share them; losses are shares.
+        part, sharing = share.batch, share.num_ranks
+        set_gradient_sync(model, number == len(shares))
+        with shared_rows(model, share.sharing), autocast(model, recipe.run.dtype):
             losses = objective.losses(model, part)
         counted = {_LOSS: losses.summed / weight}
         if losses.auxiliary is not None:

@@ -16,7 +16,7 @@ from longlode.core.errors import ConfigError
 from longlode.models import LonglodeForCausalLM
 from longlode.models.loss import IGNORED
 from longlode.train.objectives.base import Losses, Objective
-from longlode.train.objectives.inputs import asked_logits, device_of, model_inputs
+from longlode.train.objectives.inputs import Asked, asked_logits, device_of, model_inputs
 from longlode.train.objectives.next_token import with_sides
 
 
@@ -108,10 +108,9 @@ class MaskedLM(Objective):
                 f"mask_token is {self.mask_token}; expected below {embeddings}, the model's vocabulary."
             )
         masked = self._masked(batch, embeddings)
-        logits, labels, output = asked_logits(model, masked)
-        nats = functional.cross_entropy(logits, labels, reduction="none")
-        if masked.weights is not None:
-            nats = nats * torch.from_numpy(masked.weights[masked.labels != IGNORED]).to(nats.device)
+        asked = Asked.of(model, masked)
+        logits, output = asked_logits(model, asked)
+        nats = functional.cross_entropy(logits, asked.labels, reduction="none") * asked.weights
         return with_sides(nats.sum(), masked, output)
 
     def _masked(self, batch: Batch, vocabulary: int) -> Batch:

@@ -15,10 +15,10 @@ from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError
 from longlode.mixers.norm import at_least_float32
 from longlode.models.load import load_model
-from longlode.models.loss import IGNORED
 from longlode.train.objectives.base import Losses, Objective
-from longlode.train.objectives.inputs import asked_logits, blocks_of, device_of, model_inputs
+from longlode.train.objectives.inputs import Asked, asked_logits, blocks_of, device_of
 from longlode.train.objectives.next_token import with_sides
+from longlode.train.sequence import sharing_of
 
 _TEACHERS: dict[tuple[str, str], Any] = {}
 """Teachers by name and device: one copy serves all stages and parts of a run."""
@@ -69,25 +69,30 @@ class Distill(Objective):
             raise ConfigError(
                 f"The teacher {self.teacher!r} is {widths[0]} wide and the student {widths[1]}; expected one width."
             )
-        asked = torch.from_numpy(batch.labels != IGNORED).to(device_of(model))
-        weights = _label_weights(batch, asked)
+        asked = Asked.of(model, batch)
+        theirs_asked = Asked.of(teacher, batch, sharing_of(model))
         with torch.no_grad(), _recorded(theirs) as taught:
-            teacher(**model_inputs(teacher, batch), use_cache=False, logits_to_keep=1)
+            teacher(**theirs_asked.inputs, use_cache=False, logits_to_keep=1)
         with _recorded(own, inputs=[given for given, _ in taught]) as learned:
-            output = model(**model_inputs(model, batch), use_cache=False, logits_to_keep=1)
-        errors = []
+            output = model(**asked.inputs, use_cache=False, logits_to_keep=1)
+        errors, count = [], asked.total(torch.tensor(float(len(asked.labels)), device=asked.places.device))
         for (_, target), (_, found) in zip(taught, learned, strict=True):
-            right, guess = at_least_float32(target[asked]), at_least_float32(found[asked])
-            errors.append((guess - right).square().mean(-1) / right.square().mean().clamp(min=1e-12))
+            right, guess = (
+                at_least_float32(stream.flatten(0, 1)[asked.places]) for stream in (target, found)
+            )
+            mean_square = asked.total(right.square().sum()) / (count * right.shape[-1]).clamp(min=1)
+            errors.append((guess - right).square().mean(-1) / mean_square.clamp(min=1e-12))
         error = torch.stack(errors)
-        metrics = {f"layer_{number}.error": one.detach().mean() for number, one in enumerate(error)}
-        whole = with_sides((error.mean(0) * weights).sum(), batch, output)
+        means = (asked.total(error.sum(1)) / count.clamp(min=1)).unbind()
+        metrics = {f"layer_{number}.error": one for number, one in enumerate(means)}
+        whole = with_sides((error.mean(0) * asked.weights).sum(), batch, output)
         return Losses(whole.summed, {**whole.metrics, **metrics}, whole.auxiliary)
 
     def _logits(self, model: PreTrainedModel, teacher: PreTrainedModel, batch: Batch) -> Losses:
+        asked = Asked.of(model, batch)
         with torch.no_grad():
-            target, _, _ = asked_logits(teacher, batch)
-        logits, labels, output = asked_logits(model, batch)
+            target, _ = asked_logits(teacher, Asked.of(teacher, batch, sharing_of(model)))
+        logits, output = asked_logits(model, asked)
         if logits.shape != target.shape:
             raise ConfigError(
                 f"The teacher {self.teacher!r} predicts {target.shape[-1]} tokens and the student {logits.shape[-1]}; "
@@ -100,12 +105,15 @@ class Distill(Objective):
             reduction="none",
             log_target=True,
         ).sum(-1)
-        nats = functional.cross_entropy(logits, labels, reduction="none")
-        weights = _label_weights(batch, torch.from_numpy(batch.labels != IGNORED).to(logits.device))
-        loss = ((heat**2 * divergence + self.label_weight * nats) * weights).sum()
+        nats = functional.cross_entropy(logits, asked.labels, reduction="none")
+        loss = ((heat**2 * divergence + self.label_weight * nats) * asked.weights).sum()
         found = with_sides(loss, batch, output)
-        count = max(1, len(nats))
-        metrics = {"next_token": nats.detach().sum() / count, "divergence": divergence.detach().sum() / count}
+        sums = torch.stack(
+            (nats.detach().sum(), divergence.detach().sum(), nats.new_tensor(float(len(nats))))
+        )
+        nats_sum, divergence_sum, count = asked.total(sums).unbind()
+        count = count.clamp(min=1)
+        metrics = {"next_token": nats_sum / count, "divergence": divergence_sum / count}
         return Losses(found.summed, {**found.metrics, **metrics}, found.auxiliary)
 
 
@@ -115,13 +123,6 @@ def _teacher(name: str, device: torch.device) -> Any:
     if key not in _TEACHERS:
         _TEACHERS[key] = load_model(name).to(device).requires_grad_(False)
     return _TEACHERS[key]
-
-
-def _label_weights(batch: Batch, asked: Tensor) -> Tensor:
-    """Return the weight of each label that is asked, float `[n]`."""
-    if batch.weights is None:
-        return torch.ones((), device=asked.device)
-    return torch.from_numpy(batch.weights).to(asked.device)[asked]
 
 
 @contextlib.contextmanager
