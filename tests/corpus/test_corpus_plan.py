@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -152,3 +153,23 @@ def test_the_total_is_that_of_the_files_from_the_start(tmp_path):
     totals = [started.total_bytes, *(started.total_bytes for _ in started.units())]
     assert set(totals) == {size}
     assert started.is_done
+
+
+@pytest.mark.parametrize("cut", [0, 1, 700], ids=["whole", "torn", "cut short"])
+def test_units_with_their_bytes_have_the_same_rows_and_the_same_names(tmp_path, cut):
+    draw = random.Random()
+    rows = ["", "  ", "no json", *(json.dumps({"text": "w" * draw.randrange(1, 90)}) for _ in range(300))]
+    draw.shuffle(rows)
+    rows.insert(150, json.dumps({"text": "v" * 5000}))  # longer than what is kept of a unit
+    data = b"\xef\xbb\xbf" + "\n".join(rows).encode()
+    packed = gzip.compress(data)
+    (tmp_path / "a.jsonl.gz").write_bytes(packed[: len(packed) - cut])
+    found = CorpusPlan(tmp_path, rows_per_unit=50, bytes_per_unit=700)
+    bare, full = list(found.units()), list(found.units(with_data=True))
+    assert bare == full
+    assert [unit.to_json() for unit in bare] == [unit.to_json() for unit in full]
+    assert not any(unit.data for unit in bare)
+    assert sum(unit.data is not None for unit in full) >= len(full) // 2
+    assert any(unit.data is None for unit in full), "the long row's"
+    for unit in full:
+        assert list(read_unit(unit)) == list(read_unit(unit.bare()))

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -58,6 +59,27 @@ def test_a_cell_that_python_cannot_hold_becomes_text_and_takes_nothing_along(tmp
     if name != "duration":  # a duration inside a struct may fit
         assert rows[2].metadata["nested"] == {"in": odd}
     assert write_documents(tmp_path / "out.jsonl", (row.metadata for row in rows)) == 6
+
+
+@pytest.mark.parametrize("kind", ["parquet", "stream"])
+def test_columns_that_nobody_asks_for_are_not_read(tmp_path, kind):
+    table = pa.table({"big": ["x" * 5000] * 6, "id": list("abcdef"), "body": TEXTS, "source": ["s"] * 6})
+    path = write_table(kind, tmp_path / "t.parquet" if kind == "parquet" else tmp_path / "t.arrow", table, 6)
+    (unit,) = plan(path)
+    whole = list(read_unit(unit, text_field="body"))
+    bare = list(read_unit(unit, text_field="body", with_metadata=False))
+    assert [row.metadata for row in bare] == [{}] * 6
+    assert bare == [replace(row, metadata={}) for row in whole]
+    (reason,) = {row.reason for row in read_unit(unit, with_metadata=False)}
+    assert "'big', 'id', 'body', 'source'" in reason, "a column that is missing is looked for among all"
+    if kind == "parquet":
+        data = bytearray(path.read_bytes())
+        begin = pq.read_metadata(path).row_group(0).column(0).dictionary_page_offset
+        data[begin : begin + 20] = b"\xff" * 20
+        path.write_bytes(data)
+        (unit,) = plan(path)
+        assert {row.status for row in read_unit(unit, text_field="body")} == {"failed"}
+        assert list(read_unit(unit, text_field="body", with_metadata=False)) == bare
 
 
 def test_times_that_python_can_hold_stay_times(tmp_path):

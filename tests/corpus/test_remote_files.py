@@ -18,6 +18,7 @@ from corpus.web_server import Site, serving
 
 from longlode.core.errors import BackendError, InputError
 from longlode.corpus import Document, plan, read, read_unit, remote_files, stores
+from longlode.mining import ScoreSettings, make_scorer, score
 
 pytest.importorskip("aiohttp", reason="needs longlode[http]")
 
@@ -54,6 +55,26 @@ def test_web_files_are_read_whole_through_failures(ranges):
         site.failures = 2
         assert [row.text for row in read(f"{site.address}/c/b.jsonl.gz")] == texts
         assert site.failures < 0, "the server failed as often as it was to"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_lines_from_the_web_are_fetched_once_and_parts_are_those_of_local_files(tmp_path, workers):
+    texts, data = corpus_lines(300)
+    files = {"a.jsonl": data, "b.jsonl.gz": gzip.compress(data)}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    settings = ScoreSettings(bytes_per_unit=100_000)
+    found = []
+    with serving(Site({f"/{name}": content for name, content in files.items()})) as site:
+        inputs = {"web": [f"{site.address}/{name}" for name in files], "here": [tmp_path / n for n in files]}
+        for out, listed in inputs.items():
+            gzips = make_scorer("gzip")
+            summary = score(listed, tmp_path / out, scorer=gzips, settings=settings, num_workers=workers)
+            assert summary.counts == {"ok": 2 * len(texts)}
+            parts = sorted((tmp_path / out / "parts").iterdir())
+            found.append({path.name: path.read_bytes() for path in parts})
+        assert site.sent == sum(map(len, files.values()))
+    assert found[0] == found[1]
 
 
 def test_parquet_from_the_web_needs_ranges(tmp_path):

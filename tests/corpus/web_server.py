@@ -13,6 +13,7 @@ class Site:
     def __init__(self, files, *, ranges=True, failures=0, cut_after=None):
         self.files, self.ranges, self.failures, self.cut_after = files, ranges, failures, cut_after
         self.asked = Counter()
+        self.sent = 0  # bytes of files
         self.address = ""
 
     def must_fail(self):
@@ -65,6 +66,7 @@ def serving(site, ssl_context=None):
                 self.close_connection = True
             elif body:
                 self.wfile.write(data)
+                site.sent += len(data)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if ssl_context is not None:

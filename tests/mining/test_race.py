@@ -389,6 +389,22 @@ def test_of_two_documents_with_one_id_the_second_is_not_read_on(tmp_path):
     assert read_record(tmp_path / "out")["race"]["rounds"][0]["num_open"] == 7
 
 
+def test_documents_that_all_fail_are_at_fault_where_the_reader_reads_other_text(tmp_path):
+    docs = corpus_rows(8)
+    for n in (0, 1, 2, 3):  # the whole first unit
+        docs[n]["text"] = docs[n]["text"].replace("1", str(POISON))
+    write_jsonl(tmp_path / "in.jsonl", docs)
+    summary = run(tmp_path / "in.jsonl", tmp_path / "race", reader=FaultyReader("raise"))
+    assert summary.complete
+    assert summary.counts == {"failed": 4, "ok": 4}
+    reader = FaultyReader("raise")
+    options = {"make_reader": lambda: reader, "reader_fingerprint": "cache-model", "settings": SETTINGS}
+    assert score(tmp_path / "in.jsonl", tmp_path / "plain", scorer=strength(), **options).complete
+    failed = [[row for row in rows(tmp_path / out) if row["status"] == "failed"] for out in ("race", "plain")]
+    assert failed[0] == failed[1]
+    assert {row["reason"].split(":")[0] for row in failed[0]} == {"reader"}
+
+
 def test_units_that_fail_stop_the_race_until_the_next_run(corpus, tmp_path):
     summary = run(corpus, tmp_path / "out", reader=BrokenReader())
     assert not summary.complete

@@ -41,6 +41,11 @@ class InputFile:
     status: str = ""
     reason: str = ""
 
+    @property
+    def is_costly(self) -> bool:
+        """True where bytes cost more to read again than to hand to another process: remote or compressed."""
+        return bool(self.compression) or stores.is_url(self.path)
+
 
 def find_files(inputs: Inputs, *, exclude: Path | None = None) -> list[InputFile]:
     """Find every file behind the inputs, each once, in the order given and sorted inside folders and globs.

@@ -29,13 +29,29 @@ class TornEnd:
     transient: bool = False
 
 
+class HeldBytes:
+    """A stream of bytes that are in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        """Give `data`, and then the end."""
+        self._data = data
+
+    def read(self) -> bytes:
+        """Return all bytes at the first call, b"" afterwards."""
+        data, self._data = self._data, b""
+        return data
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class LineReader:
     """Lines of a file, in order, from any row on.
 
     Its position is always between two lines; `close` keeps it, so that reading can continue later.
     """
 
-    def __init__(self, stream: ByteStream, *, row: int = 0) -> None:
+    def __init__(self, stream: ByteStream | HeldBytes, *, row: int = 0) -> None:
         """Start at the stream's first byte, which begins row `row`."""
         self.row = row
         self._stream = stream

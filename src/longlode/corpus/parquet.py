@@ -20,6 +20,7 @@ from longlode.corpus.tables import (
     first_line,
     is_transient,
     read_row,
+    used_columns,
 )
 
 _BATCH_ROWS = 64
@@ -72,6 +73,7 @@ def read_rows(
     Raises: as `open_parquet`; TableDamageError that is transient when the system cannot read the file just now.
     """
     with open_parquet(path) as file:
+        columns = _columns(file, options)
         first = 0
         for index in range(file.metadata.num_row_groups):
             last = first + file.metadata.row_group(index).num_rows
@@ -80,7 +82,7 @@ def read_rows(
                 first = last
                 continue
             try:
-                for batch_start, batch in _batches(file, index, first):
+                for batch_start, batch in _batches(file, index, first, columns):
                     if batch_start >= high:
                         break
                     batch_stop = min(high, batch_start + batch.num_rows)
@@ -98,7 +100,17 @@ def read_rows(
             first = last
 
 
-def _batches(file: pq.ParquetFile, group: int, first: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group]):
+def _columns(file: pq.ParquetFile, options: ReadOptions) -> list[str] | None:
+    """Return the names of the columns to read, None for all; a nested or a double column is not one of its name."""
+    names = file.schema_arrow.names
+    if options.with_metadata or len(set(names)) < len(names):
+        return None
+    return used_columns(names, options)
+
+
+def _batches(
+    file: pq.ParquetFile, group: int, first: int, columns: list[str] | None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=columns):
         yield first, batch
         first += batch.num_rows

@@ -13,7 +13,7 @@ of the same files reads none of them. Small files are kept together, a large fil
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -141,7 +141,7 @@ class CorpusPlan:
         shards = 1 if shard is None else shard.total
         self._share_bytes = min(PIECE_BYTES, max(1, bytes_per_unit, position // (_PIECES_PER_SHARD * shards)))
         self._listed_bytes = position // shards
-        self._amounts, self._is_done = _Amounts(), False
+        self._amounts, self._is_done, self._with_data = _Amounts(), False, False
 
     @property
     def total_bytes(self) -> int:
@@ -156,8 +156,13 @@ class CorpusPlan:
         """True when all units have been asked for."""
         return self._is_done
 
-    def units(self) -> Iterator[Unit]:
-        """Yield the units in order, each as soon as its end is known."""
+    def units(self, *, with_data: bool = False) -> Iterator[Unit]:
+        """Yield the units in order, each as soon as its end is known.
+
+        Args: with_data, units of lines of remote and of compressed files that are read for the plan have their `data`,
+          so that nothing is fetched or decompressed twice; whoever keeps units keeps them `bare`.
+        """
+        self._with_data = with_data
         self._amounts, self._is_done = _Amounts(), False
         left = self._limit
         for unit in self._all():
@@ -222,11 +227,11 @@ class CorpusPlan:
             self._amounts.listed += sum(one.size for one in piece) - sum(unit.num_bytes for unit in kept[0])
             return
         found: list[Unit] = []
-        cut = _Cut(self._rows, self._bytes)
+        cut = _Cut(self._rows, self._bytes, with_data=self._with_data)
         for one in piece:
             left = one.size
             for unit in cut.units_of(one.file, partial(self._owns_span, one)):
-                found.append(unit)
+                found.append(unit.bare())
                 step = min(left, unit.num_bytes) if unit.kind != FILES else 0
                 self._amounts.listed, left = self._amounts.listed + step, left - step
                 yield unit
@@ -253,9 +258,9 @@ class CorpusPlan:
     def _scan_large(self, one: _Listed, row: int, offset: int, is_blank: bool) -> Iterator[Unit]:
         """Yield the units of a large file from a row on, and keep them piece by piece."""
         file, modified = one.file, stores.modified(one.file.path)
-        scan = LineScan(
-            file.path, file.compression, self._rows, self._bytes, PIECE_BYTES, row, offset, is_blank
-        )
+        keeps_data = self._with_data and file.is_costly
+        how = (file.path, file.compression, self._rows, self._bytes, PIECE_BYTES)
+        scan = LineScan(*how, row, offset, is_blank, keeps_data)
         named = _unit_file(file, modified=modified)
         begin: list[Any] = [row, offset, is_blank]
         found: list[Unit] = []
@@ -266,9 +271,10 @@ class CorpusPlan:
                     self._keep_large(file, begin, found, following)
                     begin, found = following, []
                     self._count_piece(one)
-                found.append(span_unit(LINES, named, span))
+                unit = span_unit(LINES, named, span)
+                found.append(unit.bare())
                 if self._owns_span(one, span):
-                    yield found[-1]
+                    yield unit
         except OSError as error:
             if self._owns(one.position):
                 yield from files_unit([_unread(file, modified, error)])
@@ -311,13 +317,15 @@ class CorpusPlan:
 class _Cut:
     """Cutter of files that are planned together into units.
 
-    is_lasting: False once a file could not be read. whole_bytes: of the files in the open unit of whole files.
+    with_data: as of `CorpusPlan.units`. is_lasting: False once a file could not be read. whole_bytes: of the files in
+    the open unit of whole files.
     """
 
     rows: int
     num_bytes: int
     is_lasting: bool = True
     whole_bytes: int = 0
+    with_data: bool = False
     _seen_bytes: int = 0
     _whole: list[UnitFile] = field(default_factory=list)
 
@@ -360,10 +368,11 @@ class _Cut:
 
     def _lines(self, file: InputFile) -> Iterator[Span]:
         """Yield the spans of a file of lines, none if all of them are blank."""
-        scan = LineScan(file.path, file.compression, self.rows, self.num_bytes, PIECE_BYTES)
+        how = (file.path, file.compression, self.rows, self.num_bytes, PIECE_BYTES)
+        scan = LineScan(*how, keeps_data=self.with_data and file.is_costly)
         held: list[Span] = []
         for span in scan.spans():
-            held.append(span)
+            held.append(replace(span, data=None) if scan.is_blank else span)
             if not scan.is_blank:
                 yield from held
                 held.clear()

@@ -11,7 +11,7 @@ from longlode.corpus.charsets import UTF8, UTF8_MARK, decode, fault, keeps_lines
 from longlode.corpus.document import FAILED, SKIPPED, TOO_SHORT, Document, Unreadable
 from longlode.corpus.formats import ARROW, LINES, PARQUET, WARC
 from longlode.corpus.inputs import InputFile, Inputs, find_files
-from longlode.corpus.lines import LineReader, LongLine, TornEnd
+from longlode.corpus.lines import HeldBytes, LineReader, LongLine, TornEnd
 from longlode.corpus.parquet import read_rows
 from longlode.corpus.records import Place, ReadOptions, parse_line
 from longlode.corpus.streams import ByteStream, TornStreamError
@@ -63,21 +63,27 @@ def read_unit(
     max_text_bytes: int = ReadOptions.max_text_bytes,
     encoding: str = UTF8,
     json_text: bool = False,
+    with_metadata: bool = True,
 ) -> Iterator[Document | Unreadable]:
     """Read one unit: a Document or an Unreadable for each of its rows, in order. Blank lines give nothing.
 
     A file that is missing, cannot be read just now or has changed since it was planned gives one "failed" row that is
     `transient`, after the rows read before the change was noticed. The rows of a unit are the planned ones if none of
     them is transient. Arguments as for `read`;
-    json_text: a text field may hold a list or an object, as chats do; its text is JSON.
+    json_text: a text field may hold a list or an object, as chats do; its text is JSON. with_metadata: False reads
+    the text, the id and the source only, of Parquet just these columns; `Document.metadata` is empty.
     """
-    options = ReadOptions(text_field, errors, max_line_bytes, max_text_bytes, encoding, json_text)
+    options = ReadOptions(
+        text_field, errors, max_line_bytes, max_text_bytes, encoding, json_text, with_metadata
+    )
     return (row for file in unit.files for row in _read_unit_file(unit, file, options))
 
 
 def _read_unit_file(unit: Unit, file: UnitFile, options: ReadOptions) -> Iterator[Document | Unreadable]:
     if file.status:
         yield _file_row(file, file.status, file.reason)
+    elif unit.data is not None:
+        yield from _read_lines(LineReader(HeldBytes(unit.data), row=unit.start), file, unit.stop, options)
     elif (change := _change(unit, file)) is not None:
         yield _changed_row(file, change)
     elif unit.kind == LINES:

@@ -28,6 +28,7 @@ class ReadOptions:
     max_text_bytes: a larger whole-text file is "failed".
     encoding: of whole-text files and JSON lines; Parquet and Arrow files are UTF-8 by definition.
     json_text: a text field that holds a list or an object becomes its JSON.
+    with_metadata: keep the other fields of a record.
     """
 
     text_field: str = "text"
@@ -36,6 +37,7 @@ class ReadOptions:
     max_text_bytes: int = 1 << 30
     encoding: str = UTF8
     json_text: bool = False
+    with_metadata: bool = True
     text_fields: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,6 +133,8 @@ def make_document(record: Any, place: Place, options: ReadOptions) -> Document |
         reason = f"lone surrogate U+{ord(text[where]):04X} at character {where} of the text"
         return place.unreadable(FAILED, reason, id=name)
     text = text if where is None else _clean(text)
+    if not options.with_metadata:
+        return Document(name, text, source, place.file, place.row)
     known = {text_field, "id" if has_id else "", "source" if source == given_source else ""}
     metadata = {key: value for key, value in record.items() if key not in known}
     return Document(name, text, source, place.file, place.row, metadata)

@@ -14,6 +14,9 @@ DIGEST_DIGITS = 32
 FIRST_UNIT_BYTES = 512 << 10
 _GROWTH = 16
 _NEWLINE = 10
+_MOST_HELD = 4
+"""Spans longer than this many times their most bytes are not kept: a single line may be as large as memory."""
+_NEVER = 1 << 62
 
 
 def unit_bytes(place: int, most: int) -> int:
@@ -28,7 +31,7 @@ def unit_bytes(place: int, most: int) -> int:
 class Span:
     """Rows start <= row < stop of a file, `num_bytes` long from (decompressed) byte `offset`.
 
-    digest: the first 32 hex digits of the SHA-256 of those bytes; "" if it is not known.
+    digest: the first 32 hex digits of the SHA-256 of those bytes; "" if it is not known. data: the bytes, if kept.
     """
 
     start: int
@@ -36,6 +39,7 @@ class Span:
     offset: int
     num_bytes: int
     digest: str = ""
+    data: bytes | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass
@@ -47,7 +51,8 @@ class LineScan:
     So the spans are a function of the bytes before their ends: what is appended to a file changes the last one only.
 
     row, offset: where the pass begins, a line and its (decompressed) byte; compressed files are decompressed from
-      their start. is_blank: True while every line read was blank.
+      their start. is_blank: True while every line read was blank. keeps_data: spans have their bytes, except very long
+      ones and a damaged end.
     """
 
     path: str
@@ -58,9 +63,12 @@ class LineScan:
     row: int = 0
     offset: int = 0
     is_blank: bool = True
+    keeps_data: bool = False
     _hasher: Hasher = field(default_factory=hashlib.sha256)
     _row: int = 0  # after the last line seen
     _end: int = 0
+    _held: list[bytes] = field(default_factory=list)
+    _held_bytes: int = 0
 
     def spans(self) -> Iterator[Span]:
         """Yield the spans from the beginning of this pass to the end of the file.
@@ -84,6 +92,7 @@ class LineScan:
         if position > self._end or torn:
             self._row, self._end = self._row + 1, position
             self.is_blank = self.is_blank and not torn
+            self._held_bytes += _NEVER if torn else 0  # a reader has to see where it breaks off
         if self._row > self.row:
             yield self._close()
 
@@ -101,14 +110,27 @@ class LineScan:
             self._row, self._end = self._row + last + 1 - first, int(ends[last])
             if is_open:
                 break
-            self._hasher.update(memoryview(chunk)[summed : self._end - position])
+            self._add(chunk, summed, self._end - position)
             summed, first = self._end - position, last + 1
             yield self._close()
-        self._hasher.update(memoryview(chunk)[summed:])
+        self._add(chunk, summed, len(chunk))
+
+    def _add(self, chunk: bytes, start: int, stop: int) -> None:
+        """Add bytes to the open span."""
+        piece = memoryview(chunk)[start:stop]
+        self._hasher.update(piece)
+        self._held_bytes += len(piece)
+        if self.keeps_data and self._held_bytes <= _MOST_HELD * self.max_bytes:
+            self._held.append(bytes(piece))
+        else:
+            self._held.clear()
 
     def _close(self) -> Span:
         digest, self._hasher = self._hasher.hexdigest()[:DIGEST_DIGITS], hashlib.sha256()
-        span = Span(self.row, self._row, self.offset, self._end - self.offset, digest)
+        is_held = self.keeps_data and self._held_bytes == self._end - self.offset
+        data = b"".join(self._held) if is_held and self._held else None
+        self._held, self._held_bytes = [], 0
+        span = Span(self.row, self._row, self.offset, self._end - self.offset, digest, data)
         self.row, self.offset = self._row, self._end
         return span
 

@@ -68,10 +68,21 @@ def cut_groups(sizes: Iterable[tuple[int, float]], *, max_rows: int, max_bytes: 
     return spans
 
 
+def used_columns(names: list[str], options: ReadOptions) -> list[str]:
+    """Return the columns that a document without metadata is made of; all where no column has the text."""
+    used = {*options.text_fields, "id", "source"}
+    has_text = any(name in options.text_fields for name in names)
+    return [name for name in names if name in used] if has_text else names
+
+
 def read_row(batch: pa.RecordBatch, index: int, place: Place, options: ReadOptions) -> Document | Unreadable:
-    """Convert one row of a batch. A damaged cell fails only its own row."""
+    """Convert one row of a batch. A damaged cell of a column that is wanted fails only its own row."""
     record: dict[str, Any] = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+    names = batch.schema.names
+    wanted = names if options.with_metadata else used_columns(names, options)
+    for name, column in zip(names, batch.columns, strict=True):
+        if name not in wanted:
+            continue
         try:
             record[name] = _plain_value(column[index], name in options.text_fields, options)
         except UnicodeDecodeError as error:

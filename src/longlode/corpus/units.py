@@ -1,6 +1,6 @@
 """Units of work that a corpus is cut into: the same on every machine, named by content."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from longlode.core.fingerprints import fingerprint
@@ -42,6 +42,8 @@ class Unit:
       estimate for tables; 0 for whole files.
     num_bytes: its size, an estimate for tables. digest: of the bytes of lines up to row `end`, as of `Span`; "" if
       unknown. end: `stop`, or more where a limit ends the unit early.
+    data: the (decompressed) bytes of lines, where the pass that found the unit kept them; else None, and they are read
+    again. No part of the unit's identity.
     `to_json` and `from_json` convert a unit to plain JSON and back.
     """
 
@@ -53,6 +55,7 @@ class Unit:
     num_bytes: int = 0
     digest: str = ""
     end: int = -1
+    data: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def fingerprint(self) -> str:
@@ -80,8 +83,14 @@ class Unit:
         return replace(self, files=files, stop=self.start + number, num_bytes=size, end=end)
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to plain dicts, lists, strings and integers."""
-        return asdict(self)
+        """Convert to plain dicts, lists, strings and integers, without `data`."""
+        value = asdict(self.bare())
+        del value["data"]
+        return value
+
+    def bare(self) -> "Unit":
+        """Return the unit without `data`, to be kept."""
+        return self if self.data is None else replace(self, data=None)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Unit":
@@ -92,7 +101,8 @@ class Unit:
 
 def span_unit(kind: str, file: UnitFile, span: Span) -> Unit:
     """Make the unit of a span of a records file."""
-    return Unit(kind, (file,), span.start, span.stop, span.offset, span.num_bytes, span.digest, span.stop)
+    place = (span.start, span.stop, span.offset, span.num_bytes, span.digest, span.stop)
+    return Unit(kind, (file,), *place, data=span.data)
 
 
 def files_unit(files: list[UnitFile]) -> list[Unit]:

@@ -50,7 +50,12 @@ class FitJob(Job):
         def documents() -> Iterator[Document]:
             nonlocal count
             settings = worker.spec.settings
-            found = read_unit(self.unit, text_field=settings.text_field, encoding=settings.encoding)
+            found = read_unit(
+                self.unit,
+                text_field=settings.text_field,
+                encoding=settings.encoding,
+                with_metadata=worker.spec.scorer.reads_metadata,
+            )
             for item in check_source(self.unit, found):
                 if isinstance(item, Document) and item.text:
                     pulse.step()

@@ -94,7 +94,7 @@ class _Flow:
                     continue
                 self._claims.release(job.fingerprint)
             if info is None:
-                self._taken.append(job)
+                self._taken.append(job.bare())
                 continue
             self._end(Outcome(job, info), is_reused=True)
             if not is_first or time.monotonic() - self._last_report > _REPORT_SECONDS:

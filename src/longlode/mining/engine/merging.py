@@ -85,10 +85,10 @@ class Merger:
         """Yield the jobs in order, without those of groups that an earlier run has merged."""
         group, held = self._open(), []
         for job in jobs:
-            group.jobs.append(job)
+            group.jobs.append(job.bare())
             self._group_of[job.fingerprint] = group
             if self._merged_before:  # the whole group has to be known, to look if it is merged already
-                held.append(job)
+                held.append(job.bare())
             else:
                 yield job
             if self._ends_after(group, job):

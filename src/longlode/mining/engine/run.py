@@ -87,7 +87,9 @@ def score(
         spec = fitted
     tally = Tally(lambda: plan.total_bytes, "" if shard is None else str(shard))
     merger = Merger(spec, settings.units_per_part, tally)
-    jobs = merger.jobs(make_job(unit, spec) for unit in plan.units())
+    # Workers elsewhere have connections of their own, which together are faster than the one of this process.
+    with_data = settings.engine == "processes"
+    jobs = merger.jobs(make_job(unit, spec) for unit in plan.units(with_data=with_data))
     do_jobs(jobs, spec, num_workers, tally, progress, done=merger.done, recover=merger.recover)
     about = {**({} if limit is None else {"limit": limit}), **(notes or {})}
     return conclude(listed, spec, tally, merger.finish(), started, notes=about, shard=shard)

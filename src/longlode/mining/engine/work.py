@@ -122,7 +122,13 @@ def score_unit(
       theirs. Either way there is no result, so that a later run tries again.
     """
     settings = work.settings
-    items = check_source(unit, read_unit(unit, text_field=settings.text_field, encoding=settings.encoding))
+    found = read_unit(
+        unit,
+        text_field=settings.text_field,
+        encoding=settings.encoding,
+        with_metadata=work.scorer.reads_metadata,
+    )
+    items = check_source(unit, found)
     wanted = None if rows is None else frozenset(rows)
     reasons = lost or {}
     placed = ((n, _given_up(item, reasons.get(n))) for n, item in enumerate(items))
@@ -148,7 +154,7 @@ def score_unit(
             _count(group, share)
     if is_careful:
         pulse.announce(-1)
-    _check_reader(entries)
+    _check_reader(entries, work)
     return UnitResult(
         rows=[entry.row for entry in entries],
         document_tokens=sum(entry.document_tokens for entry in entries),
@@ -187,10 +193,15 @@ def check_source(unit: Unit, items: Iterable[Document | Unreadable]) -> Iterator
         yield item
 
 
-def _check_reader(entries: Sequence[_Entry]) -> None:
-    """Raise if all documents failed in the reader, which is then at fault; one that fails alone keeps its row."""
+def _check_reader(entries: Sequence[_Entry], work: Work) -> None:
+    """Raise if several documents failed in the reader, none was read, and it reads no plain text either.
+
+    Then it is at fault, and not they; one that fails alone keeps its row.
+    """
     failed = [entry for entry in entries if entry.reader_failed]
-    if len(failed) > 1 and not any(entry.was_read for entry in entries):
+    if len(failed) < 2 or any(entry.was_read for entry in entries):
+        return
+    if not _reads_plain_text(work, max(entry.row["num_segments"] or 0 for entry in failed)):
         raise ModelError(
             f"the reader failed on all of {len(failed)} documents; on the first: {failed[0].row['reason']}"
         )
@@ -201,6 +212,17 @@ def _given_up(item: Document | Unreadable, reason: str | None) -> Document | Unr
     if reason is None or isinstance(item, Unreadable):
         return item
     return Unreadable(item.id, item.source, item.file, item.row, FAILED, reason, item.num_bytes)
+
+
+def _reads_plain_text(work: Work, num_segments: int) -> bool:
+    """Return True if the reader can serve the scorer's requests about a text of numbers, each at least one token."""
+    num_tokens = work.settings.segment * max(num_segments, work.scorer.least_segments, 1)
+    text = " ".join(str(number % 7) for number in range(num_tokens))
+    [entry] = _enter([(0, Document("plain text", text, "", "", 0))], work)
+    asked = None if entry.doc is None else _attempt(entry, "requests", _ask, entry, work)
+    if asked is None or not (asked.requests or entry.of_text):
+        return False
+    return _read([entry], [asked.requests], work)[0] is not None
 
 
 _Placed = tuple[int, Document | Unreadable]

@@ -33,6 +33,10 @@ class Job:
     lost: tuple[tuple[int, str], ...] = ()
     is_careful: bool = False
 
+    def bare(self) -> "Job":
+        """Return the job without the bytes of its unit, to be kept."""
+        return self if self.unit.data is None else replace(self, unit=self.unit.bare())
+
     def path(self, out: Path) -> Path:
         """Path of its result in the output folder."""
         return part_path(out, self.fingerprint)
@@ -125,12 +129,13 @@ class Worker:
     def run(self, job: Job) -> Outcome:
         """Do one job. Raises: ModelError when there is no usable reader; nothing else."""
         job.prepare(self)
+        done = job.bare()
         size = None if self._work is None else self._work.size
         pulse.start_unit(job.fingerprint)
         try:
-            return Outcome(job, job.do(self), "", size)
+            return Outcome(done, job.do(self), "", size)
         except Exception as error:  # this unit failed; the others go on, and a re-run tries it again
-            return Outcome(job, None, f"{type(error).__name__}: {error}", size)
+            return Outcome(done, None, f"{type(error).__name__}: {error}", size)
 
     def _make_reader(self) -> Reader | None:
         spec = self.spec

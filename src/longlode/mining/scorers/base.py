@@ -116,6 +116,7 @@ class Scorer(ABC):
     extra_columns: columns of its own that it fills besides those of every scorer.
     options_type: a frozen dataclass of its own options, typed, with defaults; JSON values. `own` holds the given
       values. One of a scorer that chooses segments inherits from SegmentOptions.
+    reads_metadata: True if it looks at `document.metadata`, the other fields of a record; else they are not read.
     state: of a scorer that `fits`, from the corpus; None before.
     """
 
@@ -127,6 +128,7 @@ class Scorer(ABC):
     least_pairs: ClassVar[int] = 0
     extra_columns: ClassVar[tuple[ExtraColumn, ...]] = ()
     options_type: ClassVar[type] = SegmentOptions
+    reads_metadata: ClassVar[bool] = False
     own: Any
     state: Any = None
 
