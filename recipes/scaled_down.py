@@ -23,16 +23,18 @@ def scaled_down(
     tokens_per_step: int,
     steps: int,
     start: str | None = None,
+    teacher: str | None = None,
     model: dict[str, Any] | None = None,
     lr: float | None = None,
 ) -> Recipe:
     """Read a long recipe with its lengths divided by `divide`.
 
     Args:
-      name: one of `LONG_RECIPES`. shards: the folder to read. tokens_per_step: of every stage, at least a row. A tenth
-        of the documents is held out.
+      name: one of `LONG_RECIPES`, or "linearise". shards: the folder to read. tokens_per_step: of every stage, at least
+        a row. A tenth of the documents is held out.
       steps: of the run; stages keep their shares, at least one step each.
-      start: the model to continue; model: or the [model] section of a new one. lr: of every stage.
+      start: the model to continue; model: or the [model] section of a new one. teacher: of stages that distil. lr: of
+        every stage.
     """
     tree = Recipe.load(FOLDER / f"{name}.toml").resolved()
     tree["data"] |= {"shards": shards, "micro_batch_size": None, "heldout_fraction": 0.1}
@@ -52,9 +54,11 @@ def scaled_down(
         stage["steps"] = max(1, round(steps * stage.pop("tokens") / total))
         stage["warmup_steps"] = min(5, stage["steps"] // 4)
         stage.pop("micro_batch_size", None)
-        if "objective_options" in stage:
-            context = stage["objective_options"]["min_context"]
-            stage["objective_options"]["min_context"] = max(1, context // divide)
+        goal = stage.get("objective_options", {})
+        if "min_context" in goal:
+            goal["min_context"] = max(1, goal["min_context"] // divide)
+        if "teacher" in goal:
+            goal["teacher"] = teacher
     for table in (tree["data"], *stages):
         if "length" in table:
             table["length"] //= divide

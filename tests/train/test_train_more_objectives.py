@@ -10,14 +10,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError
+from longlode.core.records import read_jsonl
 from longlode.mixers.context import SequenceContext
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
-from longlode.train import Recipe, train
+from longlode.models.student import student_of
+from longlode.train import train
 from longlode.train.loop import micro_batches
 from longlode.train.objectives import make_objective
 from longlode.train.objectives.denoising import MaskedLM, PrefixLM
 from longlode.train.objectives.distill import Distill
 from longlode.train.objectives.token_weights import LongCE
+from recipes.scaled_down import scaled_down
 
 VOCAB = 24
 SIZES = {"vocab_size": VOCAB, "hidden_size": 16, "num_heads": 2, "intermediate_size": 32}
@@ -154,29 +157,29 @@ def test_a_teacher_that_does_not_fit_is_refused(teacher, match, sizes, word):
         Distill(teacher=teacher[1], match=match).losses(ours(**sizes), some_batch(True))
 
 
-def test_a_recipe_distils_layer_by_layer_then_end_to_end(teacher, tiny, tmp_path):
-    _, name = teacher
-    stages = [
-        {"steps": 6, "objective": "distill", "objective_options": {"teacher": name, "match": "layers"}},
-        {"steps": 6, "objective": "distill", "objective_options": {"teacher": name}},
-    ]
-    recipe = Recipe.parse(
-        {
-            "model": {name: value for name, value in SIZES.items() if name != "vocab_size"}
-            | {"mixers": "DA"},
-            "data": {"length": 16, "batch_size": 4},
-            "optim": {"lr": 0.01, "schedule": "constant"},
-            "run": {"checkpoint_every": 4, "threads": 1},
-            "stages": stages,
-        }
-    )
-    rows = []
-    # A layer of the teacher's own kind is a start to learn from.
-    student = ours("DA").float()
-    train(student, tiny.batches, recipe, tmp_path / "run", data_fingerprint="d", on_step=rows.append)
+def test_the_recipe_makes_a_transformer_linear(tiny, tmp_path):
+    """`recipes/linearise.toml`: mixers alone, layer by layer; then all weights, end to end; each lowers its loss."""
+    teacher = ours("AS", window=8).float()
+    teacher.save_pretrained(tmp_path / "teacher")
+    student = student_of(teacher)
+    student.save_pretrained(tmp_path / "student")
+    sizes = {"divide": 64, "tokens_per_step": 64, "steps": 18, "lr": 0.01}
+    paths = {"start": str(tmp_path / "student"), "teacher": str(tmp_path / "teacher")}
+    recipe = scaled_down("linearise", "unused", **sizes, **paths)
+    assert [stage.num_steps for stage in recipe.stage_list] == [6, 12]
+    rows, frozen = [], {n: p.detach().clone() for n, p in student.named_parameters() if ".attn." not in n}
+
+    def on_step(row):
+        rows.append(row)
+        own = dict(student.named_parameters())
+        unchanged = [torch.equal(own[name], weight) for name, weight in frozen.items()]
+        assert all(unchanged) if len(rows) <= 6 else not any(unchanged)
+
+    train(student, tiny.batches, recipe, tmp_path / "run", data_fingerprint="d", on_step=on_step)
     losses = [row["loss"] for row in rows]
     assert losses[5] < losses[0]
-    assert losses[11] < losses[6]
+    assert losses[17] < losses[6]
+    assert {"layer_0.error", "layer_1.error"} <= set(read_jsonl(tmp_path / "run" / "metrics.jsonl")[0])
 
 
 def nats_alone(model, tokens, labels):

@@ -157,7 +157,8 @@ class SummaryAttention(Mixer):
         place = first[..., None] + torch.arange(size, device=first.device)
         index = (place - tokens.start[:, None, None] + tokens.num_kept).clamp(0, tokens.k.shape[1] - 1)
         flat = index.flatten(1)
-        return self.summarise(*(pick(u, flat).unflatten(1, index.shape[1:]) for u in tokens[:3]), place)
+        q, k, v = (pick(u, flat).unflatten(1, index.shape[1:]) for u in tokens[:3])
+        return self.summarise(q, k, v, place)
 
     def _attend(self, tokens: Tokens, summaries: Summaries) -> Tensor:
         """Compute outputs of the new tokens `[N, T, H, K]`, one block of queries at a time."""
