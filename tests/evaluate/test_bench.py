@@ -6,7 +6,7 @@ import pytest
 import longlode
 from longlode.core.errors import ConfigError
 from longlode.core.records import read_record
-from longlode.evaluate.bench import ROW_TASKS, BenchSettings, bench
+from longlode.evaluate.bench import ROW_TASKS, BenchSettings, bench, train_model, trained_model
 from longlode.evaluate.bench.row_tasks import NOT_ASKED
 from longlode.evaluate.tasks.regular_languages import SYMBOLS
 
@@ -144,3 +144,17 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="steps"):
         BenchSettings(steps=0)
     assert not (tmp_path / "a").exists()
+
+
+def test_stacks_are_trained_beside_mixers_and_one_model_alone(tmp_path):
+    found = bench("overwrite", tmp_path, mixers=["DA", "D*2 S"], seeds=1, settings=QUICK)
+    assert [row["mixer"] for row in found["rows"]] == ["DA", "DDS"]
+    assert found["rows"][0]["parameters"] < found["rows"][1]["parameters"]  # two layers, three layers
+    task = ROW_TASKS["overwrite"]()
+    assert trained_model(tmp_path, task, "DA", 0, QUICK) == [found["rows"][0]]
+    assert trained_model(tmp_path, task, "DA", 1, QUICK) is None
+    rows = train_model(tmp_path, task, "DA", 1, QUICK)
+    assert trained_model(tmp_path, task, "DA", 1, QUICK) == rows
+    assert rows[0]["loss"] != found["rows"][0]["loss"]
+    with pytest.raises(ConfigError, match="Z"):
+        bench("overwrite", tmp_path / "z", mixers=["DZ"])

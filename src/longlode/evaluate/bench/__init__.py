@@ -4,6 +4,15 @@ May import: core, mixers, models and evaluate's tasks; torch. Start reading: `ro
 """
 
 from longlode.evaluate.bench.row_tasks import ROW_TASKS, Rows, RowTask
-from longlode.evaluate.bench.run import BenchSettings, bench
+from longlode.evaluate.bench.run import BenchSettings, bench, summary, train_model, trained_model
 
-__all__ = ["ROW_TASKS", "BenchSettings", "RowTask", "Rows", "bench"]
+__all__ = [
+    "ROW_TASKS",
+    "BenchSettings",
+    "RowTask",
+    "Rows",
+    "bench",
+    "summary",
+    "train_model",
+    "trained_model",
+]

@@ -62,6 +62,10 @@ class RowTask(ABC):
         parts = list(zip(*(self.row(rng, length) for _ in range(num)), strict=True))
         return Rows(*(np.stack(part) for part in parts))
 
+    def test_rows(self, rng: np.random.Generator, num: int, length: int) -> Rows:
+        """A batch to test on; tasks that draw from a fixed store of texts keep some of it for the test alone."""
+        return self.rows(rng, num, length)
+
 
 class _Recall(RowTask):
     vocabulary = 512

@@ -20,6 +20,7 @@ from longlode.core.records import read_json, write_json, write_record
 from longlode.evaluate.bench.row_tasks import NOT_ASKED, ROW_TASKS, Rows, RowTask
 from longlode.evaluate.statistics import bootstrap_mean
 from longlode.mixers import LETTERS, MIXERS
+from longlode.mixers.stack import parse_stack
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class BenchSettings:
     layers, hidden_size, num_heads: of the stack, every layer of which has the same mixer.
     steps, batch_size: of training, a fresh batch per step.   lr: the peak; 10 % warm-up, then a cosine to 0.
     weight_decay: of AdamW.   test_rows: per length.   allow_neg_eigval: let beta of the delta rule reach 2.
+    tie_embeddings: read and write symbols by one matrix, as Zoology does; recall is learnt in far fewer steps.
     parameters: about how many each model has, by the width of its MLPs; None: MLPs of twice the width.
     Raises: ConfigError for a number that makes no sense.
     """
@@ -49,6 +51,7 @@ class BenchSettings:
     weight_decay: float = 0.1
     test_rows: int = 256
     allow_neg_eigval: bool = False
+    tie_embeddings: bool = True
     parameters: int | None = None
 
     def __post_init__(self) -> None:
@@ -75,7 +78,8 @@ def bench(
 
     Args:
       task: a name of `ROW_TASKS`.   out: folder for record.json.
-      mixers: letters (`mixers.LETTERS`), names or addresses.   seeds: models per mixer.
+      mixers: letters (`mixers.LETTERS`), names or addresses, `settings.layers` layers of each; or stacks of two
+        letters or more ("DA", "D*3 A"), a layer per letter.   seeds: models per mixer.
       settings: of models and training; default `BenchSettings()`.
       overwrite: replace a result of other settings that `out` holds.
       progress: called with (models done, models in all, what is trained).
@@ -98,7 +102,7 @@ def bench(
     for done, (name, seed) in enumerate(plan):
         if progress is not None:
             progress(done, len(plan), f"{name}, seed {seed}")
-        rows += _finished(folder, kind(), name, seed, settings)
+        rows += train_model(folder, kind(), name, seed, settings)
     if progress is not None:
         progress(len(plan), len(plan), "")
     fields = {
@@ -107,7 +111,7 @@ def bench(
         "chance": kind.chance,
         "source": kind.source,
         "rows": rows,
-        "summary": _summary(rows, names),
+        "summary": summary(rows, names),
     }
     write_record(folder, "bench", **fields)
     return fields
@@ -120,27 +124,55 @@ def _task(name: str) -> type[RowTask]:
 
 
 def _mixer_name(given: str) -> str:
-    """The name or address of a mixer given by its letter, name or address. Raises: ConfigError for an unknown one."""
+    """Return the name or address of a mixer given by its letter, or a stack of letters.
+
+    Raises: ConfigError for an unknown mixer.
+    """
     name = LETTERS.get(given, given)
+    if _is_stack(name):
+        return parse_stack(name)
     MIXERS.get(name)
     return name
 
 
-def _finished(
+def _is_stack(name: str) -> bool:
+    """Stacks are written in capitals, names and addresses of mixers are not."""
+    return name.isupper()
+
+
+def trained_model(
     folder: Path, task: RowTask, mixer: str, seed: int, settings: BenchSettings
-) -> list[dict[str, Any]]:
-    """The rows of one model: those of a run before, or of a model trained now."""
-    identity = fingerprint([task.name, mixer, seed, asdict(settings)])[:24]
-    path = folder / PARTS_NAME / f"{identity}.json"
+) -> list[dict[str, Any]] | None:
+    """Return the rows of one model that an earlier run trained, as `train_model` does; None: there are none."""
     try:
-        found: list[dict[str, Any]] = read_json(path)
+        found: list[dict[str, Any]] = read_json(_part_path(folder, task, mixer, seed, settings))
         return found
     except InputError:
-        pass  # not there, or torn: the model is trained (again)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = _train_and_test(task, mixer, seed, settings)
-    write_json(path, rows)
+        return None  # not there, or torn
+
+
+def train_model(
+    folder: Path, task: RowTask, mixer: str, seed: int, settings: BenchSettings
+) -> list[dict[str, Any]]:
+    """Return the rows of one model: those of an earlier run, or of a model that is trained now.
+
+    Args:
+      folder: where the rows of each model are kept, in `parts`.   mixer: a name or address of a mixer, or a stack of
+        letters.   Others: as of `bench`.
+    Returns: a row per test length {mixer, seed, length, accuracy, loss (nats), parameters, state_bytes, seconds}.
+    """
+    rows = trained_model(folder, task, mixer, seed, settings)
+    if rows is None:
+        rows = _train_and_test(task, mixer, seed, settings)
+        path = _part_path(folder, task, mixer, seed, settings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, rows)
     return rows
+
+
+def _part_path(folder: Path, task: RowTask, mixer: str, seed: int, settings: BenchSettings) -> Path:
+    identity = fingerprint([task.name, mixer, seed, asdict(settings)])[:24]
+    return folder / PARTS_NAME / f"{identity}.json"
 
 
 def _train_and_test(task: RowTask, mixer: str, seed: int, settings: BenchSettings) -> list[dict[str, Any]]:
@@ -183,12 +215,19 @@ def _model_of_width(task: RowTask, mixer: str, settings: BenchSettings, width: i
             hidden_size=settings.hidden_size,
             num_heads=settings.num_heads,
             intermediate_size=width,
-            layers=[mixer] * settings.layers,
+            layers=_layers(mixer, settings),
             window=max(2, min(task.train_lengths) // 2),
             allow_neg_eigval=settings.allow_neg_eigval,
-            tie_word_embeddings=False,
+            tie_word_embeddings=settings.tie_embeddings,
         )
     )
+
+
+def _layers(mixer: str, settings: BenchSettings) -> list[str]:
+    """Mixer of each layer."""
+    if _is_stack(mixer):
+        return [LETTERS[letter] for letter in mixer]
+    return [mixer] * settings.layers
 
 
 def _train(model: LonglodeForCausalLM, task: RowTask, seed: int, settings: BenchSettings) -> None:
@@ -236,7 +275,7 @@ def _test(
     nats = 0.0
     with torch.inference_mode():
         for start in range(0, settings.test_rows, settings.batch_size):
-            rows = task.rows(rng, min(settings.batch_size, settings.test_rows - start), length)
+            rows = task.test_rows(rng, min(settings.batch_size, settings.test_rows - start), length)
             loss, _, right = _read(model, rows)
             hits.append(right)
             nats += float(loss) * len(right)
@@ -244,8 +283,8 @@ def _test(
     return float(every.mean()), nats / len(every)
 
 
-def _summary(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Mean and 95 % bootstrap interval over seeds, per mixer and length."""
+def summary(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return mean and 95 % bootstrap interval over seeds, per mixer and length, of rows of `train_model`."""
     found = []
     for name in names:
         for length in dict.fromkeys(row["length"] for row in rows):

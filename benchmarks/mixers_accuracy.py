@@ -1,0 +1,127 @@
+"""What mixers learn: the budget of each task of the table, the order of the trainings, and their summary."""
+
+import random
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longlode.evaluate.bench import (
+    ROW_TASKS,
+    BenchSettings,
+    Rows,
+    RowTask,
+    summary,
+    train_model,
+    trained_model,
+)
+
+PAPER = (
+    "delta_net",
+    "attention",
+    "gated_delta_net",
+    "gated_linear_attention",
+    "mamba2",
+    "linear_attention",
+)
+"""The mixers that the DeltaNet paper compares; trained first."""
+
+TASKS = ("mqar", "overwrite", "text", "parity", "in_context_language", "mqar_128", "joint_recall")
+_TEXT_SUFFIXES = (".txt", ".md", ".py", ".rst")
+_LEAST_BYTES = 4096
+_HELDOUT = 5  # every fifth file
+
+
+class TextRows(RowTask):
+    """Bytes of text files, every next one predicted; every fifth file is held out for the test."""
+
+    name = "text"
+    about = "the next byte of text"
+    vocabulary = 256
+    chance = 1 / 256
+    train_lengths = test_lengths = (512,)
+    source = "files of the user's own"
+    files: list[bytes]
+
+    def row(self, rng: np.random.Generator, length: int, heldout: bool = False) -> tuple[np.ndarray, ...]:
+        """A window of a file that is held out, or of one that is not."""
+        files = [one for k, one in enumerate(self.files) if (k % _HELDOUT == 0) == heldout]
+        text = files[rng.integers(len(files))]
+        start = int(rng.integers(len(text) - length))
+        window = np.frombuffer(text[start : start + length + 1], dtype=np.uint8).astype(np.int64)
+        return window[:-1], window[1:]
+
+    def test_rows(self, rng: np.random.Generator, num: int, length: int) -> Rows:
+        """A batch of windows of held-out files."""
+        parts = zip(*(self.row(rng, length, heldout=True) for _ in range(num)), strict=True)
+        return Rows(*(np.stack(part) for part in parts))
+
+
+def text_rows(folder: Path) -> type[RowTask]:
+    """The text task over the files of a folder that are long enough, in a fixed order.
+
+    Raises: SystemExit where there are fewer than ten.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in _TEXT_SUFFIXES)
+    random.Random(0).shuffle(paths)
+    contents = [path.read_bytes() for path in paths[:200]]
+    long_enough = [one for one in contents if len(one) > _LEAST_BYTES]
+    if len(long_enough) < 2 * _HELDOUT:
+        raise SystemExit(
+            f"{folder} holds {len(long_enough)} text files above {_LEAST_BYTES} bytes; expected ten or more."
+        )
+    return type("TextRowsOfFiles", (TextRows,), {"files": long_enough})
+
+
+def settings_of(task: str) -> BenchSettings:
+    """Sizes and budget of a task: what separates the mixers, at some ten seconds of one core per model."""
+    changes = _BUDGETS[task]
+    layers = changes.get("layers", 2)
+    # Room for the widest mixer beside the embeddings: 60,000 parameters in each layer.
+    parameters = 64 * ROW_TASKS[task].vocabulary + 60_000 * layers
+    return BenchSettings(lr=1e-2, parameters=parameters, **changes)
+
+
+_BUDGETS: dict[str, dict[str, Any]] = {
+    "mqar": {"steps": 500, "batch_size": 16},
+    "overwrite": {"steps": 500, "batch_size": 32, "layers": 1},
+    "parity": {"steps": 400, "batch_size": 32},
+    "text": {"steps": 200, "batch_size": 4, "test_rows": 64},
+    "in_context_language": {"steps": 200, "batch_size": 8, "test_rows": 128},
+    "mqar_128": {"steps": 500, "batch_size": 16},
+    "joint_recall": {"steps": 500, "batch_size": 16},
+}
+
+
+def plan(options: Namespace) -> Iterator[tuple[str, str, int]]:
+    """(task, mixer, seed) of each training: a seed after the other, and in each the paper's mixers first."""
+    first = [name for name in options.mixers if name in PAPER]
+    groups = [first, [name for name in options.mixers if name not in first]]
+    for seed in range(options.seeds):
+        for names in groups:
+            for task in options.tasks:
+                yield from ((task, name, seed) for name in names)
+
+
+def train(options: Namespace) -> None:
+    """Train every model of the plan that no earlier run has trained."""
+    every = list(plan(options))
+    for done, (task, mixer, seed) in enumerate(every):
+        print(f"{done} of {len(every)}: {task}, {mixer}, seed {seed}", flush=True)
+        train_model(options.work / task, ROW_TASKS[task](), mixer, seed, settings_of(task))
+
+
+def learnt(options: Namespace) -> dict[str, dict[str, dict[str, Any]]]:
+    """Mixer -> task -> the summary of its longest test length, over the seeds that are trained."""
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in options.mixers}
+    for task, mixer in ((task, mixer) for task in options.tasks for mixer in options.mixers):
+        rows = []
+        for seed in range(options.seeds):
+            rows += (
+                trained_model(options.work / task, ROW_TASKS[task](), mixer, seed, settings_of(task)) or []
+            )
+        if rows:
+            found[mixer][task] = summary(rows, [mixer])[-1]
+    return found

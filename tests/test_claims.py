@@ -1,0 +1,107 @@
+"""The mixers' table and the claims about them: what is trained, what the verdict says, the page of what is there."""
+
+import json
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import mixers, mixers_accuracy, mixers_cost
+from benchmarks.claims import frame, overwrite, variants
+from longlode.evaluate.bench import ROW_TASKS, run
+from longlode.mixers.delta_net import DeltaNetConfig
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Twelve files, each of one byte value, which then tells what a window was cut from."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}.txt").write_bytes(bytes([65 + number]) * 5000)
+    return folder
+
+
+def test_text_of_the_test_is_of_files_that_no_training_row_is_cut_from(texts):
+    task = mixers_accuracy.text_rows(texts)()
+    trained = task.rows(np.random.default_rng(1), 200, 32)
+    tested = task.test_rows(np.random.default_rng(1), 200, 32)
+    assert len(np.unique(trained.tokens)) == 9
+    assert len(np.unique(tested.tokens)) == 3
+    assert not set(np.unique(trained.tokens)) & set(np.unique(tested.tokens))
+    assert (trained.tokens == trained.labels).all()  # one byte value per file
+    with pytest.raises(SystemExit, match="expected ten"):
+        mixers_accuracy.text_rows(texts / "none")
+
+
+def test_the_papers_mixers_come_first_and_a_seed_after_the_other(tmp_path):
+    options = mixers.parsed(
+        ["--work", str(tmp_path), "--mixers", "s4d,A,D", "--tasks", "mqar,parity", "--seeds", "2"]
+    )
+    assert list(mixers_accuracy.plan(options)) == [
+        (task, mixer, seed)
+        for seed in (0, 1)
+        for group in (("delta_net", "attention"), ("s4d",))
+        for task in ("mqar", "parity")
+        for mixer in group
+    ]
+
+
+def test_the_page_shows_what_is_there_and_only_that(tmp_path, monkeypatch):
+    """One mixer trained and measured, one not: its cells are dashes."""
+    tiny = {"steps": 1, "batch_size": 2, "test_rows": 4, "layers": 1}
+    monkeypatch.setitem(mixers_accuracy._BUDGETS, "overwrite", tiny)
+    common = ["--work", str(tmp_path), "--tasks", "overwrite", "--lengths", "32,64", "--rounds", "1"]
+    first = mixers.parsed([*common, "--mixers", "D", "--seeds", "1"])
+    mixers_accuracy.train(first)
+    mixers_cost.measure(first)
+    known = json.loads((tmp_path / mixers_cost.COSTS_NAME).read_text())["delta_net"]
+    assert known["state_32"] == known["state_64"] == 4 * (2 * 64 * 64 + 3 * 128 * 3)
+    assert known["train_64"] > 0
+    assert set(known["rounds"]) == {"0_32", "0_64"}
+    mixers_cost.measure(first)  # nothing is measured again
+    assert json.loads((tmp_path / mixers_cost.COSTS_NAME).read_text())["delta_net"] == known
+    both = mixers.parsed([*common, "--mixers", "D,A", "--seeds", "2"])
+    text = mixers.page(both, mixers_accuracy.learnt(both), mixers_cost.costs(both), "head")
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| `")}
+    assert len([line for line in text.splitlines() if line.startswith("| `attention`") and "–" in line]) == 2
+    assert "–" not in lines["`delta_net`"]
+
+
+def test_a_verdict_follows_from_the_seeds():
+    assert frame.ordered([0.9, 0.8], [0.7, 0.1]) == frame.HOLDS
+    assert frame.ordered([0.9, 0.5], [0.6, 0.1]) == frame.PARTLY
+    assert frame.ordered([0.5], [0.5]) == frame.FAILS
+    assert frame.ordered([], [0.5]) == frame.OPEN
+    assert frame.all_of([frame.HOLDS, frame.FAILS]) == frame.PARTLY
+    assert frame.all_of([frame.HOLDS, frame.OPEN]) == frame.OPEN
+
+
+def test_a_claim_reads_the_records_of_the_mixers_table(tmp_path):
+    """Planted records of two mixers, of the settings of the table: the claim finds them and trains nothing."""
+    options = Namespace(work=tmp_path, seeds=1, only_records=True)
+    settings = mixers_accuracy.settings_of("overwrite")
+    for name, right in (("delta_net", 0.9), ("linear_attention", 0.2), ("gated_delta_net", 0.8)):
+        path = run._part_path(tmp_path / "overwrite", ROW_TASKS["overwrite"](), name, 0, settings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([{"mixer": name, "length": 64, "accuracy": right, "loss": 1.0}]))
+    found = overwrite.find(options)
+    assert found.verdict == frame.OPEN  # others are not there
+    assert ["`delta_net`", "0.90"] in found.rows
+    assert ["`mamba2`", "–"] in found.rows
+    text = frame.page(overwrite.CLAIM, found, {"command": "c", "machine": "m"})
+    assert "| `linear_attention` | 0.20 |" in text
+
+
+def test_the_variant_with_both_parts_is_delta_net():
+    plain = DeltaNetConfig(num_heads=2, head_dim=8).build(16)
+    for number, parameter in enumerate(plain.parameters()):
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(number))
+    variant = variants.VariantConfig(num_heads=2, head_dim=8).build(16)
+    variant.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 9, 16)
+    torch.testing.assert_close(variant(x).y, plain(x).y)
+    changed = variants.SumOfElu(num_heads=2, head_dim=8).build(16)
+    changed.load_state_dict(plain.state_dict())
+    assert (changed(x).y - plain(x).y).abs().max() > 0.1
