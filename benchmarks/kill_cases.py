@@ -81,6 +81,23 @@ fresh_moments = true
 """
 )
 
+# Every packer once; with `truncate` an epoch ends within the stage, and one stage mixes.
+_PACKERS = _RECIPE.replace("steps = 8\n", "").replace("heldout_fraction = 0.2\n", "") + "".join(
+    f'\n[[stages]]\nsteps = 3\npacker = "{name}"\nbatch_size = 8\n{more}'
+    for name, more in (
+        ("concat", ""),
+        ("truncate", ""),
+        ("best_fit", ""),
+        ("decompose", "length = 32\npacker_options = { min_length = 4 }\n"),
+        ("masked", 'mix = "docs=0.3,rest=0.7"\n'),
+        ("related", "packed = false\n"),
+    )
+)
+_SKILL_IT = _RECIPE.replace(
+    "heldout_fraction = 0.2",
+    'heldout_fraction = 0.5\nmix = "num_tokens:..250=1,rest=1"\nskill_it = { every = 2, batches = 1 }',
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -131,7 +148,9 @@ def _cases() -> tuple[Case, ...]:
     merged = ("--rows-per-unit", "1", "--units-per-part", "3")
     pack = ("pack", "docs.jsonl", "notes", "--tokenizer", "model", "--length", "24")
     train = ("train", "recipe.toml", "-o", "out/run")
-    stages = ("train", "stages.toml", "-o", "out/run")
+    stages, packers, skill_it = (
+        ("train", f"{name}.toml", "-o", "out/run") for name in ("stages", "packers", "skill_it")
+    )
     evaluate = ("evaluate", "model", "-o", "out/eval", "--num-examples", "2", "--lengths", "64,96")
     loss = ("--tasks", "loss_by_position", "--texts", "notes")
     kept, read_back = ("select", "scores", "-o"), ("scores", "run", "eval")
@@ -148,6 +167,13 @@ def _cases() -> tuple[Case, ...]:
         ),
         Case(name="train", first=train, again=((*train, "--resume"), train), needs=("shards",)),
         Case(name="train stages", first=stages, again=((*stages, "--resume"), stages), needs=("shards",)),
+        Case(name="train packers", first=packers, again=((*packers, "--resume"), packers), needs=("shards",)),
+        Case(
+            name="train skill-it",
+            first=skill_it,
+            again=((*skill_it, "--resume"), skill_it),
+            needs=("shards",),
+        ),
         Case(name="evaluate", first=(*evaluate, "--tasks", "recall"), needs=("model",)),
         Case(name="evaluate texts", first=(*evaluate, *loss), needs=("model",)),
         Case(
@@ -187,8 +213,9 @@ def write_corpus(folder: Path) -> None:
     (folder / "notes").mkdir()
     for i in range(3):
         (folder / "notes" / f"note-{i}.txt").write_text(_text(draw, 150), encoding="utf-8")
-    (folder / "recipe.toml").write_text(_RECIPE, encoding="utf-8")
-    (folder / "stages.toml").write_text(_STAGES, encoding="utf-8")
+    recipes = {"recipe": _RECIPE, "stages": _STAGES, "packers": _PACKERS, "skill_it": _SKILL_IT}
+    for name, recipe in recipes.items():
+        (folder / f"{name}.toml").write_text(recipe, encoding="utf-8")
     (folder / "old").mkdir()
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from longlode.core.batch import Batch
-from longlode.core.errors import InputError, LonglodeError
+from longlode.core.errors import ConfigError, InputError, LonglodeError
 from longlode.train.checkpoint import RunState
 from longlode.train.division import UNDIVIDED, Division, divided
 from longlode.train.enter_stage import Entrance
@@ -173,7 +173,8 @@ def _run_session(
     if session.skill_it is not None:
         session.skill_it.restore(state.skill_it)
         state.skill_it = session.skill_it.saved()
-    with settings_of(session.recipe.run), StopSignal() as stop:
+    how = session.recipe.run
+    with settings_of(how), recomputing(model, how.gradient_checkpointing), StopSignal() as stop:
         status = run_steps(session, batches, stop)
         if status != "interrupted":
             evaluate_heldout(session)
@@ -361,6 +362,27 @@ def _progress(recipe: Recipe, state: RunState, stage: Stage) -> float:
 def _checkpoint_due(run: RunSection, step: int, seconds_since: float) -> bool:
     by_step = run.checkpoint_every is not None and step % run.checkpoint_every == 0
     return by_step or (run.checkpoint_seconds is not None and seconds_since >= run.checkpoint_seconds)
+
+
+@contextlib.contextmanager
+def recomputing(model: PreTrainedModel, wanted: bool) -> Iterator[None]:
+    """Turn gradient checkpointing on if it is wanted, and off again afterwards.
+
+    Raises: ConfigError for a model that cannot do it.
+    """
+    if not wanted or model.is_gradient_checkpointing:
+        yield
+        return
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        raise ConfigError(
+            f"run.gradient_checkpointing is true, and {type(model).__name__} cannot do it: {error} Set it to false."
+        ) from None
+    try:
+        yield
+    finally:
+        model.gradient_checkpointing_disable()
 
 
 @contextlib.contextmanager

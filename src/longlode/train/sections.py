@@ -197,7 +197,7 @@ class OptimSection(GrowingSection):
 class RunSection(GrowingSection):
     """Length of a run, its checkpoints and its logging."""
 
-    _later = frozenset({"start", "shard", "rank_seconds", "track"})
+    _later = frozenset({"start", "shard", "rank_seconds", "track", "gradient_checkpointing"})
 
     start: str | None = Field(
         None,
@@ -229,6 +229,12 @@ class RunSection(GrowingSection):
     )
     threads: int | None = Field(
         None, gt=0, description="CPU threads; unset: torch's own choice.", json_schema_extra=FREE
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep the inputs of blocks alone and compute the rest again in backward: less memory, a third more "
+        "arithmetic, the same gradients.",
+        json_schema_extra=FREE,
     )
     shard: bool = Field(
         False,
