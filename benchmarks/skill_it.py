@@ -1,11 +1,12 @@
 """Skill-It against equal shares on LEGO, at equal tokens: does choosing shares by held-out losses help?
 
-    python -m benchmarks.skill_it --seeds 3 --steps 600 [--save]
+    python -m benchmarks.skill_it --work FOLDER --seeds 4 --steps 1200 [--most-seconds 330] [--save]
 
 Skills are groups of a mixture; only answers have a loss, as in `longlode pack --chat`. The graph is estimated by short
 runs on each group alone. Both arms are runs of `longlode.train` that differ in `data.skill_it.rate` alone (0: shares
 stay equal). Reported: held-out loss of the answers at the end, nats per token, mean over groups and per group, and the
-difference per seed with its 95 % interval (Student's t).
+difference per seed with its 95 % interval (Student's t). With --work finished runs are not repeated and a run that was
+stopped goes on; --most-seconds ends before the first run that would begin later than that.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import math
 import random
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,9 @@ def write_shards(folder: Path, num_variables: int, per_skill: int, seed: int) ->
             question, answer = lego(draw, num_variables, skill)
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
             rows.append({"id": f"{skill}-{number}", "source": f"skill{skill}", "messages": messages})
+    if (folder / "shards" / "record.json").is_file():
+        return folder / "shards"
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "lego.jsonl").write_text("\n".join(map(json.dumps, rows)))
     train_bpe([row["messages"][0]["content"] for row in rows[:200]], 257).save(folder / "tokenizer")
     (folder / "template.jinja").write_text(TEMPLATE)
@@ -51,7 +56,7 @@ def write_shards(folder: Path, num_variables: int, per_skill: int, seed: int) ->
 def run(
     shards: Path, out: Path, shares: dict[str, float], skill_it: dict[str, Any], steps: int, seed: int
 ) -> list[Any]:
-    """Train once; return the rows of held-out losses by group."""
+    """Train once, or go on where a run was stopped; return the rows of held-out losses by group."""
     recipe = {
         "model": {"mixers": "DA", "hidden_size": 64, "num_heads": 2, "tie_word_embeddings": True},
         "data": {
@@ -69,11 +74,15 @@ def run(
             "seed": seed,
             "device": "cpu",
             "threads": 1,
-            "checkpoint_every": "none",
+            "checkpoint_every": 200,
             "eval_batches": 1,
         },
     }
-    longlode.train(Recipe.parse(recipe), out, verify=False)
+    if not (out / "finished").is_file():
+        summary = longlode.train(Recipe.parse(recipe), out, verify=False, resume=out.exists())
+        if summary.status != "finished":
+            raise SystemExit(f"{out.name}: {summary.status}; the same command with --work goes on.")
+        (out / "finished").touch()
     return [row for row in read_jsonl(out / "metrics.jsonl") if "heldout_losses" in row]
 
 
@@ -98,15 +107,23 @@ def estimate_graph(shards: Path, folder: Path, names: list[str], steps: int, see
     return graph_from_losses([first[0]["heldout_losses"][name] for name in names], after)
 
 
-def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run both arms for every seed."""
-    shards = write_shards(folder, args.variables, args.per_skill, 0)
+def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any] | None:
+    """Run both arms for every seed; None when the time is over before that."""
+    started = time.monotonic()
+    shards = write_shards(folder / f"{args.variables}-{args.per_skill}", args.variables, args.per_skill, 0)
+    folder = folder / "-".join(
+        map(str, (args.variables, args.per_skill, args.steps, args.graph_steps, args.every))
+    )
+    folder = folder / str(args.rate)
     names = [f"skill{skill}" for skill in range(args.variables)]
     graph = estimate_graph(shards, folder, names, args.graph_steps, 1000)
     equal, found = dict.fromkeys(names, 1.0), []
     for seed in range(args.seeds):
         arms = {}
         for arm, rate in (("equal", 0.0), ("skill_it", args.rate)):
+            if args.most_seconds is not None and time.monotonic() - started > args.most_seconds:
+                print("the time is over; the same command goes on", flush=True)
+                return None
             settings = {"every": args.every, "rate": rate, "batches": 4, "graph": graph}
             rows = run(shards, folder / f"{arm}-{seed}", equal, settings, args.steps, seed)
             arms[arm] = {"losses": rows[-1]["heldout_losses"], "shares": [row["shares"] for row in rows]}
@@ -123,7 +140,9 @@ def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         else math.nan
     )
     return {
-        "settings": {key: value for key, value in vars(args).items() if key != "save"},
+        "settings": {
+            key: value for key, value in vars(args).items() if key not in ("save", "work", "most_seconds")
+        },
         "graph": graph,
         "mean_loss": means,
         "difference": {"mean": float(differences.mean()), "half_of_interval_95": half},
@@ -140,10 +159,13 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--graph-steps", type=int, default=100)
     parser.add_argument("--rate", type=float, default=0.5)
+    parser.add_argument("--work", type=Path, help="folder of runs, kept; default: a temporary one")
+    parser.add_argument("--most-seconds", type=float, help="begin no run after so long")
     parser.add_argument("--save", action="store_true", help="write a dated file to benchmarks/results/")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, contextlib.suppress(KeyboardInterrupt):
-        result = compare(args, Path(name))
+        if (result := compare(args, args.work or Path(name))) is None:
+            return
         print(json.dumps({key: result[key] for key in ("graph", "mean_loss", "difference")}, indent=1))
         if args.save:
             save("skill-it", result)

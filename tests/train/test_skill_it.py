@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import longlode
+from longlode.api.training_data import open_run_data
 from longlode.core.errors import ConfigError
 from longlode.core.records import read_jsonl
 from longlode.train import Recipe
@@ -70,6 +71,15 @@ def test_settings_that_cannot_be(settings, fact):
         rule(**settings)
 
 
+def test_changes_counted_from_a_stage():
+    skill_it = rule()
+    shares = [skill_it.changes[0][1], *(skill_it.update(step, [step / 5, 1.0, 2.0]) for step in (5, 10, 15))]
+    assert skill_it.changes_from(0) == tuple(zip((0, 5, 10, 15), shares, strict=True))
+    assert skill_it.changes_from(10) == ((0, shares[2]), (5, shares[3]))
+    assert skill_it.changes_from(12) == ((0, shares[2]), (3, shares[3]))
+    assert skill_it.changes_from(99) == ((0, shares[3]),)
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     """Two groups: one that is learned at once, and noise."""
@@ -96,14 +106,15 @@ RECIPE = {
 }
 
 
-def run(shards, out, **run_keys):
-    values = {**RECIPE, "run": {**RECIPE["run"], **run_keys}}
+def run(shards, out, recipe=RECIPE, on_step=None, **run_keys):
+    values = {**recipe, "run": {**recipe["run"], **run_keys}}
     resume = out.exists()
     longlode.train(
         None if resume else Recipe.parse(values),
         out,
-        set_=[f"data.shards={shards}", *([f"run.steps={run_keys['steps']}"] if resume else [])],
+        set_=[f"data.shards={shards}", *([f"run.steps={run_keys['steps']}"] if resume and run_keys else [])],
         resume=resume,
+        on_step=on_step,
     )
     rows = read_jsonl(out / "metrics.jsonl")
     for row in rows:
@@ -125,6 +136,48 @@ def test_a_run_in_pieces_chooses_the_same_shares(shards, tmp_path):
         for out in (tmp_path / "whole", tmp_path / "pieces")
     ]
     assert final[0] == final[1]
+
+
+STAGES = [
+    {"name": "long", "steps": 7, "length": 48},
+    {"name": "fixed", "steps": 4, "mix": "even=0.5,noise=0.5"},
+    {"name": "last", "steps": 9},
+]
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
+@pytest.fixture(scope="module")
+def staged(shards, tmp_path_factory):
+    """A recipe of stages, and the rows of its run in one piece."""
+    recipe = RECIPE | {"run": {**RECIPE["run"], "checkpoint_every": 3}, "stages": STAGES}
+    recipe["run"].pop("steps")
+    return recipe, run(shards, tmp_path_factory.mktemp("staged") / "whole", recipe)
+
+
+def test_stages_follow_the_losses_unless_they_have_a_mixture_of_their_own(shards, staged):
+    recipe, rows = staged
+    assert [row["step"] for row in rows if "shares" in row] == [5, 10, 15, 20]
+    data = open_run_data(Recipe.parse(recipe, [f"data.shards={shards}"]), None, False, lambda line: None)
+    data.recall_shares(rows)
+    noise = [data.schedule(stage).sources(stage.num_steps)[1].share for stage in data.recipe.stage_list]
+    assert noise[1] == pytest.approx(0.5, abs=0.05)
+    assert noise[2] > noise[0] > 0.5  # it is still to be learned
+
+
+@pytest.mark.parametrize("stop", [8, 12])
+def test_a_run_resumes_bitwise_across_stages(shards, staged, tmp_path, stop):
+    """Killed in the stage with its own shares, and in the next, whose first shares are older than it."""
+
+    def kill(row):
+        if row["step"] == stop:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(shards, tmp_path / "pieces", staged[0], kill)
+    assert run(shards, tmp_path / "pieces", staged[0]) == staged[1]
 
 
 def test_a_step_after_a_choice_can_be_replayed(shards, tmp_path):

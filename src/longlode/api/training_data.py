@@ -32,17 +32,13 @@ class RunData:
     def skill_it(self) -> "SkillIt | None":
         """The shares of the run's groups where they follow held-out losses.
 
-        Raises: ConfigError for settings that are invalid, or in a recipe of several stages.
+        Raises: ConfigError for settings that are invalid.
         """
         from longlode.train.skill_it import SkillIt, SkillItSection
 
         data = self.recipe.data
         if data.skill_it is None or data.mix is None:
             return None
-        if len(self.recipe.stage_list) > 1:
-            raise ConfigError(
-                "data.skill_it goes with a run of one stage; set the shares of stages by their mix."
-            )
         return SkillIt(SkillItSection.of(data.skill_it), parse_mix(data.mix), self.heldout)
 
     def recall_shares(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -50,12 +46,15 @@ class RunData:
         if self.skill_it is not None:
             self.skill_it.changes += [(row["step"], row["shares"]) for row in rows if "shares" in row]
 
-    def _mixture(self, data: "DataSection") -> "Mixture | None":
+    def _mixture(self, stage: "Stage") -> "Mixture | None":
+        """Return the mixture of a stage; one with a mix of its own keeps it, others follow the losses."""
         from longlode.packing import Mixture
 
+        data = stage.data
         if data.mix is None:
             return None
-        changes = () if self.skill_it is None else tuple(self.skill_it.changes)
+        follows = self.skill_it is not None and data.mix == self.recipe.data.mix
+        changes = self.skill_it.changes_from(stage.first_step) if self.skill_it and follows else ()
         return Mixture(parse_mix(data.mix), data.mix_epochs, changes)
 
     @property
@@ -120,7 +119,7 @@ class RunData:
             batch_size=data.batch_size,
             seed=stage.seed(self.recipe.run.seed),
             heldout_fraction=data.heldout_fraction,
-            mix=self._mixture(data),
+            mix=self._mixture(stage),
         )
 
     def describe(self, step: int) -> list[dict[str, Any]]:
@@ -164,7 +163,7 @@ class RunData:
             start_step=begin,
             packed=data.packed,
             heldout_fraction=data.heldout_fraction,
-            mix=self._mixture(data),
+            mix=self._mixture(stage),
         )
 
 

@@ -87,6 +87,11 @@ class SkillIt:
         self.changes.append((step, shares))
         return shares
 
+    def changes_from(self, step: int) -> tuple[tuple[int, dict[str, float]], ...]:
+        """Return the changes for rows that begin at a step of the run, with steps counted from there."""
+        at_once = [shares for at, shares in self.changes if at <= step][-1]
+        return ((0, at_once), *((at - step, shares) for at, shares in self.changes if at > step))
+
     def saved(self) -> dict[str, Any]:
         """Return the state for a checkpoint, as JSON."""
         return {"changes": [[step, shares] for step, shares in self.changes], "losses": self.losses}
