@@ -1,5 +1,6 @@
 """Published benchmarks from local files: their formats and their scores, on samples written for these tests."""
 
+import csv
 import json
 import random
 
@@ -12,7 +13,7 @@ import longlode  # noqa: F401  (registers the model)
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.rows import read_rows
 from longlode.evaluate import evaluate
-from longlode.evaluate.adapters import FORMATS, LongBench, find_records, scorers
+from longlode.evaluate.adapters import FORMATS, LongBench, LRARetrieval, LRAText, find_records, scorers
 from longlode.evaluate.surprisal import make_encode
 from longlode.models import LonglodeConfig
 
@@ -59,19 +60,38 @@ SAMPLES = {
         {"excerpt": TEXT, "segment_1": "A bridge", "segment_2": "The clock", "present_seg1_first": False},
         {"excerpt": TEXT, "segment_1": "The tower", "segment_2": "The clock", "present_seg1_first": 1},
     ],
+    "lra_text": [
+        {"text": TEXT + "Dull.", "label": 0},
+        {"text": TEXT + "A joy.", "label": 1},
+        {"text": TEXT + "Dull again.", "label": "0"},
+    ],
+    "lra_retrieval": [
+        {"label": "1.0", "id1": "P01", "id2": "P02", "text1": TEXT, "text2": 'It cites "P01".'},
+        {"label": "0.0", "id1": "P01", "id2": "P03", "text1": TEXT, "text2": "It cites none."},
+        {"label": "1", "id1": "P02", "id2": "P03", "text1": "A\tb", "text2": TEXT},
+    ],
 }
+
+
+def place(folder, name):
+    """The file of a format's sample."""
+    return folder / f"{name}.{'tsv' if name == 'lra_retrieval' else 'jsonl'}"
 
 
 @pytest.fixture
 def files(tmp_path):
     for name, records in SAMPLES.items():
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+        if name == "lra_retrieval":
+            with place(tmp_path, name).open("w", newline="") as stream:
+                csv.writer(stream, delimiter="\t").writerows(one.values() for one in records)
+        else:
+            place(tmp_path, name).write_text("".join(json.dumps(one) + "\n" for one in records))
     return tmp_path
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_right_answer_is_right_and_another_is_not(files, name):
-    (task,) = find_records([f"{name}:{files / name}.jsonl"], FORMATS)
+    (task,) = find_records([f"{name}:{place(files, name)}"], FORMATS)
     task = task.bound_to(make_encode(tokenizer()))
     assert task.name == f"{name}_{name}"
     assert task.num_available(500, 99) == len(task.records) >= 3
@@ -137,6 +157,30 @@ def test_evaluate_reads_and_writes_records(files, tmp_path):
     rows = read_rows(tmp_path / "out" / "examples.parquet")
     assert [row["record"] for row in rows] == [0, 1, 2]
     assert all(row["hard"] in (0.0, 1.0) and row["smooth"] < 0 and "\n" not in row["written"] for row in rows)
+
+
+def test_lras_files_are_read_as_they_are_published(files, tmp_path):
+    retrieval = LRARetrieval(place(files, "lra_retrieval"))
+    assert [record.answers for record in retrieval.records] == [("yes",), ("no",), ("yes",)]
+    assert 'Second paper: It cites "P01".' in retrieval.records[0].context
+    assert "First paper: A\tb" in retrieval.records[2].context
+    (files / "short.tsv").write_text("1\tP01\tP02\ta text\n")
+    with pytest.raises(InputError, match="text2"):
+        LRARetrieval(files / "short.tsv")
+    (files / "wrong.jsonl").write_text('{"text": "a", "label": 2}\n')
+    with pytest.raises(InputError, match=r"record 1.*0 or 1"):
+        LRAText(files / "wrong.jsonl")
+    for side, texts in (("neg", ("bad", "worse")), ("pos", ("good",))):
+        (tmp_path / "imdb" / side).mkdir(parents=True)
+        for number, text in enumerate(texts):
+            (tmp_path / "imdb" / side / f"{number}.txt").write_text(text)
+    reviews = LRAText(tmp_path / "imdb").records
+    assert [(one.context, one.answers) for one in reviews] == [
+        ("bad", ("negative",)),
+        ("good", ("positive",)),
+    ]
+    with pytest.raises(InputError, match="neg"):
+        LRAText(tmp_path)
 
 
 def subsequence(a, b):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import longlode
 from longlode.core.errors import ConfigError
@@ -158,3 +159,24 @@ def test_stacks_are_trained_beside_mixers_and_one_model_alone(tmp_path):
     assert rows[0]["loss"] != found["rows"][0]["loss"]
     with pytest.raises(ConfigError, match="Z"):
         bench("overwrite", tmp_path / "z", mixers=["DZ"])
+
+
+def test_compression_is_decoded_from_the_last_state_alone(tmp_path):
+    """Another row with the same last hidden state gives the same logits; the decoder is trained with the model."""
+    decoder = ROW_TASKS["compression"]().decoder(8)
+    hidden = torch.randn(2, 32, 8)
+    changed = torch.cat([torch.randn(2, 31, 8), hidden[:, -1:]], dim=1)
+    torch.testing.assert_close(decoder(hidden), decoder(changed))
+    assert (decoder(hidden)[:, 0] - decoder(hidden)[:, 1]).abs().max() > 1e-3  # places differ by position
+    rows = bench("compression", tmp_path, mixers=["A"], seeds=1, settings=QUICK)["rows"]
+    mixer_alone = bench("parity", tmp_path / "p", mixers=["A"], seeds=1, settings=QUICK)["rows"]
+    decoder_size = 2 * (32 * 32 + 32) + 3 * 32 + 33 * 16
+    assert rows[0]["parameters"] == mixer_alone[0]["parameters"] + 14 * 32 + decoder_size
+
+
+def test_memorized_values_are_the_same_in_every_row():
+    rows = ROW_TASKS["memorization"]().rows(np.random.default_rng(8), 200, 32)
+    keys, values = rows.tokens[:, ::2].reshape(-1), rows.labels[:, 1::2].reshape(-1)
+    assert len(set(zip(keys.tolist(), values.tolist(), strict=True))) == len(set(keys.tolist())) == 128
+    assert (rows.tokens[:, 1::2] == 255).all()
+    assert 128 <= values.min() <= values.max() < 255

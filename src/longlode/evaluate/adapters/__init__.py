@@ -6,10 +6,11 @@ user brings the files. `FORMATS` names the adapters for `longlode evaluate --rec
 
 from longlode.evaluate.adapters.base import Record, RecordTask, find_records
 from longlode.evaluate.adapters.longbench import LongBench
+from longlode.evaluate.adapters.lra import LRARetrieval, LRAText
 from longlode.evaluate.adapters.others import BABILong, BookSort, Helmet, LEval, LooGLE
 
 FORMATS: dict[str, type[RecordTask]] = {
-    one.format: one for one in (LongBench, LEval, LooGLE, Helmet, BABILong, BookSort)
+    one.format: one for one in (LongBench, LEval, LooGLE, Helmet, BABILong, BookSort, LRAText, LRARetrieval)
 }
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "BookSort",
     "Helmet",
     "LEval",
+    "LRARetrieval",
+    "LRAText",
     "LongBench",
     "LooGLE",
     "Record",

@@ -2,7 +2,7 @@
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -57,7 +57,7 @@ class RecordTask(Task):
     ) -> None:
         """Read a file.
 
-        Args: path, of JSON lines in the benchmark's format; template, max_new_tokens, instead of the class's.
+        Args: path, in the benchmark's format, mostly JSON lines; template, max_new_tokens, instead of the class's.
         Raises: InputError for a file that cannot be read, or a line that is not of the format, with its number.
         """
         self.path = Path(path)
@@ -115,13 +115,17 @@ class RecordTask(Task):
         # Not str.format: texts hold braces.
         return self.template.replace("{question}", record.question).replace("{context}", context)
 
-    def _read(self) -> list[Record]:
-        found: list[Record] = []
+    def raws(self) -> Iterable[Mapping[str, Any]]:
+        """The records of the file as they stand there. Raises: InputError for a file that is not there or not JSON."""
         if not self.path.is_file():
             raise InputError(
                 f"{self.path} is not there; expected a file of records in {self.format}'s format."
             )
-        for number, raw in enumerate(read_jsonl(self.path), 1):
+        return read_jsonl(self.path)
+
+    def _read(self) -> list[Record]:
+        found: list[Record] = []
+        for number, raw in enumerate(self.raws(), 1):
             try:
                 found += self.parse(raw)
             except (KeyError, TypeError, ValueError, IndexError) as error:

@@ -3,8 +3,9 @@
 May import: core, mixers, models and evaluate's tasks; torch. Start reading: `row_tasks.py` (the data), then `run.py`.
 """
 
-from longlode.evaluate.bench.row_tasks import ROW_TASKS, Rows, RowTask
+from longlode.evaluate.bench.row_tasks import Rows, RowTask
 from longlode.evaluate.bench.run import BenchSettings, bench, summary, train_model, trained_model
+from longlode.evaluate.bench.tasks import ROW_TASKS
 
 __all__ = [
     "ROW_TASKS",

@@ -8,7 +8,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -61,6 +61,10 @@ class RowTask(ABC):
         """A batch of `num` rows."""
         parts = list(zip(*(self.row(rng, length) for _ in range(num)), strict=True))
         return Rows(*(np.stack(part) for part in parts))
+
+    def decoder(self, hidden_size: int) -> Any:
+        """A network from hidden states `[B, T, hidden_size]` to logits `[B, T, vocabulary]`; None: the model's head."""
+        return None
 
     def test_rows(self, rng: np.random.Generator, num: int, length: int) -> Rows:
         """A batch to test on; tasks that draw from a fixed store of texts keep some of it for the test alone."""
@@ -240,20 +244,3 @@ class ListOpsRows(RowTask):
         labels = np.full(length, NOT_ASKED, np.int64)
         labels[-1] = root.value()
         return tokens, labels
-
-
-ROW_TASKS: dict[str, type[RowTask]] = {
-    kind.name: kind
-    for kind in (
-        RecallSmall,
-        RecallMiddle,
-        RecallLarge,
-        Overwrite,
-        JointRecallRows,
-        ParityRows,
-        ArithmeticRows,
-        LanguageRows,
-        ListOpsRows,
-    )
-}
-"""The tasks of `longlode bench`, by name."""

@@ -17,7 +17,8 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.core.fingerprints import fingerprint
 from longlode.core.outputs import claim_folder
 from longlode.core.records import read_json, write_json, write_record
-from longlode.evaluate.bench.row_tasks import NOT_ASKED, ROW_TASKS, Rows, RowTask
+from longlode.evaluate.bench.row_tasks import NOT_ASKED, Rows, RowTask
+from longlode.evaluate.bench.tasks import ROW_TASKS
 from longlode.evaluate.statistics import bootstrap_mean
 from longlode.mixers import LETTERS, MIXERS
 from longlode.mixers.stack import parse_stack
@@ -26,6 +27,7 @@ from longlode.models import LonglodeConfig, LonglodeForCausalLM
 _log = logging.getLogger(__name__)
 
 PARTS_NAME = "parts"
+_DECODER = "task_decoder"  # attribute of a model whose task brings its own
 _TEST_SEED = 10**9  # test rows: the same for all models, of no training seed
 Progress = Callable[[int, int, str], None]
 
@@ -209,7 +211,7 @@ def _model(task: RowTask, mixer: str, settings: BenchSettings) -> LonglodeForCau
 
 
 def _model_of_width(task: RowTask, mixer: str, settings: BenchSettings, width: int) -> LonglodeForCausalLM:
-    return LonglodeForCausalLM(
+    model = LonglodeForCausalLM(
         LonglodeConfig(
             vocab_size=task.vocabulary,
             hidden_size=settings.hidden_size,
@@ -221,6 +223,9 @@ def _model_of_width(task: RowTask, mixer: str, settings: BenchSettings, width: i
             tie_word_embeddings=settings.tie_embeddings,
         )
     )
+    if (decoder := task.decoder(settings.hidden_size)) is not None:
+        setattr(model, _DECODER, decoder)
+    return model
 
 
 def _layers(mixer: str, settings: BenchSettings) -> list[str]:
@@ -254,7 +259,8 @@ def _read(model: LonglodeForCausalLM, rows: Rows) -> tuple[torch.Tensor, torch.T
     labels = torch.from_numpy(rows.labels)
     places = labels != NOT_ASKED
     body = model.base_model(input_ids=torch.from_numpy(rows.tokens), use_cache=False)
-    logits = model.lm_head(body.last_hidden_state[places]).float()
+    hidden, decoder = body.last_hidden_state, getattr(model, _DECODER, None)
+    logits = (model.lm_head(hidden[places]) if decoder is None else decoder(hidden)[places]).float()
     loss = F.cross_entropy(logits, labels[places])
     picked = logits.detach().argmax(-1)
     if rows.allowed is None:
