@@ -1,10 +1,10 @@
 """State size against the length at which a passkey is still recalled, for recurrent mixers trained on short rows.
 
-    python -m benchmarks.state_capacity --work DIR [--mixers D,G,C,M] [--heads 16,8,4,2] [--seeds 1] [--steps 300]
-        [--batch-size 16] [--test-rows 16] [--save]
+    python -m benchmarks.state_capacity --work DIR [--mixers D,G,C,M] [--heads 16,8,4,2] [--width 32]
+        [--seeds 1] [--steps 300] [--lr 0.01] [--batch-size 16] [--test-rows 16] [--save]
 
 After Stuffed Mamba (arXiv 2410.07145): models of growing state are trained on passkeys in short rows of noise that
-repeats, and are tested on longer ones. The width stays as it is, 64; the number of heads sets the size of the state,
+repeats, and are tested on longer ones. The width stays as it is; the number of heads sets the size of the state,
 width^2 / heads numbers per layer (half of that for GLA), with about equal parameters. Different from the paper: symbols
 instead of text, models of two layers, every digit after a symbol of its own, few steps. Finished models in DIR are not
 trained again, so that a run can be stopped and be extended.
@@ -25,7 +25,6 @@ from longlode.mixers import LETTERS
 _DIGITS = 5
 _NOISE = 16
 _RECALLED = 0.95
-_WIDTH = 64
 
 
 class PasskeyRows(RowTask):
@@ -56,15 +55,16 @@ def sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
     found = []
     for heads in options.heads:
         settings = BenchSettings(
-            hidden_size=_WIDTH,
+            hidden_size=options.width,
             num_heads=heads,
             steps=options.steps,
+            lr=options.lr,
             batch_size=options.batch_size,
             test_rows=options.test_rows,
         )
         result = bench(
             PasskeyRows.name,
-            options.work / f"heads-{heads}-steps-{options.steps}",
+            options.work / f"width-{options.width}-heads-{heads}-steps-{options.steps}",
             mixers=options.mixers,
             seeds=options.seeds,
             settings=settings,
@@ -74,7 +74,7 @@ def sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
             ),
         )
         for row in result["summary"]:
-            numbers = _WIDTH**2 // heads // (2 if row["mixer"] == "gated_linear_attention" else 1)
+            numbers = options.width**2 // heads // (2 if row["mixer"] == "gated_linear_attention" else 1)
             found.append({**row, "heads": heads, "state_numbers": numbers})
     return found
 
@@ -114,8 +114,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--mixers", default="D,G,C,M")
     parser.add_argument("--heads", default="16,8,4,2")
+    parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--test-rows", type=int, default=16)
     parser.add_argument("--save", action="store_true")
@@ -131,7 +133,8 @@ def main() -> None:
     if options.save:
         result = {**about("state_capacity"), "rows": rows, "steps": options.steps, "seeds": options.seeds}
         head = f"# State size and passkeys: {options.seeds} seeds, {options.steps} steps\n\n"
-        head += "Share of digits right by test length; training rows have 48 to 128 tokens, two layers of width 64.\n"
+        head += "Share of digits right by test length; training rows have 48 to 128 tokens, two layers of "
+        head += f"width {options.width}.\n"
         head += f"\n`{result['command']}`, {result['machine']}.\n\n"
         save("state-capacity", result, head + text)
 

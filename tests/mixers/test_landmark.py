@@ -118,7 +118,7 @@ def test_operations_per_token():
     )
     few = make(block_size=2, num_retrieved=1)
     assert few.flops_per_token(5) == pytest.approx(dense + 8 * (2 * 4 / 5 + 4 * 3 / 5 + 4 * 7 / 5))
-    assert few.state_bytes(T) == T * 2 * 8 * 4 + 8
+    assert few.state_bytes(T) == (2 * T + T // 2) * 8 * 4 + 8
 
 
 def test_an_odd_head_is_refused():

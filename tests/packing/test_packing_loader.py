@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from longlode.core.errors import ConfigError, InputError
 from longlode.corpus import Document, in_heldout
-from longlode.packing import batches, make_packer, open_shards, pack
+from longlode.packing import Mixture, batches, make_packer, open_shards, pack
 from longlode.packing.packers.concat import ConcatRows
 from longlode.packing.packers.rows import row_order
 
@@ -239,6 +239,50 @@ def test_weights_of_masked_packing_make_every_document_count_the_same(shards):
         has_labels = np.add.reduceat(batch.labels[0] != IGNORED, batch.cu_seqlens[:-1]) > 0
         assert np.allclose(sums[has_labels], 1)
         assert batch.total_weight == pytest.approx(has_labels.sum())
+
+
+@pytest.mark.parametrize("rows", ["concat", "best_fit", "masked"])
+@pytest.mark.parametrize("block_size", [2, 5, 16])
+def test_landmarks_stand_at_the_ends_of_blocks_and_are_never_asked_for(shards, rows, block_size):
+    """Without them the rows are those of the other packer, at the length that leaves room for them."""
+    mark, after = (1 << 17) - 1, successors(shards)
+    packer = make_packer("landmark", {"token": mark, "block_size": block_size, "rows": rows})
+    room = max(n for n in range(17) if n + n // (block_size - 1) <= 16)
+    settings = {"batch_size": 3, "seed": 4, "packed": True}
+    plain = take(batches(shards, length=room, packer=rows, **settings), 4)
+    for batch, other in zip(
+        take(batches(shards, length=16, packer=packer, **settings), 4), plain, strict=True
+    ):
+        tokens, labels = batch.tokens[0], batch.labels[0]
+        is_mark = tokens == mark
+        assert is_mark.any() == bool((np.diff(other.cu_seqlens) >= block_size - 1).any())
+        np.testing.assert_array_equal(tokens[~is_mark], other.tokens[0])
+        assert (labels != mark).all()
+        for start, stop in itertools.pairwise(batch.cu_seqlens.tolist()):
+            places = np.flatnonzero(is_mark[start:stop])
+            np.testing.assert_array_equal(places, np.arange(block_size - 1, stop - start, block_size))
+            text = tokens[start:stop][~is_mark[start:stop]]
+            # The same labels in the same order, each at the last place before the token it asks for.
+            asked = labels[start:stop][labels[start:stop] != IGNORED].tolist()
+            assert asked == [after[token] for token in text.tolist() if token != EOS]
+            assert (labels[start:stop][places - 1] == IGNORED).all()
+            for place in places[:-1].tolist():
+                assert labels[start + place] == tokens[start + place + 1]
+        np.testing.assert_allclose(batch.total_weight, other.total_weight, rtol=1e-6)
+
+
+def test_landmarks_in_held_out_rows_and_mixtures(shards):
+    packer = make_packer("landmark", {"token": 1 << 16, "block_size": 4, "rows": "best_fit"})
+    kept = packer.for_heldout()
+    assert (kept.rows, kept.token, kept.block_size) == ("concat", 1 << 16, 4)
+    assert make_packer("best_fit").for_heldout() == "concat"
+    mixed = batches(
+        shards, length=16, batch_size=2, seed=1, packer=packer, packed=True, mix=Mixture({"s": 1.0})
+    )
+    assert (next(mixed).tokens == 1 << 16).any()
+    for wrong in ({"rows": "decompose"}, {"block_size": 1}):
+        with pytest.raises(ConfigError, match="landmark"):
+            make_packer("landmark", {"token": 1, **wrong})
 
 
 def test_small_corpus_fills_a_batch_from_later_epochs(shards):

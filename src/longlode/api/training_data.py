@@ -90,6 +90,8 @@ class RunData:
     def heldout(self, group: str | None = None) -> Iterator[Batch]:
         """Yield held-out batches: rows of [data] by `concat`, whatever the stage, so that they can be compared.
 
+        What the packer of [data] inserts (landmarks) stands in them too.
+
         Args: group, of the mixture, whose documents alone are read; None: all.
         """
         from longlode.packing import Mixture, batches
@@ -100,7 +102,7 @@ class RunData:
             length=data.length,
             batch_size=data.batch_size,
             seed=self.recipe.run.seed,
-            packer="concat",
+            packer=_packer(data).for_heldout(),
             packed=data.packed,
             split="heldout",
             heldout_fraction=data.heldout_fraction,

@@ -19,6 +19,7 @@ from longlode.mixers.context import SequenceContext
 from longlode.mixers.forgetting import Forgetting
 from longlode.mixers.segment_map import SegmentMap
 from longlode.mixers.short_conv import ShortConv
+from longlode.mixers.token_store import TokenStore
 
 State = dict[str, Tensor]
 """State of a mixer between pieces of a sequence: named tensors, each with one row per document."""
@@ -161,6 +162,9 @@ class Mixer(nn.Module, ABC):
     forgetting: Forgetting | None = None
     """Inference settings of a memory `[N, H, K, V]` with a linear rule, not saved with a model; None: the mixer has no
     such memory. `models.mitigations` sets them."""
+    token_store: TokenStore | None = None
+    """Where the keys and values of all tokens are kept, for mixers that read few of them at a time; None: in no such
+    store."""
 
     @abstractmethod
     def forward(

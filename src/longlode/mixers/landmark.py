@@ -10,8 +10,9 @@ so a landmark's weight passes on to its block, and a model learns to find blocks
 others leave the softmax. With n at least the number of blocks that is the training form exactly.
 
 Landmarks are recognised by position: every g-th token of the text must be a landmark token (one without other use),
-inserted before training, without a loss on it. Different from the paper: no loss is masked here, a landmark as a
-query sees its own block as any token does, and retrieved blocks keep their true positions, which it moves near at
+which the packer `landmark` inserts, without a loss on it, and `models.landmarks` in generation. The keys of landmarks
+are kept in memory, those of all tokens where `token_store` says, also on disk. Different from the paper: a landmark as
+a query sees its own block as any token does, and retrieved blocks keep their true positions, which it moves near at
 inference, for texts longer than those of the training.
 """
 
@@ -26,6 +27,7 @@ from longlode.mixers.base import Mixer, MixerConfig, MixerOutput, MixerTraits, S
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.document_rows import DocumentRows, append_entries, pick
 from longlode.mixers.norm import at_least_float32
+from longlode.mixers.token_store import IN_MEMORY, TokenStore
 
 # Queries computed together: their scores, or the blocks that they retrieve, take the most memory.
 _QUERIES = 256
@@ -62,6 +64,7 @@ class Landmark(Mixer):
     """The mixer described at the top of this file."""
 
     traits = MixerTraits(constant_state=False, twice_differentiable=True)
+    token_store: TokenStore = IN_MEMORY
 
     def __init__(self, config: LandmarkConfig, hidden_size: int) -> None:
         """Projections of queries, keys, values and outputs, as in attention."""
@@ -76,7 +79,11 @@ class Landmark(Mixer):
     def forward(
         self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
     ) -> MixerOutput:
-        """See `Mixer.forward`. State: k (rotated), v `[N, tokens, H, K]`, by position; position `[N]`, tokens read."""
+        """See `Mixer.forward`.
+
+        State: k (rotated), v `[N, tokens, H, K]`, by position, in `token_store`; landmark_k `[N, blocks, H, K]`;
+        position `[N]`, tokens read.
+        """
         context, before = context or SequenceContext.of(x), state or {}
         rows = DocumentRows(context)
         x = rows.take(x)
@@ -88,17 +95,40 @@ class Landmark(Mixer):
             for proj in (self.q_proj, self.k_proj)
         )
         v = self.v_proj(x).unflatten(-1, split)
-        if before:
-            k, v = (append_entries(before[n], start, one, rows.lengths) for n, one in (("k", k), ("v", v)))
+        if before or self.token_store is not IN_MEMORY:
+            none = k[:, :0]
+            k, v = (
+                self.token_store.append(name, before.get(name, none), start, one, rows.lengths)
+                for name, one in (("k", k), ("v", v))
+            )
         else:
             longest = x.shape[1] if rows.context.mask is None else int(rows.lengths.max())
             k, v = k[:, :longest], v[:, :longest]
-        y = self.o_proj(self._attend(q, k, v, place, int(start.max()) if before else 0).flatten(-2))
-        return MixerOutput(rows.put(y), {"k": k, "v": v, "position": start + rows.lengths})
+        marks = self._landmarks(k, start, rows, before.get("landmark_k"))
+        y = self.o_proj(self._attend(q, k, v, marks, place, int(start.max()) if before else 0).flatten(-2))
+        after = {"k": k, "v": v, "landmark_k": marks, "position": start + rows.lengths}
+        return MixerOutput(rows.put(y), after)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, place: Tensor, farthest: int) -> Tensor:
-        """Outputs `[N, T, H, K]` of queries at positions place `[N, T]`, the first at most `farthest`."""
+    def _landmarks(self, k: Tensor, start: Tensor, rows: DocumentRows, before: Tensor | None) -> Tensor:
+        """Keys of all landmarks so far `[N, blocks, H, K]`: those before, and those of blocks that this piece ends."""
+        g = self.config.block_size
+        if before is None:
+            finished = rows.lengths // g
+            marks = k[:, g - 1 :: g].contiguous()  # in memory, wherever k is
+            return (
+                marks
+                if rows.context.mask is None
+                else append_entries(marks, finished, marks[:, :0], 0 * finished)
+            )
+        done = start // g
+        finished = (start + rows.lengths) // g - done
+        index = (done[:, None] + torch.arange(int(finished.max()), device=k.device)) * g + g - 1
+        return append_entries(before, done, pick(k, index.clamp(max=max(0, k.shape[1] - 1))), finished)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, marks: Tensor, place: Tensor, farthest: int) -> Tensor:
+        """Compute outputs `[N, T, H, K]` of queries at positions place `[N, T]`, the first at most `farthest`."""
         g, outputs = self.config.block_size, []
+        marks = marks.transpose(1, 2)
         num_blocks = k.shape[1] // g
         retrieves = self.config.num_retrieved is not None and num_blocks > self.config.num_retrieved
         size = _QUERIES_THAT_RETRIEVE if retrieves else _QUERIES
@@ -113,7 +143,7 @@ class Landmark(Mixer):
             # Blocks that end after the last query are not visible.
             most = min(num_blocks, (farthest + begin + here.shape[1] - 1) // g)
             past_k, past_v = (u[:, :, :most] for u in blocks)
-            gates = queries @ past_k[:, :, :, -1].mT
+            gates = queries @ marks[:, :, :most].mT
             finished = torch.arange(most, device=q.device) < here[..., None] // g
             gates = gates.masked_fill(~finished[:, None], -torch.inf)
             chosen = None
@@ -138,9 +168,11 @@ class Landmark(Mixer):
         return self.config.num_heads * self.config.head_dim * pairs
 
     def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
-        """See `Mixer.state_layout`: every key and value."""
-        shape = (1, num_tokens, self.config.num_heads, self.config.head_dim)
-        return empty_state(dtype, k=shape, v=shape) | empty_state(torch.int64, position=(1,))
+        """See `Mixer.state_layout`: every key and value, and the keys of landmarks once more."""
+        heads = (self.config.num_heads, self.config.head_dim)
+        shape, marks = (1, num_tokens, *heads), (1, num_tokens // self.config.block_size, *heads)
+        keys = empty_state(dtype, k=shape, v=shape, landmark_k=marks)
+        return keys | empty_state(torch.int64, position=(1,))
 
 
 def _from_blocks(q: Tensor, k: Tensor, v: Tensor, gates: Tensor, chosen: Tensor | None) -> Tensor:

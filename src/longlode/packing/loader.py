@@ -8,7 +8,16 @@ from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError, InputError
 from longlode.packing.mixed_schedule import plan_mixture
 from longlode.packing.mixture import Mixture, group_documents
-from longlode.packing.packers import DocumentSource, Order, Packer, Piece, Schedule, StepRows, make_packer
+from longlode.packing.packers import (
+    DocumentSource,
+    Insertion,
+    Order,
+    Packer,
+    Piece,
+    Schedule,
+    StepRows,
+    make_packer,
+)
 from longlode.packing.shards import Shards
 
 IGNORED = -100
@@ -141,8 +150,8 @@ def _batches(
 def _packed(shards: Shards, documents: np.ndarray, step: StepRows) -> Batch:
     """Make a batch of all pieces of a step in one row, end to end."""
     pieces = [piece for row in step.rows for piece in row]
-    edges = np.concatenate([[0], np.cumsum([piece.stop - piece.start for piece in pieces])])
-    filled = _Filled((int(edges[-1]),), shards.eos_id)
+    edges = np.concatenate([[0], np.cumsum([_places(piece, step.inserted) for piece in pieces])])
+    filled = _Filled((int(edges[-1]),), shards.eos_id, step.inserted)
     for piece, start in zip(pieces, edges.tolist(), strict=False):
         filled.put(shards, documents, piece, start)
     return filled.batch((1, -1), edges.astype(np.int32))
@@ -150,19 +159,26 @@ def _packed(shards: Shards, documents: np.ndarray, step: StepRows) -> Batch:
 
 def _rows(shards: Shards, documents: np.ndarray, step: StepRows) -> Batch:
     """Make a batch of the rows of a step, stacked."""
-    filled = _Filled((len(step.rows) * step.length,), shards.eos_id)
+    filled = _Filled((len(step.rows) * step.length,), shards.eos_id, step.inserted)
     for number, row in enumerate(step.rows):
         start = number * step.length
         for piece in row:
             filled.put(shards, documents, piece, start)
-            start += piece.stop - piece.start
+            start += _places(piece, step.inserted)
     return filled.batch((len(step.rows), step.length), None)
+
+
+def _places(piece: Piece, inserted: Insertion | None) -> int:
+    """Return the places that a piece takes in a row."""
+    size = piece.stop - piece.start
+    return size if inserted is None else inserted.num_places(size)
 
 
 class _Filled:
     """Tokens, labels and weights of a step, filled piece by piece."""
 
-    def __init__(self, shape: tuple[int], padding: int) -> None:
+    def __init__(self, shape: tuple[int], padding: int, inserted: Insertion | None = None) -> None:
+        self._inserted = inserted
         self._tokens = np.full(shape, padding, dtype=np.int64)
         self._labels = np.full(shape, IGNORED, dtype=np.int64)
         self._weights = np.zeros(shape, dtype=np.float32)
@@ -173,16 +189,29 @@ class _Filled:
         # One token more than the piece, if the document has one: the last label.
         found = shards.tokens(int(documents[piece.document]), piece.start, piece.stop + 1)
         size = piece.stop - piece.start
-        self._tokens[start : start + size] = found[:size]
         labels, weight = found[1:].astype(np.int64), piece.weight
         if shards.has_loss_mask:
             asked = shards.has_loss(int(documents[piece.document]), piece.start, piece.stop + 1)[1:]
             labels[~asked] = IGNORED
             if weight != 1.0:  # which a packer derives from the number of labels
                 weight *= len(asked) / max(1, int(asked.sum()))
-        self._labels[start : start + len(labels)] = labels
-        self._weights[start : start + len(labels)] = weight
+        places, asking = self._place(start, size)
+        self._tokens[places] = found[:size]
+        self._labels[asking[: len(labels)]] = labels
+        self._weights[asking[: len(labels)]] = weight
         self._is_weighted |= piece.weight != 1.0
+
+    def _place(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places of a piece's tokens, and of the labels that follow each; write what is inserted."""
+        index = np.arange(size)
+        if self._inserted is None:
+            return start + index, start + index
+        period, filled = self._inserted.size, start + index
+        places = filled + index // period
+        # The token before an inserted one is not asked for it; the inserted one is asked for the token after it.
+        asking = filled + (index + 1) // period
+        self._tokens[asking[asking > places]] = self._inserted.token
+        return places, asking
 
     def batch(self, shape: tuple[int, int], edges: np.ndarray | None) -> Batch:
         """Return the batch, its arrays in this shape."""

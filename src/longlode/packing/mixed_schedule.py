@@ -142,16 +142,16 @@ class MixedSchedule(Schedule):
         before, after = self._counts(index), self._counts(index + 1)
         units = [(s, n) for s in range(len(before)) for n in range(before[s], after[s])]
         key = f"longlode mixture\0{self._order.seed}\0{index}\0{self._order.fingerprint}"
-        rows, length = [], 0
+        rows, length, inserted = [], 0, None
         for place in np.argsort(raw_numbers(len(units), key), kind="stable").tolist():
             source, number = self._sources[units[place][0]], units[place][1]
             found = source.schedule.step(number)
-            length = max(length, found.length)
+            length, inserted = max(length, found.length), found.inserted  # of one packer
             rows += [
                 [replace(piece, document=int(source.documents[piece.document])) for piece in row]
                 for row in found.rows
             ]
-        return StepRows(rows, length)
+        return StepRows(rows, length, inserted)
 
     def report(self) -> PackingReport:
         """Return the statistics of all sources together, each read once."""

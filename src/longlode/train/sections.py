@@ -102,8 +102,8 @@ class DataSection(GrowingSection):
     )
     packer: str = Field(
         "concat",
-        description="How documents become rows: concat, truncate, best_fit, decompose, related, masked; "
-        "package.module:Class.",
+        description="How documents become rows: concat, truncate, best_fit, decompose, related, masked, "
+        "landmark; package.module:Class.",
     )
     packer_options: dict[str, Any] = Field(
         default_factory=dict, description="Options of the packer, e.g. {cycles = 4} for decompose."

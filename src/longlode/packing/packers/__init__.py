@@ -4,6 +4,7 @@
     best_fit    whole documents, the fewest cuts              masked      the same rows, every document has equal weight
     decompose   one document per sequence, powers of two, from short to long
     related     similar documents end to end, near-duplicates dropped
+    landmark    the rows of another, with a landmark token at the end of every block
 
 Start reading: `base.py` (what a packer is), `concat.py`, `rows.py` (rows of one length in a random order).
 """
@@ -11,6 +12,7 @@ Start reading: `base.py` (what a packer is), `concat.py`, `rows.py` (rows of one
 from longlode.packing.packers.base import (
     PACKERS,
     DocumentSource,
+    Insertion,
     Order,
     Packer,
     PackingReport,
@@ -23,6 +25,7 @@ from longlode.packing.packers.base import (
 __all__ = [
     "PACKERS",
     "DocumentSource",
+    "Insertion",
     "Order",
     "Packer",
     "PackingReport",

@@ -27,11 +27,27 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Insertion:
+    """A token put behind every `size` tokens of a piece, counted from the piece's first; no label asks for it."""
+
+    token: int
+    size: int
+
+    def num_places(self, num_tokens: int) -> int:
+        """Return the places that a piece of `num_tokens` takes."""
+        return num_tokens + num_tokens // self.size
+
+
+@dataclass(frozen=True)
 class StepRows:
-    """The rows of one step: the pieces of each, in order, none empty; rows shorter than `length` end in padding."""
+    """The rows of one step: the pieces of each, in order, none empty; rows shorter than `length` end in padding.
+
+    inserted: what stands between the tokens of every piece, and counts in `length`; None: nothing.
+    """
 
     rows: list[list[Piece]]
     length: int
+    inserted: Insertion | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +106,10 @@ class Packer(ABC):
     """True if its rows have their effect only when documents in one row see each other (`packed=False`)."""
     mixes_by_steps: ClassVar[bool] = False
     """True if all rows of a step must come from one plan, so that a mixture deals out steps instead of rows."""
+
+    def for_heldout(self) -> "Packer | str":
+        """Return the packer of held-out rows: `concat`, so that losses of several packers can be compared."""
+        return "concat"
 
     def for_documents(self, source: "DocumentSource") -> "Packer":
         """Return the packer to plan these documents with: itself, unless it needs more than their lengths."""
