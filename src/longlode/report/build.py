@@ -14,6 +14,7 @@ from longlode.core.outputs import claim_file
 from longlode.core.records import atomic_path
 from longlode.report.agreement import Together, together
 from longlode.report.auc import auc_chart, auc_table
+from longlode.report.bench_tables import bench_sentences, bench_tables
 from longlode.report.browse import BrowseView, browse_view
 from longlode.report.documents import Card, cards
 from longlode.report.excerpts import excerpts
@@ -88,6 +89,7 @@ def render(gathered: Gathered) -> str:
     training = training_view([(one, rows_of(gathered, one, "metrics.jsonl")) for one in gathered.of("run")])
     comparisons = _comparisons(demos)
     harness = harness_view(gathered.of("lm_eval"))
+    trained = bench_tables(gathered.of("bench"))
     results = results_view(
         [(found, rows_of(gathered, found, "examples.parquet")) for found in evaluations], comparisons
     )
@@ -98,6 +100,7 @@ def render(gathered: Gathered) -> str:
         *comparison_sentences(comparisons),
         *evaluation_sentences(evaluations),
         *harness_sentences(harness),
+        *bench_sentences(trained),
     ]
     findings, auc = _strings(demos, "findings"), auc_chart(demos)
     head = headline(gathered, scores.corpora, results, auc, findings, sentences)
@@ -120,6 +123,7 @@ def render(gathered: Gathered) -> str:
             training=training,
             results=results,
             harness=harness,
+            trained=trained,
             selections=_fact_tables(gathered.of("selection")),
             shards=_fact_tables(gathered.of("shards")),
             provenance=_provenance(gathered.found),
@@ -268,5 +272,5 @@ def _fact_tables(found: Sequence[Found]) -> list[tuple[str, list[tuple[str, str]
 
 def _provenance(found: Sequence[Found]) -> list[tuple[str, str, list[tuple[str, str]]]]:
     # Extra columns are explained in the section to browse.
-    skip = ("kind", "summary", "curves", "task_info", "findings", "compare", "extras")
+    skip = ("kind", "summary", "curves", "task_info", "findings", "compare", "extras", "rows")
     return [(one.kind, one.name, facts(one.record, skip=skip)) for one in found]

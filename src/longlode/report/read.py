@@ -15,7 +15,7 @@ from longlode.core.near_names import near_path
 from longlode.core.records import read_json, read_jsonl
 from longlode.core.rows import read_rows
 
-KINDS = ("demo", "scores", "selection", "shards", "run", "evaluation", "lm_eval")
+KINDS = ("demo", "scores", "selection", "shards", "run", "evaluation", "lm_eval", "bench")
 _MAX_DEPTH = 3
 _SKIPPED = {"parts", "checkpoints", "model", "node_modules"}
 _SCORE_COLUMNS = (
