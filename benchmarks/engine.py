@@ -1,16 +1,20 @@
 """What the engine costs beside the score, and beside datatrove, on the same files in the same run.
 
     python -m benchmarks.engine [--documents 20000] [--long 24] [--rounds 3] [--workers 2] [--text FOLDER] [--save]
+    python -m benchmarks.engine --million: a large run that is killed midway and goes on (engine_million.py)
 
 Files: short documents of 2 kB (as many as --documents) and long ones of 800 kB, windows of generated text or of the
 .txt files in --text, as JSON lines in 8 files each. Measured in turn, --rounds times, as whole commands in processes
 of their own:
 
+    engine        longlode score with a scorer that returns a constant: the engine, and the columns that all rows have
     scored        longlode score --scorer gzip: every short document gets a score
     refused       longlode score with the default scorer, for which 2 kB are too short
+    default       longlode score with the default scorer on documents of 8 kB, a tenth as many
     selected      longlode select --top 0.5 of the scored ones: reads all again, writes half
     datatrove     reads, keeps texts of at least 1,000 characters, writes JSON lines (left out without datatrove)
     long          longlode score with the default scorer on the long documents
+    long_tokens   longlode score --scorer overlap on them: the tokenizer, and one measure of its tokens
 
 First checked: every input row has one row of output, and every text passes datatrove's filter. Printed: documents and
 tokens (4 bytes each) per second of wall time and per second of CPU of all processes, the best of the rounds; the most
@@ -28,7 +32,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import util
 from pathlib import Path
@@ -36,8 +40,9 @@ from typing import Any
 
 from benchmarks.saved import about, save
 from longlode.core.records import read_record
+from longlode.mining.scorers import DocumentScore, NoOptions, Scorer, SegmentedDocument
 
-SHORT_BYTES, LONG_BYTES = 2000, 800_000
+SHORT_BYTES, MIDDLE_BYTES, LONG_BYTES = 2000, 8000, 800_000
 BYTES_PER_TOKEN = 4
 NUM_FILES = 8
 _POLL_SECONDS = 0.1
@@ -58,6 +63,18 @@ if __name__ == "__main__":
 """
 
 
+class ConstantScorer(Scorer):
+    """Score of 0 for every document."""
+
+    name = "constant"
+    min_segments = 0
+    options_type = NoOptions
+
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
+        """Return the score."""
+        return DocumentScore(0.0)
+
+
 @dataclass(frozen=True)
 class Run:
     """One command that was measured. Memory in MB: of its own process, and of the largest other."""
@@ -72,14 +89,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--documents", type=int, default=20_000, help="short documents")
+    parser.add_argument(
+        "--documents", type=int, help="short documents; default 20,000, with --million 1,000,000"
+    )
     parser.add_argument("--long", type=int, default=24, help="long documents; 0 for none")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--text", type=Path, help="folder of .txt files to cut documents from")
     parser.add_argument("--only", default="", help="some of the names above, comma-separated")
+    parser.add_argument("--million", action="store_true")
     parser.add_argument("--save", action="store_true")
     asked = parser.parse_args()
+    asked.documents = asked.documents or (1_000_000 if asked.million else 20_000)
+    if asked.million:
+        from benchmarks.engine_million import run_million
+
+        asked.only = asked.only or "scored"
+        run_million(asked)
+        return
     with tempfile.TemporaryDirectory(prefix="longlode-engine-") as folder:
         result = measure(Path(folder), asked)
     table = as_table(result)
@@ -90,8 +117,9 @@ def main() -> None:
 
 def measure(work: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Make the files, check the commands, and measure them in turn."""
-    text = _text(asked.text)
+    text = generated_text(asked.text)
     short = write_files(work / "in-short", text, asked.documents, SHORT_BYTES)
+    middle = write_files(work / "in-middle", text, asked.documents // 10, MIDDLE_BYTES)
     long = write_files(work / "in-long", text, asked.long, LONG_BYTES) if asked.long else 0
     commands = _commands(work, asked.workers, has_long=bool(long))
     if asked.only:
@@ -106,7 +134,11 @@ def measure(work: Path, asked: argparse.Namespace) -> dict[str, Any]:
             shutil.rmtree(work / "selected", ignore_errors=True)
     rows = []
     for name, done in runs.items():
-        num_documents, num_bytes = (asked.long, long) if name == "long" else (asked.documents, short)
+        num_documents, num_bytes = {
+            "default": (asked.documents // 10, middle),
+            "long": (asked.long, long),
+            "long_tokens": (asked.long, long),
+        }.get(name, (asked.documents, short))
         wall, cpu = min(run.seconds for run in done), min(run.cpu_seconds for run in done)
         rows.append(
             {
@@ -129,22 +161,32 @@ def _commands(work: Path, workers: int, *, has_long: bool) -> dict[str, list[str
     with_workers = ["--workers", str(workers)]
     score = [*longlode, "score", str(work / "in-short"), "-o"]
     found = {
+        "engine": [
+            *score,
+            str(work / "engine"),
+            "--scorer",
+            "benchmarks.engine:ConstantScorer",
+            *with_workers,
+        ],
         "scored": [*score, str(work / "scored"), "--scorer", "gzip", *with_workers],
         "selected": [
             *longlode,
             *("select", str(work / "scored"), "-o", str(work / "selected" / "kept.jsonl"), "--top", "0.5"),
         ],
         "refused": [*score, str(work / "refused"), *with_workers],
+        "default": [
+            *longlode,
+            *("score", str(work / "in-middle"), "-o", str(work / "default"), "--no-explain", *with_workers),
+        ],
     }
     if util.find_spec("datatrove") is not None:
         script = work / "pipeline.py"
         script.write_text(_DATATROVE)
         found["datatrove"] = [sys.executable, script, work / "in-short", work / "datatrove", workers]  # type: ignore[list-item]
     if has_long:
-        found["long"] = [
-            *longlode,
-            *("score", str(work / "in-long"), "-o", str(work / "long"), "--no-explain", *with_workers),
-        ]
+        on_long = [*longlode, "score", str(work / "in-long"), "--no-explain", *with_workers, "-o"]
+        found["long"] = [*on_long, str(work / "long")]
+        found["long_tokens"] = [*on_long, str(work / "long_tokens"), "--scorer", "overlap"]
     return {name: [str(part) for part in command] for name, command in found.items()}
 
 
@@ -158,24 +200,34 @@ def check(name: str, work: Path, asked: argparse.Namespace) -> None:
         assert kept == round(asked.documents / 2), f"{kept} are selected"
     else:
         counts = read_record(work / name, "scores")["counts"]
-        total = asked.long if name == "long" else asked.documents
+        total = asked.long if name.startswith("long") else asked.documents
+        total = asked.documents // 10 if name == "default" else total
         status = "too_short" if name == "refused" else "ok"
         assert counts.get(status) == total, f"{name}: {counts}, expected {total} {status}"
 
 
-def measured(command: Sequence[str]) -> Run:
-    """Run a command to its end. Raises: RuntimeError if it fails."""
-    started, before = time.perf_counter(), os.times()
+def measured(
+    command: Sequence[str],
+    started: Callable[[int], object] = lambda pid: None,
+    statuses: Sequence[int] = (0, 1),
+) -> Run:
+    """Run a command to its end.
+
+    Args: started, called with the PID; statuses, expected ones (1: nothing could be scored, as is meant for short
+      documents). Raises: RuntimeError if it fails.
+    """
+    begun, before = time.perf_counter(), os.times()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started(process.pid)
     peaks: dict[int, float] = {}
     ended = threading.Event()
     watcher = threading.Thread(target=_watch, args=(process.pid, peaks, ended))
     watcher.start()
     told, _ = process.communicate()
-    seconds, after = time.perf_counter() - started, os.times()
+    seconds, after = time.perf_counter() - begun, os.times()
     ended.set()
     watcher.join()
-    if process.returncode not in (0, 1):  # 1: nothing could be scored, as is meant for short documents
+    if process.returncode not in statuses:
         raise RuntimeError(f"{' '.join(command)} failed:\n{told[-2000:]}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     others = [peak for pid, peak in peaks.items() if pid != process.pid]
@@ -200,7 +252,7 @@ def _watch(root: int, peaks: dict[int, float], ended: threading.Event) -> None:
             peaks[pid] = max(peaks.get(pid, 0.0), parents[pid][1] / 1e6)
 
 
-def _text(folder: Path | None) -> str:
+def generated_text(folder: Path | None = None) -> str:
     """A few megabytes of text: of the files of a folder, or words with Zipf's frequencies in sentences."""
     if folder is not None:
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.rglob("*.txt"))]

@@ -4,6 +4,7 @@
     record.json, any folder,
     and shards/*.json          seconds (at any depth), num_reused, resumed_from and saved times of sessions (_TIMES)
     metrics.jsonl              seconds, tokens_per_second, mfu; matrix_flops_per_second in record.json
+    plan/verified.parts        times of the parts that it names
     checkpoints/*/state.json   seconds; and so its size and sha256 in the manifest.json beside it
 
 Everything else counts: names, and all bytes of parts, shards, weights, moments, examples, pages.
@@ -13,6 +14,9 @@ import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from longlode.core.sealed_json import read_sealed
+from longlode.mining.engine.verified import VERIFIED_NAME
 
 _TIMES = frozenset(
     {"seconds", "tokens_per_second", "mfu", "matrix_flops_per_second", "num_reused", "resumed_from"}
@@ -32,6 +36,9 @@ def snapshot(folder: Path) -> dict[str, str]:
 def content(path: Path) -> bytes:
     """The bytes of a file that count."""
     data = path.read_bytes()
+    if path.name == VERIFIED_NAME:
+        noted = read_sealed(path)
+        return data if noted is None else _plain({name: stamp[0] for name, stamp in noted.items()})
     try:
         if path.name in _JSON or path.parent.name == "shards":
             return _plain(_without_times(json.loads(data), path.name))

@@ -1,6 +1,7 @@
 """Many units: merged parts, several runs on one folder, shards; the rows are those of one plain run."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from longlode.mining.engine import claims as claims_module
 from longlode.mining.engine import flow
 from longlode.mining.engine.claims import Claims, claiming, read_run, run_files
 from longlode.mining.engine.merging import units_path
+from longlode.mining.engine.verified import VERIFIED_NAME
 
 SETTINGS = ScoreSettings(rows_per_unit=3, units_per_part=4)
 
@@ -61,7 +63,7 @@ def contents(out):
     return {
         path.relative_to(out).as_posix(): path.read_bytes()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name != "record.json"
+        if path.is_file() and path.name not in ("record.json", VERIFIED_NAME)
     }
 
 
@@ -105,6 +107,26 @@ def test_a_damaged_or_missing_merged_part_is_made_again(corpus, tmp_path):
     lost = sum(int(name.removesuffix(".parquet").split("-")[1]) for name in (first, second))
     assert run(corpus, tmp_path / "out").num_reused == 51 - lost
     assert contents(tmp_path / "out") == whole
+
+
+def test_parts_of_known_size_and_time_are_hashed_only_to_verify(corpus, tmp_path):
+    run(corpus, tmp_path / "out")
+    whole = contents(tmp_path / "out")
+    path = tmp_path / "out/parts" / next(name for name in names(tmp_path / "out") if "-" in name)
+    about, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    lost = int(path.stem.split("-")[1])
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))  # as a fault of the disk leaves it
+    assert run(corpus, tmp_path / "out").num_reused == 51
+    assert path.read_bytes() == data
+    checked = run(corpus, tmp_path / "out", settings=replace(SETTINGS, verify=True))
+    assert checked.num_reused == 51 - lost
+    assert contents(tmp_path / "out") == whole
+    path.write_bytes(data)  # with another time it is seen without
+    assert run(corpus, tmp_path / "out").num_reused == 51 - lost
+    (tmp_path / "out/plan" / VERIFIED_NAME).write_bytes(b"torn")
+    assert run(corpus, tmp_path / "out").num_reused == 51
 
 
 def test_more_files_in_the_middle_keep_what_is_done(corpus, tmp_path):

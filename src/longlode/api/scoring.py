@@ -54,6 +54,7 @@ def score(
     shard: str = "",
     explain: bool = True,
     overwrite: bool = False,
+    verify: bool = False,
     watch: Watch = SILENT,
 ) -> Result:
     """Score every document for long-range dependency, as `longlode score` does.
@@ -70,6 +71,7 @@ def score(
       rows_per_unit, units_per_part: most documents per unit of work, and units whose results become one file.
       shard: "2/8" for the second of eight shares of the corpus, all written to one folder.
       explain: also explain the best and worst.   watch: receives notes and progress.
+      verify: hash all finished results again; else those of unchanged size and time are taken.
     Returns: `.record` and `.table()`, one row per input document. Raises: as `mining.score`.
     """
     from longlode.corpus.mirror import output_folder
@@ -82,7 +84,7 @@ def score(
     paths = [os.fspath(one) for one in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     cut: dict[str, Any] = {"segment": segment, "seed": seed, "keep_pairs": keep_pairs, "engine": engine}
     cut |= {"rows_per_unit": rows_per_unit, "units_per_part": units_per_part, "encoding": encoding}
-    settings = ScoreSettings(**cut, text_field=text_field)
+    settings = ScoreSettings(**cut, text_field=text_field, verify=verify)
     how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
     how |= {"workers": workers, "limit": limit, "rule": rule, "overwrite": overwrite, "watch": watch}
     how |= {"shard": parse_shard(shard), "explain_segments": EXPLAIN_SEGMENTS if explain else 0}

@@ -60,6 +60,7 @@ def score(
     units_per_part: options.UnitsPerPart = UNITS_PER_PART,
     shard: options.ShardOption = "",
     overwrite: Overwrite = False,
+    verify: options.Verify = False,
     explain: options.Explain = True,
     dry_run: options.DryRun = False,
 ) -> dict[str, Any] | None:
@@ -81,7 +82,7 @@ def score(
     rule = _race_rule(race, race_by, chosen)
     cut: dict[str, Any] = {"segment": segment, "seed": seed, "threads": threads, "engine": engine}
     cut |= {"rows_per_unit": rows_per_unit, "units_per_part": units_per_part, "encoding": encoding}
-    settings = ScoreSettings(**cut, text_field=text_field, keep_pairs=keep_pairs)
+    settings = ScoreSettings(**cut, text_field=text_field, keep_pairs=keep_pairs, verify=verify)
     how: dict[str, Any] = {"model": model, "scorer": chosen, "settings": settings, "dtype": dtype}
     how |= {"limit": limit, "workers": workers, "watch": ConsoleWatch()}
     with _place(inputs, None if dry_run else out, stdin_format, dry_run) as (found, folder):

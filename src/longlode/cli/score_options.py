@@ -57,6 +57,14 @@ UnitsPerPart = Annotated[
         min=1, help="Mean number of work units whose results are merged into one file; 1: none are."
     ),
 ]
+Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Hash all finished results again; else those that have their size and time of when they were hashed last "
+        "are taken.",
+    ),
+]
 ShardOption = Annotated[
     str,
     typer.Option(

@@ -8,6 +8,7 @@ their own files removed.
     parts/FINGERPRINT.parquet        one unit
     parts/FINGERPRINT-64.parquet     a group of 64 units; its metadata has the `PartInfo` of each
     plan/FINGERPRINT-64.units        the units of that group and their rows, to find a row's document again
+    plan/verified.parts              sizes and times of merged parts that are known to be whole (`verified.py`)
 
 The units after the last group keep a file each.
 """
@@ -33,6 +34,7 @@ from longlode.mining.engine.parts import (
     read_units,
 )
 from longlode.mining.engine.tally import Tally
+from longlode.mining.engine.verified import VerifiedParts
 from longlode.mining.engine.workers import Job, Outcome, WorkerSpec
 
 PLAN_FOLDER = "plan"
@@ -71,6 +73,7 @@ class Merger:
     def __init__(self, spec: WorkerSpec, size: int, tally: Tally) -> None:
         """Look what is there. Args: size, mean number of units in a group (1: nothing is merged); tally, of the run."""
         self._out, self._size, self._tally = spec.out, size, tally
+        self._verified = VerifiedParts(spec.out, PLAN_FOLDER, verify=spec.settings.verify)
         names = {path.stem for path in (spec.out / PARTS_FOLDER).glob("*.parquet")}
         self._merged_before = {name for name in names if "-" in name}
         self._single_before = names - self._merged_before
@@ -113,7 +116,7 @@ class Merger:
         if name is None:
             return None
         if name not in self._whole:
-            self._whole[name] = read_info(self._path(name)) is not None
+            self._whole[name] = self._verified.info(name) is not None
         return copy_rows(self._path(name), job.path(self._out)) if self._whole[name] else None
 
     def _learn(self) -> None:
@@ -132,6 +135,7 @@ class Merger:
         Returns: the parts, as the record lists them.
         """
         self._remove_others()
+        self._verified.save()
         return [entry for group in self.groups for entry in group.entries()]
 
     def _remove_others(self) -> None:
@@ -145,6 +149,7 @@ class Merger:
             if {unit.fingerprint for unit in read_units(self._path(name))} <= here:
                 self._path(name).unlink(missing_ok=True)
                 units_path(self._out, name).unlink(missing_ok=True)
+                self._verified.forget(name)
 
     def _open(self) -> Group:
         self.groups.append(Group())
@@ -160,7 +165,7 @@ class Merger:
     def _take_merged(self, group: Group) -> bool:
         """Count a group as done if an earlier run has merged it; removes what was left of its single parts."""
         name = group.name
-        info = read_info(self._path(name)) if name in self._merged_before else None
+        info = self._verified.info(name) if name in self._merged_before else None
         if info is None:
             return False
         self._describe(group, name, [unit.num_rows for unit in info.units])
@@ -184,6 +189,7 @@ class Merger:
                 what = f"finished parts could not be merged: {error}"
                 self._tally.failed.append(Outcome(group.jobs[0], None, what))
                 return
+        self._verified.wrote(name)
         for job in group.jobs:
             job.path(self._out).unlink(missing_ok=True)
         self._shrink(group, name)

@@ -52,6 +52,7 @@ class ScoreSettings:
     silent_seconds: a worker process that gives no sign of life for so long (one is due every second; stopped, or
       swapped out) is replaced, and its unit tried once more.
     stuck_seconds: the same for one that gets nothing done: no batch of documents encoded, no block of segments read.
+    verify: hash all finished parts again, also those that have the size and the time of when they were hashed last.
     engine: where the workers are: "processes" of this machine, or "ray", actors of a Ray cluster.
     lease_seconds: another run on the folder that gives no sign for so long has ended; its units are done here. By
       default 60, or the environment variable LONGLODE_LEASE_SECONDS.
@@ -72,6 +73,7 @@ class ScoreSettings:
     stuck_seconds: float = 6 * 3600.0
     lease_seconds: float = field(default_factory=_lease_seconds)
     engine: str = "processes"
+    verify: bool = False
 
     def __post_init__(self) -> None:
         """Raises: ConfigError that names the setting, what it is and what is expected."""
@@ -91,7 +93,7 @@ class ScoreSettings:
 
     def identity(self) -> dict[str, Any]:
         """The settings that determine every result, as JSON: without the cut into units and those of speed."""
-        speed = (*_POSITIVE, "bytes_per_unit", "engine")
+        speed = (*_POSITIVE, "bytes_per_unit", "engine", "verify")
         found = {name: value for name, value in asdict(self).items() if name not in speed}
         if self.encoding == UTF8:
             del found["encoding"]  # as before there was a choice, so that older parts keep their names
