@@ -16,7 +16,8 @@ itself. Then the same command runs again, undisturbed. What must hold, in every 
     ends      within 20 seconds
 
 With --others, scoring is disturbed in more ways (kill_others.py): SIGTERM, files that are damaged between two runs,
-claims of a run that stands still, and kills in a row with 1, 2 and 4 workers.
+claims of a run that stands still, and kills in a row with 1, 2 and 4 workers. `python -m benchmarks.kill_store` kills
+runs from S3 to S3.
 
 The n are spread over all of the command's operations. Exit status: 1 with findings.
 """

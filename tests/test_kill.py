@@ -166,3 +166,14 @@ def test_runs_of_other_seeds_add_up(tmp_path):
     assert told["rows"] == [{"case": "pack", "operations": 70, "num_killed": 6, "findings": 2}]
     assert (told["num_killed"], told["num_findings"], len(told["findings"])) == (6, 2, 2)
     assert [run["seed"] for run in told["runs"]] == [0, 1]
+
+
+@pytest.mark.skipif(
+    not os.environ.get("LONGLODE_TEST_STORE_KILLS"), reason="LONGLODE_TEST_STORE_KILLS=1 runs it (a minute)"
+)
+def test_killed_runs_from_store_to_store_leave_the_objects_of_an_undisturbed_one(tmp_path):
+    done = python("-m", "benchmarks.kill_store", "--kills", 2, "--json", tmp_path / "found.json")
+    if "no S3 store" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "found.json").read_text())["num_killed"] >= 2

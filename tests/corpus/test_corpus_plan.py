@@ -173,3 +173,13 @@ def test_units_with_their_bytes_have_the_same_rows_and_the_same_names(tmp_path, 
     assert any(unit.data is None for unit in full), "the long row's"
     for unit in full:
         assert list(read_unit(unit)) == list(read_unit(unit.bare()))
+
+
+@pytest.mark.parametrize("limit", [1, 9, 100, 333])
+def test_the_size_under_a_limit_is_that_of_its_rows_not_of_the_input(tmp_path, limit):
+    rows = [json.dumps({"text": "w" * 100, "id": f"{n:04d}"}) + "\n" for n in range(2000)]
+    (tmp_path / "a.jsonl").write_text("".join(rows))
+    found = CorpusPlan(tmp_path, rows_per_unit=9, limit=limit)
+    totals = [found.total_bytes for _ in found.units()]
+    assert len(totals) == -(-limit // 9)
+    assert max(abs(total - limit * len(rows[0])) for total in totals) <= len(rows[0])

@@ -101,9 +101,12 @@ class _Listed:
 
 @dataclass
 class _Amounts:
-    """Bytes planned so far: of units, of whole files that wait for more of their unit, and as they were listed."""
+    """Bytes planned so far: of units, of whole files that wait for more of their unit, and as they were listed. rows:
+    of the units.
+    """
 
     units: int = 0
+    rows: int = 0
     held: int = 0
     listed: int = 0
 
@@ -149,7 +152,11 @@ class CorpusPlan:
         known = self._amounts.units + self._amounts.held
         listed = self._amounts.listed
         left = 0 if self._is_done else max(0, self._listed_bytes - listed)
-        return known + (left * known // listed if known and listed else left)
+        left = left * known // listed if known and listed else left
+        rows = self._amounts.rows
+        if self._limit is not None and rows:
+            left = min(left, (self._limit - rows) * known // rows)
+        return known + left
 
     @property
     def is_done(self) -> bool:
@@ -168,10 +175,11 @@ class CorpusPlan:
         for unit in self._all():
             kept = unit if left is None else unit.first_rows(left)
             self._amounts.units += kept.num_bytes
+            self._amounts.rows += kept.num_rows
             if kept.kind == FILES:
                 self._amounts.held = 0
             if left is not None:
-                left -= kept.stop - kept.start
+                left -= kept.num_rows
                 self._is_done = left == 0  # before it is handed out
             yield kept
             if left == 0:

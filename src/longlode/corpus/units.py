@@ -72,9 +72,14 @@ class Unit:
         ]
         return fingerprint([self.kind, files, self.start, self.stop])
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of the input, blank lines among them."""
+        return self.stop - self.start
+
     def first_rows(self, number: int) -> "Unit":
         """Return the unit of its first rows, at most all of them."""
-        num_rows = self.stop - self.start
+        num_rows = self.num_rows
         if number >= num_rows:
             return self
         files = self.files[:number] if self.kind == FILES else self.files
