@@ -69,17 +69,15 @@ def score(
       limit: score only this many rows, the first ones.   race, race_by: see `mining.RaceRule`.
       workers, engine: how many, and where: "processes" of this machine, or "ray", actors of a cluster.
       rows_per_unit, units_per_part: most documents per unit of work, and units whose results become one file.
-      shard: "2/8" for the second of eight shares of the corpus, all written to one folder.
-      explain: also explain the best and worst.   watch: receives notes and progress.
-      verify: hash all finished results again; else those of unchanged size and time are taken.
+      shard: "2/8": the second of eight shares, all written to one folder.   explain: also explain the best and worst.
+      verify: hash all that is done.   watch: receives notes and progress.
     Returns: `.record` and `.table()`, one row per input document. Raises: as `mining.score`.
     """
     from longlode.corpus.mirror import output_folder
     from longlode.mining import RaceRule, ScoreSettings, check_raceable
 
     chosen = chosen_scorer(scorer, pairs, with_weights(scorer_options, weights))
-    rule = None if race is None else RaceRule(top=race, by=tuple(race_by))
-    if rule is not None:
+    if (rule := None if race is None else RaceRule(top=race, by=tuple(race_by))) is not None:
         check_raceable(chosen, rule)
     paths = [os.fspath(one) for one in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     cut: dict[str, Any] = {"segment": segment, "seed": seed, "keep_pairs": keep_pairs, "engine": engine}

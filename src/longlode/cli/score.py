@@ -88,10 +88,9 @@ def score(
     with _place(inputs, None if dry_run else out, stdin_format, dry_run) as (found, folder):
         if dry_run:
             return show_estimate(found, how)
-        to_stdout = str(out) == STDIN
-        how |= {"explain_segments": EXPLAIN_SEGMENTS if explain and not to_stdout else 0, "rule": rule}
+        how |= {"explain_segments": EXPLAIN_SEGMENTS if explain and str(out) != STDIN else 0, "rule": rule}
         summary = run_scoring(found, folder, overwrite=overwrite, shard=parse_shard(shard), **how)
-        if to_stdout:
+        if str(out) == STDIN:
             print_rows(folder)
             _stop_if_incomplete(summary, folder, {})
             return None
