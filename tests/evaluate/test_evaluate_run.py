@@ -20,7 +20,7 @@ from transformers import (
 from longlode.core.errors import ConfigError, InputError, ModelError
 from longlode.core.records import read_record
 from longlode.core.rows import read_rows
-from longlode.evaluate import TASKS, compare, evaluate
+from longlode.evaluate import TASKS, by_name, compare, evaluate
 from longlode.evaluate.run import suite_tasks
 from longlode.evaluate.surprisal import SurprisalMeter
 
@@ -255,3 +255,12 @@ def test_a_task_that_does_not_fit_a_length_is_left_out_there(tok, tmp_path, capl
     assert "needle_threads" in caplog.text
     with pytest.raises(ConfigError, match="does not fit into 64"):
         evaluate(Copier(len(tok)), tok, tasks=["needle_threads"], lengths=[64], out=tmp_path / "b")
+
+
+def test_suites_of_many_tasks_ask_fewer_examples_of_each():
+    """So that the cost of a suite that is named without a number of examples stays in bounds."""
+    asked = {
+        name: len(suite_tasks(name)) * by_name.default_examples(None, name) for name in ("basic", "recall")
+    }
+    assert asked["recall"] <= 600
+    assert by_name.default_examples(None, "basic") == by_name.default_examples(["passkey"], "recall") == 50

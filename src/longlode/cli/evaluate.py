@@ -20,7 +20,10 @@ EXAMPLES = (
     "longlode evaluate runs/small --lm-eval lambada_openai,piqa -o eval-harness",
 )
 NumExamples = Annotated[
-    int | None, typer.Option(min=1, help="Examples per task and length: 50; with --lm-eval all.")
+    int | None,
+    typer.Option(
+        min=1, help="Examples per task and length: 50, of a suite of many tasks 16; with --lm-eval all."
+    ),
 ]
 Texts = Annotated[
     list[str] | None,
@@ -29,7 +32,7 @@ Texts = Annotated[
 Records = Annotated[
     list[str] | None,
     typer.Option(
-        help="FORMAT:FILE: records of longbench, leval, loogle, helmet, babilong or booksort, beside --tasks.",
+        help="FORMAT:FILE: records of longbench, leval, loogle, helmet, babilong, booksort or lra_*, beside --tasks.",
     ),
 ]
 LmEval = Annotated[str | None, typer.Option(help="Run these tasks of lm-evaluation-harness instead.")]
@@ -108,7 +111,7 @@ def evaluate(
         "samples": samples,
         "temperature": temperature,
     }
-    options["num_examples"] = num_examples or by_name.NUM_EXAMPLES
+    options["num_examples"] = num_examples
     if as_lm_eval:
         return _yaml(model, out, options)
     with progress("evaluating") as update:

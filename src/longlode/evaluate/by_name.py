@@ -18,6 +18,8 @@ from longlode.evaluate.writing import Sampling
 Path = str | os.PathLike[str]
 LENGTHS = (512, 1024, 2048)
 NUM_EXAMPLES = 50
+NUM_EXAMPLES_OF_MANY_TASKS = 16  # `recall` on the starter then takes under two minutes of two cores
+_SUITES_OF_MANY_TASKS = ("recall", "reasoning", "biographies", "procedures", "all")
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def evaluate_model(
     records: Sequence[str] = (),
     text_field: str = "text",
     encoding: str = "utf-8",
-    num_examples: int = NUM_EXAMPLES,
+    num_examples: int | None = None,
     seed: int = 0,
     repeat_context: int = 1,
     write: bool = False,
@@ -50,6 +52,7 @@ def evaluate_model(
       suite: as `suite_tasks` knows them, where neither `tasks` nor `records` are given.
       texts: files, folders or globs of held-out documents, whose text is in `text_field`, in `encoding`.
       records: `FORMAT:FILE` of published benchmarks (`adapters.FORMATS`).
+      num_examples: per task and length; None: 50, or 16 for a suite of many tasks (`default_examples`).
       samples, temperature: of the answers that the model writes (`Sampling`).
       device: "auto", "cpu", "cuda" ...   The others: as of `evaluate`.
     Returns: the fields of `out/record.json`.
@@ -68,7 +71,7 @@ def evaluate_model(
         tasks=chosen,
         lengths=lengths,
         out=out,
-        num_examples=num_examples,
+        num_examples=num_examples or default_examples(given, suite),
         seed=seed,
         texts=documents,
         name=os.fspath(model),
@@ -76,6 +79,13 @@ def evaluate_model(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def default_examples(tasks: Sequence[Any] | None, suite: str) -> int:
+    """Return the number of examples per task and length where none is given: fewer for a suite of many tasks."""
+    if tasks is None and suite in _SUITES_OF_MANY_TASKS:
+        return NUM_EXAMPLES_OF_MANY_TASKS
+    return NUM_EXAMPLES
 
 
 def write_tasks(
@@ -88,7 +98,7 @@ def write_tasks(
     texts: Path | Iterable[Path] = (),
     text_field: str = "text",
     encoding: str = "utf-8",
-    num_examples: int = NUM_EXAMPLES,
+    num_examples: int | None = None,
     seed: int = 0,
     repeat_context: int = 1,
     overwrite: bool = False,
@@ -107,7 +117,7 @@ def write_tasks(
         tokenizer,
         lengths=lengths,
         out=out,
-        num_examples=num_examples,
+        num_examples=num_examples or default_examples(tasks, suite),
         seed=seed,
         texts=documents,
         overwrite=overwrite,
