@@ -7,8 +7,11 @@ from pathlib import Path
 import fsspec
 import pytest
 from corpus.s3_server import s3_server
+from typer.testing import CliRunner
 
 import longlode
+from longlode.api.scored_rows import is_scores, show
+from longlode.cli.commands import app
 from longlode.core.errors import InputError
 from longlode.core.outputs import claim_folder
 from longlode.core.records import read_record
@@ -132,6 +135,13 @@ def work_through(store, inputs, bucket, monkeypatch, tmp_path, workers=1):
     assert rest.record["num_reused"] == 3
     local = longlode.score(inputs, tmp_path / "local", rows_per_unit=1, scorer="gzip", explain=False)
     assert rest.table().sort_by("id").equals(local.table().sort_by("id"))
+    assert show(f"{bucket}/scores", top=2) == show(tmp_path / "local", top=2)
+    assert is_scores(f"{bucket}/scores")
+    assert not is_scores(f"{bucket}/none.txt")
+    told = CliRunner().invoke(app, ["explain", f"{bucket}/scores", "--id", "d2"])
+    assert told.exit_code == 0, told.output
+    page = ["report", f"{bucket}/scores", "-o", str(tmp_path / "page.html")]
+    assert CliRunner().invoke(app, page).exit_code == 0
     summary = longlode.select(f"{bucket}/scores", f"{bucket}/chosen/kept.jsonl.zst", top=0.5)
     assert (summary.out, summary.num_selected) == (f"{bucket}/chosen/kept.jsonl.zst", 3)
     kept = [row.id for row in read(f"{bucket}/chosen/kept.jsonl.zst")]

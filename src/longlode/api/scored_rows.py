@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from longlode.core.defaults import SCORER
 from longlode.core.errors import ConfigError, InputError
-from longlode.core.kinds import SELECTION_FOLDER, kind_of
+from longlode.core.kinds import RECORD_NAME, SELECTION_FOLDER, kind_of
 from longlode.core.near_names import did_you_mean
-from longlode.core.outputs import full_path
+from longlode.core.outputs import full_path, remote_url
 from longlode.core.records import read_record
+from longlode.corpus import stores
+from longlode.corpus.mirror import input_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,6 +37,7 @@ def show(
     """Rows of a scores folder, as `longlode show` prints them.
 
     Args:
+      scores: the folder, or its URL in a store, of which a local copy is made.
       document_id: only the rows of this id.   top, bottom: number of the best or the worst scored documents.
       dropped: only documents that this selection dropped: its file, its folder below `__selection__`, or their folder.
       where: SQL over the columns, as of `select`.   limit: most rows; 10 unless top, bottom or an id is given.
@@ -48,7 +51,7 @@ def show(
     number = top if top is not None else bottom
     if number is not None and number < 1:
         raise ConfigError(f"{'top' if top is not None else 'bottom'} is {number}; expected at least 1.")
-    out = full_path(scores)
+    out = input_folder(scores)
     conditions = ["status = 'ok'"] if number is not None else []
     if document_id is not None:
         conditions.append("id = $id")
@@ -150,13 +153,20 @@ def _dropped_table(given: Path) -> Path:
 
 
 def is_scores(given: str | os.PathLike[str]) -> bool:
-    """Tell if a path is that of a scores folder."""
-    return "://" not in os.fspath(given) and kind_of(full_path(given)) == "scores"
+    """Tell if a path, or a URL, is that of a scores folder."""
+    url = remote_url(given)
+    if url is None:
+        return kind_of(full_path(given)) == "scores"
+    try:
+        has_record = stores.describe(f"{url.rstrip('/')}/{RECORD_NAME}") is not None
+    except InputError:  # as web servers say of what is not theirs
+        return False
+    return has_record and kind_of(input_folder(url)) == "scores"
 
 
 def scorer_of(scores: str | os.PathLike[str]) -> str:
     """The name of the scorer of a scores folder, if it explains its scores; else that of the default one."""
-    name = read_record(full_path(scores), "scores")["scorer"]["name"]
+    name = read_record(input_folder(scores), "scores")["scorer"]["name"]
     return name if name in ("coherence", SCORER) else SCORER
 
 
@@ -211,7 +221,7 @@ def scored_document(
     """
     if document_id is None or row is not None:
         raise ConfigError(f"{scores} holds scores of many documents; say which one with --id ID.")
-    out = full_path(scores)
+    out = input_folder(scores)
     rows = _query(out, ["id = $id"], document_id, "", None, 1, worst_first=False)
     if not rows:
         near = _near_ids(out, document_id)

@@ -21,7 +21,8 @@ def report(
     folders: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders written by longlode, and files of selected documents; folders below them count."
+            help="Folders written by longlode (or URLs of them), and files of selected documents; folders below them "
+            "count."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
@@ -32,9 +33,10 @@ def report(
     The page loads nothing from elsewhere and needs no server: open it in a browser or send it by email.
     Corpus text in it is escaped.
     """
+    from longlode.corpus.mirror import input_folder
     from longlode.report import build
 
-    page = build(folders, out, overwrite=overwrite)
+    page = build([input_folder(folder) for folder in folders], out, overwrite=overwrite)
     size = page.stat().st_size
     finish(f"The report: {out} ({size / 1024:,.0f} kB)", then=[f"open {shell(out)} in a browser"])
     return {"out": page, "num_bytes": size}
