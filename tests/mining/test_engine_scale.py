@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,6 +128,23 @@ def test_parts_of_known_size_and_time_are_hashed_only_to_verify(corpus, tmp_path
     assert run(corpus, tmp_path / "out").num_reused == 51 - lost
     (tmp_path / "out/plan" / VERIFIED_NAME).write_bytes(b"torn")
     assert run(corpus, tmp_path / "out").num_reused == 51
+
+
+@pytest.mark.parametrize("rows_per_pass", [7, 60, 10_000])
+def test_repeated_ids_are_counted_in_any_number_of_passes(tmp_path, monkeypatch, rows_per_pass):
+    monkeypatch.setattr("longlode.mining.engine.summary._ROWS_PER_PASS", rows_per_pass)
+    draw = random.Random()
+    ids = [f"d{draw.randrange(150)}" for _ in range(120)]
+    rows = [json.dumps({"id": name, "text": "so it was told"}) + "\n" for name in ids]
+    (tmp_path / "in.jsonl").write_text("".join(rows))
+    run(tmp_path / "in.jsonl", tmp_path / "out")
+    counts = {name: count for name, count in Counter(ids).items() if count > 1}
+    found = read_record(tmp_path / "out")["duplicates"]
+    assert found["num_ids"] == len(counts)
+    assert found["num_rows"] == sum(counts.values()) - len(counts)
+    places = {name: [f"in.jsonl#{n}" for n, one in enumerate(ids) if one == name] for name in counts}
+    assert all(sorted(places[one["id"]]) == sorted(one["places"]) for one in found["first"])
+    assert [one["id"] for one in found["first"]] == sorted(counts)[:20]
 
 
 def test_more_files_in_the_middle_keep_what_is_done(corpus, tmp_path):
