@@ -1,7 +1,7 @@
 """State size against the length at which a passkey is still recalled, for recurrent mixers trained on short rows.
 
-    python -m benchmarks.state_capacity --work DIR [--mixers D,G,C,M] [--heads 16,8,4,2] [--width 32]
-        [--seeds 1] [--steps 300] [--lr 0.01] [--batch-size 16] [--test-rows 16] [--save]
+    python -m benchmarks.state_capacity --work DIR [--mixers D,G] [--heads 16,8,4,2] [--width 64]
+        [--seeds 1] [--steps 300] [--lr 0.003] [--batch-size 16] [--test-rows 16] [--save]
 
 After Stuffed Mamba (arXiv 2410.07145): models of growing state are trained on passkeys in short rows of noise that
 repeats, and are tested on longer ones. The width stays as it is; the number of heads sets the size of the state,
@@ -112,12 +112,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--mixers", default="D,G,C,M")
+    parser.add_argument("--mixers", default="D,G")
     parser.add_argument("--heads", default="16,8,4,2")
-    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--lr", type=float, default=1e-2)
+    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--test-rows", type=int, default=16)
     parser.add_argument("--save", action="store_true")

@@ -163,7 +163,7 @@ class Mixer(nn.Module, ABC):
     """Inference settings of a memory `[N, H, K, V]` with a linear rule, not saved with a model; None: the mixer has no
     such memory. `models.mitigations` sets them."""
     token_store: TokenStore | None = None
-    """Where the keys and values of all tokens are kept, for mixers that read few of them at a time; None: in no such
+    """Storage of the keys and values of all tokens, for mixers that read few of them at a time; None: they have no such
     store."""
 
     @abstractmethod
