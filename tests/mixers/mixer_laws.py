@@ -185,7 +185,7 @@ class _Part(SequenceShard):
     """One of several parts, run after those before it in one process, which left on the board what they would send."""
 
     def __init__(self, board: list[list], tokens_before: torch.Tensor) -> None:
-        self.board, self.tokens_before, self.num_ranks = board, tokens_before, len(board) + 1
+        self.board, self.tokens_before, self.num_ranks = board, tokens_before, 3
         self.sent: list = []
 
     def _exchange(self, mine):
@@ -197,8 +197,9 @@ class _Part(SequenceShard):
         start = x.new_zeros(x.shape[0], x.shape[2], width) if first is None else first
         return torch.cat([start, *before], dim=2)[:, :, -width:]
 
-    def fold(self, make_map, first):
-        return fold(self._exchange(make_map()), first)
+    def begin_fold(self, make_map, first):
+        before = fold(self._exchange(make_map()), first)
+        return lambda: before
 
     def gather(self, *tensors, last=None):
         before = self._exchange(tensors)

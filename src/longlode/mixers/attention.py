@@ -44,6 +44,27 @@ def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RotaryHeadsConfig(MixerConfig):
+    """Settings of attention of other kinds whose queries and keys are always rotated, a key head per query head."""
+
+    layer_type = "full_attention"
+
+    num_heads: int = setting("H, heads.", least=1, shared="attn_num_heads num_heads")
+    head_dim: int = setting("K = V, width of a head.", least=1, shared="attn_head_dim head_dim")
+    rope_theta: float = setting("Base of the rotary frequencies.", 10000.0, shared="rope_theta")
+
+    def __post_init__(self) -> None:
+        """See `MixerConfig`; rotary positions need pairs."""
+        super().__post_init__()
+        if self.head_dim % 2:
+            raise ConfigError(
+                f"head_dim is {self.head_dim} in {self.name}; rotary positions need an even count."
+            )
+        if self.rope_theta <= 0:
+            raise ConfigError(f"rope_theta is {self.rope_theta}; expected a number above 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttentionConfig(MixerConfig):
     """Softmax attention over all tokens so far; memory grows with the text."""
 

@@ -94,6 +94,14 @@ class MixerConfig(ABC):
         return cls(**values)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadsConfig(MixerConfig):
+    """Settings of mixers whose heads have keys as wide as values."""
+
+    num_heads: int = setting("H, heads.", least=1, shared="num_heads")
+    head_dim: int = setting("K = V, width of a head.", least=1, shared="head_dim")
+
+
 def _types_of(annotation: Any) -> tuple[type, ...]:
     return get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
 
@@ -214,8 +222,15 @@ class Mixer(nn.Module, ABC):
         return {}
 
     def parameter_rules(self) -> dict[str, ParameterRule]:
-        """Return the optimizer's treatment of each parameter, by name: matrices decay, others do not."""
-        return {name: ParameterRule(parameter.ndim == 2) for name, parameter in self.named_parameters()}
+        """Return the optimizer's treatment of each parameter, by name: matrices decay, others do not.
+
+        Parameters of a mixer inside this one are treated as that one says.
+        """
+        rules = {name: ParameterRule(parameter.ndim == 2) for name, parameter in self.named_parameters()}
+        for child, module in self.named_children():
+            if isinstance(module, Mixer):
+                rules |= {f"{child}.{name}": rule for name, rule in module.parameter_rules().items()}
+        return rules
 
 
 def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from longlode.mixers.base import (
+    HeadsConfig,
     Mixer,
-    MixerConfig,
     MixerOutput,
     MixerTraits,
     State,
@@ -37,13 +37,11 @@ from longlode.mixers.short_conv import ShortConv
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvGLAConfig(MixerConfig):
+class ConvGLAConfig(HeadsConfig):
     """Convolutions and normalised gated linear attention (arXiv 2509.18467)."""
 
     name = "conv_gla"
 
-    num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("K = V, width of a head.", least=1, shared="head_dim")
     conv_size: int = setting("W, tokens that the short convolutions see.", 4, least=2, shared="conv_size")
 
     def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> Mixer:

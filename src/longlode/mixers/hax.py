@@ -27,7 +27,6 @@ from longlode.mixers.base import (
     MixerConfig,
     MixerOutput,
     MixerTraits,
-    ParameterRule,
     State,
     empty_state,
     setting,
@@ -168,11 +167,6 @@ class HAX(Mixer):
     def initial_values(self) -> dict[str, Tensor]:
         """Directions that are drawn once."""
         return {"directions": torch.randn_like(self.directions)}
-
-    def parameter_rules(self) -> dict[str, ParameterRule]:
-        """Those of Mamba-2 for its part."""
-        own = {f"ssm.{name}": rule for name, rule in self.ssm.parameter_rules().items()}
-        return {**super().parameter_rules(), **own}
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: hashes, a bucket, the best keys and those of a chunk; at any length."""

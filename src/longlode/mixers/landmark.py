@@ -21,9 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from longlode.core.errors import ConfigError
-from longlode.mixers.attention import rotate
-from longlode.mixers.base import Mixer, MixerConfig, MixerOutput, MixerTraits, State, empty_state, setting
+from longlode.mixers.attention import RotaryHeadsConfig, rotate
+from longlode.mixers.base import Mixer, MixerOutput, MixerTraits, State, empty_state, setting
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.document_rows import DocumentRows, append_entries, pick
 from longlode.mixers.norm import at_least_float32
@@ -35,25 +34,15 @@ _QUERIES_THAT_RETRIEVE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class LandmarkConfig(MixerConfig):
+class LandmarkConfig(RotaryHeadsConfig):
     """Attention gated by one landmark token per block (arXiv 2305.16300)."""
 
     name = "landmark"
-    layer_type = "full_attention"
 
-    num_heads: int = setting("H, heads.", least=1, shared="attn_num_heads num_heads")
-    head_dim: int = setting("K = V, width of a head.", least=1, shared="attn_head_dim head_dim")
     block_size: int = setting("g, tokens in a block, its landmark included.", 64, least=2)
     num_retrieved: int | None = setting(
         "Blocks that a query reads beside its own; none: all, as in training.", None, least=1
     )
-    rope_theta: float = setting("Base of the rotary frequencies.", 10000.0, shared="rope_theta")
-
-    def __post_init__(self) -> None:
-        """See `MixerConfig`; rotary positions need pairs."""
-        super().__post_init__()
-        if self.head_dim % 2:
-            raise ConfigError(f"head_dim is {self.head_dim}; rotary positions need an even count.")
 
     def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> Mixer:
         """See `MixerConfig.build`."""

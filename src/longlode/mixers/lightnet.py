@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from longlode.mixers.base import (
+    HeadsConfig,
     Mixer,
-    MixerConfig,
     MixerOutput,
     MixerTraits,
     State,
@@ -37,13 +37,11 @@ _LOG_NOTHING = -1e30
 
 
 @dataclass(frozen=True, kw_only=True)
-class LightNetConfig(MixerConfig):
+class LightNetConfig(HeadsConfig):
     """Linear attention whose keys are a running softmax (arXiv 2405.21022)."""
 
     name = "lightnet"
 
-    num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("K = V, width of a head.", least=1, shared="head_dim")
     gate_rank: int = setting("Rank of the output gate.", 16, least=1)
     norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
 

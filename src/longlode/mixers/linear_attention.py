@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from longlode.mixers.base import (
+    HeadsConfig,
     Mixer,
-    MixerConfig,
     MixerOutput,
     MixerTraits,
     State,
@@ -89,13 +89,11 @@ def additive_map(k: Tensor, v: Tensor, context: SequenceContext, *, g: Tensor | 
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearAttentionConfig(MixerConfig):
+class LinearAttentionConfig(HeadsConfig):
     """Linear attention without decay (arXiv 2006.16236)."""
 
     name = "linear_attention"
 
-    num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("K = V, width of a head.", least=1, shared="head_dim")
     norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
 
     def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> "Mixer":

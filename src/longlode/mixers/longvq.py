@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from longlode.mixers.base import (
+    HeadsConfig,
     Mixer,
-    MixerConfig,
     MixerOutput,
     MixerTraits,
-    ParameterRule,
     State,
     empty_state,
     setting,
@@ -42,13 +41,11 @@ from longlode.mixers.segment_map import SegmentMap
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongVQConfig(MixerConfig):
+class LongVQConfig(HeadsConfig):
     """Attention over a codebook beside a state space model (arXiv 2404.11163)."""
 
     name = "longvq"
 
-    num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("K = V, width of a head; even.", least=1, shared="head_dim")
     num_codes: int = setting("Codes of each head.", 64, least=1)
     state_size: int = setting("Real numbers of state per channel of the state space model.", 16, least=2)
     commitment: float = setting("Weight of the keys' part of the codebook loss.", 0.25, least=0)
@@ -156,11 +153,6 @@ class LongVQ(Mixer):
     def initial_values(self) -> dict[str, Tensor]:
         """Draw codes from the distribution of keys."""
         return {"codes": l2_norm(torch.randn_like(self.codes)) * self.config.head_dim**0.25}
-
-    def parameter_rules(self) -> dict[str, ParameterRule]:
-        """Return the rules of the state space model for its parameters."""
-        own = {f"ssm.{name}": rule for name, rule in self.ssm.parameter_rules().items()}
-        return {**super().parameter_rules(), **own}
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: distances, weights and sums over all codes, and S4D's; at any length."""

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from longlode.mixers.base import (
+    HeadsConfig,
     Mixer,
-    MixerConfig,
     MixerOutput,
     MixerTraits,
     State,
@@ -36,13 +36,11 @@ from longlode.mixers.short_conv import ShortConv
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mamba2Config(MixerConfig):
+class Mamba2Config(HeadsConfig):
     """The mixer of Mamba-2 (arXiv 2405.21060)."""
 
     name = "mamba2"
 
-    num_heads: int = setting("H, heads.", least=1, shared="num_heads")
-    head_dim: int = setting("K = V, width of a head.", least=1, shared="head_dim")
     conv_size: int = setting("W, tokens that the short convolutions see.", 4, least=2, shared="conv_size")
     norm_eps: float = setting("Added to the mean square in RMSNorm.", 1e-6, shared="norm_eps")
 

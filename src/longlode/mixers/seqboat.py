@@ -31,7 +31,6 @@ from longlode.mixers.base import (
     MixerConfig,
     MixerOutput,
     MixerTraits,
-    ParameterRule,
     State,
     empty_state,
     setting,
@@ -156,11 +155,6 @@ class SeqBoat(Mixer):
         temperature = torch.full_like(self.log_temperature, 0.5 * math.log(self.choice_proj.in_features))
         scale, bias = torch.ones_like(self.qk_scale), torch.zeros_like(self.qk_bias)
         return {"qk_scale": scale, "qk_bias": bias, "log_temperature": temperature}
-
-    def parameter_rules(self) -> dict[str, ParameterRule]:
-        """Return the rules of the state space model for its parameters."""
-        own = {f"ssm.{name}": rule for name, rule in self.ssm.parameter_rules().items()}
-        return {**super().parameter_rules(), **own}
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: S4D, and the window if all tokens are active, which is the most."""

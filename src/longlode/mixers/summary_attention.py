@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from longlode.core.errors import ConfigError
-from longlode.mixers.attention import rotate
-from longlode.mixers.base import Mixer, MixerConfig, MixerOutput, MixerTraits, State, empty_state, setting
+from longlode.mixers.attention import RotaryHeadsConfig, rotate
+from longlode.mixers.base import Mixer, MixerOutput, MixerTraits, State, empty_state, setting
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.document_rows import DocumentRows, append_entries, last_entries, pick
 
@@ -26,25 +25,10 @@ _BLOCK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class SummaryAttentionConfig(MixerConfig):
+class SummaryAttentionConfig(RotaryHeadsConfig):
     """Settings of attention over summaries and recent tokens."""
 
-    layer_type = "full_attention"
-
-    num_heads: int = setting("H, heads.", least=1, shared="attn_num_heads num_heads")
-    head_dim: int = setting("K = V, width of a head.", least=1, shared="attn_head_dim head_dim")
     region_size: int = setting("g, tokens in a region.", 16, least=1)
-    rope_theta: float = setting("Base of the rotary frequencies.", 10000.0, shared="rope_theta")
-
-    def __post_init__(self) -> None:
-        """See `MixerConfig`; rotary positions need pairs."""
-        super().__post_init__()
-        if self.head_dim % 2:
-            raise ConfigError(
-                f"Heads of {self.name} have {self.head_dim} numbers; rotary positions need an even count."
-            )
-        if self.rope_theta <= 0:
-            raise ConfigError(f"rope_theta is {self.rope_theta}; expected a number above 0.")
 
     @property
     def recent_tokens(self) -> int:

@@ -236,10 +236,12 @@ class _Recorder(SequenceShard):
 
     map: SegmentMap
 
-    def fold(self, make_map: Callable[[], SegmentMap], first: Tensor | None) -> Tensor | None:
-        """See `SequenceShard.fold`."""
+    def begin_fold(
+        self, make_map: Callable[[], SegmentMap], first: Tensor | None
+    ) -> Callable[[], Tensor | None]:
+        """See `SequenceShard.begin_fold`."""
         self.map = make_map()
-        return first
+        return lambda: first
 
 
 def _checked(x: Tensor, context: SequenceContext | None) -> SequenceContext:
