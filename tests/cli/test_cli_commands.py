@@ -154,7 +154,13 @@ def test_work_in_order(run, scores, tmp_path, model_folder, corpus):
     shown = " ".join(run(*train).split())
     assert "finished" in shown
     num_parameters = read_record(run_folder, "run")["num_parameters"]
-    for fact in (f"{num_parameters:,} parameters on cpu", "3 steps of", "Packer concat", "mean context"):
+    for fact in (
+        f"{num_parameters:,} parameters on cpu",
+        "3 steps of",
+        "Packer concat",
+        "mean context",
+        "tokens per second",
+    ):
         assert fact in shown
     assert read_record(run_folder, "run")["data"]["packing"]["padding_tokens"] == 0
     assert len(read_jsonl(run_folder / "metrics.jsonl")) == 3

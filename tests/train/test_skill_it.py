@@ -106,36 +106,15 @@ RECIPE = {
 }
 
 
-def run(shards, out, recipe=RECIPE, on_step=None, **run_keys):
-    values = {**recipe, "run": {**recipe["run"], **run_keys}}
+def run(shards, out, recipe, on_step=None):
+    """Train, or go on; return the rows without times."""
     resume = out.exists()
-    longlode.train(
-        None if resume else Recipe.parse(values),
-        out,
-        set_=[f"data.shards={shards}", *([f"run.steps={run_keys['steps']}"] if resume and run_keys else [])],
-        resume=resume,
-        on_step=on_step,
-    )
+    first = None if resume else Recipe.parse(recipe)
+    longlode.train(first, out, set_=[f"data.shards={shards}"], resume=resume, on_step=on_step)
     rows = read_jsonl(out / "metrics.jsonl")
     for row in rows:
         row.pop("seconds", None), row.pop("tokens_per_second", None), row.pop("mfu", None)
     return rows
-
-
-def test_a_run_in_pieces_chooses_the_same_shares(shards, tmp_path):
-    whole = run(shards, tmp_path / "whole")
-    chosen = [(row["step"], row["shares"]) for row in whole if "shares" in row]
-    assert [step for step, _ in chosen] == [5, 10, 15, 20]
-    assert chosen[-1][1]["noise"] > 0.6  # the group that is still to be learned
-    run(shards, tmp_path / "pieces", steps=12)  # between two choices
-    pieces = run(shards, tmp_path / "pieces", steps=20)
-    kept = [row for row in pieces if "eval_loss" not in row]
-    assert kept == [row for row in whole if "eval_loss" not in row]
-    final = [
-        (out / "model" / "model.safetensors").read_bytes()
-        for out in (tmp_path / "whole", tmp_path / "pieces")
-    ]
-    assert final[0] == final[1]
 
 
 STAGES = [
@@ -151,20 +130,23 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def staged(shards, tmp_path_factory):
-    """A recipe of stages, and the rows of its run in one piece."""
+    """A recipe of stages, the folder of its run in one piece, and its rows."""
     recipe = RECIPE | {"run": {**RECIPE["run"], "checkpoint_every": 3}, "stages": STAGES}
     recipe["run"].pop("steps")
-    return recipe, run(shards, tmp_path_factory.mktemp("staged") / "whole", recipe)
+    folder = tmp_path_factory.mktemp("staged") / "whole"
+    return recipe, folder, run(shards, folder, recipe)
 
 
 def test_stages_follow_the_losses_unless_they_have_a_mixture_of_their_own(shards, staged):
-    recipe, rows = staged
-    assert [row["step"] for row in rows if "shares" in row] == [5, 10, 15, 20]
+    recipe, _, rows = staged
+    chosen = {row["step"]: row["shares"] for row in rows if "shares" in row}
+    assert list(chosen) == [5, 10, 15, 20]
+    assert chosen[20]["noise"] > 0.6  # the group that is still to be learned
     data = open_run_data(Recipe.parse(recipe, [f"data.shards={shards}"]), None, False, lambda line: None)
     data.recall_shares(rows)
     noise = [data.schedule(stage).sources(stage.num_steps)[1].share for stage in data.recipe.stage_list]
     assert noise[1] == pytest.approx(0.5, abs=0.05)
-    assert noise[2] > noise[0] > 0.5  # it is still to be learned
+    assert noise[2] > noise[0] > 0.5
 
 
 @pytest.mark.parametrize("stop", [8, 12])
@@ -177,14 +159,15 @@ def test_a_run_resumes_bitwise_across_stages(shards, staged, tmp_path, stop):
 
     with pytest.raises(Killed):
         run(shards, tmp_path / "pieces", staged[0], kill)
-    assert run(shards, tmp_path / "pieces", staged[0]) == staged[1]
+    assert run(shards, tmp_path / "pieces", staged[0]) == staged[2]
+    final = [out / "model" / "model.safetensors" for out in (staged[1], tmp_path / "pieces")]
+    assert final[0].read_bytes() == final[1].read_bytes()
 
 
-def test_a_step_after_a_choice_can_be_replayed(shards, tmp_path):
+def test_a_step_after_a_choice_can_be_replayed(staged):
     from longlode.api.training import replay_run
 
-    run(shards, tmp_path / "run")
-    assert replay_run(tmp_path / "run", 14, set_=[f"data.shards={shards}"]).is_same
+    assert replay_run(staged[1], 17).is_same
 
 
 def test_it_needs_groups_and_held_out_documents():

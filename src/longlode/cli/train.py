@@ -60,14 +60,46 @@ def _show_keys() -> dict[str, Any]:
     return {"keys": keys}
 
 
+class Speed:
+    """Mean speed of the steps of a session, without its first, which is slow."""
+
+    def __init__(self) -> None:
+        """Begin without a step."""
+        self._tokens = self._seconds = self._used = 0.0
+        self._steps = 0
+        self.has_mfu = False
+
+    def add(self, row: Mapping[str, Any], tokens: int) -> None:
+        """Count a step. Args: row, as of metrics.jsonl; tokens, of the step."""
+        self._steps += 1
+        self.has_mfu = "mfu" in row
+        if self._steps > 1 and tokens:
+            seconds = tokens / row["tokens_per_second"]
+            self._tokens, self._seconds = self._tokens + tokens, self._seconds + seconds
+            self._used += row.get("mfu", 0.0) * seconds
+
+    def rows(self) -> list[tuple[str, object]]:
+        """Rows of the final table; none for a session of a step or less."""
+        if not self._seconds:
+            return []
+        found: list[tuple[str, object]] = [("tokens per second", round(self._tokens / self._seconds))]
+        return [*found, ("MFU (%)", round(100 * self._used / self._seconds, 1))] if self.has_mfu else found
+
+
 @contextmanager
-def watched(label: str) -> "Iterator[tuple[Callable[[RunStart], None], Callable[[dict[str, Any]], None]]]":
-    """Show a run: its facts at the start, then a progress bar; yields the two callbacks that do so."""
+def watched(
+    label: str, speed: Speed | None = None
+) -> "Iterator[tuple[Callable[[RunStart], None], Callable[[dict[str, Any]], None]]]":
+    """Show a run: its facts at the start, then a progress bar; yields the two callbacks that do so.
+
+    Args: speed, that counts the steps as well.
+    """
     from longlode.api.training import Estimate
 
     with progress(label) as update:
         estimate = Estimate(None, None)
         num_steps: int | None = None
+        before: int | None = None
 
         def started(run: "RunStart") -> None:
             nonlocal estimate, num_steps
@@ -79,11 +111,15 @@ def watched(label: str) -> "Iterator[tuple[Callable[[RunStart], None], Callable[
                 note(f"Warning: {warning}")
 
         def tell(row: dict[str, Any]) -> None:
+            nonlocal before
+            if speed is not None:
+                speed.add(row, 0 if before is None else row["tokens"] - before)
+            before = row["tokens"]
             left = estimate.seconds_left(row)
             ends = "" if left is None else f", ends in about {duration(left)}"
             used = f", MFU {row['mfu']:.0%}" if "mfu" in row else ""
-            speed = f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s{used}{ends}"
-            update(int(row["step"]), num_steps or 0, f"steps: {speed}")
+            shown = f"loss {row['loss']:.3f}, {row['tokens_per_second']:,.0f} tokens/s{used}{ends}"
+            update(int(row["step"]), num_steps or 0, f"steps: {shown}")
 
         yield started, tell
 
@@ -121,7 +157,8 @@ def train(
         return _replay(out, replay, set_ or [])
     from longlode.api.training import train_run
 
-    with watched("training") as (started, tell):
+    speed = Speed()
+    with watched("training", speed) as (started, tell):
         summary = train_run(
             recipe,
             out,
@@ -134,7 +171,7 @@ def train(
         )
     if summary.resumed_from is not None:
         note(f"Resumed from step {summary.resumed_from:,}.")
-    _show(summary)
+    _show(summary, speed)
     _show_next(out, summary)
     return {"out": out, **vars(summary)}
 
@@ -182,12 +219,13 @@ def _replay(out: Path, step: int, overrides: list[str]) -> dict[str, Any]:
     return vars(found)
 
 
-def _show(summary: "TrainSummary") -> None:
-    """The figures that a session ended with."""
+def _show(summary: "TrainSummary", speed: Speed) -> None:
+    """Print the figures that a session ended with."""
     rows = [
         ("steps", summary.step),
         ("tokens", summary.tokens),
         ("seconds", summary.seconds),
+        *speed.rows(),
         ("training loss (nats per token)", summary.loss),
         ("held-out loss (nats per token)", summary.eval_loss),
         ("steps left out (not finite, spikes)", summary.skips),
