@@ -59,8 +59,8 @@ class TextRows(RowTask):
         return Rows(*(np.stack(part) for part in parts))
 
 
-def text_rows(folder: Path) -> type[RowTask]:
-    """The text task over the files of a folder that are long enough, in a fixed order.
+def text_files(folder: Path) -> list[bytes]:
+    """The contents of the text files of a folder that are long enough, in a fixed order.
 
     Raises: SystemExit where there are fewer than ten.
     """
@@ -72,7 +72,12 @@ def text_rows(folder: Path) -> type[RowTask]:
         raise SystemExit(
             f"{folder} holds {len(long_enough)} text files above {_LEAST_BYTES} bytes; expected ten or more."
         )
-    return type("TextRowsOfFiles", (TextRows,), {"files": long_enough})
+    return long_enough
+
+
+def text_rows(folder: Path) -> type[RowTask]:
+    """The text task over the files of a folder. Raises: as of `text_files`."""
+    return type("TextRowsOfFiles", (TextRows,), {"files": text_files(folder)})
 
 
 def settings_of(task: str) -> BenchSettings:

@@ -2,15 +2,18 @@
 
 import json
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import mixers, mixers_accuracy, mixers_cost
-from benchmarks.claims import frame, overwrite, variants
+from benchmarks.claims import chunkwise, frame, overwrite, passkey_far, repeat, variants
 from longlode.evaluate.bench import ROW_TASKS, run
 from longlode.mixers.delta_net import DeltaNetConfig
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -105,3 +108,43 @@ def test_the_variant_with_both_parts_is_delta_net():
     changed = variants.SumOfElu(num_heads=2, head_dim=8).build(16)
     changed.load_state_dict(plain.state_dict())
     assert (changed(x).y - plain(x).y).abs().max() > 0.1
+
+
+def test_a_passkey_row_holds_what_it_asks_for(texts):
+    passkey_far.PasskeyInProse.texts = mixers_accuracy.text_rows(texts)()
+    for kind in (passkey_far.PasskeyInNoise, passkey_far.PasskeyInProse):
+        rows = kind().test_rows(np.random.default_rng(2), 20, 256)
+        for tokens, labels in zip(rows.tokens, rows.labels, strict=True):
+            (mark,), (asked,) = np.nonzero(tokens == 1)[0], np.nonzero(tokens == 2)[0]
+            digits = tokens[mark + 1 : mark + 4]
+            assert (labels[asked:] == digits).all()
+            assert (tokens[asked + 1 :] == digits[:-1]).all()
+            assert (labels != -100).sum() == 3
+            assert mark < 64
+
+
+def test_chunk_form_and_steps_agree_before_they_are_compared(monkeypatch):
+    monkeypatch.setattr(chunkwise, "_ROUNDS", 1)
+    assert min(chunkwise.seconds(24, 64)) > 0
+    monkeypatch.setattr(chunkwise, "delta_rule", lambda q, k, v, beta: (torch.zeros_like(q), None))
+    with pytest.raises(SystemExit, match="differ"):
+        chunkwise.seconds(24, 64)
+
+
+def test_an_interval_holds_a_difference_that_is_there():
+    rng = np.random.default_rng(3)
+    low, high = repeat.interval(rng.normal(0, 1, 100), rng.normal(2, 1, 100))
+    # The standard error of the difference is 0.14.
+    assert 0.4 < high - low < 0.75
+    assert 1.4 < low < high < 2.6
+
+
+def test_the_page_of_claims_has_every_claim():
+    """Each module that runs a claim is in docs/claims.md, with its command."""
+    text = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    modules = [
+        path for path in (ROOT / "benchmarks" / "claims").glob("*.py") if "CLAIM = " in path.read_text()
+    ]
+    assert len(modules) >= 10
+    for path in modules:
+        assert f"benchmarks.claims.{path.stem} " in text, path.stem

@@ -72,21 +72,29 @@ def all_of(verdicts: Sequence[str]) -> str:
     return PARTLY
 
 
-def page(claim: Claim, finding: Finding, facts: dict[str, Any]) -> str:
-    """The claim and its rerun, as Markdown."""
+def as_sections(claim: Claim, finding: Finding) -> str:
+    """The claim, what was done, the table, the verdict and its limits, as Markdown."""
     table = ["| " + " | ".join(finding.heads) + " |", "|" + "---|" * len(finding.heads)]
     table += ["| " + " | ".join(row) + " |" for row in finding.rows]
-    seeds = f", {finding.seeds} seed{'s' if finding.seeds > 1 else ''}" if finding.seeds else ""
+    seeds = f" Seeds: {finding.seeds}." if finding.seeds else ""
     parts = [
-        f"# {claim.title}",
         f"**Claim.** {claim.paper}",
-        f"**Here.** {claim.here}",
-        "\n".join(table),
+        f"**Here.** {claim.here}{seeds}",
+        "\n".join(table) if finding.rows else "",
         f"**{finding.verdict[0].upper()}{finding.verdict[1:]}.** {finding.seen}",
         f"**What this cannot show.** {claim.limits}",
-        f"`{facts['command']}`, {facts['machine']}{seeds}.",
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
+
+
+def page(claim: Claim, finding: Finding, facts: dict[str, Any]) -> str:
+    """The claim and its rerun as a page of its own."""
+    return f"# {claim.title}\n\n{as_sections(claim, finding)}\n\n`{facts['command']}`, {facts['machine']}."
+
+
+def nothing_yet() -> Finding:
+    """The finding of a claim that has no records."""
+    return Finding((), [], OPEN, "Run its command.", 0)
 
 
 def parsed(claim: Claim, arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -16,20 +16,29 @@ CLAIM = Claim(
     "widths (arXiv 2406.06484, figure 2; Zoology, arXiv 2312.04927: vocabulary 8,192, 100,000 rows, 64 epochs, best of "
     "4 learning rates, 2 layers of width 64 to 512).",
     "MQAR of (64, 4) and (128, 8) (tokens, pairs), vocabulary 512, 2 layers of width 64 with 2 heads, MLPs that make "
-    "the parameters equal, 500 steps of 16 rows, one learning rate. Share of values right.",
-    "8,000 rows and one learning rate tell how fast a mixer learns recall, not whether it could. At these sizes every "
-    "state has room for all pairs.",
+    "the parameters equal, 500 steps of 16 rows, the better of two learning rates (0.01 and 0.003). Share of values "
+    "right.",
+    "8,000 rows tell how fast a mixer learns recall, not whether it could. At these sizes every state has room for all "
+    "pairs. GLA and linear attention have no short convolution here, as published.",
 )
 TASKS = ("mqar", "mqar_128")
+RATES = (1e-2, 3e-3)
+
+
+def best(options: argparse.Namespace, task: str, mixer: str) -> list[float]:
+    """Share right of each seed at the learning rate with the better mean."""
+    every = [values(models(options, task, mixer, lr=rate)) for rate in RATES]
+    return max(every, key=lambda right: sum(right) / max(1, len(right)))
 
 
 def find(options: argparse.Namespace) -> Finding:
     """DeltaNet against each of the paper's mixers, at both sizes."""
-    right = {(name, task): values(models(options, task, name)) for name in PAPER for task in TASKS}
+    right = {(name, task): best(options, task, name) for name in PAPER for task in TASKS}
+    tasks = [task for task in TASKS if all(right[name, task] for name in PAPER)]
     fixed = [name for name in PAPER if name not in ("delta_net", "attention")]
     verdicts = {
         f"{name}, {task}": ordered(right["delta_net", task], right[name, task])
-        for task in TASKS
+        for task in tasks
         for name in fixed
     }
     behind = [what for what, verdict in verdicts.items() if verdict != "holds here"]

@@ -5,24 +5,34 @@ import dataclasses
 from typing import Any
 
 from benchmarks.mixers_accuracy import settings_of
-from longlode.evaluate.bench import ROW_TASKS, train_model, trained_model
+from longlode.evaluate.bench import ROW_TASKS, BenchSettings, RowTask, train_model, trained_model
 
 Row = dict[str, Any]
 
 
 def models(options: argparse.Namespace, task: str, mixer: str, **changes: Any) -> list[list[Row]]:
-    """The rows of each seed's model: a row per test length.
+    """The rows of each seed's model on a task of the mixers' table.
 
-    Args: mixer, a name, an address, or the letters of a stack; changes, of the settings of the mixers' table.
-    Returns: fewer seeds than asked for with --only-records, where some are not trained.
+    Args: mixer, a name, an address, or a stack of letters; changes, of the settings of the table.
+    Returns: as `models_of`.
     """
     settings = dataclasses.replace(settings_of(task), **changes)
+    return models_of(options, ROW_TASKS[task](), mixer, settings)
+
+
+def models_of(
+    options: argparse.Namespace, task: RowTask, mixer: str, settings: BenchSettings
+) -> list[list[Row]]:
+    """The rows of each seed's model, a row per test length; what no earlier run has trained is trained.
+
+    Returns: fewer seeds than asked for with --only-records, where some are not trained.
+    """
     found = []
     for seed in range(options.seeds):
-        place = (options.work / task, ROW_TASKS[task](), mixer, seed, settings)
+        place = (options.work / task.name, task, mixer, seed, settings)
         rows = trained_model(*place)
         if rows is None and not options.only_records:
-            print(f"{task}, {mixer}, seed {seed}", flush=True)
+            print(f"{task.name}, {mixer}, seed {seed}", flush=True)
             rows = train_model(*place)
         if rows is not None:
             found.append(rows)
