@@ -14,7 +14,7 @@ MODEL_TOWER = ("core", "ops", "mixers", "models", "parallel", "train")
 MAY_IMPORT = {
     **{package: set(DATA_TOWER[: level + 1]) for level, package in enumerate(DATA_TOWER)},
     **{package: set(MODEL_TOWER[: level + 1]) for level, package in enumerate(MODEL_TOWER)},
-    "evaluate": {"core", "corpus", "ops", "mixers", "models", "evaluate"},
+    "evaluate": {"core", "corpus", "ops", "mixers", "models", "parallel", "evaluate"},
     "report": {"core", "report"},
     "readers": {"core", "corpus", "mining", "ops", "mixers", "models", "readers"},
 }

@@ -16,12 +16,12 @@ from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.records import read_jsonl, read_record
 from longlode.packing.by_name import pack
+from longlode.parallel.world import RankError, World, joined
 from longlode.train import train
 from longlode.train.checkpoint import checkpoint_folders
 from longlode.train.loop import micro_batches
 from longlode.train.parts import parts_of_rank, shares
 from longlode.train.sharding import whole_state
-from longlode.train.world import RankError, World, joined
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available(), reason="torch.distributed is not available"

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longlode.api.prompt import read_prompt
 from longlode.api.watch import SILENT, Watch
@@ -13,6 +13,9 @@ from longlode.core.errors import ConfigError, InputError
 from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_file
 from longlode.core.records import write_json
+
+if TYPE_CHECKING:
+    from longlode.parallel.world import World
 
 PathLike = str | os.PathLike[str]
 
@@ -54,6 +57,7 @@ def generate(
       max_new_tokens: at most; 0 only reads, for `save_state` and `probe_states`.
       temperature: 0 always takes the likeliest token.
       make_streamer: makes a transformers streamer of the tokenizer.   watch: receives notes and progress.
+    Under torchrun every rank calls this: all read the prompt, the last continues it. The text is that of one process.
     Raises: ConfigError for settings that ask for nothing; InputError for a prompt or a state that cannot be used.
     """
     _check(prompt, state, save_state, probe_states, max_new_tokens)
@@ -61,30 +65,81 @@ def generate(
     came_from = None if state is None else Path(state)
     goes_to = None if save_state is None else _claim_state(save_state, came_from, overwrite)
     probed = None if probe_states is None else claim_file(probe_states, "a probe", overwrite=overwrite)
+    from longlode.parallel.world import joined
+
+    read = _Reading(source, came_from, goes_to, probed, seed, device)
+    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    options = {"max_new_tokens": max_new_tokens, "use_cache": True, **sampling}
+    with joined() as world:
+        return _continue(world, read, world.on_main(lambda: prompt), options, make_streamer, watch)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Model that reads a prompt, and the files of its states."""
+
+    source: str
+    state: Path | None
+    save_state: Path | None
+    probe_states: Path | None
+    seed: int
+    device: str
+
+
+def _continue(
+    world: "World",
+    reading: _Reading,
+    prompt: str,
+    options: dict[str, Any],
+    make_streamer: Callable[[Any], Any] | None,
+    watch: Watch,
+) -> Written:
+    """Read the prompt, on several ranks together, and continue it, on the last of them."""
     import torch
 
     from longlode.models.load import check_token_ids, load
-    from longlode.ops.devices import pick_device
+    from longlode.parallel import GroupTransport
+    from longlode.parallel.world import device_of_rank
 
-    network, tokenizer = load(source, device=pick_device(device))
-    torch.manual_seed(seed)
+    network, tokenizer = load(reading.source, device=device_of_rank(reading.device))
+    torch.manual_seed(reading.seed)
     # What goes on from a state is the middle of a text: nothing may be put in front of it.
-    encoded = tokenizer(prompt, return_tensors="pt", add_special_tokens=state is None)
+    encoded = tokenizer(prompt, return_tensors="pt", add_special_tokens=reading.state is None)
     check_token_ids(network, encoded["input_ids"])
     tokens = encoded["input_ids"].to(network.device)
+    transport = None if world.size == 1 else GroupTransport(world.group, world.timeout_seconds)
     started = time.perf_counter()
-    if probed is not None:
-        _probe(network, tokens, probed, watch)
-    inputs = read_prompt(network, tokens, state=came_from, save_state=goes_to, watch=watch)
+    if reading.probe_states is not None:
+        if transport is not None:
+            raise ConfigError("--probe-states came with several ranks; a probe is of one. Start one process.")
+        _probe(network, tokens, reading.probe_states, watch)
+    files = {"state": reading.state, "save_state": reading.save_state}
+    inputs = read_prompt(network, tokens, watch=watch, transport=transport, **files)
     read_seconds, started = time.perf_counter() - started, time.perf_counter()
-    if not max_new_tokens:
+    if not options["max_new_tokens"]:
+        world.agree([0.0])  # a rank that leaves would end those that still read
         return Written("", tokens.shape[1], 0, read_seconds, 0.0)
-    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
-    streamer = None if make_streamer is None else make_streamer(tokenizer)
-    options = {"max_new_tokens": max_new_tokens, "streamer": streamer, "use_cache": True}
-    new = network.generate(**inputs, **options, **sampling)[0, inputs["input_ids"].shape[1] :]
+    new, last = None, world.size - 1
+    if world.rank == last:
+        # Of several ranks the first prints, so that nothing is streamed.
+        streamer = None if make_streamer is None or last else make_streamer(tokenizer)
+        written = network.generate(**inputs, streamer=streamer, **options)
+        new = written[0, inputs["input_ids"].shape[1] :].tolist()
+    new = world.share(new, last)
+    if make_streamer is not None and last and world.is_main:
+        _print_whole(make_streamer(tokenizer), tokens, new)
     text = tokenizer.decode(new, skip_special_tokens=True)
     return Written(text, tokens.shape[1], len(new), read_seconds, time.perf_counter() - started)
+
+
+def _print_whole(streamer: Any, tokens: Any, new: list[int]) -> None:
+    """Give a streamer the prompt, which it skips, and all new tokens."""
+    import torch
+
+    streamer.put(tokens.cpu())
+    for token in new:
+        streamer.put(torch.tensor([token]))
+    streamer.end()
 
 
 def _check(

@@ -14,10 +14,10 @@ from longlode.core.records import read_jsonl, read_record
 
 if TYPE_CHECKING:
     from longlode.packing import PackingReport, SourceReport
+    from longlode.parallel.world import World
     from longlode.train import Recipe, TrainSummary
     from longlode.train.replay import Replay
     from longlode.train.stages import Stage
-    from longlode.train.world import World
 
 Say = Callable[[str], None]
 
@@ -118,7 +118,7 @@ def train_run(
     Raises: ConfigError for a recipe that is invalid or names no shards; InputError when a side of the split has
       too little data, shards are damaged or the folder holds something else; as `train.train`.
     """
-    from longlode.train.world import joined
+    from longlode.parallel.world import joined
 
     folder = full_path(out)
     tell = say if say is not None and started_rank() == 0 else (lambda line: None)

@@ -11,6 +11,7 @@ from longlode.cli.console import ConsoleWatch, echo, note, results_shown
 from longlode.cli.options import Device, Model, Overwrite, Seed
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.model_names import model_source
+from longlode.core.processes import started_rank
 
 EXAMPLES = (
     'longlode generate runs/small --prompt "def main(" --max-new-tokens 200',
@@ -63,6 +64,7 @@ def generate(
 
     done = run_generation(
         model,
+        # Of several ranks the first reads standard input, and gives the others its prompt.
         prompt if prompt is not None else _read(prompt_file or Path("-")),
         state=state,
         save_state=save_state,
@@ -85,7 +87,9 @@ def generate(
 
 def _read(path: Path) -> str:
     try:
-        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        if str(path) == "-":
+            return sys.stdin.read() if started_rank() == 0 else "the prompt of rank 0"
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The prompt file {path} cannot be read: {error}.") from None
 

@@ -11,9 +11,11 @@ from longlode.core.outputs import claim_folder
 from longlode.evaluate.adapters import FORMATS, find_records
 from longlode.evaluate.harness import run_harness
 from longlode.evaluate.lm_eval_tasks import write_lm_eval_tasks
+from longlode.evaluate.ranks import Ranks
 from longlode.evaluate.run import DEFAULT_SUITE, Progress, evaluate, find_tasks
 from longlode.evaluate.tasks import Task
 from longlode.evaluate.writing import Sampling
+from longlode.parallel.world import ALONE, World, device_of_rank, joined
 
 Path = str | os.PathLike[str]
 LENGTHS = (512, 1024, 2048)
@@ -55,30 +57,49 @@ def evaluate_model(
       num_examples: per task and length; None: 50, or 16 for a suite of many tasks (`default_examples`).
       samples, temperature: of the answers that the model writes (`Sampling`).
       device: "auto", "cpu", "cuda" ...   The others: as of `evaluate`.
+    Under torchrun every rank calls this and reads a piece of every prompt; rank 0 alone writes and calls `progress`.
     Returns: the fields of `out/record.json`.
     Raises: as `evaluate`; InputError for a model or texts that are not there.
     """
-    documents = read_texts(texts, text_field, encoding)
     sampling = Sampling(samples, temperature)
+    with joined() as world:
+        documents = world.on_main(lambda: read_texts(texts, text_field, encoding))
+        chosen = _chosen(tasks, records, bool(documents), suite, repeat_context, write)
+        network, tokenizer = _open(model, out, "evaluation", device, world)
+
+        def measure(ranks: Ranks | None) -> dict[str, Any]:
+            return evaluate(
+                network,
+                tokenizer,
+                tasks=chosen,
+                lengths=lengths,
+                out=out,
+                num_examples=num_examples or default_examples(records or tasks, suite),
+                seed=seed,
+                texts=documents,
+                name=os.fspath(model),
+                sampling=sampling,
+                overwrite=overwrite,
+                progress=progress,
+                ranks=ranks,
+            )
+
+        return measure(None) if world.size == 1 else Ranks(network, tokenizer, world).run(measure)
+
+
+def _chosen(
+    tasks: Sequence[str | Task | type[Task]] | None,
+    records: Sequence[str],
+    has_texts: bool,
+    suite: str,
+    repeat: int,
+    write: bool,
+) -> list[Task]:
+    """Tasks as instances, with those of files of records."""
     given: Sequence[str | Task | type[Task]] | None = tasks
     if records:
         given = [*(tasks or ()), *find_records(records, FORMATS)]
-    chosen = find_tasks(given, has_texts=bool(documents), suite=suite, repeat=repeat_context, write=write)
-    network, tokenizer = _open(model, out, "evaluation", device)
-    return evaluate(
-        network,
-        tokenizer,
-        tasks=chosen,
-        lengths=lengths,
-        out=out,
-        num_examples=num_examples or default_examples(given, suite),
-        seed=seed,
-        texts=documents,
-        name=os.fspath(model),
-        sampling=sampling,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    return find_tasks(given, has_texts=has_texts, suite=suite, repeat=repeat, write=write)
 
 
 def default_examples(tasks: Sequence[Any] | None, suite: str) -> int:
@@ -154,14 +175,13 @@ def evaluate_harness(
     )
 
 
-def _open(model: Path, out: Path, kind: str, device: str) -> tuple[Any, Any]:
+def _open(model: Path, out: Path, kind: str, device: str, world: World = ALONE) -> tuple[Any, Any]:
     """The model and its tokenizer, loaded after checking that the output can be written."""
     source = model_source(model)
-    claim_folder(out, kind, identity={})
+    world.on_main(lambda: claim_folder(out, kind, identity={}))
     from longlode.models import load
-    from longlode.ops.devices import pick_device
 
-    return load(source, device=pick_device(device))
+    return load(source, device=device_of_rank(device))
 
 
 def read_texts(inputs: Path | Iterable[Path], text_field: str = "text", encoding: str = "utf-8") -> list[str]:

@@ -16,6 +16,7 @@ from longlode.core.outputs import claim_folder
 from longlode.core.records import versions, write_record
 from longlode.core.rows import write_rows
 from longlode.evaluate.cells import Cells
+from longlode.evaluate.ranks import Ranks
 from longlode.evaluate.statistics import bootstrap_mean, wilson
 from longlode.evaluate.surprisal import SurprisalMeter, context_limit, make_encode
 from longlode.evaluate.tasks import TASKS
@@ -50,6 +51,7 @@ def evaluate(
     batch_tokens: int = 16384,
     overwrite: bool = False,
     progress: Progress | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Evaluate a causal LM.
 
@@ -66,22 +68,21 @@ def evaluate(
       name: of the model in reports; default: its configured name or its class.
       sampling: of answers that the model writes, where a task asks for them.
       overwrite: replace an evaluation of another model or with other options that `out` holds.
-      progress: called with (examples done, examples in all, task name).
+      progress: called with (examples done, examples in all, task name).   ranks: that read with this one (`Ranks.run`).
     Returns: the written record's fields.
     Raises: InputError when `out` holds another result; ConfigError for unknown tasks, and lengths that the model, a
       task or the texts cannot serve.
     """
     limit = context_limit(model)
-    chosen = find_tasks(tasks, has_texts=bool(texts))
+    started, chosen = time.perf_counter(), find_tasks(tasks, has_texts=bool(texts))
     _check(lengths, num_examples, limit)
-    started = time.perf_counter()
     infos = {task.name: task.info() for task in chosen}
     settings = {"num_examples": num_examples, "seed": seed, **_texts_identity(texts), **_sampling(sampling)}
     asked = _asked(_model_identity(model, name), infos, lengths, settings)
     folder = claim_folder(out, "evaluation", identity=asked, overwrite=overwrite)
     plan = _plan([task.bound_to(make_encode(tokenizer), texts) for task in chosen], lengths, num_examples)
-    meter = SurprisalMeter(model, batch_tokens=batch_tokens)
-    writer = Writer(model, tokenizer, sampling, batch_tokens=batch_tokens)
+    meter = SurprisalMeter(model, batch_tokens=batch_tokens, ranks=ranks)
+    writer = Writer(model, tokenizer, sampling, batch_tokens=batch_tokens, ranks=ranks)
     cells = Cells(folder, {**asked, "made_with": versions()})
     rows, examples_fingerprint = _ask_all(meter, writer, plan, seed, cells, progress)
     write_rows(folder / EXAMPLES_NAME, rows)

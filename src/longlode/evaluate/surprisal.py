@@ -8,7 +8,7 @@ logits of whole texts use up memory first (4096 tokens, vocabulary of 32000: 0.5
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,19 +17,24 @@ from longlode.core.errors import ConfigError, ModelError
 from longlode.evaluate.tasks.base import Encode, Tokens
 from longlode.models.load import check_token_ids
 
+if TYPE_CHECKING:
+    from longlode.evaluate.ranks import Ranks
+
 _LOGIT_NUMBERS = 1 << 25  # logits made at a time: 128 MiB in fp32
 
 
 class SurprisalMeter:
     """Surprisal of asked tokens of token rows, by a model."""
 
-    def __init__(self, model: Any, *, batch_tokens: int = 16384) -> None:
+    def __init__(self, model: Any, *, batch_tokens: int = 16384, ranks: "Ranks | None" = None) -> None:
         """Prepare a model.
 
         Args:
           model: a PreTrainedModel with a causal LM head; it is put into eval mode while it reads.
           batch_tokens: tokens read in one forward call, padding included; one text is always read whole.
+          ranks: that read texts together; None: this process alone.
         """
+        self.ranks = ranks
         self.model = model
         self.batch_tokens = batch_tokens
         self._body: Any = None
@@ -70,6 +75,9 @@ class SurprisalMeter:
         counts = [len(positions) for positions in asked]
         row_of = torch.as_tensor(np.repeat(np.arange(len(rows)), counts))
         position = torch.as_tensor(np.concatenate(asked))
+        if self.ranks is not None:
+            nats, hits = self.ranks.score(tokens, [len(row) for row in rows], row_of, position)
+            return self._split(nats, hits, counts)
         wanted = tokens[row_of, position].to(device)
         where = (row_of.to(device), (position - 1).to(device))
         tokens = tokens.to(device)
@@ -78,6 +86,12 @@ class SurprisalMeter:
             nats, hits = self._head(hidden, wanted)
         else:
             nats, hits = _surprisal(self.model(input_ids=tokens, use_cache=False).logits[where], wanted)
+        return self._split(nats, hits, counts)
+
+    def _split(
+        self, nats: np.ndarray, hits: np.ndarray, counts: Sequence[int]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Check the scores, and give each text its own."""
         if not bool(np.isfinite(nats).all()):
             raise ModelError(
                 f"{type(self.model).__name__} gives a surprisal that is not a finite number on "

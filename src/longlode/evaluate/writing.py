@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
@@ -10,6 +10,9 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from longlode.core.errors import ConfigError
 from longlode.evaluate.surprisal import reading
 from longlode.models.load import check_token_ids
+
+if TYPE_CHECKING:
+    from longlode.evaluate.ranks import Ranks
 
 _TAIL = 16  # tokens decoded to look for a stop text after each new one
 
@@ -37,11 +40,21 @@ class Sampling:
 class Writer:
     """Writes answers with a model."""
 
-    def __init__(self, model: Any, tokenizer: Any, sampling: Sampling, *, batch_tokens: int = 16384) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        sampling: Sampling,
+        *,
+        batch_tokens: int = 16384,
+        ranks: "Ranks | None" = None,
+    ) -> None:
         """Prepare a model.
 
-        Args: batch_tokens, tokens of the prompts of one batch; one prompt is always read whole.
+        Args: batch_tokens, tokens of the prompts of one batch; one prompt is always read whole. ranks, that read
+          prompts together; None: this process alone.
         """
+        self.ranks = ranks
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
         self.batch_tokens = batch_tokens
 
@@ -106,24 +119,29 @@ class Writer:
             bos_token_id=getattr(known, "bos_token_id", None),
             **sampled,
         )
-        criteria = StoppingCriteriaList([_StopAt(self.tokenizer, stop, rows.shape[1])] if stop else [])
-        out = self.model.generate(
-            input_ids=rows,
-            attention_mask=torch.ones_like(rows),
-            generation_config=config,
-            stopping_criteria=criteria,
-        )
+        if self.ranks is not None:
+            out = self.ranks.write(rows, config, stop)
+        else:
+            criteria = StoppingCriteriaList([StopAt(self.tokenizer, stop, rows.shape[1])] if stop else [])
+            out = self.model.generate(
+                input_ids=rows,
+                attention_mask=torch.ones_like(rows),
+                generation_config=config,
+                stopping_criteria=criteria,
+            )
         texts = self.tokenizer.batch_decode(out[:, rows.shape[1] :], skip_special_tokens=True)
         return [_before(text, stop) for text in texts]
 
 
-class _StopAt(StoppingCriteria):
+class StopAt(StoppingCriteria):
     """Ends each row whose new tokens hold one of some texts."""
 
     def __init__(self, tokenizer: Any, stop: tuple[str, ...], start: int) -> None:
+        """start: number of tokens of the prompts."""
         self.tokenizer, self.stop, self.start = tokenizer, stop, start
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Return True for rows that have ended, bool `[B]`."""
         new = input_ids[:, max(self.start, input_ids.shape[1] - _TAIL) :]
         texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         ended = [any(one in text for one in self.stop) for text in texts]

@@ -1,6 +1,5 @@
 """Construction of the model of a recipe, new or from a checkpoint."""
 
-import os
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import nn
 from longlode.core.errors import ConfigError
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
 from longlode.models.load import load_model
-from longlode.ops.devices import pick_device
+from longlode.parallel.world import device_of_rank
 from longlode.train.recipe import Recipe
 
 
@@ -41,14 +40,3 @@ def _start(name: str, vocab_size: int) -> Any:
             f"model's own tokenizer. Pack the documents again with --tokenizer {name}."
         )
     return model
-
-
-def device_of_rank(name: str) -> torch.device:
-    """Return the device called `name`; under torchrun "auto" and "cuda" are the CUDA device of this rank.
-
-    Raises: as `pick_device`.
-    """
-    local = os.environ.get("LOCAL_RANK")
-    if name in ("auto", "cuda") and local is not None and torch.cuda.is_available():
-        name = f"cuda:{int(local) % torch.cuda.device_count()}"
-    return pick_device(name)

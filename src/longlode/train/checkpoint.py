@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from longlode.core.errors import CheckpointError, InputError
 from longlode.core.fingerprints import file_sha256
 from longlode.core.records import read_json, sync_folder, versions, write_json
+from longlode.parallel.world import ALONE, World
 from longlode.train.recipe import Recipe, recipe_changes
 from longlode.train.sharding import is_sharded, like, whole
-from longlode.train.world import ALONE, World
 
 _FORMAT = 1
 _MODEL, _OPTIM, _STATE, _MANIFEST = "model.safetensors", "optim.safetensors", "state.json", "manifest.json"

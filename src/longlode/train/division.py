@@ -19,10 +19,10 @@ import torch.distributed as dist
 from longlode.core.batch import Batch
 from longlode.parallel import GroupTransport
 from longlode.parallel.planner import CostModel, GroupPlan, plan_rounds
+from longlode.parallel.world import ALONE, World
 from longlode.train.parts import documents_of, filling, parts_of_rank
 from longlode.train.sections import ParallelSection
 from longlode.train.sequence import Sharing
-from longlode.train.world import ALONE, World
 
 _MOST_PLANS = 64
 """Plans that are kept for later batches of the same lengths."""
@@ -45,7 +45,7 @@ class Share:
 
 
 class Division(ABC):
-    """How the ranks of a world divide batches. world: the ranks."""
+    """Division of batches among the ranks of a world. world: the ranks."""
 
     def __init__(self, world: World, settings: ParallelSection | None = None) -> None:
         """settings: what ranks that share rows exchange; None: no ranks share any."""

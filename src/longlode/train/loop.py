@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError, InputError, LonglodeError
+from longlode.parallel.world import World, joined
 from longlode.train.checkpoint import RunState
 from longlode.train.division import UNDIVIDED, Division, divided
 from longlode.train.enter_stage import Entrance
@@ -35,7 +36,6 @@ from longlode.train.skips import Limits, judge_skip, remember, spike_limits
 from longlode.train.stages import Stage, stage_at
 from longlode.train.step import NEXT_TOKEN, StepResult, autocast, training_step
 from longlode.train.usage import Usage
-from longlode.train.world import World, joined
 
 __all__ = ["NEXT_TOKEN", "Session", "StepResult", "TrainSummary", "micro_batches", "train", "training_step"]
 

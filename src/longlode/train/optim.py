@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from longlode.mixers import Mixer, ParameterRule
+from longlode.parallel.world import ALONE, World
 from longlode.train.recipe import OptimSection
 from longlode.train.sharding import whole
-from longlode.train.world import ALONE, World
 
 
 def build_optimizer(model: PreTrainedModel, optim: OptimSection) -> torch.optim.AdamW:

@@ -35,6 +35,7 @@ from longlode.core.records import (
 )
 from longlode.models.card import add_training
 from longlode.ops import used_backends
+from longlode.parallel.world import ALONE, World
 from longlode.train.checkpoint import (
     RunState,
     check_identity,
@@ -49,7 +50,6 @@ from longlode.train.checkpoint import (
 from longlode.train.recipe import Recipe
 from longlode.train.sharding import is_sharded, whole_state
 from longlode.train.sinks import Sinks
-from longlode.train.world import ALONE, World
 
 _LOCK = ".lock"
 _TOKENIZER_FILES = (

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from longlode.core.errors import ConfigError
-from longlode.train.world import World
+from longlode.parallel.world import World
 
 
 def shard_model(model: PreTrainedModel, world: World) -> None:

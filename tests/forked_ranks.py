@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from longlode.train.world import joined
+from longlode.parallel.world import joined
 
 
 @dataclass

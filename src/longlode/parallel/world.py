@@ -1,4 +1,4 @@
-"""The ranks of a run: the processes that train one model together, and all that they say to each other.
+"""The ranks of a run: the processes that work with one model together, and all that they say to each other.
 
 Ranks form a grid of data ranks x sequence ranks; rank = data_rank * sequence_ranks + sequence_rank. Data ranks take
 different rows of a batch; sequence ranks of one data rank take different pieces of the same rows. As every loss is
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from longlode.core import errors
 from longlode.core.errors import BackendError, ConfigError, LonglodeError, RankError
+from longlode.ops.devices import pick_device
 
 T = TypeVar("T")
 
@@ -129,20 +130,28 @@ class World:
         """
         if self.size == 1:
             return do()
-        message: list[Any] = [None]
+        message: Any = None
         failure: BaseException | None = None
         if self.is_main:
             try:
-                message = [("done", do())]
+                message = ("done", do())
             except Exception as error:
-                failure, message = error, [("failed", type(error).__name__, str(error))]
-        with self.watched():
-            dist.broadcast_object_list(message, 0, group=self.group)
+                failure, message = error, ("failed", type(error).__name__, str(error))
+        message = self.share(message)
         if failure is not None:
             raise failure
-        if message[0][0] == "failed":
-            raise getattr(errors, message[0][1], LonglodeError)(f"On rank 0: {message[0][2]}")
-        return message[0][1]
+        if message[0] == "failed":
+            raise getattr(errors, message[1], LonglodeError)(f"On rank 0: {message[2]}")
+        return message[1]
+
+    def share(self, value: Any, rank: int = 0) -> Any:
+        """Return on all ranks the plain data, or tensors, that one rank gives; what others give counts for nothing."""
+        if self.size == 1:
+            return value
+        message = [value]
+        with self.watched():
+            dist.broadcast_object_list(message, rank, group=self.group)
+        return message[0]
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -202,6 +211,17 @@ def joined(timeout_seconds: float = 1800.0, sequence_ranks: int = 1) -> Iterator
     except BaseException:
         _leave()
         raise
+
+
+def device_of_rank(name: str) -> torch.device:
+    """Return the device called `name`; under torchrun "auto" and "cuda" are the CUDA device of this rank.
+
+    Raises: as `pick_device`.
+    """
+    local = os.environ.get("LOCAL_RANK")
+    if name in ("auto", "cuda") and local is not None and torch.cuda.is_available():
+        name = f"cuda:{int(local) % torch.cuda.device_count()}"
+    return pick_device(name)
 
 
 def _leave() -> None:
