@@ -1,14 +1,16 @@
 """Peak memory of a training step on one rank, and on each of several that share the sequence.
 
     python -m benchmarks.sequence_memory [--tokens 262144] [--ranks 4] [--stack "DS*3"] [--checkpoint] [--save]
+        [--threads 2] [--keep FOLDER [--only-one]]
 
 A step is forward, loss and backward of one row of random tokens, on a model of about 5 million parameters (width 256,
-byte vocabulary), random weights, float32, one thread per process. Every process is a fresh one; its peak is the
-largest resident size during the step less the resident size before it (libraries and weights). Ranks are gloo
-processes. First the losses are compared: if they differ by more than 1e-6 relative, no memory is printed. A rank's
-share is its peak over the one-rank peak divided by the ranks: 1 is perfect. The C library is made to return every freed
-block of 1 MiB or more (MALLOC_MMAP_THRESHOLD_), as it does by itself only above 32 MiB: otherwise small pieces keep
-freed memory that large ones give back, which has nothing to do with sharding.
+byte vocabulary), random weights, float32, one thread per process (--threads: of the process that is alone). With --keep
+results of finished runs are kept in a folder and not measured again; --only-one measures one rank alone. Every process
+is a fresh one; its peak is the largest resident size during the step less the resident size before it (libraries and
+weights). Ranks are gloo processes. First the losses are compared: if they differ by more than 1e-6 relative, no memory
+is printed. A rank's share is its peak over the one-rank peak divided by the ranks: 1 is perfect. The C library is made
+to return every freed block of 1 MiB or more (MALLOC_MMAP_THRESHOLD_), as it does by itself only above 32 MiB: otherwise
+small pieces keep freed memory that large ones give back, which has nothing to do with sharding.
 """
 
 import argparse
@@ -23,6 +25,8 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from longlode.core.fingerprints import fingerprint
 
 VOCAB, WIDTH = 256, 256
 
@@ -41,7 +45,7 @@ def measure(rank: int, ranks: int, folder: Path, settings: dict[str, Any]) -> di
     from longlode.models import LonglodeConfig, LonglodeForCausalLM
     from longlode.parallel import GroupTransport, RankShard, SequencePlan, next_tokens
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(settings["threads"] if ranks == 1 else 1)
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/meeting",
@@ -108,10 +112,29 @@ def run(ranks: int, settings: dict[str, Any]) -> list[dict[str, float]]:
     return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
+def kept(ranks: int, settings: dict[str, Any], folder: Path | None) -> list[dict[str, float]]:
+    """The results of `run`, read from `folder` if they were measured before."""
+    if folder is None:
+        return run(ranks, settings)
+    facts = {"ranks": ranks, **settings}
+    path = folder / f"{fingerprint(facts)[:16]}.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({**facts, "results": run(ranks, settings)}))
+    return json.loads(path.read_text())["results"]
+
+
 def table(result: dict[str, Any]) -> str:
+    slowest = {
+        ranks: max(row["seconds"] for row in result["rows"] if row["ranks"] == ranks)
+        for ranks in (1, result["ranks"])
+    }
+    seconds = " and ".join(f"{taken:,.0f} on {ranks}" for ranks, taken in slowest.items())
     lines = [
         f"One row of {result['tokens']:,} tokens, stack {result['stack']}, attention {result['attention']}, "
-        f"activation checkpoints {'on' if result['checkpoint'] else 'off'}; loss {result['loss']:.6f} nats.",
+        f"activation checkpoints {'on' if result['checkpoint'] else 'off'}; loss {result['loss']:.6f} nats, the ranks' "
+        f"within {result['relative_difference']:.0e} relative. Seconds of the step on ranks: {seconds}; threads of the "
+        f"rank alone: {result['threads']}.",
         "",
         "| ranks | rank | peak of the step, MiB | of one rank's peak / ranks | received, MiB |",
         "|---|---|---|---|---|",
@@ -133,6 +156,9 @@ def main() -> None:
     parser.add_argument("--stack", default="DS*3")
     parser.add_argument("--attention", default="gather")
     parser.add_argument("--checkpoint", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--only-one", action="store_true")
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--as-rank", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -140,8 +166,15 @@ def main() -> None:
         facts = json.loads(args.as_rank)
         print(json.dumps(measure(facts["rank"], facts["ranks"], Path(facts["folder"]), facts["settings"])))
         return
-    settings = {name: getattr(args, name) for name in ("tokens", "stack", "attention", "checkpoint")}
-    [alone], several = run(1, settings), run(args.ranks, settings)
+    names = ("tokens", "stack", "attention", "checkpoint", "threads")
+    settings = {name: getattr(args, name) for name in names}
+    [alone] = kept(1, settings, args.keep)
+    if args.only_one:
+        print(
+            f"one rank: {alone['peak_bytes'] / 2**20:,.0f} MiB, {alone['seconds']:,.0f} s, loss {alone['loss']:.6f}"
+        )
+        return
+    several = kept(args.ranks, settings, args.keep)
     difference = abs(several[0]["loss"] - alone["loss"]) / alone["loss"]
     if difference > 1e-6:
         raise SystemExit(f"losses differ by {difference:.2e} relative; expected at most 1e-6")
@@ -150,7 +183,13 @@ def main() -> None:
         for ranks, results in ((1, [alone]), (args.ranks, several))
         for rank, row in enumerate(results)
     ]
-    result = {**settings, "loss": alone["loss"], "relative_difference": difference, "rows": rows}
+    result = {
+        **settings,
+        "ranks": args.ranks,
+        "loss": alone["loss"],
+        "relative_difference": difference,
+        "rows": rows,
+    }
     print(table(result))
     if args.save:
         from benchmarks.saved import about, save

@@ -2,18 +2,20 @@
 
     python -m benchmarks.sharding [--ranks 1,2,4] [--lengths 1024,4096] [--rounds 3] [--device cuda] [--save]
 
-A case is a scheme x mask x length x ranks. Schemes: those of softmax attention (A), and of DeltaNet's states (D).
-Masks: causal (one document), window (each token sees 128), packed (documents of long-tailed lengths in one row). A step
+A case is a mixer x scheme x mask x length x ranks. Schemes: those of softmax attention, and for the states of recurrent
+mixers (the delta rule with and without decay, linear attention without and with decays per head or channel) `fold` and
+`ulysses`. Masks: causal (one document), packed (documents of long-tailed lengths in one row), window (softmax attention
+in which each token sees 128). A step
 is forward, loss and backward of a model of one block, width 256, 4 heads of 64, with little besides the mixer, float32,
 one thread per rank. Every loss is first compared with that of one rank: beyond 1e-5 relative, nothing is printed. Ranks
 are processes of gloo, or of NCCL with --device cuda, one device each. Rounds are interleaved: every scheme once, then
 again.
 
-Processor time is that of the rank that needs most, in the best round, as a ratio to `gather` (A) or `fold` (D) of the
-same case; it leaves out waiting. Memory: the highest peak of a rank within the step, above what was held before it.
-Bytes: most that a rank receives. A slope is the exponent between the two outer lengths: 1 grows as the length, 2 as its
-square. The JSON has seconds too, and a cost model per scheme for `longlode.parallel.planner`, good for the machine that
-it was measured on if nothing else ran there.
+Processor time is that of the rank that needs most, in the best round, as a ratio to `gather` (attention) or `fold`
+(states) of the same case; it leaves out waiting. Seconds are those of the rank that took longest, in the best round.
+Memory: the highest peak of a rank within the step, above what was held before it. Bytes: most that a rank receives. A
+slope is the exponent between the two outer lengths: 1 grows as the length, 2 as its square. The JSON has a cost model
+per scheme for `longlode.parallel.planner`, good for the machine that it was measured on if nothing else ran there.
 """
 
 import argparse
@@ -38,14 +40,17 @@ from longlode.parallel import ATTENTION_SCHEMES, GroupTransport, RankShard, Sequ
 from longlode.parallel.planner import CostModel
 
 VOCAB, WIDTH, HEADS, WINDOW = 64, 256, 4, 128
-BASE = {"A": "gather", "S": "gather", "D": "fold"}
+ATTENTION, WINDOWED = "attention", "sliding_window_attention"
+RECURRENT = ("delta_net", "gated_delta_net", "linear_attention", "gated_linear_attention", "mamba2")
+"""Mixers whose states are exchanged: dense maps, dense maps with decay, sums, diagonal maps, one decay per head."""
+BASE = {ATTENTION: "gather", WINDOWED: "gather", **dict.fromkeys(RECURRENT, "fold")}
 """Scheme that others are compared with, by mixer."""
 MOST_SCORES = 4096
 """Longest sequence for `ring_scores`, which holds all scores."""
 
 
 class Case(NamedTuple):
-    """A scheme x mask x length. mixer: A, S (attention with a window) or D."""
+    """A mixer x scheme x mask x length."""
 
     mixer: str
     scheme: str
@@ -68,11 +73,12 @@ def _all_cases(lengths: list[int]) -> Iterator[Case]:
         for mask in ("causal", "packed"):
             for scheme in ATTENTION_SCHEMES:
                 if scheme != "ring_scores" or length <= MOST_SCORES:
-                    yield Case("A", scheme, mask, length)
-            for states in ("fold", "ulysses"):
-                yield Case("D", states, mask, length)
+                    yield Case(ATTENTION, scheme, mask, length)
+            for mixer in RECURRENT:
+                for states in ("fold", "ulysses"):
+                    yield Case(mixer, states, mask, length)
         for scheme in ("gather", "ulysses"):  # all others send a window as gather does
-            yield Case("S", scheme, "window", length)
+            yield Case(WINDOWED, scheme, "window", length)
 
 
 def long_tailed(length: int) -> tuple[int, ...]:
@@ -115,7 +121,7 @@ class Rank:
             config = LonglodeConfig(
                 vocab_size=VOCAB,
                 hidden_size=WIDTH,
-                mixers=mixer,
+                layers=[mixer],
                 num_heads=HEADS,
                 head_dim=WIDTH // HEADS,
                 intermediate_size=32,
@@ -133,7 +139,7 @@ class Rank:
         labels = next_tokens(tokens, cu_seqlens=edges).to(self.device)
         inputs = plan.piece(self.rank).model_inputs(tokens.to(self.device), labels)
         transport = GroupTransport(timeout_s=3600)
-        schemes = {"states": case.scheme} if case.mixer == "D" else {"attention": case.scheme}
+        schemes = {"states": case.scheme} if case.mixer in RECURRENT else {"attention": case.scheme}
         shard = None if self.ranks == 1 else RankShard(plan, transport, device=self.device, **schemes)
         model.zero_grad(set_to_none=True)
         held = self._forget_peak()
@@ -255,15 +261,23 @@ def cost_models(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| mixer | scheme | mask | tokens | ranks | received, MiB | slope | peak, MiB | slope | processor | slope |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| mixer | scheme | mask | tokens | ranks | seconds | received, MiB | slope | peak, MiB | slope | processor "
+        "| slope |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     order = ("mixer", "mask", "ranks", "length")
     for r in sorted(rows, key=lambda r: [r[name] for name in order]):
         if r["ranks"] == 1:
             continue
         slopes = r.get("slopes", {})
-        cells = [r["mixer"], r["scheme"], r["mask"], f"{r['length']:,}", str(r["ranks"])]
+        cells = [
+            r["mixer"],
+            r["scheme"],
+            r["mask"],
+            f"{r['length']:,}",
+            str(r["ranks"]),
+            f"{r['seconds']:.3f}",
+        ]
         for name, value in (
             ("received_bytes", f"{r['received_bytes'] / 2**20:.2f}"),
             ("peak_bytes", f"{r['peak_bytes'] / 2**20:.0f}"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from forked_ranks import run_ranks, values
+from torch.distributed.fsdp import FSDPModule
 
 from longlode.core.errors import ConfigError, InputError, RankError
 from longlode.core.records import read_jsonl
@@ -183,16 +184,38 @@ def test_a_recipe_without_the_section_keeps_its_fingerprint(tiny):
 def test_auxiliary_losses_and_metrics_are_those_of_one(tiny, tmp_path):
     layers = 'model.layers=["mixture_of_memories", "sliding_window_attention"]'
 
-    def logged(name, *overrides):
-        run(tiny, tmp_path / name, layers, "run.steps=2", ROWS, *overrides, mixers="none")
-        kept = ("loss", "aux_loss", "layer_")
-        rows = read_jsonl(tmp_path / name / "metrics.jsonl")
+    def logged(name, ranks, *overrides):
+        settings = (layers, "run.steps=2", ROWS, *overrides)
+        run(tiny, tmp_path / name, *settings, mixers="none", flops_per_second=1e9)
+        kept = ("loss", "aux_loss", "layer_", "flops")
+        rows = [*read_jsonl(tmp_path / name / "metrics.jsonl")]
+        for row, read in zip(rows, np.diff([0, *(row["tokens"] for row in rows)]), strict=True):
+            # The devices of all ranks could have done so much in the time of the step.
+            row["flops"] = row["mfu"] * ranks * 1e9 * read / row["tokens_per_second"]
         return [{key: row[key] for key in row if key.startswith(kept)} for row in rows]
 
-    one = logged("one")
+    one = logged("one", 1)
     assert one[0]["aux_loss"] > 0
     assert any(key.startswith("layer_") for key in one[0])
-    two, _ = values(run_ranks(2, lambda rank: logged("two", "parallel.sequence=2"), tmp_path))
+    two, _ = values(run_ranks(2, lambda rank: logged("two", 2, "parallel.sequence=2"), tmp_path))
     assert len(two) == 2
     for found, expected in zip(two, one, strict=True):
         assert found == pytest.approx(expected, rel=1e-11)
+
+
+def test_gradients_of_sharded_weights_that_are_averaged_are_rejected(tiny, tmp_path, monkeypatch):
+    """FSDP2 divides by the number of ranks unless it is told not to; gloo once summed all the same."""
+    settings = ("run.steps=1", "parallel.sequence=2", "run.shard=true", ROWS)
+
+    def work(rank):
+        right = run(tiny, tmp_path / "right", *settings)
+        divide = FSDPModule.set_gradient_divide_factor
+        monkeypatch.setattr(
+            FSDPModule, "set_gradient_divide_factor", lambda self, factor: divide(self, 2 * factor)
+        )
+        return right, run(tiny, tmp_path / "averaged", *settings)
+
+    one = run(tiny, tmp_path / "one", "run.steps=1", ROWS)
+    for right, averaged in values(run_ranks(2, work, tmp_path)):
+        assert difference(right, one) < 1e-12
+        assert difference(averaged, one) > 0.1
