@@ -48,23 +48,20 @@ class SequenceShard:
         """
         return first
 
-    def fold(self, make_map: Callable[[], SegmentMap], first: Tensor | None) -> Tensor | None:
-        """Return the state before this part.
-
-        Args: make_map: a function that makes the map of this part, for later ranks. first: the state before the whole
-          sequence, or None for zero.
-        """
-        return first
-
     def begin_fold(
         self, make_map: Callable[[], SegmentMap], first: Tensor | None
     ) -> Callable[[], Tensor | None]:
-        """Begin a `fold`: send the map of this part on its way; the returned function waits for those before it.
+        """Send the map of this part on its way; the returned function waits for those of the parts before this one.
 
         It returns the state before this part. What is computed in between delays nobody.
+        Args: make_map: a function that makes the map, for later ranks. first: the state before the whole sequence, or
+          None for zero.
         """
-        state = self.fold(make_map, first)
-        return lambda: state
+        return lambda: first
+
+    def fold(self, make_map: Callable[[], SegmentMap], first: Tensor | None) -> Tensor | None:
+        """Return the state before this part. Args: as of `begin_fold`."""
+        return self.begin_fold(make_map, first)()
 
     def gather(self, *tensors: Tensor, last: int | None = None) -> tuple[Tensor, ...]:
         """Prepend to each tensor `[B, T, ...]` those of the ranks before: `[B, S + T, ...]`.

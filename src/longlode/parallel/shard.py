@@ -84,10 +84,6 @@ class RankShard(SequenceShard):
         rows = exchange_rows(source, route, self.transport, "halo")
         return self._with_own(rows.unflatten(0, (-1, width)).mT, first)
 
-    def fold(self, make_map: Callable[[], SegmentMap], first: Tensor | None) -> Tensor:
-        """See `SequenceShard.fold`."""
-        return self.begin_fold(make_map, first)()
-
     def begin_fold(self, make_map: Callable[[], SegmentMap], first: Tensor | None) -> Callable[[], Tensor]:
         """See `SequenceShard.begin_fold`: one all-gather of the maps, float32 or wider, whatever the length."""
         own, carried = make_map(), self._layout.sends
