@@ -3,10 +3,11 @@
     python -m benchmarks.skill_it --work FOLDER --seeds 4 --steps 1200 [--most-seconds 330] [--save]
 
 Skills are groups of a mixture; only answers have a loss, as in `longlode pack --chat`. The graph is estimated by short
-runs on each group alone. Both arms are runs of `longlode.train` that differ in `data.skill_it.rate` alone (0: shares
-stay equal). Reported: held-out loss of the answers at the end, nats per token, mean over groups and per group, and the
-difference per seed with its 95 % interval (Student's t). With --work finished runs are not repeated and a run that was
-stopped goes on; --most-seconds ends before the first run that would begin later than that.
+runs on each group alone, from a model that has read all of them. Both arms are runs of `longlode.train` that differ in
+`data.skill_it.rate` alone (0: shares stay equal). Reported: held-out loss of the answers at the end, nats per token,
+mean over groups and per group, and the difference per seed with its 95 % interval (Student's t). With --work finished
+runs are not repeated and a run that was stopped goes on; --most-seconds ends before the first run that would begin
+later than that.
 """
 
 import argparse
@@ -54,11 +55,19 @@ def write_shards(folder: Path, num_variables: int, per_skill: int, seed: int) ->
 
 
 def run(
-    shards: Path, out: Path, shares: dict[str, float], skill_it: dict[str, Any], steps: int, seed: int
+    shards: Path,
+    out: Path,
+    shares: dict[str, float],
+    skill_it: dict[str, Any],
+    steps: int,
+    seed: int,
+    start: Path | None = None,
 ) -> list[Any]:
-    """Train once, or go on where a run was stopped; return the rows of held-out losses by group."""
-    recipe = {
-        "model": {"mixers": "DA", "hidden_size": 64, "num_heads": 2, "tie_word_embeddings": True},
+    """Train once, or go on where a run was stopped; return the rows of held-out losses by group.
+
+    Args: start, a model to continue.
+    """
+    recipe: dict[str, Any] = {
         "data": {
             "shards": str(shards),
             "length": 64,
@@ -78,6 +87,10 @@ def run(
             "eval_batches": 1,
         },
     }
+    if start is None:
+        recipe["model"] = {"mixers": "DA", "hidden_size": 64, "num_heads": 2, "tie_word_embeddings": True}
+    else:
+        recipe["run"]["start"] = str(start)
     if not (out / "finished").is_file():
         summary = longlode.train(Recipe.parse(recipe), out, verify=False, resume=out.exists())
         if summary.status != "finished":
@@ -86,37 +99,36 @@ def run(
     return [row for row in read_jsonl(out / "metrics.jsonl") if "heldout_losses" in row]
 
 
-def estimate_graph(shards: Path, folder: Path, names: list[str], steps: int, seed: int) -> list[list[float]]:
-    """Train on each group alone for a short time, all from the same weights."""
+def estimate_graph(
+    shards: Path, folder: Path, names: list[str], base_steps: int, steps: int, seed: int
+) -> list[list[float]]:
+    """Continue a model that has read all groups for some time on each group alone, for a short time.
+
+    From new weights all groups would help each other alike: first of all a run learns which tokens an answer can have.
+    """
+    equal = dict.fromkeys(names, 1.0)
+    settings = {"rate": 0.0, "batches": 4}
+    rows = run(shards, folder / "graph-base", equal, {"every": base_steps, **settings}, base_steps, seed)
+    before = [rows[-1]["heldout_losses"][name] for name in names]
     after = []
     for name in names:
         shares = {other: float(other == name) for other in names}
+        own = folder / f"graph-{name}"
         rows = run(
-            shards, folder / f"graph-{name}", shares, {"every": steps, "rate": 0.0, "batches": 4}, steps, seed
+            shards, own, shares, {"every": steps, **settings}, steps, seed, folder / "graph-base" / "model"
         )
         after.append([rows[-1]["heldout_losses"][other] for other in names])
-    # All runs begin with the weights of the seed; before the first step two answers are as good as any tokens.
-    first = run(
-        shards,
-        folder / "graph-begin",
-        dict.fromkeys(names, 1.0),
-        {"every": 1, "rate": 0.0, "batches": 4},
-        1,
-        seed,
-    )
-    return graph_from_losses([first[0]["heldout_losses"][name] for name in names], after)
+    return graph_from_losses(before, after)
 
 
 def compare(args: argparse.Namespace, folder: Path) -> dict[str, Any] | None:
     """Run both arms for every seed; None when the time is over before that."""
     started = time.monotonic()
     shards = write_shards(folder / f"{args.variables}-{args.per_skill}", args.variables, args.per_skill, 0)
-    folder = folder / "-".join(
-        map(str, (args.variables, args.per_skill, args.steps, args.graph_steps, args.every))
-    )
-    folder = folder / str(args.rate)
+    folder = folder / "-".join(map(str, (args.steps, args.base_steps, args.graph_steps, args.every)))
+    folder = folder / f"{args.variables}-{args.per_skill}-rate-{args.rate}"
     names = [f"skill{skill}" for skill in range(args.variables)]
-    graph = estimate_graph(shards, folder, names, args.graph_steps, 1000)
+    graph = estimate_graph(shards, folder, names, args.base_steps, args.graph_steps, 1000)
     equal, found = dict.fromkeys(names, 1.0), []
     for seed in range(args.seeds):
         arms = {}
@@ -157,7 +169,10 @@ def main() -> None:
     )
     for name, value in (("seeds", 3), ("steps", 600), ("variables", 3), ("per-skill", 4000), ("every", 50)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--graph-steps", type=int, default=100)
+    parser.add_argument(
+        "--base-steps", type=int, default=300, help="of the model that the graph is estimated from"
+    )
+    parser.add_argument("--graph-steps", type=int, default=100, help="of the run on each skill")
     parser.add_argument("--rate", type=float, default=0.5)
     parser.add_argument("--work", type=Path, help="folder of runs, kept; default: a temporary one")
     parser.add_argument("--most-seconds", type=float, help="begin no run after so long")
