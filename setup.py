@@ -1,4 +1,4 @@
-"""Builds the delta rule's CPU kernels (src/longlode/ops/delta_rule/native/) where a C compiler is at hand.
+"""Builds the CPU kernels (src/longlode/ops/delta_rule/native/) where a C compiler is at hand.
 
 Everything else stands in pyproject.toml. The library is plain C behind a C interface, loaded with ctypes: it belongs
 to a platform, not to a version of Python, and the wheel's tag says so (py3-none-PLATFORM). Without a compiler the
@@ -30,11 +30,15 @@ HEADERS = (
     "split.h",
     "token.h",
     "kernels.h",
+    "rowwise.h",
+    "rows.h",
+    "short_conv.h",
+    "norms.h",
 )
 COMMON = ["-std=gnu11", "-O3", "-g0", "-fPIC", "-ffp-contract=fast", "-pthread"]
 # The same kernels, once for each instruction set; delta_rule.c chooses at run time. Not -ffast-math: NaN and infinity
 # must come through, and sums keep their order.
-SETS = {"kernels_baseline.c": [], "delta_rule.c": []}
+SETS = {"kernels_baseline.c": [], "delta_rule.c": [], "rowwise.c": []}
 if platform.machine() in ("x86_64", "AMD64"):
     avx512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
     SETS |= {"kernels_avx2.c": ["-mavx2", "-mfma"], "kernels_avx512.c": avx512}
@@ -76,7 +80,7 @@ class BuildLibrary(build_ext):
                     extra_postargs=COMMON + flags,
                     depends=ext.depends,
                 )
-            self.compiler.link_shared_object(objects, str(library), extra_postargs=["-pthread"])
+            self.compiler.link_shared_object(objects, str(library), extra_postargs=["-pthread", "-lm"])
         except (
             Exception
         ) as error:  # no compiler, a broken one, one without these flags: all of them are a reason

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-import longlode
+from longlode.ops.delta_rule import native
+from longlode.ops.rowwise import why_no_rowwise
 
 RELATIVE = 1e-5
 ZLIB_RELATIVE = 2e-2
@@ -23,13 +24,12 @@ def bits_depend_on() -> dict[str, Any]:
 
     Libraries choose their kernels by the maker of the processor and by its instruction set; ours are compiled or not.
     """
-    ops = Path(longlode.__file__).parent / "ops"
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "processor": f"{platform.machine()} {_maker()}".strip(),
-        "compiled_kernels": any(ops.rglob("*.so")),
+        "compiled_kernels": "rows 1" if not why_no_rowwise() else not native.why_no_native(),
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
     }
 

@@ -32,7 +32,7 @@ from longlode.mixers.base import (
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.decay import decay_parameter, initial_decay
 from longlode.mixers.forgetting import PLAIN, Forgetting
-from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
+from longlode.mixers.norm import RMSNorm, at_least_float32
 from longlode.mixers.segment_map import SegmentMap, identity_states
 from longlode.mixers.short_conv import ShortConv
 from longlode.ops.delta_rule import delta_rule, delta_rule_step
@@ -130,8 +130,8 @@ class DeltaNet(Mixer):
         self.k_proj = nn.Linear(hidden_size, inner_k, bias=False)
         self.v_proj = nn.Linear(hidden_size, inner_v, bias=False)
         self.b_proj = nn.Linear(hidden_size, config.value_heads, bias=False)
-        self.q_conv1d = ShortConv(inner_k, config.conv_size)
-        self.k_conv1d = ShortConv(inner_k, config.conv_size)
+        self.q_conv1d = ShortConv(inner_k, config.conv_size, unit_norm=config.head_dim)
+        self.k_conv1d = ShortConv(inner_k, config.conv_size, unit_norm=config.head_dim)
         self.v_conv1d = ShortConv(inner_v, config.conv_size)
         if self.gated:
             self.a_proj = nn.Linear(hidden_size, config.value_heads, bias=False)
@@ -159,7 +159,7 @@ class DeltaNet(Mixer):
         get_memory = begin_memory(before.get("memory"), partial(self._map, writes, context), context)
         # On several ranks queries are computed while the maps of the parts before are on their way.
         q, conv_q = self._queries(x, before, context) if queries is None else queries
-        q = l2_norm(q.unflatten(-1, (self.config.num_heads, -1)))
+        q = q.unflatten(-1, (self.config.num_heads, -1))
         o, memory = write_and_read(q, *writes, get_memory, context)
         o = self.o_norm(o)
         if self.config.use_output_gate:
@@ -180,7 +180,7 @@ class DeltaNet(Mixer):
         """Compute the writes at each token, and the state of their two convolutions."""
         k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), context)
         v, conv_v = self.v_conv1d(self.v_proj(x), before.get("conv_v"), context)
-        k = l2_norm(k.unflatten(-1, (self.config.num_heads, -1)))
+        k = k.unflatten(-1, (self.config.num_heads, -1))
         v = v.unflatten(-1, (self.config.value_heads, -1))
         beta, g = self._strength_and_decay(x, context.mask)
         return _Writes(k, v, beta, g), {"conv_k": conv_k, "conv_v": conv_v}

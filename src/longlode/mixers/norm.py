@@ -2,14 +2,13 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from longlode.ops.dtypes import at_least_float32
+from longlode.ops.fused import rms_norm
+
+__all__ = ["L2_EPS", "RMSNorm", "at_least_float32", "l2_norm"]
 
 L2_EPS = 1e-6
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Convert x to float32, or keep float64, for sums and exponentials."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def l2_norm(x: Tensor) -> Tensor:
@@ -32,7 +31,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x `[..., dim]`; the result has x's dtype."""
-        return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         """Return the size and eps, for print(model)."""

@@ -1,10 +1,11 @@
 """The short convolution in front of recurrent mixers, as a module."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from longlode.mixers.norm import L2_EPS
 from longlode.ops.short_conv import short_conv, short_conv_step
 
 if TYPE_CHECKING:
@@ -12,11 +13,15 @@ if TYPE_CHECKING:
 
 
 class ShortConv(nn.Module):
-    """Depthwise causal convolution over the last W tokens, then SiLU; weight `[D, 1, W]`, as in fla."""
+    """Depthwise causal convolution over the last W tokens, then SiLU; weight `[D, 1, W]`, as in fla.
 
-    def __init__(self, dim: int, conv_size: int) -> None:
-        """Make filters of `conv_size` taps for `dim` channels."""
+    With `unit_norm` each head of so many channels is then divided by its length, as by `mixers.norm.l2_norm`.
+    """
+
+    def __init__(self, dim: int, conv_size: int, unit_norm: int | None = None) -> None:
+        """Make filters of `conv_size` taps for `dim` channels, in heads of `unit_norm` channels of unit length."""
         super().__init__()
+        self.unit_norm = unit_norm
         self.weight = nn.Parameter(torch.empty(dim, 1, conv_size))
 
     def forward(
@@ -27,14 +32,15 @@ class ShortConv(nn.Module):
         Where `context` has a mask, x must be 0 at padding; the last inputs are then the last real ones.
         """
         weight = self.weight[:, 0].to(x.dtype)
+        norm: dict[str, Any] = {"unit_norm": self.unit_norm, "eps": L2_EPS}
         cu_seqlens, mask = (None, None) if context is None else (context.documents, context.mask)
         if context is not None:
             state = context.shard.halo(x, self.weight.shape[-1] - 1, state)
         if x.shape[1] == 1 and state is not None and cu_seqlens is None:
-            y_t, after = short_conv_step(x[:, 0], weight, state=state)
+            y_t, after = short_conv_step(x[:, 0], weight, state=state, **norm)
             y = y_t[:, None]
         else:
-            y, after = short_conv(x, weight, state=state, cu_seqlens=cu_seqlens)
+            y, after = short_conv(x, weight, state=state, cu_seqlens=cu_seqlens, **norm)
         return y, after if mask is None else _last_real_inputs(x, state, mask, after)
 
 

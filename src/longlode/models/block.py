@@ -2,13 +2,13 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from longlode.mixers import Mixer, MixerOutput, RMSNorm, SequenceContext
 from longlode.models.cache import LayerMemory, LonglodeCache
 from longlode.models.config import LonglodeConfig
 from longlode.models.layers import LayerConfig
+from longlode.ops.fused import swiglu
 
 
 class SwiGLU(nn.Module):
@@ -23,7 +23,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x `[..., D]` to `[..., D]`."""
-        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
 
 
 class LonglodeBlock(GradientCheckpointingLayer):

@@ -12,10 +12,14 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from longlode.core.errors import ConfigError
-from longlode.mixers.norm import at_least_float32
+from longlode.ops.dtypes import at_least_float32
+from longlode.ops.fused import cross_entropy_
 
 IGNORED = -100
 _CHUNK_LOGITS = 1 << 24  # numbers in one block of logits: 64 MiB in float32
+_BLOCK_LOGITS = {
+    "cpu": 1 << 22
+}  # by device: a block that stays in the last cache, and whose memory is used again
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
@@ -33,28 +37,26 @@ class _HeadCrossEntropy(torch.autograd.Function):
 
         importance `[n]`: weight of each target in the sum; None: 1.
         """
-        compute = weight.to(hidden.dtype)
-        rows = max(1, _CHUNK_LOGITS // weight.shape[0])
+        of_hidden, of_weight = ctx.needs_input_grad[:2]
+        # As autocast would cast both factors of each product, but once for all blocks.
+        device = hidden.device.type
+        narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        if hidden.dtype == torch.float64:
+            narrow = hidden.dtype
+        compute, inputs = weight.to(narrow), hidden.to(narrow)
+        rows = max(1, _BLOCK_LOGITS.get(device, _CHUNK_LOGITS) // weight.shape[0])
         total = at_least_float32(hidden).new_zeros(())
-        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_hidden = torch.empty_like(hidden) if of_hidden else None
+        grad_weight = torch.zeros_like(weight) if of_weight else None
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
-            log_probs = at_least_float32(hidden[part] @ compute.T).log_softmax(-1)
-            asked = (torch.arange(len(log_probs), device=log_probs.device), targets[part])
-            found = log_probs[asked]
-            total -= (found if importance is None else found * importance[part]).sum()
-            if grad_hidden is None and grad_weight is None:
-                continue
-            slope = log_probs.exp_()
-            slope[asked] -= 1
-            if importance is not None:
-                slope *= importance[part, None]
-            slope = slope.to(hidden.dtype)
+            block = inputs[part] @ compute.T
+            counts = None if importance is None else importance[part]
+            total += cross_entropy_(block, targets[part], counts, slope=of_hidden or of_weight).sum()
             if grad_hidden is not None:
-                grad_hidden[part] = slope @ compute
+                grad_hidden[part] = block @ compute
             if grad_weight is not None:
-                grad_weight += (slope.T @ hidden[part]).to(weight.dtype)
+                grad_weight += (block.T @ inputs[part]).to(weight.dtype)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 

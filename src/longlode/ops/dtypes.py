@@ -25,3 +25,8 @@ def check_dtypes(same: dict[str, torch.Tensor], others: dict[str, torch.Tensor |
             raise ConfigError(
                 f"{name} is on {tensor.device} and {first_name} on {first.device}; expected one device."
             )
+
+
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Convert x to float32, or keep float64, for sums and exponentials."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

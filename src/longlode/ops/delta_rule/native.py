@@ -31,10 +31,11 @@ _CHUNK = 32
 # Kept states are a backward's memory, the chunks between two of them its working set, which must fit the L2 cache.
 _SPAN_BYTES = 1 << 19
 _SPANS = (4, 16)
-_REBUILD = (
+REBUILD = (
     "install a C compiler (gcc or clang) and then longlode again "
-    "(pip install --force-reinstall --no-deps longlode, or -e . in a clone); until then use backend='chunkwise'"
+    "(pip install --force-reinstall --no-deps longlode, or -e . in a clone)"
 )
+_REBUILD = f"{REBUILD}; until then use backend='chunkwise'"
 
 
 class _Tensor(ctypes.Structure):
@@ -190,6 +191,11 @@ def _load(library: Path) -> ctypes.CDLL:
         function.argtypes = [ctypes.POINTER(_Call), ctypes.c_char_p, ctypes.c_int]
         function.restype = ctypes.c_int
     return loaded
+
+
+def library() -> ctypes.CDLL:
+    """Return the loaded library, for kernels beside those of the delta rule. Raises: OSError, AttributeError."""
+    return _load(LIBRARY)
 
 
 def step_native(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from longlode.ops.dtypes import at_least_float32
 from longlode.ops.packed import kept
 
 
@@ -21,7 +22,11 @@ def convolve(
     """
     W = weight.shape[1]
     T = x.shape[1]
-    narrow, x, weight = x.dtype != wide(x[:0]).dtype, wide(x), wide(weight)
+    narrow, x, weight = (
+        x.dtype != at_least_float32(x[:0]).dtype,
+        at_least_float32(x),
+        at_least_float32(weight),
+    )
     past = _rows_before(x, W - 1, state if offsets is None else None)
     padded = torch.cat((past, x), dim=1)
     y = sum_of_taps((padded[:, i : i + T] for i in reversed(range(W))), weight)
@@ -30,9 +35,13 @@ def convolve(
     return y
 
 
-def wide(x: torch.Tensor) -> torch.Tensor:
-    """Convert x to the dtype of the sums: float32 for bfloat16 and float16, else unchanged."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def activated(y: torch.Tensor, activation: str | None, unit_norm: int | None, eps: float) -> torch.Tensor:
+    """Apply the activation, then divide each `unit_norm` channels of y by the root of their squared length plus eps."""
+    y = torch.nn.functional.silu(y) if activation == "silu" else y
+    if unit_norm is None:
+        return y
+    heads = y.unflatten(-1, (-1, unit_norm))
+    return (heads * torch.rsqrt(heads.square().sum(-1, keepdim=True) + eps)).flatten(-2)
 
 
 def sum_of_taps(inputs: Iterable[torch.Tensor], weight: torch.Tensor) -> torch.Tensor:

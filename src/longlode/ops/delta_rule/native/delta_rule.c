@@ -13,7 +13,6 @@
 #include "delta_rule.h"
 #include "queue.h"
 
-#define MAX_THREADS 256
 /* Multiply-adds that are worth starting a thread for: about 50 microseconds. */
 #define WORK_PER_THREAD 5e6
 /* Below, a register tile of every instruction set has columns to spare. */
@@ -23,7 +22,7 @@
 
 int longlode_abi(void) { return LONGLODE_ABI; }
 
-static const Kernels *find(const char *name) {
+const Kernels *longlode_find(const char *name) {
 #if defined(__x86_64__)
     if (!strcmp(name, "avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
@@ -35,8 +34,8 @@ static const Kernels *find(const char *name) {
 }
 
 const char *longlode_instruction_sets(void) {
-    if (find("avx512")) return "avx512,avx2,baseline";
-    return find("avx2") ? "avx2,baseline" : "baseline";
+    if (longlode_find("avx512")) return "avx512,avx2,baseline";
+    return longlode_find("avx2") ? "avx2,baseline" : "baseline";
 }
 
 typedef struct {
@@ -226,8 +225,13 @@ static void split(Job *job) {
     job->queue.num_items[1] = job->num_pairs * job->num_pieces;
 }
 
+static int64_t most_items(const Queue *queue) {
+    const int64_t *num = queue->num_items;
+    return queue->num_phases == 1 || num[0] > num[1] ? num[0] : num[1];
+}
+
 static int run(const Call *call, const char *instruction_set, int num_threads, Way way) {
-    Job job = {.call = call, .kernels = find(instruction_set), .way = way};
+    Job job = {.call = call, .kernels = longlode_find(instruction_set), .way = way};
     if (!job.kernels) return LONGLODE_NO_INSTRUCTION_SET;
     if (bad_call(call, way == BACKWARD)) return LONGLODE_BAD_CALL;
     int64_t *order = by_length(call);
@@ -242,12 +246,7 @@ static int run(const Call *call, const char *instruction_set, int num_threads, W
     if (job.way == BACKWARD) job.num_pieces = 1;
     useful = least(useful, most_items(&job.queue));
     prepare_output(call, way == BACKWARD);
-    pthread_t threads[MAX_THREADS];
-    int started = 0;
-    /* Where no thread can be had, those there are do the work. */
-    while (started < useful - 1 && !pthread_create(&threads[started], 0, work, &job)) started++;
-    work(&job);
-    while (started) pthread_join(threads[--started], 0);
+    on_threads(useful, work, &job);
     free(order);
     free(job.slots);
     /* Whoever had memory went on until nothing was left. */
@@ -263,7 +262,7 @@ int longlode_backward(const Call *call, const char *instruction_set, int num_thr
 }
 
 int longlode_token(const Token *call, const char *instruction_set) {
-    const Kernels *kernels = find(instruction_set);
+    const Kernels *kernels = longlode_find(instruction_set);
     if (!kernels) return LONGLODE_NO_INSTRUCTION_SET;
     if (bad_sizes(call->K, call->V) || call->num_heads < 0 || !call->q || !call->k || !call->v || !call->beta ||
         !call->state || !call->o || !call->new_state)

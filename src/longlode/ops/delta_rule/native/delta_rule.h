@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "rowwise.h"
+
 /* Raised whenever what native.py sees of this file changes (structs, functions, limits, the meaning of a field), which
  * refuses a library of another version. */
 #define LONGLODE_ABI 3
@@ -88,7 +90,11 @@ typedef struct {
                         void *workspace);
     void (*finish_chunk)(const Call *call, const Window *window, int64_t chunk, void *workspace);
     void (*token)(const Token *call);
+    RowFunction rows[NUM_ROW_KERNELS];
 } Kernels;
+
+/* The kernels of an instruction set that this CPU has, else 0. */
+__attribute__((visibility("hidden"))) const Kernels *longlode_find(const char *name);
 
 #if defined(__x86_64__)
 extern const Kernels longlode_avx512, longlode_avx2;

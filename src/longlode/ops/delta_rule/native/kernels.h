@@ -1,6 +1,8 @@
 /* Forward and backward over one document and head, chunk after chunk. Included once for each instruction set, with
  * KERNELS the name of the table to define and INSTRUCTION_SET what it is called. */
 #include "backward.h"
+#include "norms.h"
+#include "short_conv.h"
 #include "token.h"
 
 /* Cuts `bytes` off the workspace at `used`, on a cache line's boundary. With base 0 it only counts. */
@@ -159,4 +161,5 @@ static void backward(const Call *call, int64_t number, int64_t head, void *works
 
 const Kernels KERNELS = {
     INSTRUCTION_SET, workspace_bytes, slot_bytes, forward, backward, prepare_chunk, scan_window, finish_chunk, token,
+    {conv_forward, conv_backward, norm_forward, norm_backward, swiglu_forward, swiglu_backward, cross_entropy},
 };

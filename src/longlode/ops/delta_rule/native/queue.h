@@ -11,6 +11,7 @@
 
 /* How often a thread looks for the next phase before it sleeps, which costs 50 microseconds: about 20 of them. */
 #define LOOKS 500
+#define MAX_THREADS 256
 #if defined(__x86_64__)
 #define REST __builtin_ia32_pause()
 #elif defined(__aarch64__)
@@ -32,11 +33,6 @@ static void open_queue(Queue *queue, int64_t num_items) {
     *queue = (Queue){.num_phases = 1, .num_items = {num_items, num_items}};
     pthread_mutex_init(&queue->lock, 0);
     pthread_cond_init(&queue->changed, 0);
-}
-
-static int64_t most_items(const Queue *queue) {
-    const int64_t *num = queue->num_items;
-    return queue->num_phases == 1 || num[0] > num[1] ? num[0] : num[1];
 }
 
 static int all_taken(const Queue *queue) {
@@ -76,6 +72,16 @@ static int close_queue(Queue *queue) {
     pthread_mutex_destroy(&queue->lock);
     pthread_cond_destroy(&queue->changed);
     return queue->phase == queue->num_phases;
+}
+
+/* Runs `work` on so many threads, at most MAX_THREADS, this one among them. Where no thread can be had, those there are
+ * do the work. */
+static void on_threads(int64_t num_threads, void *(*work)(void *), void *job) {
+    pthread_t threads[MAX_THREADS];
+    int started = 0;
+    while (started < num_threads - 1 && !pthread_create(&threads[started], 0, work, job)) started++;
+    work(job);
+    while (started) pthread_join(threads[--started], 0);
 }
 
 #endif

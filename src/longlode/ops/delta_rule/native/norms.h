@@ -1,0 +1,134 @@
+/* RMSNorm, SwiGLU and cross entropy: a piece of work is a block of rows. */
+#include "rows.h"
+
+INLINE int64_t end_of_block(int64_t first, int64_t D, int64_t num_rows) {
+    return first + rows_of_block(D) < num_rows ? first + rows_of_block(D) : num_rows;
+}
+
+/* 1 / sqrt(mean(x^2) + eps) of a row, which goes to `to` as floats. */
+INLINE float inverse_length(const NormCall *call, const char *x, float *to) {
+    Floats squares = {0};
+    for (int64_t i = 0; i < call->D; i += LANES) {
+        Floats value = fetch(x, call->x.narrow, i, call->D);
+        store(to + i, value);
+        squares += value * value;
+    }
+    return 1.0f / __builtin_sqrtf(sum_lanes(squares) / (float)call->D + call->eps);
+}
+
+static void norm_forward(const void *pointer, int64_t item, float *memory, float *part) {
+    const NormCall *call = pointer;
+    const int64_t first = item * rows_of_block(call->D), end = end_of_block(first, call->D, call->num_rows);
+    (void)part;
+    for (int64_t row = first; row < end; row++) {
+        const float factor = inverse_length(call, place(&call->x, 0, row, 0), memory);
+        char *to = place(&call->y, 0, row, 0);
+        for (int64_t i = 0; i < call->D; i += LANES)
+            put(to, call->y.narrow, i, call->D,
+                load(memory + i) * factor * fetch((const char *)call->weight, 0, i, call->D));
+    }
+}
+
+/* With n = x r, r = 1 / sqrt(mean(x^2) + eps), h = dy weight:  dweight += dy n;  dx = r (h - n mean(h n)). */
+static void norm_backward(const void *pointer, int64_t item, float *memory, float *part) {
+    const NormCall *call = pointer;
+    const int64_t D = call->D, first = item * rows_of_block(D), end = end_of_block(first, D, call->num_rows);
+    float *n = memory, *h = n + padded(D), *sums = h + padded(D);
+    for (int64_t row = first; row < end; row++) {
+        /* Sums of a few rows each are summed: that loses less than one long sum. */
+        if ((row - first) % TILE == 0) memset(sums, 0, (size_t)padded(D) * sizeof *sums);
+        const float factor = inverse_length(call, place(&call->x, 0, row, 0), n);
+        const char *dy = place(&call->dy, 0, row, 0);
+        Floats dot = {0};
+        for (int64_t i = 0; i < D; i += LANES) {
+            Floats value = load(n + i) * factor, slope = fetch(dy, call->dy.narrow, i, D);
+            store(sums + i, load(sums + i) + slope * value);
+            slope *= fetch((const char *)call->weight, 0, i, D);
+            store(n + i, value);
+            store(h + i, slope);
+            dot += slope * value;
+        }
+        const float mean = sum_lanes(dot) / (float)D;
+        char *to = place(&call->dx, 0, row, 0);
+        for (int64_t i = 0; i < D; i += LANES)
+            put(to, call->dx.narrow, i, D, (load(h + i) - load(n + i) * mean) * factor);
+        if ((row - first) % TILE == TILE - 1 || row == end - 1)
+            for (int64_t i = 0; i < D; i += LANES) store(part + i, load(part + i) + load(sums + i));
+    }
+}
+
+static void swiglu_forward(const void *pointer, int64_t item, float *memory, float *part) {
+    const SwigluCall *call = pointer;
+    const int64_t D = call->D, first = item * rows_of_block(D), end = end_of_block(first, D, call->num_rows);
+    (void)memory, (void)part;
+    for (int64_t row = first; row < end; row++) {
+        const char *gate = place(&call->gate, 0, row, 0), *up = place(&call->up, 0, row, 0);
+        char *y = place(&call->y, 0, row, 0);
+        for (int64_t i = 0; i < D; i += LANES) {
+            Floats g = fetch(gate, call->gate.narrow, i, D);
+            put(y, call->y.narrow, i, D, g * sigmoid(g) * fetch(up, call->up.narrow, i, D));
+        }
+    }
+}
+
+static void swiglu_backward(const void *pointer, int64_t item, float *memory, float *part) {
+    const SwigluCall *call = pointer;
+    const int64_t D = call->D, first = item * rows_of_block(D), end = end_of_block(first, D, call->num_rows);
+    (void)memory, (void)part;
+    for (int64_t row = first; row < end; row++) {
+        const char *gate = place(&call->gate, 0, row, 0), *up = place(&call->up, 0, row, 0), *dy = place(&call->dy, 0, row, 0);
+        char *dgate = place(&call->dgate, 0, row, 0), *dup = place(&call->dup, 0, row, 0);
+        for (int64_t i = 0; i < D; i += LANES) {
+            Floats g = fetch(gate, call->gate.narrow, i, D), s = sigmoid(g);
+            Floats slope = fetch(dy, call->dy.narrow, i, D);
+            put(dup, call->dup.narrow, i, D, slope * g * s);
+            slope *= fetch(up, call->up.narrow, i, D);
+            put(dgate, call->dgate.narrow, i, D, slope * s * (1.0f + g * (1.0f - s)));
+        }
+    }
+}
+
+/* Largest number of a row, NaN passed over; the row goes to `to` as floats, lanes beyond it as the smallest. */
+INLINE float largest(const LossCall *call, const char *x, float *to) {
+    const float lowest = -3.4028235e38f;
+    Floats most = all(lowest);
+    for (int64_t i = 0; i < call->D; i += LANES) {
+        Floats value = fetch(x, call->logits.narrow, i, call->D);
+        if (i + LANES > call->D) {
+            Ints there = lane_numbers() < (int32_t)(call->D - i);
+            value = (Floats)(((Ints)value & there) | ((Ints)all(lowest) & ~there));
+        }
+        store(to + i, value);
+        Ints above = value > most;
+        most = (Floats)(((Ints)value & above) | ((Ints)most & ~above));
+    }
+    float lanes[LANES], found = lowest;
+    store(lanes, most);
+    for (int lane = 0; lane < LANES; lane++) found = lanes[lane] > found ? lanes[lane] : found;
+    return found;
+}
+
+static void cross_entropy(const void *pointer, int64_t item, float *memory, float *part) {
+    const LossCall *call = pointer;
+    const int64_t D = call->D, first = item * rows_of_block(D), end = end_of_block(first, D, call->num_rows);
+    (void)part;
+    for (int64_t row = first; row < end; row++) {
+        char *x = place(&call->logits, 0, row, 0);
+        const float most = largest(call, x, memory), weight = call->weights ? call->weights[row] : 1.0f;
+        const int64_t target = call->targets[row];
+        const float asked = memory[target] - most;
+        Doubles sums = {0};
+        for (int64_t i = 0; i < D; i += LANES) {
+            Floats e = keep_below(exponential_float(load(memory + i) - most), i, D);
+            store(memory + i, e);
+            sums += load_wide(memory + i) + load_wide(memory + i + HALF);
+        }
+        double sum = 0;
+        for (int lane = 0; lane < HALF; lane++) sum += sums[lane];
+        call->losses[row] = weight * (float)(__builtin_log(sum) - (double)asked);
+        if (!call->slope) continue;
+        memory[target] -= (float)sum;
+        for (int64_t i = 0; i < D; i += LANES)
+            put(x, call->logits.narrow, i, D, load(memory + i) * (float)(weight / sum));
+    }
+}

@@ -1,0 +1,297 @@
+"""The compiled row-wise kernels: equal to plain loops in float64, the same bits on any number of threads, refusals."""
+
+import itertools
+import math
+import os
+
+import pytest
+import torch
+
+from longlode.core.errors import BackendError
+from longlode.ops import rowwise
+from longlode.ops.delta_rule import native
+from longlode.ops.fused import cross_entropy_, rms_norm, swiglu
+from longlode.ops.fused.cross_entropy import BACKENDS as ENTROPY_BACKENDS
+from longlode.ops.fused.cross_entropy import cross_entropy_native_
+from longlode.ops.fused.rms_norm import BACKENDS as NORM_BACKENDS
+from longlode.ops.fused.rms_norm import rms_norm_native, rms_norm_torch
+from longlode.ops.fused.swiglu import BACKENDS as SWIGLU_BACKENDS
+from longlode.ops.fused.swiglu import swiglu_native, swiglu_torch
+from longlode.ops.short_conv import native as conv
+from longlode.ops.short_conv import short_conv
+from longlode.ops.short_conv.native import conv_native, conv_torch
+
+WHY_NOT = rowwise.why_no_rowwise()
+SETS = () if WHY_NOT else native.instruction_sets()
+DTYPES = (torch.float32, torch.bfloat16)
+needs_kernels = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "there are kernels")
+
+
+def normal(*shape, dtype=torch.float32, seed=None):
+    """Fresh numbers at each call unless a seed is given, rounded to the dtype, so that float64 starts from the same."""
+    draw = torch.Generator().manual_seed(int.from_bytes(os.urandom(4)) if seed is None else seed)
+    return torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype)
+
+
+def in_loops(x, weight, state, offsets, activation, unit_norm, eps):
+    """The definition, a token and a document at a time, in the dtype of x."""
+    rows = []
+    for n, (start, end) in enumerate(itertools.pairwise(offsets)):
+        inputs = torch.cat((state[n].T, x[0, start:end]))
+        for t in range(end - start):
+            y = sum(inputs[t + i] * weight[:, i] for i in range(weight.shape[1]))
+            y = y / (1 + torch.exp(-y)) if activation else y
+            if unit_norm:
+                heads = [head / (head @ head + eps).sqrt() for head in y.split(unit_norm)]
+                y = torch.cat(heads)
+            rows.append(y)
+    return torch.stack(rows)[None]
+
+
+def outputs(run, inputs, dy, **options):
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    y = run(*leaves, **options)
+    return [y.detach(), *torch.autograd.grad(y, leaves, dy.to(y.dtype))]
+
+
+def error(got, exact):
+    return float((got.double() - exact).norm() / exact.norm())
+
+
+def assert_as_exact_as_torch(ours, plain, exact, dtype):
+    """Design: twice the error of plain torch in the dtype, three times for gradients; a floor of a few roundings."""
+    floor = {torch.float32: 3e-7, torch.bfloat16: 3e-3}[dtype]
+    for i, (a, b, e) in enumerate(zip(ours, plain, exact, strict=True)):
+        assert a.dtype == b.dtype
+        assert error(a, e) <= max((3 if i else 2) * error(b, e), floor), i
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("D", "W", "unit_norm", "activation"),
+    [
+        (48, 4, 16, "silu"),
+        (40, 3, 20, "silu"),
+        (33, 2, None, "silu"),
+        (70, 4, None, None),
+        (24, 8, 24, "silu"),
+    ],
+)
+def test_convolution_equals_the_loop_in_float64(D, W, unit_norm, activation, dtype):
+    offsets = (0, 1, 3, 40, 97)
+    inputs = [normal(*shape, dtype=dtype) for shape in ((1, 97, D), (D, W), (4, D, W - 1))]
+    dy = normal(1, 97, D, dtype=dtype)
+    options = {"offsets": offsets, "activation": activation, "unit_norm": unit_norm, "eps": 1e-6}
+    exact = outputs(in_loops, [x.double() for x in inputs], dy, **options)
+    plain = outputs(conv_torch, inputs, dy, **options)
+    for instruction_set in SETS:
+        ours = outputs(conv_native, inputs, dy, **options, instruction_set=instruction_set)
+        assert_as_exact_as_torch(ours, plain, exact, dtype)
+    # The next document's first token seen by the last one: a wrong variant that must not pass.
+    wrong = outputs(conv_native, inputs, dy, **options | {"offsets": (0, 1, 3, 41, 97)})
+    assert error(wrong[0], exact[0]) > 1e-2
+
+
+@needs_kernels
+@pytest.mark.parametrize("W", [1, 4])
+def test_convolution_of_a_slice_and_of_rows(W):
+    whole, weight = normal(2, 700, 3, 64), normal(64, W)
+    x = whole[:, :, 1]  # rows that do not follow one another
+    dy = normal(2, 700, 64)
+    options = {"state": None, "offsets": None, "activation": "silu", "unit_norm": 32, "eps": 1e-6}
+    ours = outputs(lambda x, w: conv_native(x, w, **options), [x, weight], dy)
+    exact = outputs(lambda x, w: conv_torch(x, w, **options), [x.double(), weight.double()], dy)
+    assert max(map(error, ours, exact)) < 1e-6
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_packed_documents_have_the_bits_of_separate_ones(dtype):
+    offsets = [0, 2, 600, 1300]
+    x, weight, state = (normal(*s, dtype=dtype) for s in ((1, 1300, 40), (40, 4), (3, 40, 3)))
+    y, _ = short_conv(x, weight, state=state, cu_seqlens=torch.tensor(offsets), unit_norm=20)
+    for n, start in enumerate(offsets[:-1]):
+        part = slice(start, offsets[n + 1])
+        assert torch.equal(
+            y[:, part], short_conv(x[:, part], weight, state=state[n : n + 1], unit_norm=20)[0]
+        )
+
+
+@needs_kernels
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
+    x, weight, dy = normal(2, 1700, 80), normal(80, 4), normal(2, 1700, 80)
+    scale, logits, targets = normal(80), normal(900, 203), torch.randint(203, (900,))
+
+    def all_of_them():
+        found = outputs(lambda x, w: conv_native(x, w, None, None, "silu", 40, 1e-6), [x, weight], dy)
+        found += outputs(lambda x, w: rms_norm_native(x, w, 1e-6), [x, scale], dy)
+        found += outputs(swiglu_native, [x, dy], dy)
+        slopes = logits.clone()
+        return [*found, cross_entropy_native_(slopes, targets, None, True), slopes]
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    first = all_of_them()
+    for num_threads in (2, 3, 50):
+        monkeypatch.setattr(torch, "get_num_threads", lambda num=num_threads: num)
+        assert all(map(torch.equal, all_of_them(), first)), num_threads
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norm_and_swiglu_equal_the_definition_in_float64(dtype):
+    x, up, dy = (normal(3, 131, 40, dtype=dtype) for _ in range(3))
+    weight = normal(40)
+    wide = [x.double(), weight.double()]
+
+    def by_rows(x, weight):
+        return torch.stack([r / (sum(r * r) / len(r) + 1e-5).sqrt() * weight for r in x.flatten(0, 1)]).view(
+            x.shape
+        )
+
+    exact = outputs(by_rows, wide, dy)
+    plain = outputs(lambda *x: rms_norm_torch(*x, 1e-5), [x, weight], dy)
+    gate = 6 * x
+    exact_2 = outputs(lambda g, u: g / (1 + torch.exp(-g)) * u, [gate.double(), up.double()], dy)
+    plain_2 = outputs(swiglu_torch, [gate, up], dy)
+    for name in SETS:
+        ours = outputs(lambda x, w, name=name: rms_norm_native(x, w, 1e-5, name), [x, weight], dy)
+        assert_as_exact_as_torch(ours, plain, exact, dtype)
+        ours = outputs(lambda g, u, name=name: swiglu_native(g, u, name), [gate, up], dy)
+        assert_as_exact_as_torch(ours, plain_2, exact_2, dtype)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cross_entropy_equals_the_sum_over_the_vocabulary(dtype):
+    logits, targets = (5 * normal(30, 77)).to(dtype), torch.randint(77, (30,))
+    weights = torch.rand(30)
+    expected, slopes = [], torch.zeros(30, 77, dtype=torch.float64)
+    for row, (numbers, target) in enumerate(zip(logits.double().tolist(), targets.tolist(), strict=True)):
+        total = math.fsum(math.exp(x) for x in numbers)
+        expected.append(float(weights[row]) * (math.log(total) - numbers[target]))
+        slopes[row] = torch.tensor([math.exp(x) / total for x in numbers], dtype=torch.float64)
+        slopes[row, target] -= 1
+        slopes[row] *= weights[row].double()
+    for name in SETS:
+        found = logits.clone()
+        losses = cross_entropy_native_(found, targets, weights, True, name)
+        assert error(losses, torch.tensor(expected, dtype=torch.float64)) < 1e-6
+        assert error(found, slopes) < (1e-6 if dtype == torch.float32 else 3e-3)
+        untouched = logits.clone()
+        assert torch.equal(cross_entropy_native_(untouched, targets, weights, False, name), losses)
+        assert torch.equal(untouched, logits)
+
+
+@needs_kernels
+def test_numbers_that_are_none_come_through_and_extremes_do_not_overflow():
+    x = torch.full((4, 32), 1e4)
+    x[1, 3], x[2, 5], x[3] = math.nan, math.inf, -1e4
+    y = swiglu_native(x, torch.ones_like(x))
+    assert y[0].tolist() == [1e4] * 32
+    assert y[1].isnan().nonzero().flatten().tolist() == [3]
+    assert y[2, 5] == math.inf
+    assert float(y[3].abs().max()) < 1e-30
+    logits = torch.tensor([[1e4, 0.0, -1e4], [0.0, math.nan, 0.0], [0.0, -math.inf, 0.0]])
+    losses = cross_entropy_native_(logits, torch.tensor([0, 0, 0]), None, True)
+    assert losses[0] == 0
+    assert losses[1].isnan()
+    assert math.isclose(float(losses[2]), math.log(2), rel_tol=1e-6)
+    assert float(logits[0].abs().max()) < 1e-30
+    normed = rms_norm_native(x, torch.ones(32), 1e-6)
+    assert normed.isnan().any(1).tolist() == [False, True, True, False]
+
+
+@needs_kernels
+def test_second_derivatives_are_those_of_torch():
+    x, weight = normal(1, 12, 16), normal(16, 4)
+    settings = (None, None, "silu", 8, 1e-6)
+
+    def second(run, leaves):
+        leaves = [y.detach().requires_grad_() for y in leaves]
+        (slope,) = torch.autograd.grad(run(*leaves).square().sum(), leaves[:1], create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), leaves)
+
+    cases = [
+        (lambda x, w: conv_native(x, w, *settings), lambda x, w: conv_torch(x, w, *settings), (x, weight)),
+        (
+            lambda x, w: rms_norm_native(x, w, 1e-6),
+            lambda x, w: rms_norm_torch(x, w, 1e-6),
+            (x, weight[:, 0]),
+        ),
+        (swiglu_native, swiglu_torch, (x, 2 * x)),
+    ]
+    for ours, plain, leaves in cases:
+        exact = second(plain, [y.double() for y in leaves])
+        assert max(map(error, second(ours, leaves), exact)) < 1e-5
+
+
+@needs_kernels
+def test_large_tensors_take_the_kernels_and_small_ones_torch(monkeypatch):
+    calls = []
+    run = rowwise.run
+    monkeypatch.setattr(rowwise, "run", lambda kernel, *rest: (calls.append(kernel), run(kernel, *rest)))
+    large, small = normal(300, 64), normal(2, 64)
+    for x in (large, small, large.double()):
+        rms_norm(x, torch.ones(64), 1e-6)
+        swiglu(x, x)
+        cross_entropy_(x.clone(), torch.zeros(len(x), dtype=torch.int64), None, False)
+    assert calls == ["norm_forward", "swiglu_forward", "cross_entropy"]
+
+
+@needs_kernels
+def test_calls_that_would_leave_their_memory_are_refused_in_c():
+    with pytest.raises(BackendError, match="size or pointer"):
+        cross_entropy_native_(normal(2, 5), torch.tensor([0, 5]), None, False)
+    with pytest.raises(BackendError, match="no 'avx9000'"):
+        swiglu_native(normal(2, 5), normal(2, 5), "avx9000")
+    x, weight = normal(1, 5, 16), normal(16, 9)
+    for taps, group in ((9, None), (4, 1024)):
+        with pytest.raises(BackendError, match="size or pointer"):
+            conv_native(x, weight[:, :taps], None, None, "silu", group, 1e-6)
+    assert short_conv(x, weight)[0].shape == x.shape  # by torch
+    for kernel, call in (("norm_forward", rowwise.NormCall()), ("conv_backward", rowwise.ConvCall())):
+        with pytest.raises(BackendError, match=kernel):
+            rowwise.run(kernel, call)
+
+
+@needs_kernels
+def test_kernels_that_fail_their_self_check_are_not_used(caplog):
+    def wrong(x, weight, eps):
+        return rms_norm_native(x, weight, eps) * 1.001
+
+    def inputs(dtype):
+        return {"x": normal(9, 40, dtype=dtype), "weight": normal(40).requires_grad_(), "eps": 1e-6}
+
+    made = rowwise.backends("rms_norm", wrong, rms_norm_torch, inputs)
+    x = normal(20, 40)
+    with caplog.at_level("WARNING"):
+        chosen = made.pick("auto", (x,), x.device, rowwise.Request((x.dtype,)))
+    assert chosen.name == "torch"
+    assert "failed its self-check" in caplog.text
+    for own in (conv.BACKENDS, ENTROPY_BACKENDS, NORM_BACKENDS, SWIGLU_BACKENDS):
+        assert own.pick("auto", (x,), x.device, rowwise.Request((x.dtype,))).name == "native"
+
+
+@needs_kernels
+def test_without_the_library_torch_runs_and_the_reason_is_logged(monkeypatch, tmp_path, caplog):
+    x, weight = normal(1, 9, 16), normal(16, 4)
+    expected = conv_torch(x, weight, None, None, "silu", None, 1e-6)
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "libdelta_rule.so")
+    conv.BACKENDS.forget()
+    with caplog.at_level("WARNING"):
+        assert torch.equal(short_conv(x, weight)[0], expected)
+    assert "the compiled library is missing" in caplog.text
+
+
+@needs_kernels
+def test_a_library_of_another_version_is_named(monkeypatch):
+    monkeypatch.setattr(rowwise, "_ABI", 99)
+    monkeypatch.setattr(native, "LIBRARY", native.LIBRARY.parent / ".." / "native" / native.LIBRARY.name)
+    assert "row-wise interface 1 and this code needs 99" in rowwise.why_no_rowwise()
+
+
+def test_the_switch_turns_them_off(monkeypatch):
+    monkeypatch.setenv(native.SWITCH, "off")
+    x = normal(1, 9, 16)
+    assert conv.BACKENDS.pick("auto", (x,), x.device, rowwise.Request((x.dtype,))).name == "torch"
