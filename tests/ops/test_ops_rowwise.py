@@ -3,6 +3,8 @@
 import itertools
 import math
 import os
+import platform
+import resource
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from longlode.ops.fused.rms_norm import BACKENDS as NORM_BACKENDS
 from longlode.ops.fused.rms_norm import rms_norm_native, rms_norm_torch
 from longlode.ops.fused.swiglu import BACKENDS as SWIGLU_BACKENDS
 from longlode.ops.fused.swiglu import swiglu_native, swiglu_torch
+from longlode.ops.host_memory import keep_freed_memory
 from longlode.ops.short_conv import native as conv
 from longlode.ops.short_conv import short_conv
 from longlode.ops.short_conv.native import conv_native, conv_torch
@@ -209,7 +212,7 @@ def test_second_derivatives_are_those_of_torch():
 
     def second(run, leaves):
         leaves = [y.detach().requires_grad_() for y in leaves]
-        (slope,) = torch.autograd.grad(run(*leaves).square().sum(), leaves[:1], create_graph=True)
+        (slope,) = torch.autograd.grad(run(*leaves).pow(3).sum(), leaves[:1], create_graph=True)
         return torch.autograd.grad(slope.square().sum(), leaves)
 
     cases = [
@@ -229,9 +232,12 @@ def test_second_derivatives_are_those_of_torch():
 @needs_kernels
 def test_large_tensors_take_the_kernels_and_small_ones_torch(monkeypatch):
     calls = []
+    large, small = normal(300, 64), normal(2, 64)
+    rms_norm(large, torch.ones(64), 1e-6)  # the self-checks, which call the kernels too
+    swiglu(large, large)
+    cross_entropy_(large.clone(), torch.zeros(300, dtype=torch.int64), None, False)
     run = rowwise.run
     monkeypatch.setattr(rowwise, "run", lambda kernel, *rest: (calls.append(kernel), run(kernel, *rest)))
-    large, small = normal(300, 64), normal(2, 64)
     for x in (large, small, large.double()):
         rms_norm(x, torch.ones(64), 1e-6)
         swiglu(x, x)
@@ -295,3 +301,23 @@ def test_the_switch_turns_them_off(monkeypatch):
     monkeypatch.setenv(native.SWITCH, "off")
     x = normal(1, 9, 16)
     assert conv.BACKENDS.pick("auto", (x,), x.device, rowwise.Request((x.dtype,))).name == "torch"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="malloc is set on Linux only")  # noqa: PTH110
+def test_freed_memory_is_kept_unless_the_environment_sets_malloc(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert not keep_freed_memory()
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("another malloc")
+    assert keep_freed_memory()
+    number = 8 << 20  # 32 MiB of float32, which would come from the system each time
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(number).sum()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < number * 4 / resource.getpagesize() / 2

@@ -167,7 +167,7 @@ def backends(
             compiled,
             Interface.MEMORY,
             device_types=("cpu",),
-            absent=why_no_rowwise,
+            absent=lambda: why_no_rowwise(),
             unsupported=_unsupported,
             fault=lambda _: check(_CPU),
         ),

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from longlode.core.batch import Batch
 from longlode.core.errors import ConfigError, InputError, LonglodeError
+from longlode.ops.host_memory import keep_freed_memory
 from longlode.parallel.world import World, joined
 from longlode.train.checkpoint import RunState
 from longlode.train.division import UNDIVIDED, Division, divided
@@ -387,7 +388,8 @@ def recomputing(model: PreTrainedModel, wanted: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def settings_of(run: RunSection) -> Iterator[None]:
-    """Set threads and determinism as in the recipe, and restore them afterwards."""
+    """Set threads and determinism as in the recipe, and restore them afterwards; keep freed memory from now on."""
+    keep_freed_memory()
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     try:
         if run.threads is not None:
