@@ -54,7 +54,9 @@ class _NativeRMSNorm(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         eps, instruction_set = ctx.settings
         if torch.is_grad_enabled():
-            found = rowwise.gradients_by_torch(lambda *inputs: rms_norm_torch(*inputs, eps), (x, weight), dy)
+            found = rowwise.gradients_by_torch(
+                lambda x, weight: rms_norm_torch(x, weight, eps), (x, weight), dy
+            )
             return (*found, None, None)
         rows, slope, scale = rowwise.as_rows(x), rowwise.as_rows(dy), weight.float().contiguous()
         dx = torch.empty(rows.shape, dtype=x.dtype, device="cpu")

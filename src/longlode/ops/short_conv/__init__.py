@@ -60,12 +60,9 @@ def short_conv(
     if state is not None:
         _check_state(state, weight, sizes)
     _check_norm(unit_norm, sizes["D"])
-    x, weight, before = (resolved(tensor) for tensor in (x, weight, state))
-    assert x is not None
-    assert weight is not None
-    request = _request(x, weight, unit_norm)
-    chosen = BACKENDS.pick("auto", (x, weight, before), x.device, request)
-    y = chosen.run(x, weight, before, offsets, activation, unit_norm, eps)
+    inputs = tuple(map(resolved, (x, weight, state)))
+    chosen = BACKENDS.pick("auto", inputs, x.device, _request(x, weight, unit_norm))
+    y = chosen.run(*inputs, offsets, activation, unit_norm, eps)
     return y, last_inputs(x, weight.shape[1] - 1, state, offsets)
 
 
