@@ -173,7 +173,7 @@ class DeltaNet(Mixer):
         return self._map(writes, context)
 
     def _queries(self, x: Tensor, before: State, context: SequenceContext) -> tuple[Tensor, Tensor]:
-        """Compute q `[B, T, H K]`, not yet of unit norm, and the state of its convolution."""
+        """Compute q `[B, T, H K]`, each head of unit norm, and the state of its convolution."""
         return self.q_conv1d(self.q_proj(x), before.get("conv_q"), context)
 
     def _writes(self, x: Tensor, before: State, context: SequenceContext) -> tuple[_Writes, State]:
