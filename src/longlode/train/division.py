@@ -52,6 +52,7 @@ class Division(ABC):
         self.world = world
         self._settings = ParallelSection.model_validate({}) if settings is None else settings
         self._groups: dict[tuple[int, int], Any] = {}
+        self._own: dict[tuple[int, int], Sharing] = {}
 
     @abstractmethod
     def shares(self, batch: Batch, rows: int, length: int) -> list[Share]:
@@ -68,6 +69,7 @@ class Division(ABC):
                 with contextlib.suppress(RuntimeError, ValueError):  # after an error it may be closed already
                     dist.destroy_process_group(group)
         self._groups.clear()
+        self._own.clear()
 
     def _sharing(self, groups: Iterable[tuple[int, int]]) -> Sharing | None:
         """Return how this rank shares rows, of groups (first rank, size) that no rank is in twice.
@@ -77,14 +79,14 @@ class Division(ABC):
         shared = [(first, size) for first, size in groups if size > 1]
         new = [group for group in shared if group not in self._groups]
         for first, size in new:
-            self._groups[first, size] = dist.new_group(list(range(first, first + size)))
+            ranks = range(first, first + size)
+            self._groups[first, size] = group = dist.new_group(list(ranks))
+            if self.world.rank in ranks:
+                transport = GroupTransport(group, self.world.timeout_seconds)
+                self._own[first, size] = Sharing(transport, self._settings.attention, self._settings.states)
         if new:
             self.world.agree([0.0])  # a rank that ends early would cut the others off while they connect
-        for first, size in shared:
-            if first <= self.world.rank < first + size:
-                transport = GroupTransport(self._groups[first, size], self.world.timeout_seconds)
-                return Sharing(transport, self._settings.attention, self._settings.states)
-        return None
+        return next((self._own[group] for group in shared if group in self._own), None)
 
 
 class Grid(Division):

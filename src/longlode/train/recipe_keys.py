@@ -1,7 +1,7 @@
 """The list of all keys that a recipe may have, for `longlode train --list-keys` and the reference."""
 
 import dataclasses
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from longlode.train.recipe import all_fields
 from longlode.train.sections import FREE
@@ -37,6 +37,8 @@ def _type_name(annotation: Any) -> str:
     if annotation is type(None):
         return "none"
     inner = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _type_name(inner[0])
     if get_origin(annotation) is Literal:
         return " | ".join(f'"{value}"' for value in inner)
     if get_origin(annotation) in (list, tuple):
