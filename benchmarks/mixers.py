@@ -105,6 +105,8 @@ _COSTS = {
 def page(options: argparse.Namespace, what: dict[str, Any], known: dict[str, Any], head: str) -> str:
     """The result page."""
     budgets = []
+    missing = [f"`{name}`" for name in options.mixers if name in accuracy.SLOW and not what[name]]
+    left_out = f" Not trained, as it takes hours: {', '.join(missing)}." if missing else ""
     for task in options.tasks:
         one = accuracy.settings_of(task)
         budgets.append(f"{task} {one.steps} steps of {one.batch_size} rows")
@@ -112,7 +114,8 @@ def page(options: argparse.Namespace, what: dict[str, Any], known: dict[str, Any
         [
             "# Every mixer: what it learns, what it costs",
             head,
-            f"Budgets: {', '.join(budgets)}. In brackets the worst and the best seed.",
+            f"Budgets: {', '.join(budgets)}. In brackets the worst and the best seed. A dash: not "
+            f"run.{left_out}",
             learnt_table(options, what),
             cost_table(options, known),
         ]
@@ -126,7 +129,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", choices=("accuracy", "speed", "page"), help="unset: everything")
-    parser.add_argument("--mixers", default=",".join(MIXERS.names()))
+    parser.add_argument("--mixers", help="names or letters; unset: all, of which the slowest are not trained")
     parser.add_argument("--tasks", default=",".join(accuracy.TASKS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lengths", default="2048,16384")
@@ -135,7 +138,8 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save", action="store_true", help="write a dated page to benchmarks/results/")
     options = parser.parse_args(arguments)
-    given = [LETTERS.get(one, one) for one in options.mixers.split(",")]
+    options.named = options.mixers is not None
+    given = [LETTERS.get(one, one) for one in (options.mixers or ",".join(MIXERS.names())).split(",")]
     options.mixers = [name for name in accuracy.PAPER if name in given]
     options.mixers += [name for name in given if name not in options.mixers]
     options.tasks = options.tasks.split(",")

@@ -18,7 +18,7 @@ from longlode.models import LonglodeCache, LonglodeConfig, LonglodeModel
 
 _WIDTH = 128
 _NEW_TOKENS = 16
-_MOST_BYTES = 12 * 2**30  # a step that needs more is not timed
+_MOST_BYTES = 8 * 2**30  # a step that needs more is not timed
 COSTS_NAME = "costs.json"
 
 
@@ -87,7 +87,7 @@ def _grown(work: Any) -> int:
 def peaks(mixer: str, length: int) -> dict[str, int | None]:
     """Peak bytes of a step and of decoding, and the bytes of the state, in a process of its own.
 
-    Decoding counts what the cache holds and what a token needs beside it. None: more than 12 GiB.
+    Decoding counts what the cache holds and what a token needs beside it. None: more than 8 GiB.
     """
     read_end, write_end = os.pipe()
     child = os.fork()

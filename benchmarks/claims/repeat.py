@@ -24,22 +24,23 @@ CLAIM = Claim(
     "The questions are generated, and a model of this size rarely writes an answer in full. Its n-gram heads keep all "
     "tokens, which a purely recurrent model does not.",
 )
-TASKS = ("mqar", "joint_recall", "phonebook", "json_recall", "recall")
+TASKS = ("mqar", "joint_recall", "phonebook", "json_recall", "noisy_recall")
 _EXAMPLES = 24
 _DRAWS = 2000
 
 
 def smooth(folder: Path, length: int, repeat: int) -> dict[str, np.ndarray]:
     """Task -> log-probability of the answer of each example; an evaluation that was stopped goes on."""
-    evaluate_model(
-        Path("starter"),
-        folder,
-        tasks=TASKS,
-        lengths=(length,),
-        num_examples=_EXAMPLES,
-        repeat_context=repeat,
-        device="cpu",
-    )
+    if not (folder / RECORD_NAME).is_file():
+        evaluate_model(
+            Path("starter"),
+            folder,
+            tasks=TASKS,
+            lengths=(length,),
+            num_examples=_EXAMPLES,
+            repeat_context=repeat,
+            device="cpu",
+        )
     rows = read_rows(folder / "examples.parquet")
     return {task: np.array([row["smooth"] for row in rows if row["task"] == task]) for task in TASKS}
 
