@@ -7,6 +7,7 @@ import os
 import resource
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,26 +86,36 @@ def _grown(work: Any) -> int:
 
 
 def peaks(mixer: str, length: int) -> dict[str, int | None]:
-    """Peak bytes of a step and of decoding, and the bytes of the state, in a process of its own.
+    """Peak bytes of a step and of decoding, and the bytes of the state, each in a process of its own.
 
     Decoding counts what the cache holds and what a token needs beside it. None: more than 8 GiB.
     """
+
+    def training() -> dict[str, int]:
+        model = model_of(mixer)
+        return {f"train_{length}": _grown(lambda: step_seconds(model, length))}
+
+    def decoding() -> dict[str, int]:
+        model = model_of(mixer)
+        cache = prompt_cache(model, length)
+        grown = _grown(lambda: decode_seconds(model, cache))
+        return {f"state_{length}": cache.num_bytes, f"decode_{length}": cache.num_bytes + grown}
+
+    found: dict[str, int | None] = {f"{what}_{length}": None for what in ("train", "decode", "state")}
+    return found | _in_child(training) | _in_child(decoding)
+
+
+def _in_child(work: Callable[[], dict[str, int]]) -> dict[str, int]:
+    """What `work` returns in a fresh process, whose heap holds nothing freed; {} where memory did not suffice."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read_end)
-        found: dict[str, int | None] = {f"{what}_{length}": None for what in ("train", "decode", "state")}
         try:
             resource.setrlimit(resource.RLIMIT_AS, (_memory("VmSize") + _MOST_BYTES,) * 2)
-            model = model_of(mixer)
-            cache = prompt_cache(model, length)
-            found[f"state_{length}"] = cache.num_bytes
-            found[f"decode_{length}"] = cache.num_bytes + _grown(lambda: decode_seconds(model, cache))
-            del cache
-            found[f"train_{length}"] = _grown(lambda: step_seconds(model, length))
+            os.write(write_end, json.dumps(work()).encode())
         except (MemoryError, RuntimeError) as error:
-            print(f"{mixer} at {length:,}: {str(error).splitlines()[0]}", flush=True)
-        os.write(write_end, json.dumps(found).encode())
+            print(str(error).splitlines()[0], flush=True)
         os._exit(0)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as stream:
