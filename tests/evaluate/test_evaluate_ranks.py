@@ -9,6 +9,7 @@ import longlode
 from longlode.core.errors import ConfigError
 from longlode.core.records import read_record
 from longlode.core.rows import read_rows
+from longlode.evaluate.by_name import evaluate_harness, write_tasks
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
 
 pytestmark = pytest.mark.skipif(
@@ -93,3 +94,13 @@ def test_two_ranks_read_what_one_reads(tmp_path):
         assert_same(found, expected)
     records = [read_record(tmp_path / name / "out", "evaluation") for name in names]
     assert records[0]["examples_fingerprint"] == records[1]["examples_fingerprint"]
+
+
+def test_what_runs_in_one_process_is_refused_on_several(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for one in (
+        lambda: write_tasks("starter", tmp_path),
+        lambda: evaluate_harness("starter", tmp_path, tasks=["piqa"]),
+    ):
+        with pytest.raises(ConfigError, match="torchrun"):
+            one()

@@ -98,6 +98,11 @@ def _read(path: str) -> str:
         return ""
 
 
+def started_ranks() -> int:
+    """Return the number of processes that torchrun started; 1 where it started none."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def started_rank() -> int:
     """Return the rank that torchrun gave this process; 0 where it started none."""
     return int(os.environ.get("RANK", "0")) if os.environ.get("WORLD_SIZE", "1") != "1" else 0

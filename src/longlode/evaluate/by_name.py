@@ -8,6 +8,7 @@ from typing import Any
 from longlode.core.errors import ConfigError, InputError
 from longlode.core.model_names import model_source
 from longlode.core.outputs import claim_folder
+from longlode.core.processes import started_ranks
 from longlode.evaluate.adapters import FORMATS, find_records
 from longlode.evaluate.harness import run_harness
 from longlode.evaluate.lm_eval_tasks import write_lm_eval_tasks
@@ -177,6 +178,10 @@ def evaluate_harness(
 
 def _open(model: Path, out: Path, kind: str, device: str, world: World = ALONE) -> tuple[Any, Any]:
     """The model and its tokenizer, loaded after checking that the output can be written."""
+    if started_ranks() > world.size:
+        raise ConfigError(
+            f"{started_ranks()} ranks were started, and lm-eval and its tasks are for one process. Leave torchrun out."
+        )
     source = model_source(model)
     world.on_main(lambda: claim_folder(out, kind, identity={}))
     from longlode.models import load
