@@ -141,7 +141,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     options.named = options.mixers is not None
     given = [LETTERS.get(one, one) for one in (options.mixers or ",".join(MIXERS.names())).split(",")]
     options.mixers = [name for name in accuracy.PAPER if name in given]
-    options.mixers += [name for name in given if name not in options.mixers]
+    options.mixers += sorted(set(given) - set(options.mixers), key=lambda name: (name in accuracy.SLOW, name))
     options.tasks = options.tasks.split(",")
     options.lengths = [int(one) for one in options.lengths.split(",")]
     if "text" in options.tasks:

@@ -81,6 +81,13 @@ def test_a_verdict_follows_from_the_seeds():
     assert frame.all_of([frame.HOLDS, frame.OPEN]) == frame.OPEN
 
 
+def test_seeds_are_counted_in_the_figures():
+    finding = frame.Finding((), [], frame.HOLDS, "", 3, {"a": {"x": [1.0], "y": [1.0, 2.0, 3.0]}, "b": []})
+    assert frame.seeds_of(finding) == "1-3"
+    finding.figures = {"a": [1.0, 2.0]}
+    assert frame.seeds_of(finding) == "2"
+
+
 def test_a_claim_reads_the_records_of_the_mixers_table(tmp_path):
     """Planted records of two mixers, of the settings of the table: the claim finds them and trains nothing."""
     options = Namespace(work=tmp_path, seeds=1, only_records=True)

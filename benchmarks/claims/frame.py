@@ -72,11 +72,24 @@ def all_of(verdicts: Sequence[str]) -> str:
     return PARTLY
 
 
+def seeds_of(finding: Finding) -> str:
+    """The number of seeds behind the figures, "1-3" where some have fewer."""
+    counts = {len(numbers) for numbers in _lists(finding.figures)} - {0}
+    return "-".join(str(one) for one in sorted({min(counts), max(counts)})) if counts else "none yet"
+
+
+def _lists(figures: Any) -> list[list[float]]:
+    """The lists of a figure per seed, at any depth."""
+    if isinstance(figures, list):
+        return [figures]
+    return [found for held in figures.values() for found in _lists(held)]
+
+
 def as_sections(claim: Claim, finding: Finding) -> str:
     """The claim, what was done, the table, the verdict and its limits, as Markdown."""
     table = ["| " + " | ".join(finding.heads) + " |", "|" + "---|" * len(finding.heads)]
     table += ["| " + " | ".join(row) + " |" for row in finding.rows]
-    seeds = f" Seeds: {finding.seeds}." if finding.seeds else ""
+    seeds = f" Seeds: {seeds_of(finding)}." if finding.seeds else ""
     parts = [
         f"**Claim.** {claim.paper}",
         f"**Here.** {claim.here}{seeds}",
