@@ -4,7 +4,8 @@ import itertools
 import math
 import os
 import platform
-import resource
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -303,6 +304,21 @@ def test_the_switch_turns_them_off(monkeypatch):
     assert conv.BACKENDS.pick("auto", (x,), x.device, rowwise.Request((x.dtype,))).name == "torch"
 
 
+FAULTS = """
+import resource
+import torch
+from longlode.ops.host_memory import keep_freed_memory
+
+assert keep_freed_memory()
+number = 8 << 20  # 32 MiB of float32, which would come from the system each time
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(number).sum()
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+assert faults < number * 4 / resource.getpagesize() / 2, faults
+"""
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="malloc is set on Linux only")  # noqa: PTH110
 def test_freed_memory_is_kept_unless_the_environment_sets_malloc(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
@@ -311,13 +327,5 @@ def test_freed_memory_is_kept_unless_the_environment_sets_malloc(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("another malloc")
-    assert keep_freed_memory()
-    number = 8 << 20  # 32 MiB of float32, which would come from the system each time
-
-    def faults():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(number).sum()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    faults()
-    assert faults() < number * 4 / resource.getpagesize() / 2
+    # In a process of its own: the heap of one that has run many tests has holes, and its top may be in use.
+    subprocess.run([sys.executable, "-c", FAULTS], check=True)

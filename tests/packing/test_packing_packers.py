@@ -45,7 +45,7 @@ def positions(rows):
 
 def test_the_built_in_ones_are_found_by_name():
     assert [name for name in PACKERS.names() if PACKERS.provider(name) == "longlode"] == sorted(
-        [*NAMES, "related"]
+        [*NAMES, "landmark", "related"]
     )
 
 

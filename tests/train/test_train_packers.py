@@ -14,7 +14,7 @@ from longlode.packing import open_shards
 from longlode.packing.packers import PACKERS
 from longlode.train import Recipe
 
-OPTIONS = {"decompose": {"min_length": 4}}
+OPTIONS = {"decompose": {"min_length": 4}, "landmark": {"token": 7, "block_size": 8}}
 
 
 class Killed(BaseException):
