@@ -94,7 +94,7 @@ def test_scores_and_names_of_parts(name, inputs, tmp_path):
 def test_a_changed_bit_is_seen():
     """The broken twin of the comparison."""
     was = to_stored({"loss": [1.0, 2.0], "name": "a"})
-    near, far = {"loss": [1.0, 2.0000000000000004], "name": "a"}, {"loss": [1.0, 2.001], "name": "a"}
+    near, far = {"loss": [1.0, 2.0000000000000004], "name": "a"}, {"loss": [1.0, 2.01], "name": "a"}
     assert differences(was, to_stored(near), 0.0) != []
     assert differences(was, to_stored(near), RELATIVE) == []
     assert differences(was, to_stored(far), RELATIVE) != []
