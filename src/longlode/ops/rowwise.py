@@ -167,7 +167,7 @@ def backends(
             compiled,
             Interface.MEMORY,
             device_types=("cpu",),
-            absent=lambda: why_no_rowwise(),
+            absent=lambda: why_no_rowwise(),  # looked up at each call: `benchmarks.step_share` replaces it
             unsupported=_unsupported,
             fault=lambda _: check(_CPU),
         ),

@@ -64,10 +64,6 @@ INLINE void fetch_row(const char *from, int64_t narrow, int64_t count, float *to
     for (int64_t i = 0; i < count; i += LANES) store(to + i, fetch(from, narrow, i, count));
 }
 
-INLINE void put_row(char *to, int64_t narrow, int64_t count, const float *from) {
-    for (int64_t i = 0; i < count; i += LANES) put(to, narrow, i, count, load(from + i));
-}
-
 /* e^x to about 1e-7 relative; e^-87 and below as e^-87 (1.6e-38), e^88 and above as e^88, NaN for NaN.
  * x = n ln 2 + r with |r| <= ln 2 / 2, and e^r by its Taylor series to r^7. */
 INLINE Floats exponential_float(Floats x) {
@@ -86,11 +82,5 @@ INLINE Floats exponential_float(Floats x) {
 }
 
 INLINE Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential_float(-x)); }
-
-INLINE float sum_row(const float *x, int64_t count) {
-    Floats sum = {0};
-    for (int64_t i = 0; i < count; i += LANES) sum += load(x + i);
-    return sum_lanes(sum);
-}
 
 #endif
