@@ -106,7 +106,7 @@ def _show(summary: Mapping[str, Any]) -> None:
         for one in summary.get("mix", ())
     ]
     if shown:
-        head = ("group", "asked for", "share", "tokens", "there are", "documents", "there are ")
+        head = ("group", "asked for", "share", "tokens", "of tokens", "documents", "of documents")
         table("Mixture", head, shown)
 
 
