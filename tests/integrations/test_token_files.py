@@ -44,8 +44,9 @@ def test_datatrove(tmp_path, shards):
     assert by_ends(tokens, np.fromfile(tmp_path / "out/tokens-00000.ds.index", "<u8")) == documents(shards)
 
 
-def test_datatrove_keeps_which_tokens_of_chats_have_a_loss(tmp_path):
-    pytest.importorskip("datatrove", reason="needs longlode[datatrove]")
+@pytest.fixture
+def chats(tmp_path):
+    """Shards of one chat, half of whose tokens have a loss."""
     chat = [{"role": "user", "content": "how deep"}, {"role": "assistant", "content": "very deep"}]
     (tmp_path / "in.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
     (tmp_path / "template.jinja").write_text(
@@ -53,13 +54,17 @@ def test_datatrove_keeps_which_tokens_of_chats_have_a_loss(tmp_path):
     )
     how = {"chat": "messages", "chat_template": tmp_path / "template.jinja"}
     longlode.pack(tmp_path / "in.jsonl", tmp_path / "shards", length=8, **how)
-    shards = open_shards(tmp_path / "shards")
-    write_token_files(shards, tmp_path / "out", "datatrove")
-    wanted = shards.has_loss(0)
+    return open_shards(tmp_path / "shards")
+
+
+def test_datatrove_keeps_which_tokens_of_chats_have_a_loss(tmp_path, chats):
+    pytest.importorskip("datatrove", reason="needs longlode[datatrove]")
+    write_token_files(chats, tmp_path / "out", "datatrove")
+    wanted = chats.has_loss(0)
     assert 0 < wanted.sum() < len(wanted)
     assert np.fromfile(tmp_path / "out/tokens-00000.ds.loss", np.bool_).tolist() == wanted.tolist()
     with pytest.raises(ConfigError, match="loss"):
-        write_token_files(shards, tmp_path / "other", "megatron")
+        write_token_files(chats, tmp_path / "other", "megatron")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -74,7 +79,31 @@ def test_megatron(tmp_path, shards):
     assert read.document_indices.tolist() == list(range(shards.num_documents + 1))
 
 
-@pytest.mark.parametrize(("layout", "module"), [("datatrove", "datatrove"), ("megatron", "megatron")])
+@pytest.fixture
+def streaming():
+    return pytest.importorskip("streaming", reason="needs mosaicml-streaming, as docs/guides/scale.md says")
+
+
+def test_mds(tmp_path, shards, streaming):
+    done = CliRunner().invoke(app, ["convert", str(shards.folders[0]), str(tmp_path / "out"), "--to", "mds"])
+    assert done.exit_code == 0, done.output
+    read = streaming.StreamingDataset(local=str(tmp_path / "out"), shuffle=False, batch_size=1)
+    rows = [read[number] for number in range(read.num_samples)]
+    assert [row["tokens"].tolist() for row in rows] == documents(shards)
+    assert [row["id"] for row in rows] == shards.column("id").to_pylist()
+    assert {row["tokens"].dtype for row in rows} == {np.dtype(np.int32)}
+
+
+def test_mds_keeps_which_tokens_of_chats_have_a_loss(tmp_path, chats, streaming):
+    write_token_files(chats, tmp_path / "out", "mds")
+    read = streaming.StreamingDataset(local=str(tmp_path / "out"), shuffle=False, batch_size=1)
+    assert read[0]["has_loss"].tolist() == chats.has_loss(0).tolist()
+    assert read[0]["tokens"].tolist() == chats.tokens(0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("layout", "module"), [("datatrove", "datatrove"), ("megatron", "megatron"), ("mds", "streaming")]
+)
 def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path, monkeypatch, shards, layout, module):
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)

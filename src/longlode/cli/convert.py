@@ -17,7 +17,7 @@ EXAMPLES = (
     "longlode convert runs/small small-for-fla --to fla",
     "longlode convert shards tokens --to megatron",
 )
-MODELS, TOKEN_FILES = ("fla", "longlode"), ("datatrove", "megatron")
+MODELS, TOKEN_FILES = ("fla", "longlode"), ("datatrove", "megatron", "mds")
 
 
 def convert(
@@ -28,7 +28,9 @@ def convert(
     out: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
     to: Annotated[
         str,
-        typer.Option(help="Of a model: fla or longlode. Of shards: datatrove (also nanotron) or megatron."),
+        typer.Option(
+            help="Of a model: fla or longlode. Of shards: datatrove (also nanotron), megatron or mds (MosaicML)."
+        ),
     ],
 ) -> dict[str, Any]:
     """Write a DeltaNet or Gated DeltaNet checkpoint in the layout of fla, or of longlode; or shards as token files.

@@ -3,9 +3,11 @@
     datatrove   tokens-00000.ds, .ds.index (ends of documents), .ds.loss for chats, .ds.metadata: nanotron and datatrove
                 read them (extra `datatrove`)
     megatron    tokens-00000.bin and .idx: Megatron-LM, NeMo and their relatives (extra `megatron`)
+    mds         index.json and shard.00000.mds: MosaicML's StreamingDataset, LLM Foundry; columns `tokens` (int32),
+                `id`, `source`, for chats also `has_loss` (uint8) (package `mosaicml-streaming`, extra `mds`)
 
-One file, or pair of them, per file of the shards, documents in order, each ended by eos as in the shards; token ids
-take 2 bytes where the vocabulary allows it, else 4.
+Documents in order, each ended by eos as in the shards. For datatrove and Megatron one file, or pair of them, per file
+of the shards, token ids of 2 bytes where the vocabulary allows it, else 4; MDS has files of 64 MB of whole documents.
 """
 
 import warnings
@@ -88,14 +90,32 @@ def _write_megatron(shards: Shards, folder: Path) -> Iterator[Path]:
         yield path
 
 
-def _missing(extra: str, error: ImportError) -> BackendError:
+def _write_mds(shards: Shards, folder: Path) -> Iterator[Path]:
+    try:
+        from streaming import MDSWriter
+    except ImportError as error:
+        raise _missing("mds", error, "&& pip install --no-deps mosaicml-streaming") from None
+    columns = {"id": "str", "source": "str", "tokens": "ndarray:int32"}
+    columns |= {"has_loss": "ndarray:uint8"} if shards.has_loss_mask else {}
+    with MDSWriter(columns=columns, out=str(folder), hashes=["xxh64"], exist_ok=True) as writer:
+        names = (shards.column(name).to_pylist() for name in ("id", "source"))
+        for document, (name, source) in enumerate(zip(*names, strict=True)):
+            row = {"id": name, "source": source, "tokens": shards.tokens(document).astype(np.int32)}
+            if shards.has_loss_mask:
+                row["has_loss"] = shards.has_loss(document).astype(np.uint8)
+            writer.write(row)
+    yield from sorted(folder.glob("shard.*.mds"))
+
+
+def _missing(extra: str, error: ImportError, more: str = "") -> BackendError:
+    command = f"pip install 'longlode[{extra}]' {more}".strip()
     return BackendError(
-        f"token files of {extra} are written by its library, which is not installed ({error}); "
-        f"pip install 'longlode[{extra}]'."
+        f"token files of {extra} are written by its library, which cannot be imported ({error}); {command}."
     )
 
 
 LAYOUTS: dict[str, Callable[[Shards, Path], Iterator[Path]]] = {
     "datatrove": _write_datatrove,
     "megatron": _write_megatron,
+    "mds": _write_mds,
 }
