@@ -36,6 +36,7 @@ from longlode.mixers.context import SequenceContext
 from longlode.mixers.document_rows import DocumentRows
 from longlode.mixers.mamba2 import Mamba2, Mamba2Config
 from longlode.mixers.norm import at_least_float32
+from longlode.ops.slices import Slices
 
 # Queries for which the best keys are selected together.
 _CHUNK = 64
@@ -146,13 +147,16 @@ class HAX(Mixer):
             kept_k = kept_v = k.new_zeros(*k.shape[:2], self.config.num_selected, k.shape[-1])
             kept = score.new_full(kept_k.shape[:3], -torch.inf)
         outputs = []
+        parts_of_q, parts_of_k, parts_of_v, parts_of_score = (Slices(u, dim=2) for u in (q, k, v, score))
         for begin in range(0, q.shape[2], _CHUNK):
-            piece = slice(begin, begin + _CHUNK)
-            keys = torch.cat((kept_k, k[:, :, piece]), 2)
-            values = torch.cat((kept_v, v[:, :, piece]), 2)
-            scores = torch.cat((kept, score[:, :, piece]), 2)
+            piece = (begin, min(begin + _CHUNK, q.shape[2]))
+            keys = torch.cat((kept_k, parts_of_k.take(*piece)), 2)
+            values = torch.cat((kept_v, parts_of_v.take(*piece)), 2)
+            scores = torch.cat((kept, parts_of_score.take(*piece)), 2)
             best, seen = _best(scores.detach(), kept.shape[2])
-            logits = at_least_float32(q[:, :, piece] @ keys.mT) * k.shape[-1] ** -0.5 + scores[:, :, None]
+            logits = (
+                at_least_float32(parts_of_q.take(*piece) @ keys.mT) * k.shape[-1] ** -0.5 + scores[:, :, None]
+            )
             weights = logits.masked_fill(~seen, torch.finfo(logits.dtype).min).softmax(-1)
             outputs.append(weights.to(v.dtype) @ values)
             index, empty = best.clamp(min=0), best < 0

@@ -29,6 +29,7 @@ from longlode.mixers.base import (
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.norm import at_least_float32
 from longlode.mixers.segment_map import SegmentMap
+from longlode.ops.slices import Slices
 
 CHUNK = 128
 """Tokens of one FFT."""
@@ -126,9 +127,9 @@ class S4D(Mixer):
         dynamics = self._dynamics(size)
         spectrum = torch.fft.rfft(dynamics.kernel(), n=2 * size)
         s = dynamics.zeros(x.shape[0]) if memory is None else memory[..., 0]
-        lengths, outputs = real_lengths(context), []
+        lengths, outputs, parts = real_lengths(context), [], Slices(wide)
         for start in range(0, x.shape[1], size):
-            part = wide[:, start : start + size].mT
+            part = parts.take(start, min(start + size, x.shape[1])).mT
             num_tokens = part.shape[2]
             inside = torch.fft.irfft(torch.fft.rfft(part, n=2 * size) * spectrum, n=2 * size)[
                 ..., :num_tokens

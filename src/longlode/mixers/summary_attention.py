@@ -19,6 +19,7 @@ from longlode.mixers.attention import RotaryHeadsConfig, rotate
 from longlode.mixers.base import Mixer, MixerOutput, MixerTraits, State, empty_state, setting
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.document_rows import DocumentRows, append_entries, last_entries, pick
+from longlode.ops.slices import Slices
 
 # Queries computed together: their scores take the most memory.
 _BLOCK = 256
@@ -155,6 +156,8 @@ class SummaryAttention(Mixer):
             [],
             tokens.farthest,
         )
+        parts_of_q, parts_of_k, parts_of_v = Slices(q), Slices(k), Slices(tokens.v)
+        past_k, past_v = Slices(summaries.k), Slices(summaries.v)
         for begin in range(0, q.shape[1], _BLOCK):
             end = min(begin + _BLOCK, q.shape[1])
             here, there = place[:, kept + begin : kept + end, None], place[:, None, begin : kept + end]
@@ -163,9 +166,9 @@ class SummaryAttention(Mixer):
             most = min(summaries.k.shape[1], max(0, (farthest + end - w) // g))
             region = torch.arange(most, device=q.device)
             mask = torch.cat(((region < num_regions), visible), dim=-1)[:, None]
-            keys = torch.cat((summaries.k[:, :most], k[:, begin : kept + end]), dim=1)
-            values = torch.cat((summaries.v[:, :most], tokens.v[:, begin : kept + end]), dim=1)
-            heads = [u.transpose(1, 2) for u in (q[:, begin:end], keys, values)]
+            keys = torch.cat((past_k.take(0, most), parts_of_k.take(begin, kept + end)), dim=1)
+            values = torch.cat((past_v.take(0, most), parts_of_v.take(begin, kept + end)), dim=1)
+            heads = [u.transpose(1, 2) for u in (parts_of_q.take(begin, end), keys, values)]
             o = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=mask)
             outputs.append(o.transpose(1, 2))
         return torch.cat(outputs, dim=1)
