@@ -1,40 +1,48 @@
 """The scores of other methods beside `profile`, on the same documents, against the gate's 41 families.
 
     python -m benchmarks.equal_documents [--lengths 4096,16384] [--coherent 32] [--per-family 4] [--pairs 64]
-        [--models now=starter,before=FOLDER] [--side dev] [--dtype bfloat16] [--save]
+        [--models now=starter,before=FOLDER] [--attention-reader FOLDER] [--side dev] [--dtype bfloat16]
+        [--keep FOLDER] [--save]
 
 Documents are English and code, made of works of one side that the starter was not trained on. Every scorer is given the
-same ones: `profile`, `coherence`, `overlap` and gzip read no model; ProLong by the paper's formulas and by the released
-code, its delta-perplexity strength, and LongFilter's gain (`context_gain`) read each of `--models`. Attention mass is
-left out for a model without attention layers. gzip is taken as it is used for selection: close to the median of
-all documents is best (`gzip_middle`), and as a plain ratio.
+same ones: `profile`, `coherence`, `overlap` and compressors read no model; ProLong by the paper's formulas and by the
+released code, its delta-perplexity strength, and LongFilter's gain (`context_gain`) read each of `--models`. Attention
+mass reads the model of `--attention-reader`, which has attention layers. gzip is taken as it is used for selection:
+close to the median of all documents is best (`gzip_middle`), and as a plain ratio; LZMA whole, with a dictionary of
+4 KiB (`lzma_near`), and what the whole one saves beyond that (`lzma_far`, `benchmarks/compressors.py`).
 
 AUC of each family against all coherent documents; mean over families with a 95 % interval over works and documents, the
-worst family, and the mean by group of families. Without `--save` nothing is written.
+worst family, and the mean by group of families. `--keep` keeps the scores of each scorer: the same command then does
+not compute them again. Without it and `--save` nothing is written.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.compressors import COMPRESSORS
 from benchmarks.context_curve import unseen
 from benchmarks.gate_set import COHERENT, Sample, samples_of
 from benchmarks.labelled import Labelled
 from benchmarks.mining_quality import balanced
-from benchmarks.quality_scoring import Setup, run_all
+from benchmarks.quality_scoring import Scored, Setup, run_all
 from benchmarks.saved import about, save
 from benchmarks.works import SIDES, works_of
+from longlode.core.fingerprints import fingerprint
 from longlode.core.ranking import wins
+from longlode.core.records import write_json
 from longlode.mining.baselines import gzip_ratio
 
 WITHOUT_MODEL = ("profile", "coherence", "overlap", "gzip")
-WITH_MODEL = ("paper", "release", "strength", "context_gain", "attention_mass")
+WITH_MODEL = (("paper", "release", "strength"), ("context_gain",))
+"""Those of one tuple share their readings."""
 RESAMPLES = 1000
 
 
@@ -49,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(markdown([blocks[-1]]), flush=True)
     if options.save:
         made_by = about("equal_documents")
+        for folder in filter(None, (options.attention_reader, str(options.keep or ""))):
+            made_by["command"] = made_by["command"].replace(folder, "FOLDER")
         text = f"# Scores at equal documents\n\n`{made_by['command']}`\n\n{markdown(blocks)}"
         save(f"equal-documents-{'-'.join(options.models)}", made_by | {"lengths": blocks}, text)
 
@@ -64,6 +74,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="take every so many families only")
     parser.add_argument("--pairs", type=int, default=64, help="pairs per document of the scorers of pairs")
     parser.add_argument("--models", type=_models, default={"now": "starter"}, help="NAME=FOLDER, by commas")
+    parser.add_argument("--attention-reader", default="", help="folder of a model with attention layers")
+    parser.add_argument("--keep", type=Path, default=None, help="folder that keeps the scores of each scorer")
     parser.add_argument("--side", choices=SIDES[:2], default="dev")
     parser.add_argument("--dtype", default="bfloat16", help="of the reader")
     parser.add_argument("--seed", type=int, default=0)
@@ -118,29 +130,71 @@ def _labelled(number: int, sample: Sample) -> Labelled:
 def score_all(documents: Sequence[Labelled], options: argparse.Namespace) -> dict[str, np.ndarray]:
     """Scores by name of the scorer, and "MODEL" after it for those that read one; float64 `[n]`, NaN for none."""
     from longlode.models import starter_folder
-    from longlode.readers.lm import ReaderSpec
     from longlode.readers.tokens import TokenReaderSpec
 
     found: dict[str, np.ndarray] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Setup(TokenReaderSpec(str(starter_folder()))(), Path(folder), pairs=0, seed=options.seed)
-        for name, result in run_all(WITHOUT_MODEL, documents, plain).items():
-            found[name] = result.scores
-            print(f"{name}: {result.seconds:.0f} s", file=sys.stderr, flush=True)
-        for model, place in options.models.items():
-            source = str(starter_folder()) if place == "starter" else place
-            reader = ReaderSpec(source, dtype=options.dtype, device="cpu")()
-            setup = Setup(reader, Path(folder), pairs=options.pairs, seed=options.seed)
-            for name, result in run_all(WITH_MODEL, documents, setup).items():
-                if np.isfinite(result.scores).any():
-                    found[f"{name} {model}"] = result.scores
-                note = (
-                    result.reason or f"{result.seconds:.0f} s, {result.tokens_read:.2f} tokens read per token"
-                )
-                print(f"{name} {model}: {note}", file=sys.stderr, flush=True)
+    for name in WITHOUT_MODEL:
+        found |= _scores((name,), "", documents, options, TokenReaderSpec(str(starter_folder())), pairs=0)
+    models = {
+        model: str(starter_folder()) if place == "starter" else place
+        for model, place in options.models.items()
+    }
+    for names in WITH_MODEL:
+        for model, place in models.items():
+            found |= _scores(names, f" {model}", documents, options, _reader(place, options))
+    if options.attention_reader:
+        reader = _reader(options.attention_reader, options)
+        found |= _scores(("attention_mass",), "", documents, options, reader)
+    for name, score_of in COMPRESSORS.items():
+        found[name] = np.array([score_of(item.text) for item in documents])
     ratios = np.array([gzip_ratio(item.text) for item in documents], dtype=np.float64)
     found["gzip_middle"] = -np.abs(ratios - np.median(ratios))
     return found
+
+
+def _reader(place: str, options: argparse.Namespace) -> Callable[[], Any]:
+    from longlode.readers.lm import ReaderSpec
+
+    return ReaderSpec(place, dtype=options.dtype, device="cpu")
+
+
+def _scores(
+    names: Sequence[str],
+    suffix: str,
+    documents: Sequence[Labelled],
+    options: argparse.Namespace,
+    make_reader: Callable[[], Any],
+    pairs: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Scores of these scorers by name and suffix, from the kept ones if there are any; a note to stderr.
+
+    Args: pairs, instead of the command line's.
+    """
+    pairs = options.pairs if pairs is None else pairs
+    reader = make_reader()
+    texts = [item.text for item in documents]
+    asked = [names, texts, reader.fingerprint, pairs, options.seed]
+    kept = (
+        options.keep and options.keep / f"{names[0]}{suffix.replace(' ', '-')}-{fingerprint(asked)[:12]}.json"
+    )
+    if kept is None or not kept.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            setup = Setup(reader, Path(folder), pairs=pairs, seed=options.seed)
+            results = run_all(names, documents, setup)
+        for name, result in results.items():
+            print(f"{name}{suffix}: {_note(result)}", file=sys.stderr, flush=True)
+        scores = {name: result.scores for name, result in results.items()}
+        if kept is None:
+            return {name + suffix: values for name, values in scores.items()}
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, {name: [None if np.isnan(x) else x for x in v] for name, v in scores.items()})
+    found = json.loads(kept.read_text(encoding="utf-8"))
+    return {name + suffix: np.array(values, dtype=np.float64) for name, values in found.items()}
+
+
+def _note(result: Scored) -> str:
+    read = "" if result.tokens_read is None else f", {result.tokens_read:.2f} tokens read per token"
+    return result.reason or f"{result.seconds:.0f} s{read}"
 
 
 def tabulate(

@@ -12,8 +12,9 @@ import torch
 from benchmarks import context_curve
 from benchmarks.claims import mining, mining_measures, mining_table, mining_training
 from benchmarks.claims.mining_arms import EVERYTHING, SCORED, PoolScores, Scored, choose, share_in_order
+from benchmarks.claims.mining_junk import PIECE
 from benchmarks.claims.mining_measures import Held, Measured, make_questions, measure
-from benchmarks.claims.mining_pool import PIECE, SHARE, make_pool, rows_per_work, works_for
+from benchmarks.claims.mining_pool import SHARE, make_pool, rows_per_work, works_for
 from benchmarks.claims.mining_table import as_markdown, interval, table
 from benchmarks.claims.mining_training import SETTINGS, Setting, in_training_order, run
 from benchmarks.context_curve import Windows

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.claims.mining_pool import SHARE, Pool
+from benchmarks.compressors import COMPRESSORS
 from longlode.core.errors import ConfigError
 from longlode.core.records import write_json
 from longlode.corpus import Tokenizer, write_documents
@@ -45,11 +46,20 @@ SCORED = {
     "gzip band": Scored("gzip", band=True, about="the middle of each work by bytes saved"),
     "release": Scored("release", about="ProLong's released score, read by the starter, 50 pairs"),
     "context_gain": Scored("context_gain", about="LongFilter's score, read by the starter"),
+    "coherence": Scored("coherence", about="log-odds of one English text in its order, the default before"),
+    "overlap": Scored("overlap", about="share of rare token pairs that stood further back"),
+    "lzma": Scored("lzma", about="share of bytes saved by LZMA"),
+    "lzma near": Scored("lzma_near", about="the same with 4 KiB to look back on"),
+    "lzma far": Scored("lzma_far", about="what looking further back saves"),
+    "attention_mass": Scored(
+        "attention_mass",
+        about="share of attention that goes far back (LongAttn, LADM), by --attention-reader",
+    ),
 }
 KNOWING = {
     "oracle": "text in order, by its label",
     "random": "any rows",
-    "spliced": "spliced rows, by their label",
+    "spliced": "junk, by its label",
     EVERYTHING: "the whole pool, so the tokens of all arms of its size",
 }
 ARMS = (*KNOWING, *SCORED)
@@ -100,42 +110,61 @@ def share_in_order(chosen: np.ndarray, pool: Pool) -> float:
 class PoolScores:
     """Scores of the pool's rows by the engine, kept in a folder: a scoring run that was stopped goes on."""
 
-    def __init__(self, pool: Pool, tokenizer: Tokenizer, folder: Path) -> None:
-        """Args: tokenizer, of the pool; folder, that has all runs."""
+    def __init__(self, pool: Pool, tokenizer: Tokenizer, folder: Path, attention_reader: str = "") -> None:
+        """Args: tokenizer, of the pool; folder, that has all runs; attention_reader, the model of `attention_mass`."""
         self.pool = pool
         self.tokenizer = tokenizer
         self.folder = folder / f"scores-{pool.fingerprint[:12]}"
+        self.attention_reader = attention_reader
         self._tables: dict[str, dict[str, np.ndarray]] = {}
 
     def __call__(self, arm: Scored) -> np.ndarray:
-        """float64 `[n]`, nan where the row has no score."""
+        """float64 `[n]`, nan where the row has no score.
+
+        Raises: ConfigError for attention_mass without a reader, or when a scoring run failed.
+        """
         if arm.scorer not in self._tables:
             self._tables[arm.scorer] = self._read(arm.scorer)
         return self._tables[arm.scorer][arm.column]
 
     def _read(self, name: str) -> dict[str, np.ndarray]:
+        if name in COMPRESSORS:
+            texts = (row["text"] for row in self._documents())
+            return {"score": np.array([COMPRESSORS[name](text) for text in texts])}
+        make_reader = self._reader_of(name)
+        fingerprint = make_reader().fingerprint
         kept = self.folder / f"{name}.json"
+        if name == "attention_mass":
+            kept = self.folder / f"{name}-{fingerprint[:8]}.json"
         if not kept.is_file():
-            write_json(kept, self._score(name))
+            write_json(kept, self._score(name, self.folder / kept.stem, make_reader, fingerprint))
         columns = json.loads(kept.read_text(encoding="utf-8"))
         return {column: np.array(values, dtype=np.float64) for column, values in columns.items()}
 
-    def _score(self, name: str) -> dict[str, list[float | None]]:
-        source, out = self.folder / "rows.jsonl", self.folder / name
+    def _reader_of(self, name: str) -> Callable[[], Any]:
+        if name == "attention_mass" and not self.attention_reader:
+            raise ConfigError(
+                "attention_mass needs a model with attention layers, which the starter is not; expected its folder as "
+                "--attention-reader."
+            )
+        if not _scorer(name).reads_model:
+            return TokenReaderSpec(str(starter_folder()))
+        model = self.attention_reader if name == "attention_mass" else str(starter_folder())
+        return ReaderSpec(model, dtype="bfloat16")
+
+    def _score(
+        self, name: str, out: Path, make_reader: Callable[[], Any], reader_fingerprint: str
+    ) -> dict[str, list[float | None]]:
+        source = self.folder / "rows.jsonl"
         if not source.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_documents(source, self._documents())
-        scorer = make_scorer(name, pairs=PAIRS)
-        starter = str(starter_folder())
-        make_reader: Callable[[], Any] = TokenReaderSpec(starter)
-        if scorer.reads_model:
-            make_reader = ReaderSpec(starter, dtype="bfloat16")
         summary = score(
             source,
             out,
-            scorer=scorer,
+            scorer=_scorer(name),
             make_reader=make_reader,
-            reader_fingerprint=make_reader().fingerprint,
+            reader_fingerprint=reader_fingerprint,
             settings=ScoreSettings(rows_per_unit=16),
         )
         if summary.failed_units:
@@ -153,6 +182,11 @@ class PoolScores:
             {"id": str(number), "source": str(domain), "text": self.tokenizer.decode(row.tolist())}
             for number, (row, domain) in enumerate(zip(self.pool.rows, self.pool.domains, strict=True))
         ]
+
+
+def _scorer(name: str) -> Any:
+    # coherence reads pairs for columns that are not used here, its score comes without.
+    return make_scorer(name, pairs=0 if name == "coherence" else PAIRS)
 
 
 def _cell(row: dict[str, Any], column: str) -> float | None:

@@ -1,9 +1,10 @@
-"""The pool of known make that `benchmarks.claims.mining` chooses from.
+"""The pools of known make that `benchmarks.claims.mining` chooses from.
 
-Works are cut into rows of equal length. In each work one row of `SHARE`, at random, stays as it is; the others are cut
-into pieces of `PIECE` tokens, and the pieces of all such rows of a domain are dealt out anew. So no token stands twice,
-and text in order and spliced text hold the same works in the same shares: they differ in order alone. A spliced row
-stands in the place of a row of some work and counts as that work's; its pieces come from all works of the domain.
+Works are cut into rows of equal length. In each work one row of `SHARE`, at random, stays as it is. In the pool
+`spliced` the others are cut into pieces of `PIECE` tokens, and the pieces of all such rows of a domain are dealt out
+anew. So no token stands twice, and text in order and spliced text hold the same works in the same shares: they differ
+in order alone. A spliced row stands in the place of a row of some work and counts as that work's; its pieces come from
+all works of the domain. In the pool `mixed` the others are junk of ten kinds (`benchmarks/claims/mining_junk.py`).
 
 Long works give no more rows than the pool needs, the same number each, so that no book outweighs the others; a pool
 of fewer rows per arm than there are works is made of fewer works.
@@ -17,25 +18,34 @@ from itertools import zip_longest
 
 import numpy as np
 
+from benchmarks.claims.mining_junk import Slot, dealt_anew, make_junk
 from benchmarks.works import Work
 from longlode.core.errors import ConfigError
 from longlode.corpus import Tokenizer
 
-PIECE = 150
-"""Tokens of a spliced piece, some 500 characters."""
+MAKES = ("spliced", "mixed")
+IN_ORDER = "in order"
 SHARE = 4
 """One row in so many is text in order; an arm takes one in so many of each work."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Rows int32 `[n, length + 1]`; per row the work that it counts as, its domain, and if it is text in order."""
+    """Rows int32 `[n, length + 1]`; per row the work that it counts as, its domain, and its kind.
+
+    kinds: "in order", "spliced", or another kind of junk.
+    """
 
     rows: np.ndarray
     works: np.ndarray
     domains: np.ndarray
-    in_order: np.ndarray
+    kinds: np.ndarray
     vocab_size: int
+
+    @cached_property
+    def in_order(self) -> np.ndarray:
+        """Per row, if it is text in order."""
+        return self.kinds == IN_ORDER
 
     @cached_property
     def fingerprint(self) -> str:
@@ -48,45 +58,68 @@ class Pool:
         return [np.flatnonzero(self.works == name) for name in np.unique(self.works)]
 
 
-def make_pool(works: Sequence[Work], tokenizer: Tokenizer, *, length: int, tokens: int, seed: int) -> Pool:
+def make_pool(
+    works: Sequence[Work], tokenizer: Tokenizer, *, length: int, tokens: int, seed: int, make: str = "spliced"
+) -> Pool:
     """The pool of the English works that are no lists, from which every arm can take `tokens` tokens.
 
+    Args: make, one of MAKES: what the rows that are not in order are.
     Raises: ConfigError when the works are too few for that.
     """
     rng, width = np.random.default_rng(seed), length + 1
-    cut, domain_of = {}, {}
-    for work in works:
-        if work.language == "en" and work.domain != "list":
-            ids = tokenizer.encode_long(work.text)
-            cut[work.id] = ids[: len(ids) // width * width].reshape(-1, width)
-            domain_of[work.id] = work.domain
+    ids = {
+        work.id: tokenizer.encode_long(work.text)
+        for work in works
+        if work.language == "en" and work.domain != "list"
+    }
+    cut = {name: own[: len(own) // width * width].reshape(-1, width) for name, own in ids.items()}
+    by_name = {work.id: work for work in works if work.id in ids}
+    domain_of = {name: work.domain for name, work in by_name.items()}
     wanted = -(-tokens // length)
     names_of = works_for(domain_of, {name: len(rows) for name, rows in cut.items()}, wanted, seed)
     taken = rows_per_work({name: len(cut[name]) for name in names_of}, wanted)
     rows: list[np.ndarray] = []
     names: list[str] = []
-    in_order: list[bool] = []
+    kinds: list[str] = []
+    slots: list[Slot] = []
     for domain in sorted(set(domain_of.values())):
-        spliced: list[np.ndarray] = []
+        junk: list[np.ndarray] = []
         owners: list[str] = []
         for name in sorted(name for name, kind in domain_of.items() if kind == domain and taken.get(name)):
-            own = cut[name][rng.permutation(len(cut[name]))[: taken[name]]]
-            kept = len(own) // SHARE
-            rows += list(own[:kept])
+            drawn = rng.permutation(len(cut[name]))[: taken[name]]
+            kept = len(drawn) // SHARE
+            rows += list(cut[name][drawn[:kept]])
             names += [name] * kept
-            in_order += [True] * kept
-            spliced += list(own[kept:])
-            owners += [name] * (len(own) - kept)
-        rows += _dealt_anew(spliced, rng)
-        names += owners
-        in_order += [False] * len(owners)
+            kinds += [IN_ORDER] * kept
+            junk += list(cut[name][drawn[kept:]])
+            owners += [name] * (len(drawn) - kept)
+            if make == "mixed":
+                slots += [
+                    _slot(ids[name], place * width, width, by_name[name], tokenizer) for place in drawn[kept:]
+                ]
+        if make == "spliced":
+            rows += dealt_anew(junk, rng)
+            names += owners
+            kinds += ["spliced"] * len(owners)
+    if make == "mixed":
+        made, of_kinds = make_junk(slots, tokenizer, rng)
+        rows += made
+        names += [slot.work.id for slot in slots]
+        kinds += of_kinds
     return Pool(
         np.stack(rows).astype(np.int32),
         np.array(names),
         np.array([domain_of[name] for name in names]),
-        np.array(in_order),
+        np.array(kinds),
         tokenizer.vocab_size,
     )
+
+
+def _slot(ids: np.ndarray, start: int, width: int, work: Work, tokenizer: Tokenizer) -> Slot:
+    """The place of a row; its text goes on for a quarter of its length, or begins as much before it at the end."""
+    first = min(start, max(0, len(ids) - width * 5 // 4))
+    text = tokenizer.decode(ids[first : first + width * 5 // 4].tolist())
+    return Slot(ids[start : start + width], text, work)
 
 
 def works_for(
@@ -121,17 +154,3 @@ def rows_per_work(there_are: Mapping[str, int], wanted: int) -> dict[str, int]:
     raise ConfigError(
         f"The works give an arm {has} rows, and {wanted} are to be read; expected fewer --tokens."
     )
-
-
-def _dealt_anew(rows: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """As many rows, of the same pieces, each in a place of its own length."""
-    if not rows:
-        return []
-    cuts = [np.split(row, np.arange(PIECE, len(row), PIECE)) for row in rows]
-    pieces = [piece for cut in cuts for piece in cut[:-1]]
-    ends = [cuts[number][-1] for number in rng.permutation(len(cuts))]
-    deal = rng.permutation(len(pieces)).reshape(len(rows), -1)
-    return [
-        np.concatenate([*(pieces[number] for number in own), end])
-        for own, end in zip(deal, ends, strict=True)
-    ]
