@@ -24,6 +24,7 @@ from longlode.mixers.base import (
     zero_padding,
 )
 from longlode.mixers.context import SequenceContext
+from longlode.mixers.growing import append
 from longlode.mixers.norm import at_least_float32
 from longlode.ops.attention import attention
 
@@ -181,13 +182,13 @@ class FullAttention(Mixer):
         num_kept = k.shape[1] - num_new
         if before:
             num_kept += before["k"].shape[1]
-            k, v = torch.cat((before["k"], k), dim=1), torch.cat((before["v"], v), dim=1)
+            k, v = append(before["k"], k), append(before["v"], v)
         o, weights = self._attend(q, k, v, num_kept, key_mask, context)
         y = self.o_proj(o.flatten(-2))
         if context.cu_seqlens is not None:
             return MixerOutput(y, {}, weights=weights)
         num_read = context.lengths if shard.tokens_before is None else context.lengths + shard.tokens_before
-        after = self._kept(k, v, start + num_read, key_mask)
+        after = self._kept(k, v, start + num_read, key_mask, in_front=context.mask is None)
         return MixerOutput(y, after, weights=weights)
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -228,10 +229,12 @@ class FullAttention(Mixer):
         values = v.transpose(1, 2).repeat_interleave(q.shape[2] // v.shape[2], dim=1)
         return (weights @ values).transpose(1, 2), weights
 
-    def _kept(self, k: Tensor, v: Tensor, position: Tensor, key_mask: Tensor | None) -> State:
-        """Make the state after this piece from all keys and values so far."""
+    def _kept(self, k: Tensor, v: Tensor, position: Tensor, key_mask: Tensor | None, in_front: bool) -> State:
+        """Make the state after this piece from all keys and values so far, whose padding is `in_front` already."""
         after = {"k": k, "v": v, "position": position}
-        if key_mask is not None:
+        if key_mask is not None and in_front:
+            after["mask"] = key_mask
+        elif key_mask is not None:
             # Padding moves to the front: otherwise a window of so many tokens would count it.
             order = key_mask.long().argsort(dim=1, stable=True)
             rows = order[..., None, None]

@@ -8,7 +8,8 @@ compare. Matching itself has no parameters; gradients reach h_s through the mean
 As published where `matches` is none. What differs: several n share one layer, not a layer each; and the
 mean may be over only the `matches` most recent matches, at the same cost for any length, which follows a changing text.
 
-n-grams are compared exactly: they are numbered by sorting, one sort per n, so time is T log T and memory linear in T.
+n-grams are compared exactly. Those of a text are numbered by sorting, one sort per n, so time is T log T and memory
+linear in T; those of the few tokens of a step are compared with every n-gram before them.
 """
 
 from collections.abc import Iterator
@@ -30,8 +31,11 @@ from longlode.mixers.base import (
     zero_padding,
 )
 from longlode.mixers.context import SequenceContext
+from longlode.mixers.growing import append
 
 _LARGEST_N = 64
+_FEW = 8
+"""Up to so many new tokens after a state are compared with every token before: dearer from about 30 on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +110,7 @@ class NgramHead(Mixer):
         mask = context.shard.gathered_mask(context.mask)
         if state:
             mask = _joined_mask(state, mask, ids)
-            ids, values = torch.cat((state["token_ids"], ids), 1), torch.cat((state["x"], values), 1)
+            ids, values = append(state["token_ids"], ids), append(state["x"], values)
         found = self._retrieve(ids, values, mask, context)
         y = self.own_proj(x) + self.match_proj(found.to(x.dtype))
         if not context.keeps_state:
@@ -118,6 +122,9 @@ class NgramHead(Mixer):
     def _retrieve(self, ids: Tensor, values: Tensor, mask: Tensor | None, context: SequenceContext) -> Tensor:
         """m `[B, T, len(sizes) D]` of the last T tokens, of ids `[B, S]`, values `[B, S, D]`, real where mask says."""
         rows, positions = _documents(ids, mask, context)
+        if context.num_tokens <= min(_FEW, ids.shape[1] - 1) and context.cu_seqlens is None:
+            matched = _compared_ngrams(ids, positions, context.num_tokens, self.config.sizes)
+            return torch.cat([_mean_behind(values, each, self.config.matches) for each in matched], dim=-1)
         index = torch.arange(ids.numel(), device=ids.device).view_as(ids)
         asked = index[:, ids.shape[1] - context.num_tokens :].flatten()
         flat = values.flatten(0, 1)
@@ -175,6 +182,36 @@ def _sorted_ngrams(ids: Tensor, rows: Tensor, positions: Tensor, sizes: tuple[in
         number = torch.empty_like(group).scatter(0, order, group).view_as(ids)
         if n in sizes:
             yield _Ngrams(order, group, torch.empty_like(order).scatter(0, order, index))
+
+
+def _compared_ngrams(ids: Tensor, positions: Tensor, num: int, sizes: tuple[int, ...]) -> Iterator[Tensor]:
+    """Yield for each size n where the n-grams that end at the last `num` tokens stood before: bool `[B, num, S]`.
+
+    ids, positions: `[B, S]`. The last occurrence ends two tokens before: the token behind it must be an earlier one.
+    """
+    index = torch.arange(ids.shape[1], device=ids.device)
+    seen = (index < index[-num:, None] - 1).expand(len(ids), -1, -1)
+    for n in range(1, sizes[-1] + 1):
+        # The token n - 1 before each; the places where the roll comes around are excluded by their position.
+        shifted = ids.roll(n - 1, dims=1)
+        whole = positions >= n - 1
+        same = (shifted[:, None] == shifted[:, -num:, None]) & whole[:, None] & whole[:, -num:, None]
+        seen = seen & same
+        if n in sizes:
+            yield seen
+
+
+def _mean_behind(values: Tensor, seen: Tensor, matches: int | None) -> Tensor:
+    """Average the values `[B, S, D]` of the tokens behind the (last `matches`) places seen `[B, Q, S]`: `[B, Q, D]`."""
+    if matches is not None:
+        seen = seen & (seen.flip(-1).cumsum(-1).flip(-1) <= matches)
+    row, query, place = seen.nonzero(as_tuple=True)
+    # Summed in float64 as in `_mean_of_all`.
+    wide = torch.float64 if values.device.type != "mps" else torch.float32
+    total = values.new_zeros(seen.shape[0] * seen.shape[1], values.shape[2], dtype=wide)
+    total = total.index_add(0, row * seen.shape[1] + query, values[row, place + 1].to(wide))
+    count = seen.sum(-1).clamp(min=1)
+    return (total.view(*seen.shape[:2], -1) / count[..., None]).to(values.dtype)
 
 
 def _mean_continuation(values: Tensor, grams: _Ngrams, asked: Tensor, matches: int | None) -> Tensor:

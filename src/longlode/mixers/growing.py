@@ -1,0 +1,66 @@
+"""States that grow by a few tokens at a time: `append` without copying what is already kept.
+
+`torch.cat` copies all keys and values of a text for every token that is written after it. Here the kept tokens lie at
+the beginning of a larger buffer, and new ones are written behind them. A state is never changed: the buffer knows how
+many of its tokens are in use, and a second continuation of the same state, which finds that place taken, gets a copy.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from longlode.ops.surroundings import Interface, required_interface
+
+_ROOM = "_longlode_room"
+_GROWTH = 4
+"""A full buffer grows by one part in so many: its free memory stays below a quarter, copies of a token below five."""
+_LEAST_ROOM = 64
+
+
+@dataclass
+class _Room:
+    """The memory that a state is the beginning of."""
+
+    buffer: Tensor
+    """`[N, capacity, ...]`"""
+    used: int
+    """Tokens of the buffer that belong to the longest state in it."""
+
+
+def append(kept: Tensor, new: Tensor) -> Tensor:
+    """Join `kept` `[N, J, ...]` and `new` `[N, T, ...]` along the tokens, as `torch.cat`; neither is changed.
+
+    Without gradients the result is a view of a buffer that later calls append to in place: O(T) per call, and memory
+    for up to a quarter more tokens. With gradients, or under a tracer or transform, it is `torch.cat`.
+    """
+    # The order of conditions matters: under torch.compile nothing after the first may be looked at.
+    if torch.is_grad_enabled() or required_interface([kept, new])[0] > Interface.MEMORY:
+        return torch.cat((kept, new), dim=1)
+    length, total = kept.shape[1], kept.shape[1] + new.shape[1]
+    room: _Room | None = getattr(kept, _ROOM, None)
+    if room is None or not _continues(room, kept, total):
+        room = _Room(_buffer(kept, total + max(_LEAST_ROOM, total // _GROWTH)), length)
+        room.buffer[:, :length] = kept
+    # `.data`, because the place written to is in no tensor that anything else reads: a graph that has saved the kept
+    # tokens for its backward pass may keep them.
+    room.buffer.data[:, length:total] = new
+    room.used = total
+    result = room.buffer[:, :total]
+    setattr(result, _ROOM, room)
+    return result
+
+
+def _buffer(kept: Tensor, capacity: int) -> Tensor:
+    """Make a buffer `[N, capacity, ...]` for tokens like `kept`."""
+    if kept.dim() != 4:
+        return kept.new_empty(kept.shape[0], capacity, *kept.shape[2:])
+    # Heads before tokens in memory: a query reads one head's keys or values in sequence, twice as fast as apart.
+    N, _, heads, size = kept.shape
+    return kept.new_empty(N, heads, capacity, size).transpose(1, 2)
+
+
+def _continues(room: _Room, kept: Tensor, total: int) -> bool:
+    """Tell if `kept` is the newest state in this buffer, and `total` tokens have room there."""
+    writable = torch.is_inference_mode_enabled() or not room.buffer.is_inference()
+    return room.used == kept.shape[1] and total <= room.buffer.shape[1] and writable
