@@ -7,7 +7,7 @@ import torch
 from mixer_laws import SHARED, T, build, inputs, packed
 
 from longlode.core.errors import ConfigError
-from longlode.mixers import MIXERS, SequenceContext, SequenceShard
+from longlode.mixers import MIXERS, SequenceContext
 from longlode.models import LonglodeCache, LonglodeConfig, LonglodeForCausalLM
 
 CONFIG = MIXERS.get("prefix_linear_attention").from_settings({}, SHARED)
@@ -66,14 +66,6 @@ def test_after_the_prefix_it_goes_on_as_linear_attention():
     for t in range(7, T):
         y_t, state = mixer.step(x[:, t], state)
         torch.testing.assert_close(y_t, whole.y[:, t], **EXACT)
-
-
-def test_a_prefix_on_several_ranks_is_refused():
-    shard = SequenceShard()
-    shard.num_ranks = 2
-    x = inputs(1)
-    with pytest.raises(ConfigError, match="several ranks"):
-        build(CONFIG)(x, None, SequenceContext.of(x, shard=shard, prefix_lengths=torch.tensor([7])))
 
 
 def test_a_model_writes_on_from_a_prefix():

@@ -26,9 +26,12 @@ def model_of(*layers, dtype=torch.float64, scale=0.3, **settings):
 
 
 class Case:
-    """A batch and a plan: `rows` rows of `tokens`, cut at `places`, or evenly for this number of ranks."""
+    """A batch and a plan: `rows` rows of `tokens`, cut at `places`, or evenly for this number of ranks.
 
-    def __init__(self, rows, num_tokens, places, documents=None, lengths=None):
+    prefixes: give every document a prefix, of none to all of its tokens.
+    """
+
+    def __init__(self, rows, num_tokens, places, documents=None, lengths=None, prefixes=False):
         self.tokens = torch.randint(0, VOCAB, (rows, num_tokens))
         self.cu_seqlens = None if documents is None else torch.tensor(documents, dtype=torch.int32)
         self.mask = None
@@ -36,6 +39,12 @@ class Case:
             self.mask = torch.arange(num_tokens) < torch.tensor(lengths)[:, None]
         facts = {"cu_seqlens": self.cu_seqlens, "mask": self.mask}
         self.labels = next_tokens(self.tokens, **facts)
+        self.prefix_lengths = None
+        if prefixes:
+            sizes = (
+                torch.tensor(documents).diff() if documents else torch.tensor(lengths or [num_tokens] * rows)
+            )
+            self.prefix_lengths = (sizes * torch.rand(len(sizes))).round().long()
         if isinstance(places, int):
             self.plan = SequencePlan.even(places, self.tokens.shape, **facts)
         else:
@@ -49,6 +58,7 @@ class Case:
             cu_seqlens=self.cu_seqlens,
             shift_labels=self.labels,
             num_items_in_batch=(self.labels != -100).sum(),
+            prefix_lengths=self.prefix_lengths,
         ).loss
         return loss.detach(), gradients(loss, model)
 
@@ -56,7 +66,9 @@ class Case:
         """Loss and gradients, summed over ranks, and the traffic of each."""
 
         def work(transport):
-            inputs = self.plan.piece(transport.rank).model_inputs(self.tokens, self.labels)
+            inputs = self.plan.piece(transport.rank).model_inputs(
+                self.tokens, self.labels, prefix_lengths=self.prefix_lengths
+            )
             loss = model(**inputs, shard=shard(self.plan, transport, attention, states)).loss
             return loss.detach(), gradients(loss, model), transport.traffic
 

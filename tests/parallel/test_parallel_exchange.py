@@ -5,11 +5,12 @@ import time
 
 import pytest
 import torch
-from sharded_steps import Case, model_of
+from sharded_steps import SHARED, Case, model_of
 
 from longlode.core.errors import ConfigError, RankError
-from longlode.mixers import SegmentMap
+from longlode.mixers import MIXERS, SegmentMap, s4d
 from longlode.mixers.segment_map import identity_states
+from longlode.mixers.short_conv import ShortConv
 from longlode.ops.delta_rule import delta_rule
 from longlode.parallel import RankShard, SequencePlan, ThreadTransport, next_tokens, simulate
 from longlode.parallel.exchange import total
@@ -100,33 +101,98 @@ def test_bytes_on_the_wire_are_those_of_the_formula_at_any_length():
     assert found[0] == found[1]
 
 
-def test_queries_are_computed_while_maps_are_on_their_way(monkeypatch):
-    """Forward: the third convolution's halo between begin and end of the fold. Backward: its gradient likewise."""
-    events = {}
-    gather, exchange = ThreadTransport.begin_all_gather, ThreadTransport.begin
+def events_of_a_step(monkeypatch, model, case):
+    """By rank: begin and end of every all-gather, other exchanges, the mixer's modules, and gradients of these."""
+    thread, events = threading.local(), {}
+    gather, exchange, inside = ThreadTransport.begin_all_gather, ThreadTransport.begin, s4d._inside
+
+    def log(event):
+        events.setdefault(thread.rank, []).append(event)
 
     def begin_all_gather(self, x, kind):
-        events.setdefault(self.rank, []).append(f"begin {kind}")
+        thread.rank = self.rank
+        log(f"begin {kind}")
         wait = gather(self, x, kind)
 
         def end():
-            events[self.rank].append(f"end {kind}")
+            log(f"end {kind}")
             return wait()
 
         return end
 
     def begin(self, sends, shapes, like, kind):
-        events.setdefault(self.rank, []).append(kind)
+        thread.rank = self.rank
+        log(kind)
         return exchange(self, sends, shapes, like, kind)
+
+    def computed(name, output):
+        if hasattr(thread, "rank"):
+            log(name)
+            output.register_hook(lambda grad: log(f"{name} backward"))
+
+    def logged_inside(chunks, dynamics):
+        found = inside(chunks, dynamics)
+        computed("inside", found[0])
+        return found
 
     monkeypatch.setattr(ThreadTransport, "begin_all_gather", begin_all_gather)
     monkeypatch.setattr(ThreadTransport, "begin", begin)
-    Case(2, 37, [9, 11, 24]).several_ranks(model_of("delta_net"))
+    monkeypatch.setattr(s4d, "_inside", logged_inside)
+    for name, module in model.model.layers[0].attn.named_modules():
+        if isinstance(module, torch.nn.Linear | ShortConv):
+            module.register_forward_hook(
+                lambda module, inputs, out, name=name: computed(name, out[0] if type(out) is tuple else out)
+            )
+    case.several_ranks(model)
+    return events
+
+
+def test_queries_are_computed_while_maps_are_on_their_way(monkeypatch):
+    """Forward: the third convolution's halo between begin and end of the fold. Backward: its gradient likewise."""
+    events = events_of_a_step(monkeypatch, model_of("delta_net"), Case(2, 37, [9, 11, 24]))
     for rank in range(4):
-        assert events[rank] == [
+        assert [event for event in events[rank] if "halo" in event or "fold" in event] == [
             *["halo", "halo", "begin fold", "halo", "end fold"],
             *["begin fold backward", "halo backward", "end fold backward", "halo backward", "halo backward"],
         ]
+
+
+LOCAL = {
+    "delta_net": ["q_proj q_conv1d"],
+    "gated_delta_net": ["q_proj q_conv1d g_proj"],
+    "mixture_of_memories": ["q_proj"],
+    "linear_attention": ["q_proj"],
+    "prefix_linear_attention": ["q_proj"],
+    "gated_linear_attention": ["q_proj g_proj"],
+    "conv_gla": ["q_proj q_conv1d"],
+    "mamba2": ["z_proj"],
+    "lightnet": ["q_proj g_proj.0 g_proj.1"],
+    "longvq": ["inside", "q_proj gate_proj"],
+    "s4": ["inside"],
+    "s4d": ["inside"],
+}
+"""What each mixer computes while the maps of a fold are on their way; longvq has two folds, of S4D and its own."""
+
+
+def test_every_mixer_with_a_map_is_in_the_table():
+    kinds = {name: MIXERS.get(name).from_settings({}, SHARED).build(24) for name in MIXERS.names()}
+    assert sorted(LOCAL) == sorted(name for name, mixer in kinds.items() if mixer.traits.shards == "map")
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_maps_are_sent_before_the_local_work_that_does_not_need_them(name, monkeypatch):
+    extra = {"use_output_gate": True} if name == "gated_delta_net" else {}
+    model = model_of({"mixer": name, **extra})
+    events = events_of_a_step(monkeypatch, model, Case(1, 13, [4]))
+    want = [sorted(names.split()) for names in LOCAL[name]]
+    for rank in range(2):
+        for suffix, names in (("", want), (" backward", want[::-1])):
+            begins = [place for place, one in enumerate(events[rank]) if one == f"begin fold{suffix}"]
+            ends = [place for place, one in enumerate(events[rank]) if one == f"end fold{suffix}"]
+            assert len(begins) == len(ends) == len(want)
+            for begin, end, local in zip(begins, ends, names, strict=True):
+                between = [one.removesuffix(" backward") for one in events[rank][begin + 1 : end]]
+                assert sorted(one for one in between if one != "halo") == local
 
 
 def test_a_sum_over_ranks_and_its_gradient():

@@ -33,6 +33,13 @@ def test_every_mixer_that_shards_gives_one_loss_and_one_set_of_gradients(name):
         assert_same_step(case.several_ranks(model)[:2], case.one_rank(model))
 
 
+def test_a_prefix_is_read_in_both_directions_wherever_its_ranks_are():
+    model = model_of("prefix_linear_attention", "attention", "prefix_linear_attention")
+    for case in CASES.values():
+        case = Case(*case, prefixes=True)
+        assert_same_step(case.several_ranks(model)[:2], case.one_rank(model))
+
+
 @pytest.mark.parametrize("name", ["delta_net", "gated_delta_net", "attention", "mamba2"])
 def test_float32_agrees_to_its_own_rounding(name):
     model = model_of(name, "sliding_window_attention", dtype=torch.float32, scale=None)
@@ -80,6 +87,11 @@ class GathersOneTokenTooFew(RankShard):
         return super().gather(*tensors, last=last if last is None else last - 1)
 
 
+class KeepsItsPartOfAPrefix(RankShard):
+    def document_total(self, x):
+        return x
+
+
 @pytest.mark.parametrize(
     ("broken", "name"),
     [
@@ -88,10 +100,13 @@ class GathersOneTokenTooFew(RankShard):
         (DropsARank, "delta_net"),
         (CountsPositionsFromTheCut, "attention"),
         (GathersOneTokenTooFew, "sliding_window_attention"),
+        (KeepsItsPartOfAPrefix, "prefix_linear_attention"),
     ],
 )
 def test_the_comparison_rejects_a_broken_shard(broken, name):
     model, case = model_of(name), Case(1, 37, [6, 14, 22], [0, 5, 6, 30, 37])
+    if name == "prefix_linear_attention":
+        case.prefix_lengths = torch.tensor([2, 1, 20, 3])
     assert_same_step(case.several_ranks(model)[:2], case.one_rank(model))
     with pytest.raises(AssertionError):
         assert_same_step(case.several_ranks(model, shard=broken)[:2], case.one_rank(model))
@@ -162,8 +177,6 @@ def test_labels_must_be_shifted_and_counted_before_the_cut():
         simulate(2, work_with(labels=tokens[:, :6]))
     with pytest.raises(ConfigError, match="num_items_in_batch"):
         simulate(2, work_with(shift_labels=tokens[:, :6]))
-    with pytest.raises(ConfigError, match="prefix"):
-        simulate(2, work_with(prefix_lengths=torch.tensor([2])))
     with pytest.raises(ConfigError, match="plan is for 2 ranks"):
         simulate(3, work_with())
 

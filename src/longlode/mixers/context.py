@@ -97,6 +97,10 @@ class SequenceShard:
         """Return the sum of x over all ranks."""
         return x
 
+    def document_total(self, x: Tensor) -> Tensor:
+        """Return the sum of x `[num_states, ...]` over all parts of each document (or row)."""
+        return x
+
     def unpacked(self) -> "SequenceShard":
         """Return the shard for `SequenceContext.rows`, where each document of a packed row is a row."""
         return self
@@ -116,7 +120,7 @@ class SequenceContext:
         the beginning or the end; at the end only without a state.
       token_ids: int64 `[B, T]`, or None when the text came as embeddings.
       prefix_lengths: int64 `[N]` or `[B]`: number of a document's first tokens that may be read in both directions by
-        mixers that support it; None: 0.
+        mixers that support it, wherever they are; None: 0.
       shard: exchange with the pieces on other ranks.
       keeps_state: True if the state after the piece is needed (False in training).
       wants_weights: True if mixers with attention weights should return them.
@@ -214,8 +218,9 @@ class SequenceContext:
             return None
         lengths = self.prefix_lengths.to(self.device)
         if self.cu_seqlens is not None:
-            return self.positions < lengths.repeat_interleave(self.lengths, output_size=self.num_tokens)
-        inside = self.positions < lengths[:, None]
+            ends = lengths.repeat_interleave(self.lengths, output_size=self.num_tokens)
+            return self.sequence_positions < ends
+        inside = self.sequence_positions < lengths[:, None]
         return inside if self.mask is None else inside & self.mask
 
     @_once

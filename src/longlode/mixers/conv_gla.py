@@ -32,6 +32,7 @@ from longlode.mixers.base import (
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.gated_linear_attention import DECAY_RANK, log_decay
 from longlode.mixers.linear_attention import additive_map, attend
+from longlode.mixers.overlap import inputs_and_memory
 from longlode.mixers.segment_map import SegmentMap
 from longlode.mixers.short_conv import ShortConv
 
@@ -76,9 +77,14 @@ class ConvGLA(Mixer):
         context, before = context or SequenceContext.of(x), state or {}
         # Padding must be zero before the convolution, or the convolution spreads it to the first real tokens.
         x = zero_padding(x, context.mask)
-        q, conv_q = self.q_conv1d(self.q_proj(x), before.get("conv_q"), context)
-        k, v, g, conv_k = self._writes(x, before, context)
-        o, memory = attend(self._features(q), k, v, before.get("memory"), context, g=g)
+        (q, conv_q), (writes, conv_k), get_memory = inputs_and_memory(
+            lambda: self.q_conv1d(self.q_proj(x), before.get("conv_q"), context),
+            lambda: self._writes(x, before, context),
+            lambda written: additive_map(*written[0], context),
+            before.get("memory"),
+            context,
+        )
+        o, memory = attend(self._features(q), *writes, get_memory, context)
         mean, total = o.split([self.config.head_dim, 1], dim=-1)
         # Before the first real token the sums are 0.
         y = self.o_proj((mean / torch.where(total > 0, total, 1.0)).flatten(-2))
@@ -87,8 +93,8 @@ class ConvGLA(Mixer):
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
         """See `Mixer.segment_map`; the convolution starts from `context.shard`'s inputs before the piece."""
         context = context or SequenceContext.of(x)
-        k, v, g, _ = self._writes(zero_padding(x, context.mask), {}, context)
-        return additive_map(k, v, context, g=g)
+        writes, _ = self._writes(zero_padding(x, context.mask), {}, context)
+        return additive_map(*writes, context)
 
     def _features(self, u: Tensor) -> Tensor:
         """Positive features `[B, T, H, K]` of u `[B, T, H K]`."""
@@ -96,8 +102,11 @@ class ConvGLA(Mixer):
 
     def _writes(
         self, x: Tensor, before: State, context: SequenceContext
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """k, g `[B, T, H, K]` and v `[B, T, H, V + 1]`, and the state of the convolution. At padding v and g are 0."""
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """(k, v, g), k and g `[B, T, H, K]`, v `[B, T, H, V + 1]`, and the state of the convolution.
+
+        At padding v and g are 0.
+        """
         k, conv_k = self.k_conv1d(self.k_proj(x), before.get("conv_k"), context)
         v = self.v_proj(x).unflatten(-1, (self.config.num_heads, -1))
         one = v.new_ones(*x.shape[:2], 1, 1)
@@ -105,7 +114,7 @@ class ConvGLA(Mixer):
             one = one * context.mask[..., None, None]
         v = torch.cat((v, one.expand(*v.shape[:3], 1)), dim=-1)
         g = log_decay(self.gk_proj(x), self.config.num_heads, context.mask)
-        return self._features(k), v, g, conv_k
+        return (self._features(k), v, g), conv_k
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: write and read make 4 K (V + 1) per head, at any length."""

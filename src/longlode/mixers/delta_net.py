@@ -9,9 +9,7 @@ convolution, however long the text. A head of q and k may serve several heads of
 and memory of its own.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -33,6 +31,7 @@ from longlode.mixers.context import SequenceContext
 from longlode.mixers.decay import decay_parameter, initial_decay
 from longlode.mixers.forgetting import PLAIN, Forgetting
 from longlode.mixers.norm import RMSNorm, at_least_float32
+from longlode.mixers.overlap import GetMemory, inputs_and_memory
 from longlode.mixers.segment_map import SegmentMap, identity_states
 from longlode.mixers.short_conv import ShortConv
 from longlode.ops.delta_rule import delta_rule, delta_rule_step
@@ -152,18 +151,19 @@ class DeltaNet(Mixer):
         context, before = context or SequenceContext.of(x), state or {}
         # Padding must be zero before the convolution, or the convolution spreads it to the first real tokens.
         x = zero_padding(x, context.mask)
-        queries = None
-        if context.shard.num_ranks == 1:
-            queries = self._queries(x, before, context)
-        writes, convs = self._writes(x, before, context)
-        get_memory = begin_memory(before.get("memory"), partial(self._map, writes, context), context)
-        # On several ranks queries are computed while the maps of the parts before are on their way.
-        q, conv_q = self._queries(x, before, context) if queries is None else queries
+        (q, conv_q), (writes, convs), get_memory = inputs_and_memory(
+            lambda: self._queries(x, before, context),
+            lambda: self._writes(x, before, context),
+            lambda written: self._map(written[0], context),
+            before.get("memory"),
+            context,
+        )
         q = q.unflatten(-1, (self.config.num_heads, -1))
+        gate = functional.silu(self.g_proj(x)) if self.config.use_output_gate else None
         o, memory = write_and_read(q, *writes, get_memory, context)
         o = self.o_norm(o)
-        if self.config.use_output_gate:
-            o = o * functional.silu(self.g_proj(x).view_as(o))
+        if gate is not None:
+            o = o * gate.view_as(o)
         return MixerOutput(self.o_proj(o.flatten(-2)), {"conv_q": conv_q, **convs, "memory": memory})
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
@@ -236,31 +236,18 @@ class DeltaNet(Mixer):
         return convs | empty_state(wide, memory=(1, config.value_heads, K, V))
 
 
-def begin_memory(
-    memory: Tensor | None, make_map: Callable[[], SegmentMap], context: SequenceContext
-) -> Callable[[], Tensor | None] | None:
-    """Return a function that gives the memory before a piece: `memory`, or on several ranks that of the parts before.
-
-    Their maps are on their way until it is called. None: heads are exchanged instead, see `write_and_read`.
-    make_map: a function that makes the map of the piece.
-    """
-    if memory is None and not context.keeps_state and context.shard.exchanges_heads:
-        return None
-    return context.shard.begin_fold(make_map, memory)
-
-
 def write_and_read(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     beta: Tensor,
     g: Tensor | None,
-    get_memory: Callable[[], Tensor | None] | None,
+    get_memory: GetMemory | None,
     context: SequenceContext,
 ) -> tuple[Tensor, Tensor]:
     """Apply `delta_rule` to a piece, or its single step to a piece of one token: o, and the memory after the piece.
 
-    get_memory: as `begin_memory` returns it.
+    get_memory: as `overlap.begin_memory` returns it.
     """
     if get_memory is None:
         o = context.shard.by_heads(_whole_sequences, q, k, v, beta, g)

@@ -28,6 +28,7 @@ from longlode.mixers.context import SequenceContext
 from longlode.mixers.forgetting import PLAIN, Forgetting
 from longlode.mixers.linear_attention import additive_map, attend
 from longlode.mixers.norm import RMSNorm, at_least_float32
+from longlode.mixers.overlap import inputs_and_memory
 from longlode.mixers.segment_map import SegmentMap
 
 DECAY_RANK = 16
@@ -93,17 +94,21 @@ class GatedLinearAttention(Mixer):
         context = context or SequenceContext.of(x)
         x = zero_padding(x, context.mask)
         shape = (*x.shape[:2], self.config.num_heads, -1)
-        q = self.q_proj(x).view(shape)
-        k, v, g = self._writes(x, context)
-        o, memory = attend(q, k, v, (state or {}).get("memory"), context, g=g)
-        o = self.o_norm(o) * functional.silu(self.g_proj(x).view(shape))
-        return MixerOutput(self.o_proj(o.flatten(-2)), {"memory": memory})
+        q, (k, v, g), get_memory = inputs_and_memory(
+            lambda: self.q_proj(x).view(shape),
+            lambda: self._writes(x, context),
+            lambda writes: additive_map(*writes, context),
+            (state or {}).get("memory"),
+            context,
+        )
+        gate = functional.silu(self.g_proj(x).view(shape))
+        o, memory = attend(q, k, v, g, get_memory, context)
+        return MixerOutput(self.o_proj((self.o_norm(o) * gate).flatten(-2)), {"memory": memory})
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
         """See `Mixer.segment_map`."""
         context = context or SequenceContext.of(x)
-        k, v, g = self._writes(zero_padding(x, context.mask), context)
-        return additive_map(k, v, context, g=g)
+        return additive_map(*self._writes(zero_padding(x, context.mask), context), context)
 
     def _writes(self, x: Tensor, context: SequenceContext) -> tuple[Tensor, Tensor, Tensor]:
         """k and the log-decay g `[B, T, H, K]`, v `[B, T, H, V]`; 0 at padding: nothing is written, nothing fades."""

@@ -107,11 +107,10 @@ class LightNet(Mixer):
             return output._replace(y=context.repack(output.y))
         x = zero_padding(x, context.mask)
         k, v = self._keys_and_values(x, context)
-        memory = context.shard.fold(lambda: self._map(k, v, context), (state or {}).get("memory"))
-        q = functional.silu(self.q_proj(x)).view_as(v)
-        o, memory = self._mix(q, k, v, memory, context)
-        o = self.o_norm(o) * functional.silu(self.g_proj(x)).view_as(o)
-        return MixerOutput(self.o_proj(o.flatten(-2)), {"memory": memory})
+        get_memory = context.shard.begin_fold(lambda: self._map(k, v, context), (state or {}).get("memory"))
+        q, gate = (functional.silu(proj(x)).view_as(v) for proj in (self.q_proj, self.g_proj))
+        o, memory = self._mix(q, k, v, get_memory(), context)
+        return MixerOutput(self.o_proj((self.o_norm(o) * gate).flatten(-2)), {"memory": memory})
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
         """See `Mixer.segment_map`."""
@@ -140,7 +139,7 @@ class LightNet(Mixer):
         old, new = sums[:, :-1], sums[:, 1:]
         keys = (k - new).exp().to(v.dtype)
         before = None if memory is None else memory[..., :-1].contiguous()
-        o, after = recur(q, keys, v, before, context, g=old - new)
+        o, after = recur(q, keys, v, old - new, before, context)
         return o, torch.cat((after, new[:, -1, ..., None]), dim=-1)
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:

@@ -24,6 +24,7 @@ from longlode.mixers.base import (
 )
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.norm import RMSNorm
+from longlode.mixers.overlap import GetMemory, inputs_and_memory
 from longlode.mixers.segment_map import SegmentMap
 from longlode.ops.linear_attention import linear_attention, linear_attention_step
 from longlode.ops.packed import Offsets
@@ -33,38 +34,37 @@ def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    memory: Tensor | None,
+    g: Tensor | None,
+    get_memory: GetMemory | None,
     context: SequenceContext,
     *,
-    g: Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Apply `linear_attention` to a piece, or its single step to a piece of one token.
 
-    It continues from `memory`, or on several ranks from the state after the parts before this one.
+    get_memory: as `overlap.begin_memory` returns it.
     """
-    if memory is None and not context.keeps_state and context.shard.exchanges_heads:
+    if get_memory is None:
 
         def run(offsets: Offsets | None, *heads: Tensor) -> Tensor:
             return linear_attention(*heads[:3], g=heads[3], scale=scale, cu_seqlens=offsets)[0]
 
         o = context.shard.by_heads(run, q, k, v, g)
         return o, o.new_empty(0)
-    memory = context.shard.fold(lambda: additive_map(k, v, context, g=g), memory)
-    return recur(q, k, v, memory, context, g=g, scale=scale)
+    return recur(q, k, v, g, get_memory(), context, scale=scale)
 
 
 def recur(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    g: Tensor | None,
     memory: Tensor | None,
     context: SequenceContext,
     *,
-    g: Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Apply `attend` from `memory` itself, which the caller has already received from the parts before this one."""
+    """Apply `attend` from the memory itself, that before the piece."""
     if q.shape[1] == 1 and memory is not None and context.cu_seqlens is None:
         g_t = None if g is None else g[:, 0]
         o_t, memory = linear_attention_step(q[:, 0], k[:, 0], v[:, 0], g=g_t, scale=scale, state=memory)
@@ -72,10 +72,10 @@ def recur(
     return linear_attention(q, k, v, g=g, scale=scale, state=memory, cu_seqlens=context.documents)
 
 
-def additive_map(k: Tensor, v: Tensor, context: SequenceContext, *, g: Tensor | None = None) -> SegmentMap:
+def additive_map(k: Tensor, v: Tensor, g: Tensor | None, context: SequenceContext) -> SegmentMap:
     """Compute the map of a piece that writes v under k: it decays the state by g, and adds its own sum.
 
-    Args: k `[B, T, H, K]`; v `[B, T, H, V]`; g `[B, T, H]` or `[B, T, H, K]`, or None.
+    Args: k `[B, T, H, K]`; v `[B, T, H, V]`; g `[B, T, H]` or `[B, T, H, K]`, or None for no decay.
     """
     _, added = linear_attention(k, k, v, g=g, cu_seqlens=context.documents)
     if g is None:
@@ -122,23 +122,33 @@ class LinearAttention(Mixer):
     ) -> MixerOutput:
         """See `Mixer.forward`. State: memory `[N, H, K, V]`. At padding v is 0, so nothing is written."""
         context = context or SequenceContext.of(x)
-        x = zero_padding(x, context.mask)
-        q, k, v = self._heads(x)
-        o, memory = attend(q, k, v, (state or {}).get("memory"), context, g=self._log_decay(x, context.mask))
-        return MixerOutput(self.o_proj(self.o_norm(o).flatten(-2)), {"memory": memory})
+        return self._mix(zero_padding(x, context.mask), (state or {}).get("memory"), context)
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
         """See `Mixer.segment_map`."""
         context = context or SequenceContext.of(x)
-        x = zero_padding(x, context.mask)
-        _, k, v = self._heads(x)
-        return additive_map(k, v, context, g=self._log_decay(x, context.mask))
+        return additive_map(*self._writes(zero_padding(x, context.mask), context.mask), context)
 
-    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Q, k and v, each `[B, T, H, K]`."""
-        shape = (*x.shape[:2], self.config.num_heads, self.config.head_dim)
-        q, k = (functional.elu(proj(x).view(shape)) + 1 for proj in (self.q_proj, self.k_proj))
-        return q, k, self.v_proj(x).view(shape)
+    def _mix(self, x: Tensor, memory: Tensor | None, context: SequenceContext) -> MixerOutput:
+        """Mix x, zero at padding, from a memory before the sequence."""
+        q, (k, v, g), get_memory = inputs_and_memory(
+            lambda: self._features(self.q_proj(x)),
+            lambda: self._writes(x, context.mask),
+            lambda writes: additive_map(*writes, context),
+            memory,
+            context,
+        )
+        o, memory = attend(q, k, v, g, get_memory, context)
+        return MixerOutput(self.o_proj(self.o_norm(o).flatten(-2)), {"memory": memory})
+
+    def _writes(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """k and v, both `[B, T, H, K]`, and the log-decay."""
+        k, v = self._features(self.k_proj(x)), self.v_proj(x).unflatten(-1, (self.config.num_heads, -1))
+        return k, v, self._log_decay(x, mask)
+
+    def _features(self, u: Tensor) -> Tensor:
+        """Positive features `[B, T, H, K]` of u `[B, T, H K]`."""
+        return functional.elu(u.unflatten(-1, (self.config.num_heads, -1))) + 1
 
     def _log_decay(self, x: Tensor, mask: Tensor | None) -> Tensor | None:
         """Compute the log-decay of the memory at each token, `[B, T, H]`, 0 at padding; None: no decay."""

@@ -90,13 +90,15 @@ class LongVQ(Mixer):
         h, ssm, *_ = self.ssm(x, {"memory": before["ssm"]} if "ssm" in before else None, context)
         k = self._unit(self.k_proj(h))
         code, v = self._writes(x, k, context.mask)
-        memory = context.shard.fold(lambda: additive_map(code, v, context), before.get("memory"))
-        weights = self._weights(self._unit(self.q_proj(h)), code, memory)
-        o, memory = recur(weights, code, v, memory, context, scale=1.0)
+        get_memory = context.shard.begin_fold(
+            lambda: additive_map(code, v, None, context), before.get("memory")
+        )
+        q, f = self._unit(self.q_proj(h)), self.gate_proj(h).sigmoid()
+        memory = get_memory()
+        o, memory = recur(self._weights(q, code, memory), code, v, None, memory, context, scale=1.0)
         mean, total = o.split([self.config.head_dim, 1], dim=-1)
         # Before the first real token the counts are 0.
         mean = mean / torch.where(total > 0, total, 1.0)
-        f = self.gate_proj(h).sigmoid()
         y = f * self.o_proj(mean.flatten(-2)) + (1 - f) * h
         losses, metrics = self._codebook_loss(k, code, context)
         return MixerOutput(y, {"memory": memory, "ssm": ssm["memory"]}, losses, metrics)
@@ -108,7 +110,7 @@ class LongVQ(Mixer):
             return self.segment_map(context.unpack(x), context.rows)
         x = zero_padding(x, context.mask)
         k = self._unit(self.k_proj(self.ssm(x, None, context).y))
-        return additive_map(*self._writes(x, k, context.mask), context)
+        return additive_map(*self._writes(x, k, context.mask), None, context)
 
     def _unit(self, u: Tensor) -> Tensor:
         """Heads `[B, T, H, K]` of length K^(1/4): a product of two is sqrt(K) times a cosine."""

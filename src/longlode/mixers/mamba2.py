@@ -31,6 +31,7 @@ from longlode.mixers.decay import decay_parameter, initial_decay
 from longlode.mixers.forgetting import PLAIN, Forgetting
 from longlode.mixers.linear_attention import additive_map, attend
 from longlode.mixers.norm import RMSNorm, at_least_float32
+from longlode.mixers.overlap import begin_memory
 from longlode.mixers.segment_map import SegmentMap
 from longlode.mixers.short_conv import ShortConv
 
@@ -92,16 +93,17 @@ class Mamba2(Mixer):
         # Padding must be zero before the convolution, or the convolution spreads it to the first real tokens.
         x = zero_padding(x, context.mask)
         (heads, q, k, v, g), convs = self._inputs(x, before, context)
-        o, memory = attend(q, k, v, before.get("memory"), context, g=g, scale=1.0)
-        o = (o + self.skip[:, None].to(x.dtype) * heads).flatten(-2)
-        y = self.o_proj(self.o_norm(o * functional.silu(self.z_proj(x))))
+        get_memory = begin_memory(before.get("memory"), lambda: additive_map(k, v, g, context), context)
+        skipped, gate = self.skip[:, None].to(x.dtype) * heads, functional.silu(self.z_proj(x))
+        o, memory = attend(q, k, v, g, get_memory, context, scale=1.0)
+        y = self.o_proj(self.o_norm((o + skipped).flatten(-2) * gate))
         return MixerOutput(y, {**convs, "memory": memory})
 
     def segment_map(self, x: Tensor, context: SequenceContext | None = None) -> SegmentMap:
         """See `Mixer.segment_map`; the convolutions start from `context.shard`'s inputs before the piece."""
         context = context or SequenceContext.of(x)
         inputs, _ = self._inputs(zero_padding(x, context.mask), {}, context)
-        return additive_map(inputs.k, inputs.v, context, g=inputs.g)
+        return additive_map(inputs.k, inputs.v, inputs.g, context)
 
     def _inputs(self, x: Tensor, before: State, context: SequenceContext) -> tuple[_Inputs, State]:
         """Compute the inputs of the op, and the state of the two convolutions."""

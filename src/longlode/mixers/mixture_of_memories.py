@@ -26,8 +26,9 @@ from longlode.mixers.base import (
     zero_padding,
 )
 from longlode.mixers.context import SequenceContext
-from longlode.mixers.delta_net import begin_memory, write_and_read
+from longlode.mixers.delta_net import write_and_read
 from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
+from longlode.mixers.overlap import begin_memory
 from longlode.mixers.segment_map import SegmentMap, identity_states
 from longlode.ops.delta_rule import delta_rule
 

@@ -13,15 +13,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 from torch.nn import functional
 
-from longlode.core.errors import ConfigError
 from longlode.mixers.base import Mixer, MixerOutput, State, zero_padding
 from longlode.mixers.context import SequenceContext
-from longlode.mixers.linear_attention import (
-    LinearAttention,
-    LinearAttentionConfig,
-    additive_map,
-    attend,
-)
+from longlode.mixers.linear_attention import LinearAttention, LinearAttentionConfig, additive_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,25 +44,20 @@ class PrefixLinearAttention(LinearAttention):
     def forward(
         self, x: Tensor, state: State | None = None, context: SequenceContext | None = None
     ) -> MixerOutput:
-        """See `Mixer.forward`. State: memory `[N, H, K, V]`, prefix included. A prefix must be in one piece."""
+        """See `Mixer.forward`. State: memory `[N, H, K, V]`, prefix included; it must not be read in several calls."""
         context = context or SequenceContext.of(x)
         x = zero_padding(x, context.mask)
-        q, k, v = self._heads(x)
         memory = (state or {}).get("memory")
         if context.prefix is not None:
             prefix = self._prefix_memory(x, context)
             memory = prefix if memory is None else memory + prefix
-        o, memory = attend(q, k, v, memory, context)
-        return MixerOutput(self.o_proj(self.o_norm(o).flatten(-2)), {"memory": memory})
+        return self._mix(x, memory, context)
 
     def _prefix_memory(self, x: Tensor, context: SequenceContext) -> Tensor:
-        """Compute the second sum of every document, `[N, H, K, V]`."""
-        if context.shard.num_ranks > 1:
-            raise ConfigError(
-                "A prefix is read in both directions and cannot lie on several ranks; leave it out."
-            )
+        """Compute the second sum of every document, over all parts of it, `[N, H, K, V]`."""
         shape = (*x.shape[:2], self.config.num_heads, self.config.head_dim)
         keys = functional.elu(self.prefix_k_proj(x).view(shape)) + 1
         # A zero key writes nothing.
         keys = keys.masked_fill(~context.prefix[..., None, None], 0)  # type: ignore[index]
-        return additive_map(keys, self.prefix_v_proj(x).view(shape), context).added
+        here = additive_map(keys, self.prefix_v_proj(x).view(shape), None, context).added
+        return context.shard.document_total(here)

@@ -48,7 +48,6 @@ class S4(S4D):
         self.input_weights = nn.Parameter(torch.empty_like(self.output_weights))
 
     def _map(self, x: Tensor, context: SequenceContext) -> SegmentMap:
-        _, added = self._scan(x, None, context)
         lengths = real_lengths(context)
         with torch.autocast(x.device.type, enabled=False):
             power, _, _ = self._discrete()
@@ -58,7 +57,7 @@ class S4(S4D):
             for bit in range(context.num_tokens.bit_length()):
                 power = power if bit == 0 else power @ power
                 matrix = torch.where(_has_bit(lengths, bit), power @ matrix, matrix)
-        return SegmentMap(added, matrix)
+        return SegmentMap(self._added(x, context), matrix)
 
     def _discrete(self) -> tuple[Tensor, Tensor, Tensor]:
         """A_ `[D, N, N]`, B_ and C_ `[D, N]`, real."""

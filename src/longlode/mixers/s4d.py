@@ -29,7 +29,6 @@ from longlode.mixers.base import (
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.norm import at_least_float32
 from longlode.mixers.segment_map import SegmentMap
-from longlode.ops.slices import Slices
 
 CHUNK = 128
 """Tokens of one FFT."""
@@ -85,8 +84,14 @@ class S4D(Mixer):
             output = self(context.unpack(x), state, context.rows)
             return output._replace(y=context.repack(output.y))
         x = zero_padding(x, context.mask)
-        memory = context.shard.fold(lambda: self._map(x, context), (state or {}).get("memory"))
-        u, memory = self._scan(x, memory, context)
+        get_memory = context.shard.begin_fold(lambda: self._map(x, context), (state or {}).get("memory"))
+        with torch.autocast(x.device.type, enabled=False):
+            chunks, dynamics = _chunks(x), self._dynamics(min(CHUNK, x.shape[1]))
+            inside = _inside(chunks, dynamics)
+            before, memory = self._advance(chunks, dynamics, get_memory(), context)
+            skip = self.skip.to(chunks[0].dtype)[:, None]
+            parts = [one + other + skip * x_c for one, other, x_c in zip(inside, before, chunks, strict=True)]
+            u = torch.cat(parts, dim=2).mT.to(x.dtype)
         y = functional.glu(self.o_proj(functional.gelu(u)), dim=-1)
         return MixerOutput(y, {"memory": memory})
 
@@ -98,10 +103,9 @@ class S4D(Mixer):
         return self._map(zero_padding(x, context.mask), context)
 
     def _map(self, x: Tensor, context: SequenceContext) -> SegmentMap:
-        _, added = self._scan(x, None, context)
         log_a = self._log_a()
         log_decay = real_lengths(context)[:, None, None].to(log_a.real.dtype) * log_a
-        return SegmentMap(added, log_decay=log_decay)
+        return SegmentMap(self._added(x, context), log_decay=log_decay)
 
     def _log_a(self) -> Tensor:
         """Compute dt A, complex `[D, modes]`."""
@@ -114,34 +118,28 @@ class S4D(Mixer):
         powers = (log_a[..., None] * torch.arange(size + 1, device=log_a.device)).exp()
         return _Modes(log_a, b, torch.view_as_complex(self.output_weights), powers)
 
-    def _scan(self, x: Tensor, memory: Tensor | None, context: SequenceContext) -> tuple[Tensor, Tensor]:
-        """Compute u `[B, T, D]` in x's dtype, and the memory after the last real token of each row."""
-        with torch.autocast(x.device.type, enabled=False):
-            return self._scan_chunks(x, memory, context)
-
-    def _scan_chunks(
-        self, x: Tensor, memory: Tensor | None, context: SequenceContext
-    ) -> tuple[Tensor, Tensor]:
-        wide = at_least_float32(x)
-        size = min(CHUNK, x.shape[1])
-        dynamics = self._dynamics(size)
-        spectrum = torch.fft.rfft(dynamics.kernel(), n=2 * size)
-        s = dynamics.zeros(x.shape[0]) if memory is None else memory[..., 0]
-        lengths, outputs, parts = real_lengths(context), [], Slices(wide)
-        for start in range(0, x.shape[1], size):
-            part = parts.take(start, min(start + size, x.shape[1])).mT
+    def _advance(
+        self, chunks: list[Tensor], dynamics: "Dynamics", memory: Tensor | None, context: SequenceContext
+    ) -> tuple[list[Tensor], Tensor]:
+        """What each chunk reads of the tokens before it, `[B, D, C]`, and the memory after the last real tokens."""
+        s = dynamics.zeros(len(chunks[0])) if memory is None else memory[..., 0]
+        lengths, reads, start = real_lengths(context), [], 0
+        for part in chunks:
             num_tokens = part.shape[2]
-            inside = torch.fft.irfft(torch.fft.rfft(part, n=2 * size) * spectrum, n=2 * size)[
-                ..., :num_tokens
-            ]
-            before = dynamics.read(s, num_tokens)
-            outputs.append(inside + before + self.skip.to(part.dtype)[:, None] * part)
+            reads.append(dynamics.read(s, num_tokens))
             num_real = (lengths - start).clamp(0, num_tokens)
             # Shifted so that the last real token of each row is last, after zeros.
             source = torch.arange(num_tokens, device=part.device) - (num_tokens - num_real[:, None])
             shifted = part.gather(2, source.clamp(min=0)[:, None].expand_as(part)) * (source >= 0)[:, None]
             s = dynamics.advance(s, shifted, None if context.mask is None else num_real)
-        return torch.cat(outputs, dim=2).mT.to(x.dtype), s[..., None]
+            start += num_tokens
+        return reads, s[..., None]
+
+    def _added(self, x: Tensor, context: SequenceContext) -> Tensor:
+        """Compute the memory that x alone leaves."""
+        with torch.autocast(x.device.type, enabled=False):
+            dynamics = self._dynamics(min(CHUNK, x.shape[1]))
+            return self._advance(_chunks(x), dynamics, None, context)[1]
 
     def initial_values(self) -> dict[str, Tensor]:
         """S4D-Lin: A = -1/2 + i pi n; steps log-uniform in [1e-3, 0.1]; normal output weights; a normal skip."""
@@ -210,6 +208,21 @@ class _Modes(NamedTuple):
         powers = self.powers[..., : shifted.shape[2]].flip(-1)
         written = torch.einsum("bdt,dnt->bdn", shifted.to(powers.dtype), powers)
         return (num_real[:, None, None].to(shifted.dtype) * self.log_a).exp() * s + self.b * written
+
+
+def _chunks(x: Tensor) -> list[Tensor]:
+    """x in chunks `[B, D, C]`, float32 or wider; by one split, whose gradient is one concatenation."""
+    return [part.mT for part in at_least_float32(x).split(CHUNK, dim=1)]
+
+
+def _inside(chunks: list[Tensor], dynamics: Dynamics) -> list[Tensor]:
+    """What the tokens of each chunk write for each other, `[B, D, C]`; it needs no state."""
+    size = chunks[0].shape[2]
+    spectrum = torch.fft.rfft(dynamics.kernel(), n=2 * size)
+    return [
+        torch.fft.irfft(torch.fft.rfft(part, n=2 * size) * spectrum, n=2 * size)[..., : part.shape[2]]
+        for part in chunks
+    ]
 
 
 def real_lengths(context: SequenceContext) -> Tensor:

@@ -208,7 +208,7 @@ class LonglodeModel(LonglodePreTrainedModel):
             shard=read.get("shard"),
         )
         reading.check()
-        check_sharded(reading.shard, self.layers, mask, reading.prefix_lengths, reading.cache)
+        check_sharded(reading.shard, self.layers, mask, reading.cache)
         streams = self._read(Part(hidden_states, mask, input_ids), reading)
         sides = reading.sides
         return LonglodeOutput(

@@ -14,7 +14,6 @@ def check_sharded(
     shard: SequenceShard | None,
     layers: Iterable[Any],
     mask: Tensor | None,
-    prefix_lengths: Tensor | None,
     cache: LonglodeCache | None,
 ) -> None:
     """Check that all layers can read a part of a sequence, with these options. Raises: ConfigError."""
@@ -26,11 +25,6 @@ def check_sharded(
             f"The model has layers of {', '.join(refused)}, which cannot read a sequence that lies on several ranks "
             "(traits.shards); expected mixers with a map of a piece or with keys and values to gather. Give each rank "
             "whole sequences instead (sequence = 1)."
-        )
-    if prefix_lengths is not None:
-        raise ConfigError(
-            "prefix_lengths came with a sequence on several ranks; a prefix is read in both directions and must lie on "
-            "one. Leave it out."
         )
     if cache is not None and cache.num_positions and mask is not None:
         raise ConfigError(

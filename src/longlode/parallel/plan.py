@@ -242,12 +242,21 @@ class Piece:
         for row, (start, length) in enumerate(zip(self.plan.cuts[self.rank], self.lengths, strict=True)):
             out[row, start : start + length] = y[row, :length]
 
+    def of_documents(self, values: Tensor) -> Tensor:
+        """Return the entries `[num_states]` of the documents here, of one per packed document (or per row)."""
+        if self.plan.documents is None:
+            return values
+        first = bisect.bisect_right(self.plan.documents, self.plan.cuts[self.rank][0]) - 1
+        first = min(first, len(self.plan.documents) - 2)  # an empty piece at the end
+        return values[first : first + self.num_states]
+
     def model_inputs(
         self,
         tokens: Tensor,
         shift_labels: Tensor | None = None,
         label_weights: Tensor | None = None,
         num_items: Tensor | float | None = None,
+        prefix_lengths: Tensor | None = None,
     ) -> Mapping[str, Any]:
         """Return the arguments of `LonglodeForCausalLM.forward` for this piece, except the shard.
 
@@ -257,6 +266,7 @@ class Piece:
             the cut, since the label of a piece's last token is on the next rank.
           label_weights: `[B, T]`, weight of each label in the sum.
           num_items: divisor of the summed loss, of all ranks together; None: the number of labels.
+          prefix_lengths: int64 `[B]` or `[N]`, tokens of each document's prefix, wherever its ranks are.
         """
         inputs: dict[str, Any] = {
             "input_ids": self.take(tokens),
@@ -270,6 +280,8 @@ class Piece:
             )
         if label_weights is not None:
             inputs["label_weights"] = self.take(label_weights)
+        if prefix_lengths is not None:
+            inputs["prefix_lengths"] = self.of_documents(prefix_lengths)
         return inputs
 
 

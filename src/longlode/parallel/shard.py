@@ -133,6 +133,21 @@ class RankShard(SequenceShard):
         """See `SequenceShard.total`."""
         return total(x, self.transport)
 
+    def document_total(self, x: Tensor) -> Tensor:
+        """See `SequenceShard.document_total`: one `total` of B rows, or of P - 1, since one document spans each cut."""
+        if self.plan.documents is None:
+            return self.total(x)
+        # A document that goes on after the rank where it begins has the number of that rank.
+        first, rows, numbers = self.plan.first_ranks, [], []
+        if self.piece.receives:
+            rows, numbers = [0], [first[self.rank]]
+        if Chain(self.rank, first).begins:
+            rows, numbers = [*rows, self.piece.num_states - 1], [*numbers, self.rank]
+        here, place = (torch.tensor(one, dtype=torch.int64, device=x.device) for one in (rows, numbers))
+        sums = x.new_zeros(self.num_ranks - 1, *x.shape[1:]).index_add(0, place, x[here])
+        # A function of what was exchanged also without such a document: all ranks take part in the backward exchange.
+        return x.index_copy(0, here, self.total(sums)[place])
+
     def unpacked(self) -> "RankShard":
         """See `SequenceShard.unpacked`."""
         if self.piece.documents is None:
@@ -145,7 +160,10 @@ class RankShard(SequenceShard):
         """Put the carried rows into `[N, ...]`; documents that begin here have `first`, or nothing before them."""
         if self.piece.receives:
             if len(carried) == self.piece.num_states:
-                return carried
+                if first is None or not first.requires_grad:
+                    return carried
+                # Still a function of the replaced state, which may come from an exchange: see below.
+                return carried + 0 * first.flatten()[0]
             others = _nothing(own, carried, self.piece.num_states) if first is None else first
             return torch.cat((carried, others[1:].to(carried.dtype)))
         if first is None:

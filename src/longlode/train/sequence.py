@@ -17,7 +17,15 @@ from longlode.core.errors import ConfigError
 from longlode.models import LonglodeForCausalLM
 from longlode.parallel import Piece, RankShard, SequencePlan, Transport
 
-_WHOLE = ("input_ids", "attention_mask", "cu_seqlens", "shift_labels", "label_weights", "label_places")
+_WHOLE = (
+    "input_ids",
+    "attention_mask",
+    "cu_seqlens",
+    "shift_labels",
+    "label_weights",
+    "label_places",
+    "prefix_lengths",
+)
 """Arguments of the model that are cut, or that hold only of whole rows; all others are passed on."""
 
 
@@ -33,10 +41,7 @@ class Sharing:
         """Return this rank's piece of whole rows, and the model's arguments for it, with the shard.
 
         Args: given, arguments of the model for whole rows.
-        Raises: ConfigError with a prefix, which is read in both directions and cannot be cut.
         """
-        if given.get("prefix_lengths") is not None:
-            raise self.refused("a prefix that is read in both directions")
         tokens, edges = given["input_ids"], given.get("cu_seqlens")
         documents = None if edges is None else edges.tolist()
         plan = SequencePlan.even(
@@ -44,7 +49,11 @@ class Sharing:
         )
         piece = plan.piece(self.transport.rank)
         inputs = piece.model_inputs(
-            tokens, given.get("shift_labels"), given.get("label_weights"), given.get("num_items_in_batch")
+            tokens,
+            given.get("shift_labels"),
+            given.get("label_weights"),
+            given.get("num_items_in_batch"),
+            given.get("prefix_lengths"),
         )
         shard = RankShard(plan, self.transport, self.attention, self.states, tokens.device)
         rest = {name: value for name, value in given.items() if name not in _WHOLE}
@@ -90,7 +99,7 @@ def shared_rows(model: nn.Module, sharing: Sharing | None) -> Iterator[None]:
     def cut(module: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if given.get("shard") is not None:  # the caller has cut them, to know its piece
             return args, given
-        if given.get("shift_labels") is None and given.get("prefix_lengths") is None:
+        if given.get("shift_labels") is None:
             raise sharing.refused("all predictions of whole rows")
         return args, sharing.cut(given)[1]
 
