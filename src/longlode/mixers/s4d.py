@@ -121,7 +121,7 @@ class S4D(Mixer):
     def _advance(
         self, chunks: list[Tensor], dynamics: "Dynamics", memory: Tensor | None, context: SequenceContext
     ) -> tuple[list[Tensor], Tensor]:
-        """What each chunk reads of the tokens before it, `[B, D, C]`, and the memory after the last real tokens."""
+        """Reads of the tokens before each chunk, `[B, D, C]`, and the memory after the last real tokens."""
         s = dynamics.zeros(len(chunks[0])) if memory is None else memory[..., 0]
         lengths, reads, start = real_lengths(context), [], 0
         for part in chunks:
@@ -211,12 +211,12 @@ class _Modes(NamedTuple):
 
 
 def _chunks(x: Tensor) -> list[Tensor]:
-    """x in chunks `[B, D, C]`, float32 or wider; by one split, whose gradient is one concatenation."""
+    """Chunks of x, `[B, D, C]`, float32 or wider; by one split, whose gradient is one concatenation."""
     return [part.mT for part in at_least_float32(x).split(CHUNK, dim=1)]
 
 
 def _inside(chunks: list[Tensor], dynamics: Dynamics) -> list[Tensor]:
-    """What the tokens of each chunk write for each other, `[B, D, C]`; it needs no state."""
+    """Outputs of each chunk's tokens alone, `[B, D, C]`; they need no state."""
     size = chunks[0].shape[2]
     spectrum = torch.fft.rfft(dynamics.kernel(), n=2 * size)
     return [
