@@ -14,6 +14,8 @@ of their own:
     selected      longlode select --top 0.5 of the scored ones: reads all again, writes half
     datatrove     reads, keeps texts of at least 1,000 characters, writes JSON lines (left out without datatrove)
     long          longlode score with the default scorer on the long documents
+    long_engine   longlode score on them with a scorer that returns a constant: neither tokens nor words
+    long_encoded  longlode score on them with a scorer that asks for the tokens and returns their number
     long_tokens   longlode score --scorer overlap on them: the tokenizer, and one measure of its tokens
 
 First checked: every input row has one row of output, and every text passes datatrove's filter. Printed: documents and
@@ -40,6 +42,7 @@ from typing import Any
 
 from benchmarks.saved import about, save
 from longlode.core.records import read_record
+from longlode.mining.requests import Tokens
 from longlode.mining.scorers import DocumentScore, NoOptions, Scorer, SegmentedDocument
 
 SHORT_BYTES, MIDDLE_BYTES, LONG_BYTES = 2000, 8000, 800_000
@@ -73,6 +76,17 @@ class ConstantScorer(Scorer):
     def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
         """Return the score."""
         return DocumentScore(0.0)
+
+
+class LengthScorer(ConstantScorer):
+    """Score of the number of tokens: everything but a model."""
+
+    name = "length"
+    asks = (Tokens,)
+
+    def finish(self, doc: SegmentedDocument, readings: Sequence[Any]) -> DocumentScore:
+        """Return the score."""
+        return DocumentScore(float(len(doc.all_tokens)))
 
 
 @dataclass(frozen=True)
@@ -136,9 +150,7 @@ def measure(work: Path, asked: argparse.Namespace) -> dict[str, Any]:
     for name, done in runs.items():
         num_documents, num_bytes = {
             "default": (asked.documents // 10, middle),
-            "long": (asked.long, long),
-            "long_tokens": (asked.long, long),
-        }.get(name, (asked.documents, short))
+        }.get(name, (asked.long, long) if name.startswith("long") else (asked.documents, short))
         wall, cpu = min(run.seconds for run in done), min(run.cpu_seconds for run in done)
         rows.append(
             {
@@ -186,6 +198,18 @@ def _commands(work: Path, workers: int, *, has_long: bool) -> dict[str, list[str
     if has_long:
         on_long = [*longlode, "score", str(work / "in-long"), "--no-explain", *with_workers, "-o"]
         found["long"] = [*on_long, str(work / "long")]
+        found["long_engine"] = [
+            *on_long,
+            str(work / "long_engine"),
+            "--scorer",
+            "benchmarks.engine:ConstantScorer",
+        ]
+        found["long_encoded"] = [
+            *on_long,
+            str(work / "long_encoded"),
+            "--scorer",
+            "benchmarks.engine:LengthScorer",
+        ]
         found["long_tokens"] = [*on_long, str(work / "long_tokens"), "--scorer", "overlap"]
     return {name: [str(part) for part in command] for name, command in found.items()}
 

@@ -18,7 +18,7 @@ LLAMA = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
     r"\s+(?!\S)|\s+"
 )
-ALPHABETS = ("aabB1 2 \n,'", "ab12 \t\r\n,.'s't'll<|>é漢\u0301\u00a0\x1c ", "ab \n", "жé漢 ")
+ALPHABETS = ("aabB1 2 \n,'", "ab \n\"'(.-", "ab12 \t\r\n,.'s't'll<|>é漢\u0301\u00a0\x1c ", "ab \n", "жé漢 ")
 
 
 def listed(arrays):
@@ -65,6 +65,14 @@ def test_the_tokens_are_those_of_the_tokenizer(make, monkeypatch):
             monkeypatch.setattr(encoded_pieces, "_LONG_BYTES", rng.choice([4, 48]))
             texts = ["".join(rng.choices(alphabet, k=size)) for _ in range(5)] + ["a <|end of text|> b"]
             assert listed(encoder.encode(texts)) == listed(encoder._encode_plainly(texts))
+            together = [text for text in texts if encoder.caches(text)]
+            assert listed(encoder.encode_short(together)) == listed(encoder._encode_plainly(together))
+
+
+def test_what_precedes_a_text_in_a_batch_does_not_cut_it():
+    encoder = TextEncoder(starter())
+    texts = ["(", '"he', " ", "-she", "it", "\nwas", " ", "\nwas"]  # alone, a sign belongs to its word
+    assert listed(encoder.encode_short(texts)) == listed(encoder._encode_plainly(texts))
 
 
 def test_a_cut_in_the_wrong_place_is_seen(monkeypatch):

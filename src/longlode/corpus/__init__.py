@@ -12,6 +12,7 @@ Start reading: `document.py` (the result of reading), `read.py`, `units.py`, `pl
     streams.py, lines.py, parquet.py   bytes, lines and rows, in bounded memory, also of damaged files
     records.py                         one record to one document, or to the reason why not
     encoding.py, encoded_pieces.py     tokens of texts of any length; a cache of encoded pieces
+    short_spans.py                     numbers for short stretches of bytes, for that cache
     words.py                           the words of a text, independent of any tokenizer
     tables.py, arrow.py                rows of Arrow tables, and of Arrow files
 """

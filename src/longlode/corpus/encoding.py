@@ -1,6 +1,8 @@
 """Encoding of texts of any length to tokens, in bounded memory."""
 
 import copy
+import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ParamSpec, TypeVar, cast
 
@@ -13,6 +15,10 @@ from longlode.corpus.encoded_pieces import EncodedPieces, piece_cutter
 _PIECE_CHARACTERS = 1 << 20
 _GROUP_CHARACTERS = 4 << 20
 _MOST_IDS = 1 << 24  # the largest vocabularies in use have about a million tokens
+
+_WORD = re.compile(" ?[A-Za-z]+")
+_MARKED_SPACE = "\u0120"
+"""The letter that a byte-level tokenizer has for the space."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -105,11 +111,22 @@ class TextEncoder:
         return self._pieces.tokens_of(texts)
 
     def _each_of(self, texts: list[str]) -> tuple[list[int], list[int]]:
-        """Encode some short texts: tokens, concatenated, and the index of the text of each. A call costs 10 us."""
-        found = guarded(self._inner.encode, texts, is_pretokenized=True, add_special_tokens=False)
-        return found.ids, cast(
-            "list[int]", found.word_ids
-        )  # None only for special tokens, which are not added
+        """Encode some short texts: tokens, concatenated, and how many each has.
+
+        A word goes to the tokenizer's model as it is: it is one piece by every pattern that `token_cuts` knows, and its
+        letters stand for themselves. That takes a third of the time of splitting it and mapping its bytes.
+        """
+        is_word = [_WORD.fullmatch(text) is not None for text in texts]
+        words = itertools.compress(texts, is_word)
+        tokens = guarded(_encode_words, self._inner.model, words)
+        others = [text for text, plain in zip(texts, is_word, strict=True) if not plain]
+        found = guarded(self._inner.encode, others, is_pretokenized=True, add_special_tokens=False)
+        # None only for special tokens, which are not added.
+        owners = np.array(cast("list[int]", found.word_ids), dtype=np.int64)
+        ids, stops = found.ids, np.bincount(owners, minlength=len(others)).cumsum().tolist()
+        rest = (ids[start:stop] for start, stop in itertools.pairwise([0, *stops]))
+        each = [next(tokens) if plain else next(rest) for plain in is_word]
+        return list(itertools.chain.from_iterable(each)), list(map(len, each))
 
     def _whole(self, text: str) -> list[int]:
         (found,) = guarded(self._inner.encode_batch_fast, [text], add_special_tokens=False)
@@ -129,6 +146,13 @@ class TextEncoder:
             for owner, encoding in zip(owners[start:stop], encodings, strict=True):
                 tokens[owner].append(np.array(encoding.ids, dtype=np.int32))
         return [np.concatenate(found) for found in tokens]
+
+
+def _encode_words(model: tokenizers.models.Model, words: Iterable[str]) -> Iterator[list[int]]:
+    """Encode words of ASCII letters, with a space before them or none."""
+    tokenize = model.tokenize
+    marked = (_MARKED_SPACE + word[1:] if word[0] == " " else word for word in words)
+    return iter([[token.id for token in tokenize(word)] for word in marked])
 
 
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
