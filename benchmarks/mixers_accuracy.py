@@ -1,13 +1,15 @@
 """What mixers learn: the budget of each task of the table, the order of the trainings, and their summary."""
 
+import dataclasses
 import random
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.base_conv import BASE_CONV
 from longlode.evaluate.bench import (
     ROW_TASKS,
     BenchSettings,
@@ -16,6 +18,7 @@ from longlode.evaluate.bench import (
     summary,
     train_model,
     trained_model,
+    with_best_rate,
 )
 
 PAPER = (
@@ -83,24 +86,54 @@ def text_rows(folder: Path) -> type[RowTask]:
     return type("TextRowsOfFiles", (TextRows,), {"files": text_files(folder)})
 
 
-def settings_of(task: str) -> BenchSettings:
-    """Sizes and budget of a task: what separates the mixers, at some ten seconds of one core per model."""
-    changes = _BUDGETS[task]
-    layers = changes.get("layers", 2)
-    # Room for the widest mixer beside the embeddings: 60,000 parameters in each layer.
-    parameters = 64 * ROW_TASKS[task].vocabulary + 60_000 * layers
-    return BenchSettings(lr=1e-2, parameters=parameters, **changes)
+RATES = (1e-2, 3e-3)
+"""Learning rates, of which each mixer gets the better one, by rows that are not reported."""
+
+RATED_ON = {
+    "mqar_128": "mqar",
+    "mqar_256": "mqar",
+    "overwrite": "mqar",
+    "joint_recall": "mqar",
+    "parity": "text",
+    "in_context_language": "text",
+}
+"""Task -> the task on which a mixer's rate is chosen, where that is another one."""
 
 
+def settings_of(task: str, **changes: Any) -> BenchSettings:
+    """Sizes and budget of a task: what separates the mixers, at some ten seconds of one core per model.
+
+    changes: of settings, which replace those of the budget.
+    """
+    given = {**_BUDGETS[task], **changes}
+    # Room beside the embeddings for the widest mixer; of two layers for all but the mixture of memories.
+    room = 60_000 if given.get("layers", 2) == 1 else 36_000 * given.get("layers", 2)
+    return BenchSettings(**{"parameters": 64 * ROW_TASKS[task].vocabulary + room, **given})
+
+
+_RECALL = {"layers": 1, "front": BASE_CONV, "test_rows": 256}
 _BUDGETS: dict[str, dict[str, Any]] = {
-    "mqar": {"steps": 500, "batch_size": 16},
-    "overwrite": {"steps": 500, "batch_size": 32, "layers": 1},
-    "parity": {"steps": 400, "batch_size": 32},
+    "mqar": {**_RECALL, "steps": 500, "batch_size": 16},
+    "overwrite": {**_RECALL, "steps": 400, "batch_size": 16},
+    "parity": {"steps": 400, "batch_size": 32, "test_rows": 128},
     "text": {"steps": 200, "batch_size": 4, "test_rows": 64},
     "in_context_language": {"steps": 200, "batch_size": 8, "test_rows": 128},
-    "mqar_128": {"steps": 500, "batch_size": 16},
-    "joint_recall": {"steps": 500, "batch_size": 16},
+    "mqar_128": {**_RECALL, "steps": 500, "batch_size": 16},
+    "mqar_256": {**_RECALL, "steps": 500, "batch_size": 16},
+    "joint_recall": {**_RECALL, "steps": 500, "batch_size": 16},
 }
+
+
+def best_settings(
+    work: Path, task: str, mixer: str, get: Callable[..., list[dict[str, Any]] | None], **changes: Any
+) -> BenchSettings | None:
+    """Settings of a task with the mixer's better rate; None where `get` (as of `with_best_rate`) lacks a model.
+
+    With changes the rate is chosen on the task itself.
+    """
+    on = task if changes else RATED_ON.get(task, task)
+    rated = with_best_rate(work / on, ROW_TASKS[on](), mixer, settings_of(on, **changes), RATES, get=get)
+    return None if rated is None else dataclasses.replace(settings_of(task, **changes), lr=rated.lr)
 
 
 def plan(options: Namespace) -> Iterator[tuple[str, str, int]]:
@@ -119,18 +152,18 @@ def train(options: Namespace) -> None:
     every = list(plan(options))
     for done, (task, mixer, seed) in enumerate(every):
         print(f"{done} of {len(every)}: {task}, {mixer}, seed {seed}", flush=True)
-        train_model(options.work / task, ROW_TASKS[task](), mixer, seed, settings_of(task))
+        settings = best_settings(options.work, task, mixer, train_model)
+        train_model(options.work / task, ROW_TASKS[task](), mixer, seed, settings or settings_of(task))
 
 
 def learnt(options: Namespace) -> dict[str, dict[str, dict[str, Any]]]:
     """Mixer -> task -> the summary of its longest test length, over the seeds that are trained."""
     found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in options.mixers}
     for task, mixer in ((task, mixer) for task in options.tasks for mixer in options.mixers):
-        rows = []
-        for seed in range(options.seeds):
-            rows += (
-                trained_model(options.work / task, ROW_TASKS[task](), mixer, seed, settings_of(task)) or []
-            )
+        settings = best_settings(options.work, task, mixer, trained_model)
+        rows: list[dict[str, Any]] = []
+        for seed in range(options.seeds if settings else 0):
+            rows += trained_model(options.work / task, ROW_TASKS[task](), mixer, seed, settings) or []
         if rows:
             found[mixer][task] = summary(rows, [mixer])[-1]
     return found

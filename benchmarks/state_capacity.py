@@ -18,12 +18,9 @@ import numpy as np
 import torch
 
 from benchmarks.saved import about, save
-from longlode.core.records import read_json, write_json
-from longlode.evaluate.bench import BenchSettings, RowTask
-from longlode.evaluate.bench import run as bench_run
+from longlode.evaluate.bench import BenchSettings, RowTask, train_model
 from longlode.evaluate.bench.row_tasks import NOT_ASKED
 from longlode.mixers import LETTERS
-from longlode.models import LonglodeConfig, LonglodeForCausalLM
 
 _DIGITS = 5
 _NOISE = 16
@@ -53,61 +50,37 @@ class PasskeyRows(RowTask):
         return tokens, labels
 
 
-def measured(mixer: str, heads: int, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train one model and test it: its share right at every length."""
-    settings = BenchSettings(
-        hidden_size=options.width,
-        num_heads=heads,
-        steps=options.steps,
-        lr=options.lr,
-        batch_size=options.batch_size,
-        test_rows=options.test_rows,
-    )
-    task = PasskeyRows()
-    torch.manual_seed(seed)
-    model = LonglodeForCausalLM(
-        LonglodeConfig(
-            vocab_size=task.vocabulary,
-            hidden_size=options.width,
-            num_heads=heads,
-            intermediate_size=2 * options.width,
-            layers=[mixer] * settings.layers,
-            # With weights from N(0, 0.02) what decays or is gated starts too small to learn in few steps.
-            initializer_range=options.width**-0.5,
-            tie_word_embeddings=False,
-        )
-    )
-    bench_run._train(model, task, seed, settings)
-    numbers = options.width**2 // heads // (2 if mixer == "gated_linear_attention" else 1)
-    return [
-        {
-            "mixer": mixer,
-            "heads": heads,
-            "seed": seed,
-            "state_numbers": numbers,
-            "length": length,
-            "accuracy": bench_run._test(model, task, length, settings)[0],
-        }
-        for length in task.test_lengths
-    ]
-
-
 def sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per mixer, number of heads and test length: the mean over seeds. Finished models are read from DIR."""
     found = []
     for heads in options.heads:
+        settings = BenchSettings(
+            hidden_size=options.width,
+            num_heads=heads,
+            steps=options.steps,
+            lr=options.lr,
+            batch_size=options.batch_size,
+            test_rows=options.test_rows,
+            tie_embeddings=False,
+        )
         for mixer in options.mixers:
             models = []
             for seed in range(options.seeds):
-                name = f"{mixer}-{heads}-{options.width}-{options.steps}-{options.lr}-{options.batch_size}-{seed}"
-                path = options.work / f"{name}.json"
-                if not path.is_file():
-                    write_json(path, measured(mixer, heads, seed, options))
-                models.append(read_json(path))
-                print(name, [round(row["accuracy"], 2) for row in models[-1]], flush=True)
+                models.append(train_model(options.work, PasskeyRows(), mixer, seed, settings))
+                shown = [round(row["accuracy"], 2) for row in models[-1]]
+                print(f"{mixer}, {heads} heads, seed {seed}: {shown}", flush=True)
+            numbers = options.width**2 // heads // (2 if mixer == "gated_linear_attention" else 1)
             for rows in zip(*models, strict=True):
                 mean = float(np.mean([row["accuracy"] for row in rows]))
-                found.append({**rows[0], "seed": None, "accuracy": mean})
+                found.append(
+                    {
+                        "mixer": mixer,
+                        "heads": heads,
+                        "state_numbers": numbers,
+                        "length": rows[0]["length"],
+                        "accuracy": mean,
+                    }
+                )
     return found
 
 

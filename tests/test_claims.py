@@ -91,11 +91,18 @@ def test_seeds_are_counted_in_the_figures():
 def test_a_claim_reads_the_records_of_the_mixers_table(tmp_path):
     """Planted records of two mixers, of the settings of the table: the claim finds them and trains nothing."""
     options = Namespace(work=tmp_path, seeds=1, only_records=True)
-    settings = mixers_accuracy.settings_of("overwrite")
-    for name, right in (("delta_net", 0.9), ("linear_attention", 0.2), ("gated_delta_net", 0.8)):
-        path = run._part_path(tmp_path / "overwrite", ROW_TASKS["overwrite"](), name, 0, settings)
+
+    def plant(task, name, rate, right, validation):
+        settings = mixers_accuracy.settings_of(task, lr=rate)
+        path = run._part_path(tmp_path / task, ROW_TASKS[task](), name, 0, settings)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([{"mixer": name, "length": 64, "accuracy": right, "loss": 1.0}]))
+        row = {"mixer": name, "length": 64, "accuracy": right, "loss": 1.0, "validation_loss": validation}
+        path.write_text(json.dumps([row]))
+
+    for name, right in (("delta_net", 0.9), ("linear_attention", 0.2), ("gated_delta_net", 0.8)):
+        for rate, validation in ((1e-2, 2.0), (3e-3, 1.0)):
+            plant("mqar", name, rate, 0.5, validation)
+            plant("overwrite", name, rate, right if rate == 3e-3 else 0.99, 1.0)
     found = overwrite.find(options)
     assert found.verdict == frame.OPEN  # others are not there
     assert ["`delta_net`", "0.90"] in found.rows

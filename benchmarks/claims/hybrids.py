@@ -7,7 +7,7 @@ import argparse
 import math
 
 from benchmarks.claims.frame import Claim, Finding, all_of, ordered, run
-from benchmarks.claims.trained import cell, models, values
+from benchmarks.claims.trained import TWO_LAYERS, cell, models, values
 
 CLAIM = Claim(
     "hybrids",
@@ -27,7 +27,7 @@ def find(options: argparse.Namespace) -> Finding:
     """Every stack on recall and on text, the hybrids against DD. Raises: SystemExit without --texts."""
     if options.texts is None:
         raise SystemExit("This claim needs --texts FOLDER, a folder of text files.")
-    recall = {stack: values(models(options, "mqar", mixer)) for stack, mixer in STACKS.items()}
+    recall = {stack: values(models(options, "mqar", mixer, **TWO_LAYERS)) for stack, mixer in STACKS.items()}
     bits = {
         stack: [nats / math.log(2) for nats in values(models(options, "text", mixer), of="loss")]
         for stack, mixer in STACKS.items()

@@ -4,7 +4,7 @@ import argparse
 import math
 
 from benchmarks.claims.frame import Finding, all_of, ordered
-from benchmarks.claims.trained import cell, models, values
+from benchmarks.claims.trained import TWO_LAYERS, cell, models, values
 
 
 def compare(options: argparse.Namespace, arms: dict[str, str]) -> Finding:
@@ -14,7 +14,7 @@ def compare(options: argparse.Namespace, arms: dict[str, str]) -> Finding:
     """
     if options.texts is None:
         raise SystemExit("This claim needs --texts FOLDER, a folder of text files.")
-    recall = {arm: values(models(options, "mqar", mixer)) for arm, mixer in arms.items()}
+    recall = {arm: values(models(options, "mqar", mixer, **TWO_LAYERS)) for arm, mixer in arms.items()}
     bits = {
         arm: [nats / math.log(2) for nats in values(models(options, "text", mixer), of="loss")]
         for arm, mixer in arms.items()

@@ -1,23 +1,27 @@
 """Models of the claims: those that `benchmarks.mixers` has trained, and those that only a claim needs, kept beside."""
 
 import argparse
-import dataclasses
 from typing import Any
 
-from benchmarks.mixers_accuracy import settings_of
+from benchmarks.mixers_accuracy import best_settings
 from longlode.evaluate.bench import ROW_TASKS, BenchSettings, RowTask, train_model, trained_model
 
 Row = dict[str, Any]
+
+TWO_LAYERS = {"layers": 2, "front": None}
+"""Changes that make two layers of the mixer of the table's one layer behind a convolution."""
 
 
 def models(options: argparse.Namespace, task: str, mixer: str, **changes: Any) -> list[list[Row]]:
     """The rows of each seed's model on a task of the mixers' table.
 
     Args: mixer, a name, an address, or a stack of letters; changes, of the settings of the table.
+    Each model has the better of the table's learning rates, by rows that are not reported.
     Returns: as `models_of`.
     """
-    settings = dataclasses.replace(settings_of(task), **changes)
-    return models_of(options, ROW_TASKS[task](), mixer, settings)
+    get = trained_model if options.only_records else train_model
+    settings = best_settings(options.work, task, mixer, get, **changes)
+    return [] if settings is None else models_of(options, ROW_TASKS[task](), mixer, settings)
 
 
 def models_of(

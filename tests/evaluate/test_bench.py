@@ -1,5 +1,7 @@
 """Small models trained on tasks of symbols: rows are right, training learns, results go on and come again."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,15 @@ import torch
 import longlode
 from longlode.core.errors import ConfigError
 from longlode.core.records import read_record
-from longlode.evaluate.bench import ROW_TASKS, BenchSettings, bench, train_model, trained_model
+from longlode.evaluate.bench import (
+    ROW_TASKS,
+    BenchSettings,
+    bench,
+    run,
+    train_model,
+    trained_model,
+    with_best_rate,
+)
 from longlode.evaluate.bench.row_tasks import NOT_ASKED
 from longlode.evaluate.tasks.regular_languages import SYMBOLS
 
@@ -145,6 +155,47 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="steps"):
         BenchSettings(steps=0)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_mixer_gets_the_rate_with_the_least_loss_on_rows_that_are_not_reported(tmp_path):
+    """Planted records: the rate of the least validation loss is taken, though another tests better."""
+    task, rates = ROW_TASKS["parity"](), (1e-2, 1e-3, 1e-4)
+    losses = {1e-2: (float("nan"), 0.1), 1e-3: (0.5, 0.9), 1e-4: (0.6, 0.2)}
+
+    def get(folder, task, mixer, seed, settings):
+        validation, tested = losses[settings.lr]
+        assert (mixer, seed) == ("delta_net", 0)
+        return [{"validation_loss": validation + by, "loss": tested} for by in (0.0, 0.1)]
+
+    assert with_best_rate(tmp_path, task, "delta_net", QUICK, rates, get=get).lr == 1e-3
+    assert with_best_rate(tmp_path, task, "delta_net", QUICK, rates, get=trained_model) is None
+    found = bench("parity", tmp_path / "out", mixers=["L"], seeds=2, settings=QUICK, rates=(1e-2, 1e-6))
+    want = with_best_rate(tmp_path / "out", task, "linear_attention", QUICK, (1e-2, 1e-6), get=trained_model)
+    assert {row["lr"] for row in found["rows"]} == {want.lr}
+    assert (
+        len({row["loss"] for row in found["rows"]} & {row["validation_loss"] for row in found["rows"]}) == 0
+    )
+
+
+def test_models_begin_at_the_size_of_their_width_and_mixers_say_what_decays():
+    task = ROW_TASKS["overwrite"]()
+    model = run._model(task, "s4d", QUICK)
+    assert abs(float(model.model.embeddings.weight.detach().std()) * 32**0.5 - 1) < 0.1
+    given = dataclasses.replace(QUICK, initializer_range=0.02, front="linear_attention")
+    other = run._model(task, "s4d", given)
+    assert abs(float(other.model.embeddings.weight.detach().std()) / 0.02 - 1) < 0.1
+    assert [type(block.attn).__name__ for block in other.model.layers] == ["LinearAttention", "S4D"]
+    assert not hasattr(other.model.layers[0], "mlp")
+    groups = {
+        id(held): (group["weight_decay"], group["lr_scale"])
+        for group in run._optimizer(model, QUICK).param_groups
+        for held in group["params"]
+    }
+    block = model.model.layers[0]
+    assert groups[id(block.mlp.up_proj.weight)] == (0.1, 1.0)
+    assert groups[id(block.attn.log_rate)][0] == 0
+    assert groups[id(block.attn.log_rate)][1] < 1
+    assert groups[id(model.model.embeddings.weight)] == (0.0, 1.0)
 
 
 def test_stacks_are_trained_beside_mixers_and_one_model_alone(tmp_path):

@@ -29,7 +29,7 @@ def build(config: MixerConfig, seed: int = 0, kind: type[Mixer] | None = None) -
         for module in mixer.modules():
             if isinstance(module, Mixer):
                 for name, value in module.initial_values().items():
-                    getattr(module, name).copy_(value)
+                    module.get_parameter(name).copy_(value)
     return with_token_ids(mixer) if mixer.traits.reads_token_ids else mixer
 
 

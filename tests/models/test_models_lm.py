@@ -101,6 +101,17 @@ def test_initial_values():
             assert abs(value.mean()) < 0.003, name
 
 
+def test_convolutions_of_mamba_keep_the_size_of_their_input():
+    """As its published models: uniform in +-1/2 for four taps; of the delta rule normal, as in fla."""
+    torch.manual_seed(0)
+    model = LonglodeForCausalLM(LonglodeConfig(vocab_size=50, hidden_size=128, num_heads=2, mixers="MD"))
+    mamba, delta = (block.attn for block in model.model.layers)
+    for conv in (mamba.x_conv1d, mamba.bc_conv1d):
+        assert abs(float(conv.weight.detach().std()) * 12**0.5 - 1) < 0.1
+        assert conv.weight.detach().abs().max() <= 0.5
+    assert abs(float(delta.v_conv1d.weight.detach().std()) / 0.02 - 1) < 0.15
+
+
 def test_a_stack_of_full_attention_is_a_llama():
     ours = tiny("AAA")
     config = LlamaConfig(

@@ -16,6 +16,20 @@ EXAMPLES = (
 )
 _TASKS = "mqar, mqar_128, mqar_256, overwrite, joint_recall, parity, modular_arithmetic, in_context_language, listops"
 
+_COLUMNS = (
+    "mixer",
+    "length",
+    "accuracy",
+    "low",
+    "high",
+    "loss",
+    "lr",
+    "parameters",
+    "state_bytes",
+    "seconds",
+    "n",
+)
+
 
 def bench(
     task: Annotated[str, typer.Argument(help=f"One of: {_TASKS}.")],
@@ -27,7 +41,9 @@ def bench(
     width: Annotated[int, typer.Option(min=1, help="Width of the models.")] = 64,
     heads: Annotated[int, typer.Option(min=1, help="Heads of a mixer.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step, drawn anew for each.")] = 64,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-3,
+    lr: Annotated[
+        str, typer.Option(help="Highest learning rate; of several with commas each mixer gets its best.")
+    ] = "0.01,0.003",
     negative_eigenvalues: Annotated[
         bool, typer.Option("--negative-eigenvalues", help="Let beta of the delta rule reach 2.")
     ] = False,
@@ -41,13 +57,14 @@ def bench(
     from longlode.evaluate.bench import BenchSettings
     from longlode.evaluate.bench import bench as run_bench
 
+    rates = _numbers(lr)
     settings = BenchSettings(
         layers=layers,
         hidden_size=width,
         num_heads=heads,
         steps=steps,
         batch_size=batch_size,
-        lr=lr,
+        lr=rates[0],
         allow_neg_eigval=negative_eigenvalues,
     )
     names = [one.strip() for one in mixers.split(",") if one.strip()]
@@ -58,25 +75,22 @@ def bench(
             mixers=names,
             seeds=seeds,
             settings=settings,
+            rates=rates,
             overwrite=overwrite,
             progress=update,
         )
     note(f"{task}: {found['about']}. Chance: {found['chance']:.3g}. Settings: {found['source']}.")
-    columns = (
-        "mixer",
-        "length",
-        "accuracy",
-        "low",
-        "high",
-        "loss",
-        "parameters",
-        "state_bytes",
-        "seconds",
-        "n",
-    )
-    table(f"{task}, {steps} steps", columns, [[row[name] for name in columns] for row in found["summary"]])
+    table(f"{task}, {steps} steps", _COLUMNS, [[row[name] for name in _COLUMNS] for row in found["summary"]])
     finish(f"Results: {out}")
     return {"out": out, **found}
+
+
+def _numbers(text: str) -> list[float]:
+    """Read numbers with commas between them. Raises: BadParameter."""
+    try:
+        return [float(one) for one in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--lr is {text!r}; expected one number, or several with commas.") from None
 
 
 def interrupted(options: Mapping[str, Any]) -> str:

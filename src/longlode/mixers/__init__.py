@@ -16,6 +16,7 @@ from longlode.mixers.base import (
     MixerTraits,
     ParameterRule,
     State,
+    rules_of,
     setting,
 )
 from longlode.mixers.context import ONE_RANK, SequenceContext, SequenceShard
@@ -57,5 +58,6 @@ __all__ = [
     "SlidingWindowAttention",
     "State",
     "parse_stack",
+    "rules_of",
     "setting",
 ]

@@ -23,10 +23,11 @@ the coefficients of the features are those of exp(q . k), fixed.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -312,11 +313,13 @@ class Atlas(Mixer):
         return torch.cat((k, torch.where(i == j, math.sqrt(0.5) * products, products)), dim=-1)
 
     def initial_values(self) -> dict[str, Tensor]:
-        """Weights of a deep memory that keep the size of what passes through them."""
+        """Convolutions, and weights of a deep memory, that keep the size of what passes through them."""
+        convs = {f"{part}_conv1d.weight": getattr(self, f"{part}_conv1d").uniform_values() for part in "qkv"}
         if self.config.memory == "linear":
-            return {}
+            return convs
         parameters = {"first_up": self.first_up, "first_down": self.first_down}
-        return {name: torch.randn_like(one) * one.shape[1] ** -0.5 for name, one in parameters.items()}
+        drawn = {name: torch.randn_like(one) * one.shape[1] ** -0.5 for name, one in parameters.items()}
+        return convs | drawn
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: products of a chunk, muon's of a matrix per token."""
@@ -422,11 +425,45 @@ def orthogonalise(x: Tensor) -> Tensor:
 
     Source: K. Jordan and others, "Muon", 2024; the quintic polynomial 3.4445 x - 4.7750 x^3 + 2.0315 x^5.
     """
-    a, b, c = _QUINTIC
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
-    x = x * torch.rsqrt(x.square().sum((-2, -1), keepdim=True) + _NORM_EPS**2)
-    for _ in range(_NEWTON_SCHULZ_STEPS):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
+    batch = x.shape
+    x = x.reshape(-1, *x.shape[-2:])
+    x = _NewtonSchulz.apply(x * torch.rsqrt(x.square().sum((-2, -1), keepdim=True) + _NORM_EPS**2))
+    x = x.view(batch)
     return x.mT if tall else x
+
+
+class _NewtonSchulz(torch.autograd.Function):
+    """x `[B, P, V]` -> a x + (b s + c s^2) x, five times, s = x x^T.
+
+    Written by hand as s and its polynomial are symmetric, which spares a third of the products backward; sums are
+    taken inside the products, which spares passes over memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        a, b, c = _QUINTIC
+        steps = []
+        for _ in range(_NEWTON_SCHULZ_STEPS):
+            square = x @ x.mT
+            poly = torch.baddbmm(square, square, square, beta=b, alpha=c)
+            steps += [x, square, poly]
+            x = torch.baddbmm(x, poly, x, beta=a)
+        ctx.save_for_backward(*steps)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dx: Tensor) -> Tensor:
+        a, b, c = _QUINTIC
+        steps = ctx.saved_tensors
+        for at in range(len(steps) - 3, -1, -3):
+            x, square, poly = steps[at : at + 3]
+            # d is the gradient of poly plus its transpose, and after it the gradient of s plus its transpose.
+            d = dx @ x.mT
+            d = d + d.mT
+            turned = d @ square
+            d = b * d + c * (turned + turned.mT)
+            dx = torch.baddbmm(torch.baddbmm(dx, poly, dx, beta=a), d, x)
+        return dx

@@ -218,7 +218,10 @@ class Mixer(nn.Module, ABC):
         return sum(value.nbytes for value in self.state_layout(num_tokens, dtype).values())
 
     def initial_values(self) -> dict[str, Tensor]:
-        """Draw initial values of parameters other than those of Linear, norm and convolution modules."""
+        """Draw initial values of parameters, by name.
+
+        Without one weights of Linear and convolution modules are drawn from N(0, initializer_range).
+        """
         return {}
 
     def parameter_rules(self) -> dict[str, ParameterRule]:
@@ -231,6 +234,16 @@ class Mixer(nn.Module, ABC):
             if isinstance(module, Mixer):
                 rules |= {f"{child}.{name}": rule for name, rule in module.parameter_rules().items()}
         return rules
+
+
+def rules_of(model: nn.Module) -> dict[int, ParameterRule]:
+    """Map the `id` of each parameter of a mixer inside `model` to the optimizer's treatment of it."""
+    rules: dict[int, ParameterRule] = {}
+    for module in model.modules():
+        if isinstance(module, Mixer):
+            own = dict(module.named_parameters())
+            rules |= {id(own[name]): rule for name, rule in module.parameter_rules().items()}
+    return rules
 
 
 def zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -116,6 +116,10 @@ class ConvGLA(Mixer):
         g = log_decay(self.gk_proj(x), self.config.num_heads, context.mask)
         return (self._features(k), v, g), conv_k
 
+    def initial_values(self) -> dict[str, Tensor]:
+        """Convolutions that keep the size of their input."""
+        return {f"{name}.weight": getattr(self, name).uniform_values() for name in ("q_conv1d", "k_conv1d")}
+
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: write and read make 4 K (V + 1) per head, at any length."""
         return 4 * self.config.num_heads * self.config.head_dim * (self.config.head_dim + 1)

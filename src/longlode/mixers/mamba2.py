@@ -119,8 +119,9 @@ class Mamba2(Mixer):
         return _Inputs(heads, q, k, v, g), {"conv_x": conv_x, "conv_bc": conv_bc}
 
     def initial_values(self) -> dict[str, Tensor]:
-        """Decays as the paper draws them, a skip of one."""
-        return {**initial_decay(self.A_log, self.dt_bias), "skip": torch.ones_like(self.skip)}
+        """Decays and convolutions as the paper's models draw them, a skip of one."""
+        convs = {f"{name}.weight": getattr(self, name).uniform_values() for name in ("x_conv1d", "bc_conv1d")}
+        return {**initial_decay(self.A_log, self.dt_bias), "skip": torch.ones_like(self.skip), **convs}
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: write and read make 4 K V per head, at any length."""

@@ -24,6 +24,15 @@ class ShortConv(nn.Module):
         self.unit_norm = unit_norm
         self.weight = nn.Parameter(torch.empty(dim, 1, conv_size))
 
+    def uniform_values(self) -> Tensor:
+        """Draw a weight that keeps the size of its input, uniform in +-1/sqrt(W), for a `Mixer.initial_values`.
+
+        Models of delta rules draw it from N(0, initializer_range) instead, as fla does: their keys and queries are
+        normalised, and so is what is read. Elsewhere outputs so small would not outgrow the epsilon of the norms.
+        """
+        bound: float = self.weight.shape[-1] ** -0.5
+        return torch.empty_like(self.weight).uniform_(-bound, bound)
+
     def forward(
         self, x: Tensor, state: Tensor | None = None, context: "SequenceContext | None" = None
     ) -> tuple[Tensor, Tensor]:

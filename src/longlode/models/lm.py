@@ -131,7 +131,7 @@ class LonglodePreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
         if isinstance(module, Mixer):
             for name, value in module.initial_values().items():
-                init.copy_(getattr(module, name), value)
+                init.copy_(module.get_parameter(name), value)
 
 
 class LonglodeModel(LonglodePreTrainedModel):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from longlode.mixers import Mixer, ParameterRule
+from longlode.mixers import ParameterRule, rules_of
 from longlode.parallel.world import ALONE, World
 from longlode.train.recipe import OptimSection
 from longlode.train.sharding import whole
@@ -19,11 +19,7 @@ def build_optimizer(model: PreTrainedModel, optim: OptimSection) -> torch.optim.
     embeddings and the output matrix unless `optim.decay_embeddings`. A group's "lr_scale" is its factor on the run's
     learning rate, "decays" its part in weight decay. Source: AdamW, arXiv 1711.05101.
     """
-    rules: dict[int, ParameterRule] = {}
-    for module in model.modules():
-        if isinstance(module, Mixer):
-            own = dict(module.named_parameters())
-            rules |= {id(own[name]): rule for name, rule in module.parameter_rules().items()}
+    rules = rules_of(model)
     vocabulary = _vocabulary_matrices(model)
     groups: dict[ParameterRule, list[nn.Parameter]] = {ParameterRule(True): [], ParameterRule(False): []}
     for parameter in model.parameters():

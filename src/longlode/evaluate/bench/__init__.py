@@ -4,7 +4,14 @@ May import: core, mixers, models and evaluate's tasks; torch. Start reading: `ro
 """
 
 from longlode.evaluate.bench.row_tasks import Rows, RowTask
-from longlode.evaluate.bench.run import BenchSettings, bench, summary, train_model, trained_model
+from longlode.evaluate.bench.run import (
+    BenchSettings,
+    bench,
+    summary,
+    train_model,
+    trained_model,
+    with_best_rate,
+)
 from longlode.evaluate.bench.tasks import ROW_TASKS
 
 __all__ = [
@@ -16,4 +23,5 @@ __all__ = [
     "summary",
     "train_model",
     "trained_model",
+    "with_best_rate",
 ]

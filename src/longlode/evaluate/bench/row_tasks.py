@@ -72,9 +72,10 @@ class RowTask(ABC):
 
 
 class _Recall(RowTask):
-    vocabulary = 512
-    chance = 2 / 512  # a value, but any of them
-    source = "Zoology (arXiv 2312.04927): 8,192 symbols and 100,000 fixed rows there, 512 symbols and fresh rows here"
+    source = (
+        "Zoology (arXiv 2312.04927): 8,192 symbols and 100,000 fixed rows there, twice as many symbols as tokens and "
+        "fresh rows here"
+    )
 
     def row(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, ...]:
         """One row with a pair per 16 tokens."""
@@ -86,6 +87,8 @@ class RecallSmall(_Recall):
 
     name = "mqar"
     about = "values of 4 keys in 64 tokens"
+    vocabulary = 128
+    chance = 1 / 64  # a value, but any of them
     train_lengths = test_lengths = (64,)
 
 
@@ -94,6 +97,8 @@ class RecallMiddle(_Recall):
 
     name = "mqar_128"
     about = "values of 8 keys in 128 tokens"
+    vocabulary = 256
+    chance = 1 / 128  # a value, but any of them
     train_lengths = test_lengths = (128,)
 
 
@@ -102,6 +107,8 @@ class RecallLarge(_Recall):
 
     name = "mqar_256"
     about = "values of 16 keys in 256 tokens"
+    vocabulary = 512
+    chance = 1 / 256  # a value, but any of them
     train_lengths = test_lengths = (256,)
 
 

@@ -1,5 +1,6 @@
 """Training of small models on a task of symbols, one per mixer and seed, and the table of what they learnt."""
 
+import dataclasses
 import logging
 import math
 import os
@@ -20,7 +21,7 @@ from longlode.core.records import read_json, write_json, write_record
 from longlode.evaluate.bench.row_tasks import NOT_ASKED, Rows, RowTask
 from longlode.evaluate.bench.tasks import ROW_TASKS
 from longlode.evaluate.statistics import bootstrap_mean
-from longlode.mixers import LETTERS, MIXERS
+from longlode.mixers import LETTERS, MIXERS, ParameterRule, rules_of
 from longlode.mixers.stack import parse_stack
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
 
@@ -28,7 +29,8 @@ _log = logging.getLogger(__name__)
 
 PARTS_NAME = "parts"
 _DECODER = "task_decoder"  # attribute of a model whose task brings its own
-_TEST_SEED = 10**9  # test rows: the same for all models, of no training seed
+# Rows of the test, and those by which a learning rate is chosen: the same for all models, of no training seed.
+_TEST_SEED, _VALIDATION_SEED = 10**9, 10**9 + 1
 Progress = Callable[[int, int, str], None]
 
 
@@ -37,8 +39,12 @@ class BenchSettings:
     """Sizes of each model, and how it is trained.
 
     layers, hidden_size, num_heads: of the stack, every layer of which has the same mixer.
+    front: name or address of the mixer of a layer more, without MLP, in front of the others; None: no such layer.
     steps, batch_size: of training, a fresh batch per step.   lr: the peak; 10 % warm-up, then a cosine to 0.
-    weight_decay: of AdamW.   test_rows: per length.   allow_neg_eigval: let beta of the delta rule reach 2.
+    weight_decay: of AdamW, where mixers say that it applies.   test_rows: per length.
+    initializer_range: standard deviation of the initial weights; None: 1 / sqrt(hidden_size), which keeps the size of
+      what a matrix is applied to. (At this width 0.02 makes products of two or three projections start near 0.)
+    allow_neg_eigval: let beta of the delta rule reach 2.
     tie_embeddings: read and write symbols by one matrix, as Zoology does; recall is learnt in far fewer steps.
     parameters: about how many each model has, by the width of its MLPs; None: MLPs of twice the width.
     Raises: ConfigError for a number that makes no sense.
@@ -55,10 +61,13 @@ class BenchSettings:
     allow_neg_eigval: bool = False
     tie_embeddings: bool = True
     parameters: int | None = None
+    initializer_range: float | None = None
+    front: str | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for name in ("layers", "hidden_size", "num_heads", "steps", "batch_size", "lr", "test_rows"):
+        above_0 = ("layers", "hidden_size", "num_heads", "steps", "batch_size", "lr", "test_rows")
+        for name in (*above_0, *(["initializer_range"] if self.initializer_range is not None else [])):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected a number above 0.")
 
@@ -70,6 +79,7 @@ def bench(
     mixers: Sequence[str] = ("D", "G", "L", "S", "A"),
     seeds: int = 3,
     settings: BenchSettings | None = None,
+    rates: Sequence[float] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -83,30 +93,32 @@ def bench(
       mixers: letters (`mixers.LETTERS`), names or addresses, `settings.layers` layers of each; or stacks of two
         letters or more ("DA", "D*3 A"), a layer per letter.   seeds: models per mixer.
       settings: of models and training; default `BenchSettings()`.
+      rates: learning rates, of which each mixer gets its best (see `with_best_rate`); none: `settings.lr` for all.
       overwrite: replace a result of other settings that `out` holds.
       progress: called with (models done, models in all, what is trained).
     Returns: the record's fields; `rows`: per mixer, seed and length {mixer, seed, length, accuracy, loss, parameters,
-      state_bytes (of one row of the greatest test length), seconds}; `summary`: per mixer and length {mixer, length,
-      accuracy, low, high, loss, n, ...}.
+      state_bytes (of one row of the greatest test length), lr, seconds, ...}; `summary`: per mixer and length {mixer,
+      length, accuracy, low, high, loss, lr, n, ...}.
     Raises: ConfigError for an unknown task or mixer; InputError as of `claim_folder`.
     """
     settings = settings or BenchSettings()
+    if len(rates) == 1:
+        settings = dataclasses.replace(settings, lr=rates[0])
     kind = _task(task)
     names = [_mixer_name(one) for one in mixers]
     if seeds < 1 or not names or len(set(names)) < len(names):
         raise ConfigError(
             f"seeds is {seeds} and mixers {list(mixers)}; expected one or more of each, no mixer twice."
         )
-    asked = {"task": task, "mixers": names, "seeds": seeds, "settings": asdict(settings)}
+    asked = {
+        "task": task,
+        "mixers": names,
+        "seeds": seeds,
+        "settings": asdict(settings),
+        "rates": list(rates),
+    }
     folder = claim_folder(out, "bench", identity=asked, overwrite=overwrite)
-    rows: list[dict[str, Any]] = []
-    plan = [(name, seed) for seed in range(seeds) for name in names]
-    for done, (name, seed) in enumerate(plan):
-        if progress is not None:
-            progress(done, len(plan), f"{name}, seed {seed}")
-        rows += train_model(folder, kind(), name, seed, settings)
-    if progress is not None:
-        progress(len(plan), len(plan), "")
+    rows = _every_row(folder, kind(), names, seeds, settings, rates, progress or (lambda *_: None))
     fields = {
         **asked,
         "about": kind.about,
@@ -117,6 +129,28 @@ def bench(
     }
     write_record(folder, "bench", **fields)
     return fields
+
+
+def _every_row(
+    folder: Path,
+    task: RowTask,
+    names: Sequence[str],
+    seeds: int,
+    settings: BenchSettings,
+    rates: Sequence[float],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Train every mixer and seed; see `bench`."""
+    rows: list[dict[str, Any]] = []
+    best: dict[str, BenchSettings] = {}
+    plan = [(name, seed) for seed in range(seeds) for name in names]
+    for done, (name, seed) in enumerate(plan):
+        progress(done, len(plan), f"{name}, seed {seed}")
+        if len(rates) > 1 and name not in best:
+            best[name] = with_best_rate(folder, task, name, settings, rates) or settings
+        rows += train_model(folder, task, name, seed, best.get(name, settings))
+    progress(len(plan), len(plan), "")
+    return rows
 
 
 def _task(name: str) -> type[RowTask]:
@@ -153,6 +187,33 @@ def trained_model(
         return None  # not there, or torn
 
 
+def with_best_rate(
+    folder: Path,
+    task: RowTask,
+    mixer: str,
+    settings: BenchSettings,
+    rates: Sequence[float],
+    *,
+    get: Callable[..., list[dict[str, Any]] | None] | None = None,
+) -> BenchSettings | None:
+    """Return the settings with the rate whose model of seed 0 has the least loss on validation rows.
+
+    Those are drawn as training rows are, at the test lengths, by a seed of their own; the mean loss of the lengths
+    counts.
+
+    Args: as of `train_model`; rates: those tried; get: `train_model` or `trained_model`, default the first.
+    Returns: None where `get` has no rows of one of the models.
+    """
+    losses = []
+    for rate in rates:
+        rows = (get or train_model)(folder, task, mixer, 0, dataclasses.replace(settings, lr=rate))
+        if rows is None:
+            return None
+        losses.append(float(np.mean([row["validation_loss"] for row in rows])))
+    # A loss that is not a number is of a training that blew up.
+    return dataclasses.replace(settings, lr=rates[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))])
+
+
 def train_model(
     folder: Path, task: RowTask, mixer: str, seed: int, settings: BenchSettings
 ) -> list[dict[str, Any]]:
@@ -161,7 +222,8 @@ def train_model(
     Args:
       folder: where the rows of each model are kept, in `parts`.   mixer: a name or address of a mixer, or a stack of
         letters.   Others: as of `bench`.
-    Returns: a row per test length {mixer, seed, length, accuracy, loss (nats), parameters, state_bytes, seconds}.
+    Returns: a row per test length {mixer, seed, length, accuracy, loss (nats), validation_accuracy, validation_loss,
+      lr, parameters, state_bytes, seconds}.
     """
     rows = trained_model(folder, task, mixer, seed, settings)
     if rows is None:
@@ -186,14 +248,17 @@ def _train_and_test(task: RowTask, mixer: str, seed: int, settings: BenchSetting
     fixed = {
         "mixer": mixer,
         "seed": seed,
+        "lr": settings.lr,
         "parameters": sum(one.numel() for one in model.parameters()),
         "state_bytes": sum(block.attn.state_bytes(max(task.test_lengths)) for block in blocks),
         "seconds": round(time.perf_counter() - started, 1),
     }
     found = []
     for length in task.test_lengths:
-        accuracy, loss = _test(model, task, length, settings)
-        found.append({**fixed, "length": length, "accuracy": accuracy, "loss": loss})
+        accuracy, loss = _test(model, task.test_rows, _TEST_SEED, length, settings)
+        kept = _test(model, task.rows, _VALIDATION_SEED, length, settings)
+        validation = {"validation_accuracy": kept[0], "validation_loss": kept[1]}
+        found.append({**fixed, "length": length, "accuracy": accuracy, "loss": loss, **validation})
     return found
 
 
@@ -221,6 +286,7 @@ def _model_of_width(task: RowTask, mixer: str, settings: BenchSettings, width: i
             window=max(2, min(task.train_lengths) // 2),
             allow_neg_eigval=settings.allow_neg_eigval,
             tie_word_embeddings=settings.tie_embeddings,
+            initializer_range=settings.initializer_range or settings.hidden_size**-0.5,
         )
     )
     if (decoder := task.decoder(settings.hidden_size)) is not None:
@@ -228,30 +294,44 @@ def _model_of_width(task: RowTask, mixer: str, settings: BenchSettings, width: i
     return model
 
 
-def _layers(mixer: str, settings: BenchSettings) -> list[str]:
-    """Mixer of each layer."""
-    if _is_stack(mixer):
-        return [LETTERS[letter] for letter in mixer]
-    return [mixer] * settings.layers
+def _layers(mixer: str, settings: BenchSettings) -> list[Any]:
+    """Mixer of each layer, and what stands around it."""
+    stack: list[Any] = (
+        [LETTERS[letter] for letter in mixer] if _is_stack(mixer) else [mixer] * settings.layers
+    )
+    return stack if settings.front is None else [{"mixer": settings.front, "block": "mixer"}, *stack]
 
 
 def _train(model: LonglodeForCausalLM, task: RowTask, seed: int, settings: BenchSettings) -> None:
     rng = np.random.default_rng([seed, len(task.name)])
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
-    )
+    optimizer = _optimizer(model, settings)
     warmup = max(1, settings.steps // 10)
     model.train()
     for step in range(settings.steps):
         rate = min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / settings.steps))
         for group in optimizer.param_groups:
-            group["lr"] = settings.lr * rate
+            group["lr"] = settings.lr * rate * group["lr_scale"]
         rows = task.rows(rng, settings.batch_size, int(rng.choice(task.train_lengths)))
         loss, aux_loss, _ = _read(model, rows)
         (loss if aux_loss is None else loss + aux_loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+
+def _optimizer(model: LonglodeForCausalLM, settings: BenchSettings) -> torch.optim.AdamW:
+    """Make AdamW that treats the parameters of mixers as they ask; elsewhere matrices decay, but no embeddings."""
+    rules = rules_of(model)
+    vocabulary = {id(model.get_input_embeddings().weight), id(model.lm_head.weight)}
+    groups: dict[ParameterRule, list[torch.nn.Parameter]] = {}
+    for one in model.parameters():
+        default = ParameterRule(one.ndim == 2 and id(one) not in vocabulary)
+        groups.setdefault(rules.get(id(one), default), []).append(one)
+    used = [
+        {"params": held, "weight_decay": settings.weight_decay * rule.decays, "lr_scale": rule.lr_scale}
+        for rule, held in groups.items()
+    ]
+    return torch.optim.AdamW(used, lr=settings.lr, betas=(0.9, 0.98), fused=True)
 
 
 def _read(model: LonglodeForCausalLM, rows: Rows) -> tuple[torch.Tensor, torch.Tensor | None, np.ndarray]:
@@ -272,16 +352,20 @@ def _read(model: LonglodeForCausalLM, rows: Rows) -> tuple[torch.Tensor, torch.T
 
 
 def _test(
-    model: LonglodeForCausalLM, task: RowTask, length: int, settings: BenchSettings
+    model: LonglodeForCausalLM,
+    draw: Callable[[np.random.Generator, int, int], Rows],
+    seed: int,
+    length: int,
+    settings: BenchSettings,
 ) -> tuple[float, float]:
-    """Share right and mean loss (nats) on the test rows."""
-    rng = np.random.default_rng([_TEST_SEED, length])
+    """Share right and mean loss (nats) on the rows of `length` tokens that `draw` makes with a seed."""
+    rng = np.random.default_rng([seed, length])
     model.eval()
     hits: list[np.ndarray] = []
     nats = 0.0
     with torch.inference_mode():
         for start in range(0, settings.test_rows, settings.batch_size):
-            rows = task.test_rows(rng, min(settings.batch_size, settings.test_rows - start), length)
+            rows = draw(rng, min(settings.batch_size, settings.test_rows - start), length)
             loss, _, right = _read(model, rows)
             hits.append(right)
             nats += float(loss) * len(right)
@@ -306,6 +390,7 @@ def summary(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[s
                     "least": min(row["accuracy"] for row in part),
                     "greatest": max(row["accuracy"] for row in part),
                     "loss": float(np.mean([row["loss"] for row in part])),
+                    "lr": part[0].get("lr"),
                     "parameters": part[0]["parameters"],
                     "state_bytes": part[0]["state_bytes"],
                     "seconds": float(np.mean([row["seconds"] for row in part])),
