@@ -5,10 +5,10 @@
         [--lengths 2048,16384] [--rounds 3] [--save]
 
 Learning: models with about equal parameters, trained as `longlode bench` does, an interval over seeds. Tasks of recall
-have one layer of the mixer behind a convolution over four tokens, as Zoology's models have (arXiv 2312.04927); the
-others have two layers of it alone. Each mixer gets the better of two learning rates, by rows that are not reported:
-one for recall, chosen on `mqar`, and one for the others, chosen on `text`; `text` is bits per byte of held-out files,
-at equal bytes read. Cost, of one layer of width 128,
+have one layer of the mixer, behind a convolution over four tokens where it has none of its own, as Zoology's models
+have (arXiv 2312.04927); the others have two layers of it alone. Each mixer gets the better of two learning rates, by
+rows that are not reported: one for recall, chosen on `mqar`, and one for the others, chosen on `text`; `text` is bits
+per byte of held-out files, at equal bytes read. Cost, of one layer of width 128,
 float32, one row: a training step (forward and backward) and a decoded token, the best of some rounds in which all
 mixers take turns; the peak of memory of a step, and of decoding with the state, above what stood before; `slope` is the
 exponent by which the time of a step grows between the two lengths (1: linear, 2: quadratic).
@@ -122,11 +122,11 @@ def page(options: argparse.Namespace, what: dict[str, Any], known: dict[str, Any
         [
             "# Every mixer: what it learns, what it costs",
             head,
-            f"Budgets: {'; '.join(budgets)}. Where one layer is said, it stands behind a convolution over four "
-            "tokens; elsewhere two layers of the mixer alone. Weights begin with a deviation of 1 / sqrt(width) "
-            f"= 1/8. Of the learning rates {rates} each mixer has the better one by the loss of rows that are not "
-            "reported: one for recall, chosen on mqar, and one for text, parity and languages, chosen on text. In "
-            f"brackets the worst and the best seed. A dash: not run.{left_out}",
+            f"Budgets: {'; '.join(budgets)}. Where one layer is said, a mixer without a convolution of its own "
+            "stands behind one over four tokens; elsewhere two layers of the mixer alone. Weights begin with a "
+            f"deviation of 1 / sqrt(width) = 1/8. Of the learning rates {rates} each mixer has the better one by the "
+            "loss of rows that are not reported: one for recall, chosen on mqar, and one for text, parity and "
+            f"languages, chosen on text. In brackets the worst and the best seed. A dash: not run.{left_out}",
             learnt_table(options, what),
             cost_table(options, known),
         ]

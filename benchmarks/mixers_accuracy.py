@@ -100,12 +100,23 @@ RATED_ON = {
 """Task -> the task on which a mixer's rate is chosen, where that is another one."""
 
 
-def settings_of(task: str, **changes: Any) -> BenchSettings:
+CONVOLVED = (
+    "atlas",
+    "conv_gla",
+    "delta_net",
+    "gated_delta_net",
+    "hax",
+    "mamba2",
+)
+"""Mixers with a short convolution of their own; in tasks of recall the others stand behind `BaseConv`."""
+
+
+def settings_of(task: str, mixer: str = "", **changes: Any) -> BenchSettings:
     """Sizes and budget of a task: what separates the mixers, at some ten seconds of one core per model.
 
     changes: of settings, which replace those of the budget.
     """
-    given = {**_BUDGETS[task], **changes}
+    given = {**_BUDGETS[task], **({"front": None} if mixer in CONVOLVED else {}), **changes}
     # Room beside the embeddings for the widest mixer; of two layers for all but the mixture of memories.
     room = 60_000 if given.get("layers", 2) == 1 else 36_000 * given.get("layers", 2)
     return BenchSettings(**{"parameters": 64 * ROW_TASKS[task].vocabulary + room, **given})
@@ -132,8 +143,10 @@ def best_settings(
     With changes the rate is chosen on the task itself.
     """
     on = task if changes else RATED_ON.get(task, task)
-    rated = with_best_rate(work / on, ROW_TASKS[on](), mixer, settings_of(on, **changes), RATES, get=get)
-    return None if rated is None else dataclasses.replace(settings_of(task, **changes), lr=rated.lr)
+    rated = with_best_rate(
+        work / on, ROW_TASKS[on](), mixer, settings_of(on, mixer, **changes), RATES, get=get
+    )
+    return None if rated is None else dataclasses.replace(settings_of(task, mixer, **changes), lr=rated.lr)
 
 
 def plan(options: Namespace) -> Iterator[tuple[str, str, int]]:
@@ -153,7 +166,7 @@ def train(options: Namespace) -> None:
     for done, (task, mixer, seed) in enumerate(every):
         print(f"{done} of {len(every)}: {task}, {mixer}, seed {seed}", flush=True)
         settings = best_settings(options.work, task, mixer, train_model)
-        train_model(options.work / task, ROW_TASKS[task](), mixer, seed, settings or settings_of(task))
+        train_model(options.work / task, ROW_TASKS[task](), mixer, seed, settings or settings_of(task, mixer))
 
 
 def learnt(options: Namespace) -> dict[str, dict[str, dict[str, Any]]]:

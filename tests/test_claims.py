@@ -11,7 +11,9 @@ import torch
 from benchmarks import mixers, mixers_accuracy, mixers_cost
 from benchmarks.claims import chunkwise, frame, overwrite, passkey_far, repeat, variants
 from longlode.evaluate.bench import ROW_TASKS, run
+from longlode.mixers import MIXERS
 from longlode.mixers.delta_net import DeltaNetConfig
+from longlode.mixers.short_conv import ShortConv
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,6 +38,23 @@ def test_text_of_the_test_is_of_files_that_no_training_row_is_cut_from(texts):
     assert (trained.tokens == trained.labels).all()  # one byte value per file
     with pytest.raises(SystemExit, match="expected ten"):
         mixers_accuracy.text_rows(texts / "none")
+
+
+def test_mixers_without_a_convolution_stand_behind_one():
+    for name in MIXERS.names():
+        mixer = MIXERS.get(name).from_settings(
+            {}, {"num_heads": 2, "num_kv_heads": 1, "head_dim": 4, "window": 4}
+        )
+        own = any(isinstance(part, ShortConv) for part in mixer.build(8).modules())
+        assert own == (mixers_accuracy.settings_of("mqar", name).front is None), name
+        assert mixers_accuracy.settings_of("text", name).front is None
+    front = MIXERS.get(mixers_accuracy.BASE_CONV).from_settings({}, {}).build(4)
+    with torch.no_grad():
+        front.weight.normal_(), front.proj.weight.normal_(), front.proj.bias.normal_()
+    x = torch.randn(2, 6, 4)
+    for t in range(6):
+        near = sum(x[:, t - i] * front.weight[:, 0, 3 - i] for i in range(min(4, t + 1)))
+        torch.testing.assert_close(front(x).y[:, t], near * (x[:, t] @ front.proj.weight.T + front.proj.bias))
 
 
 def test_the_papers_mixers_come_first_and_a_seed_after_the_other(tmp_path):
@@ -93,7 +112,7 @@ def test_a_claim_reads_the_records_of_the_mixers_table(tmp_path):
     options = Namespace(work=tmp_path, seeds=1, only_records=True)
 
     def plant(task, name, rate, right, validation):
-        settings = mixers_accuracy.settings_of(task, lr=rate)
+        settings = mixers_accuracy.settings_of(task, name, lr=rate)
         path = run._part_path(tmp_path / task, ROW_TASKS[task](), name, 0, settings)
         path.parent.mkdir(parents=True, exist_ok=True)
         row = {"mixer": name, "length": 64, "accuracy": right, "loss": 1.0, "validation_loss": validation}

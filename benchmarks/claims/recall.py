@@ -15,11 +15,13 @@ CLAIM = Claim(
     "DeltaNet solves Zoology's MQAR at every width, at 512 tokens and 64 pairs, where GLA and Mamba fail at small "
     "widths (arXiv 2406.06484, figure 2; Zoology, arXiv 2312.04927: vocabulary 8,192, 100,000 rows, 64 epochs, best of "
     "4 learning rates, 2 layers of width 64 to 512).",
-    "MQAR of (64, 4) and (128, 8) (tokens, pairs), vocabulary 512, 2 layers of width 64 with 2 heads, MLPs that make "
-    "the parameters equal, 500 steps of 16 rows, the better of two learning rates (0.01 and 0.003). Share of values "
-    "right.",
-    "8,000 rows tell how fast a mixer learns recall, not whether it could. At these sizes every state has room for all "
-    "pairs. GLA and linear attention have no short convolution here, as published.",
+    "MQAR of (64, 4), (128, 8) and (256, 16) (tokens, pairs), twice as many symbols as tokens, one layer of width 64 "
+    "with 2 heads, behind a convolution over four tokens where the mixer has none of its own, an MLP that makes the "
+    "parameters equal, 500 steps of 16 rows; of the learning rates 0.01 and 0.003 the better one by rows that are not "
+    "reported. Share of values right.",
+    "8,000 rows tell how fast a mixer learns recall, not whether it could: with 45,000 rows (700 steps of 64, rate "
+    "0.003, one seed) GLA is at 0.12 and Mamba-2 at 0.20 of (64, 4), and both rise. At these sizes every state has room "
+    "for all pairs.",
 )
 TASKS = ("mqar", "mqar_128", "mqar_256")
 
