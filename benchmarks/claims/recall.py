@@ -20,8 +20,8 @@ CLAIM = Claim(
     "parameters equal, 500 steps of 16 rows; of the learning rates 0.01 and 0.003 the better one by rows that are not "
     "reported. Share of values right.",
     "8,000 rows tell how fast a mixer learns recall, not whether it could: with 45,000 rows (700 steps of 64, rate "
-    "0.003, one seed) GLA is at 0.12 and Mamba-2 at 0.20 of (64, 4), and both rise. At these sizes every state has room "
-    "for all pairs.",
+    "0.003, one seed) GLA is at 0.12 and Mamba-2 at 0.20 of (64, 4), and both rise. At these sizes every state has "
+    "room for all pairs.",
 )
 TASKS = ("mqar", "mqar_128", "mqar_256")
 
