@@ -47,7 +47,7 @@ def test_mixers_without_a_convolution_stand_behind_one():
         )
         own = any(isinstance(part, ShortConv) for part in mixer.build(8).modules())
         assert own == (mixers_accuracy.settings_of("mqar", name).front is None), name
-        assert mixers_accuracy.settings_of("text", name).front is None
+        assert mixers_accuracy.settings_of("parity", name).front is None
     front = MIXERS.get(mixers_accuracy.BASE_CONV).from_settings({}, {}).build(4)
     with torch.no_grad():
         front.weight.normal_(), front.proj.weight.normal_(), front.proj.bias.normal_()
