@@ -112,7 +112,7 @@ def page(options: argparse.Namespace, what: dict[str, Any], known: dict[str, Any
     """The result page."""
     budgets = []
     missing = [f"`{name}`" for name in options.mixers if name in accuracy.SLOW and not what[name]]
-    left_out = f" Not trained, as it takes hours: {', '.join(missing)}." if missing else ""
+    left_out = f" Not trained, as a model takes five minutes: {', '.join(missing)}." if missing else ""
     rates = " and ".join(f"{rate:g}" for rate in accuracy.RATES)
     for task in options.tasks:
         one = accuracy.settings_of(task)

@@ -33,7 +33,7 @@ PAPER = (
 
 TASKS = ("mqar", "overwrite", "text", "parity", "in_context_language", "mqar_128", "joint_recall")
 SLOW = ("atlas",)
-"""Mixers whose training takes some hours of a core per task: trained where they are named alone."""
+"""Mixers whose training takes some five minutes of a core per model: trained where they are named alone."""
 
 _TEXT_SUFFIXES = (".txt", ".md", ".py", ".rst")
 _LEAST_BYTES = 4096
