@@ -1,6 +1,8 @@
 """States that grow in place: the tensors of torch.cat, and no state is changed by what continues it."""
 
 import contextlib
+import copy
+import pickle
 
 import mixer_laws as laws
 import pytest
@@ -42,6 +44,16 @@ def test_a_token_is_written_behind_the_others_without_copying_them():
     after = append(state, torch.randn(1, 1, 2))
     assert after.data_ptr() == state.data_ptr()
     assert after.untyped_storage().nbytes() <= 1.3 * after.nbytes
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state))])
+def test_a_copy_goes_on_by_itself(copied):
+    state = append(torch.randn(1, 4, 3), torch.randn(1, 2, 3))
+    other, expected = copied(state), state.clone()
+    ours, theirs = append(state, torch.zeros(1, 1, 3)), append(other, torch.ones(1, 1, 3))
+    assert torch.equal(ours, torch.cat((expected, torch.zeros(1, 1, 3)), 1))
+    assert torch.equal(theirs, torch.cat((expected, torch.ones(1, 1, 3)), 1))
 
 
 def test_a_graph_that_reads_a_state_survives_its_continuation():

@@ -5,6 +5,7 @@ the beginning of a larger buffer, and new ones are written behind them. A state 
 many of its tokens are in use, and a second continuation of the same state, which finds that place taken, gets a copy.
 """
 
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ _ROOM = "_longlode_room"
 _GROWTH = 4
 """A full buffer grows by one part in so many: its free memory stays below a quarter, copies of a token below five."""
 _LEAST_ROOM = 64
+_CLAIMS = threading.Lock()
+"""Two threads may continue one state, e.g. a prompt's, at the same time."""
 
 
 @dataclass
@@ -26,6 +29,19 @@ class _Room:
     """`[N, capacity, ...]`"""
     used: int
     """Tokens of the buffer that belong to the longest state in it."""
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Leave the memory behind in copies and pickles, whose tensors have storage of their own: there it is None."""
+        return type(None), ()
+
+    def claim(self, length: int, total: int) -> bool:
+        """Take the places `length` to `total - 1`, if the state of `length` tokens is the longest and they exist."""
+        writable = torch.is_inference_mode_enabled() or not self.buffer.is_inference()
+        with _CLAIMS:
+            free = self.used == length and total <= self.buffer.shape[1] and writable
+            if free:
+                self.used = total
+        return free
 
 
 def append(kept: Tensor, new: Tensor) -> Tensor:
@@ -39,13 +55,12 @@ def append(kept: Tensor, new: Tensor) -> Tensor:
         return torch.cat((kept, new), dim=1)
     length, total = kept.shape[1], kept.shape[1] + new.shape[1]
     room: _Room | None = getattr(kept, _ROOM, None)
-    if room is None or not _continues(room, kept, total):
-        room = _Room(_buffer(kept, total + max(_LEAST_ROOM, total // _GROWTH)), length)
+    if room is None or not room.claim(length, total):
+        room = _Room(_buffer(kept, total + max(_LEAST_ROOM, total // _GROWTH)), total)
         room.buffer[:, :length] = kept
     # `.data`, because the place written to is in no tensor that anything else reads: a graph that has saved the kept
     # tokens for its backward pass may keep them.
     room.buffer.data[:, length:total] = new
-    room.used = total
     result = room.buffer[:, :total]
     setattr(result, _ROOM, room)
     return result
@@ -58,9 +73,3 @@ def _buffer(kept: Tensor, capacity: int) -> Tensor:
     # Heads before tokens in memory: a query reads one head's keys or values in sequence, twice as fast as apart.
     N, _, heads, size = kept.shape
     return kept.new_empty(N, heads, capacity, size).transpose(1, 2)
-
-
-def _continues(room: _Room, kept: Tensor, total: int) -> bool:
-    """Tell if `kept` is the newest state in this buffer, and `total` tokens have room there."""
-    writable = torch.is_inference_mode_enabled() or not room.buffer.is_inference()
-    return room.used == kept.shape[1] and total <= room.buffer.shape[1] and writable
