@@ -15,7 +15,7 @@ Processor time is that of the rank that needs most, in the best round, as a rati
 (states) of the same case; it leaves out waiting. Seconds are those of the rank that took longest, in the best round.
 Memory: the highest peak of a rank within the step, above what was held before it. Bytes: most that a rank receives. A
 slope is the exponent between the two outer lengths: 1 grows as the length, 2 as its square. The JSON has a cost model
-per scheme for `longlode.parallel.planner`, good for the machine that it was measured on if nothing else ran there.
+per scheme, of this model of one block (`benchmarks.sharding_cost` fits that of a recipe).
 """
 
 import argparse
@@ -91,20 +91,22 @@ def long_tailed(length: int) -> tuple[int, ...]:
 
 
 class Rank:
-    """One rank of a run: its device, its process group, its models."""
+    """One rank of a run: its device, its process group, its models. facts: of the run and the rank, as `run` says."""
 
-    def __init__(self, rank: int, ranks: int, folder: str, device: str) -> None:
+    num_tokens = VOCAB
+
+    def __init__(self, facts: dict[str, Any]) -> None:
         """Join the process group of the run."""
         torch.set_num_threads(1)
-        self.rank, self.ranks = rank, ranks
-        self.device = torch.device(f"cuda:{rank}" if device == "cuda" else "cpu")
+        self.rank, self.ranks = facts["rank"], facts["ranks"]
+        self.device = torch.device(f"cuda:{self.rank}" if facts["device"] == "cuda" else "cpu")
         if self.is_cuda:
             torch.cuda.set_device(self.device)
         dist.init_process_group(
             "nccl" if self.is_cuda else "gloo",
-            init_method=f"file://{folder}/meeting",
-            rank=rank,
-            world_size=ranks,
+            init_method=f"file://{facts['folder']}/meeting",
+            rank=self.rank,
+            world_size=self.ranks,
             timeout=timedelta(hours=1),
         )
         self.models: dict[str, LonglodeForCausalLM] = {}
@@ -130,22 +132,30 @@ class Rank:
             self.models[mixer] = LonglodeForCausalLM(config).train().to(self.device)
         return self.models[mixer]
 
+    def exchanges(self, case: Case) -> dict[str, Any]:
+        """Return the scheme of a case as options of `RankShard`."""
+        return {"states" if case.mixer in RECURRENT else "attention": case.scheme}
+
+    def loss(self, model: LonglodeForCausalLM, inputs: dict[str, Any]) -> torch.Tensor:
+        """Return this rank's share of the loss."""
+        return model(**inputs).loss
+
     def step(self, case: Case) -> dict[str, float]:
         """Take one step of a case; its loss is this rank's share."""
         model = self.model(case.mixer)
-        tokens = torch.randint(VOCAB, (1, case.length), generator=torch.Generator().manual_seed(1))
+        tokens = torch.randint(self.num_tokens, (1, case.length), generator=torch.Generator().manual_seed(1))
         edges = np.concatenate(([0], np.cumsum(case.documents))).tolist() if case.mask == "packed" else None
         plan = SequencePlan.even(self.ranks, tokens.shape, cu_seqlens=edges)
         labels = next_tokens(tokens, cu_seqlens=edges).to(self.device)
         inputs = plan.piece(self.rank).model_inputs(tokens.to(self.device), labels)
         transport = GroupTransport(timeout_s=3600)
-        schemes = {"states": case.scheme} if case.mixer in RECURRENT else {"attention": case.scheme}
-        shard = None if self.ranks == 1 else RankShard(plan, transport, device=self.device, **schemes)
+        options = self.exchanges(case)
+        shard = None if self.ranks == 1 else RankShard(plan, transport, device=self.device, **options)
         model.zero_grad(set_to_none=True)
         held = self._forget_peak()
         dist.barrier()
         began, processor = time.perf_counter(), time.process_time()
-        loss = model(**inputs, shard=shard).loss
+        loss = self.loss(model, {**inputs, "shard": shard})
         loss.backward()
         if self.is_cuda:
             torch.cuda.synchronize()
@@ -173,31 +183,35 @@ class Rank:
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def measure(facts: dict[str, Any]) -> list[list[dict[str, float]]]:
+def measure(rank: Rank, todo: list[Case], rounds: int) -> list[list[dict[str, float]]]:
     """Run all cases as one rank, round after round: `[case][round]`. The round before the first warms up."""
-    rank = Rank(facts["rank"], facts["ranks"], facts["folder"], facts["device"])
-    todo = list(cases(facts["lengths"], facts["ranks"]))
     for case in todo:
-        if case.length == min(facts["lengths"]):
+        if case.length == min(case.length for case in todo):
             rank.step(case)
-    rounds = [[rank.step(case) for case in todo] for _ in range(facts["rounds"])]
+    taken = [[rank.step(case) for case in todo] for _ in range(rounds)]
     dist.destroy_process_group()
-    return [list(taken) for taken in zip(*rounds, strict=True)]
+    return [list(of_case) for of_case in zip(*taken, strict=True)]
 
 
-def work_as_rank(facts: dict[str, Any]) -> None:
+def work_as_rank(facts: dict[str, Any], todo: list[Case], kind: type[Rank]) -> None:
     """Write what `measure` returns into the folder of the run."""
-    (Path(facts["folder"]) / f"rank{facts['rank']}.json").write_text(json.dumps(measure(facts)))
+    found = measure(kind(facts), todo, facts["rounds"])
+    (Path(facts["folder"]) / f"rank{facts['rank']}.json").write_text(json.dumps(found))
 
 
-def run(ranks: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Run all cases on that many processes; return a row per case."""
+def run(
+    ranks: int, settings: dict[str, Any], todo: list[Case], kind: type[Rank] = Rank
+) -> list[dict[str, Any]]:
+    """Run all cases on that many processes; return a row per case.
+
+    settings: device, rounds, and what `kind` needs besides; rank, ranks and folder are added.
+    """
     with tempfile.TemporaryDirectory() as folder:
         # One server imports everything once; each rank is a fork of it.
         forks = multiprocessing.get_context("forkserver")
         forks.set_forkserver_preload(["benchmarks.sharding"])
         facts = [{**settings, "rank": rank, "ranks": ranks, "folder": folder} for rank in range(ranks)]
-        processes = [forks.Process(target=work_as_rank, args=(one,)) for one in facts]
+        processes = [forks.Process(target=work_as_rank, args=(one, todo, kind)) for one in facts]
         for process in processes:
             process.start()
         for process in processes:
@@ -206,7 +220,7 @@ def run(ranks: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
             raise SystemExit("a rank failed; its message is above")
         found = [json.loads((Path(folder) / f"rank{rank}.json").read_text()) for rank in range(ranks)]
     rows = []
-    for case, of_ranks in zip(cases(settings["lengths"], ranks), zip(*found, strict=True), strict=True):
+    for case, of_ranks in zip(todo, zip(*found, strict=True), strict=True):
         row: dict[str, Any] = {**case._asdict(), "documents": case.documents, "ranks": ranks}
         row["loss"] = sum(rounds[0]["loss"] for rounds in of_ranks)
         for name in ("seconds", "processor_seconds", "peak_bytes"):
@@ -301,7 +315,7 @@ def main() -> None:
     lengths = sorted(int(part) for part in args.lengths.split(","))
     settings = {"lengths": lengths, "rounds": args.rounds, "device": args.device}
     counts = sorted({1, *(int(part) for part in args.ranks.split(","))})
-    rows = [row for ranks in counts for row in run(ranks, settings)]
+    rows = [row for ranks in counts for row in run(ranks, settings, list(cases(lengths, ranks)))]
     worst = check(rows)
     rows = with_slopes(rows)
     text = table(rows)

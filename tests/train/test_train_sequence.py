@@ -11,7 +11,9 @@ from torch.distributed.fsdp import FSDPModule
 
 from longlode.core.errors import ConfigError, InputError, RankError
 from longlode.core.records import read_jsonl
+from longlode.parallel.cost_file import MeasuredCost
 from longlode.train import train
+from longlode.train.fitted_cost import step_facts
 from longlode.train.sharding import whole_state
 
 pytestmark = pytest.mark.skipif(
@@ -67,10 +69,15 @@ def test_ten_steps_of_four_ranks_are_those_of_one(tiny, tmp_path):
         }
         rows = run(tiny, tmp_path / "rows", "parallel.sequence=4", ROWS, "run.steps=2", packed=False)
         single = run(tiny, tmp_path / "float32", "parallel.sequence=4", ROWS, double=False)
-        few = (*FITTED, "parallel.max_tokens=12", "run.steps=2", "run.shard=true")
+        few = (*fitted, "parallel.max_tokens=12", "run.steps=2", "run.shard=true")
         fitted_rows = run(tiny, tmp_path / "fitted rows", *few, packed=False)
         return ways, rows, single, fitted_rows
 
+    fitted = ("parallel.groups=fitted", f"parallel.cost={tmp_path / 'cost.json'}")
+    recipe = tiny.recipe(mixers="DSA")
+    measured = [(size, [16] * number, 2 + size + number) for size in (1, 2) for number in (1, 2, 3)]
+    cost = MeasuredCost.fit(measured, step_facts(recipe, tiny.model(recipe)), {})
+    cost.write(tmp_path / "cost.json")
     one = run(tiny, tmp_path / "one", ROWS, heldout=tiny.heldout)
     few_rows = run(tiny, tmp_path / "few, rows", ROWS, "run.steps=2", packed=False)
     one_single = run(tiny, tmp_path / "one, float32", ROWS, double=False)

@@ -15,7 +15,7 @@ one rank. A mixer knows nothing of ranks: it asks the shard in its `SequenceCont
 May import: core, ops, mixers, models. Start reading: `plan.py` (who holds what), `shard.py` (what a mixer asks for),
 `exchange.py` (exchanges with gradients), `transport.py` (process groups, bytes on the wire), `simulate.py`,
 `attention/` (one file per scheme), `heads.py` (sequence for heads), `planner.py` (groups that fit the lengths),
-`reading.py` (evaluation and prompts), `world.py` (the processes that torchrun starts).
+`cost_file.py` (measured cost models), `reading.py` (evaluation and prompts), `world.py` (torchrun's processes).
 """
 
 from longlode.parallel.attention import (

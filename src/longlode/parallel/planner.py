@@ -4,7 +4,7 @@
 
 FlexSP (arXiv 2412.01523): the slowest group decides the time of a step, so groups of different sizes and the documents
 of each are chosen together, by a mixed-integer linear program (scipy's HiGHS; extra `planner`). `CostModel.fit` takes
-the times that `python -m benchmarks.sharding` measures.
+measured times, as `python -m benchmarks.sharding_cost` does for a recipe.
 """
 
 import itertools

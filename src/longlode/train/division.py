@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch.distributed as dist
+from transformers import PreTrainedModel
 
 from longlode.core.batch import Batch
 from longlode.parallel import GroupTransport
 from longlode.parallel.planner import CostModel, GroupPlan, plan_rounds
 from longlode.parallel.world import ALONE, World
+from longlode.train.fitted_cost import cost_of_run
 from longlode.train.parts import documents_of, filling, parts_of_rank
+from longlode.train.recipe import Recipe
 from longlode.train.sections import ParallelSection
 from longlode.train.sequence import Sharing
 
@@ -104,12 +107,11 @@ class Grid(Division):
 class FittedGroups(Division):
     """Groups that fit the lengths of a batch's documents (rows, if they are not packed)."""
 
-    def __init__(self, world: World, settings: ParallelSection) -> None:
-        """settings: with the cost model and the most tokens per rank."""
+    def __init__(self, world: World, settings: ParallelSection, cost: CostModel) -> None:
+        """settings: with the most tokens per rank. cost: seconds of a step."""
         super().__init__(world, settings)
-        assert settings.cost is not None, "checked by the section"
         assert settings.max_tokens is not None, "checked by the section"
-        self._cost, self._max_tokens = CostModel(**settings.cost), settings.max_tokens
+        self._cost, self._max_tokens = cost, settings.max_tokens
         self._plans: dict[tuple[int, ...], list[GroupPlan]] = {}
         self._last: list[GroupPlan] = []
 
@@ -157,9 +159,11 @@ UNDIVIDED = Grid(ALONE)
 
 
 @contextlib.contextmanager
-def divided(world: World, settings: ParallelSection) -> Iterator[Division]:
-    """Make the division that a recipe asks for; its process groups end with the block."""
-    division = (Grid if settings.groups == "equal" or world.size == 1 else FittedGroups)(world, settings)
+def divided(world: World, recipe: Recipe, model: PreTrainedModel) -> Iterator[Division]:
+    """Make the division that a recipe asks for; its process groups end with the block. Raises: as `cost_of_run`."""
+    division: Division = Grid(world, recipe.parallel)
+    if recipe.parallel.groups == "fitted" and world.size > 1:
+        division = FittedGroups(world, recipe.parallel, cost_of_run(recipe, model))
     try:
         yield division
     finally:

@@ -133,7 +133,7 @@ def train(
             usage = None if flops_per_second is None else Usage(model, world.size * flops_per_second)
             run.start_record(model, state, flops_per_second)
             try:
-                with divided(world, recipe.parallel) as division:
+                with divided(world, recipe, model) as division:
                     hooks = (heldout, on_step, division, describe, usage, skill_it)
                     session = Session(model, objectives, optimizer, recipe, run, state, *hooks)
                     status, folder = _run_session(session, batches, tokenizer_folder)

@@ -309,10 +309,10 @@ class ParallelSection(GrowingSection):
         description="Fitted groups: most tokens that a rank holds at once.",
         json_schema_extra=FREE,
     )
-    cost: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+    cost: dict[str, Annotated[float, Field(ge=0)]] | str | None = Field(
         None,
-        description="Fitted groups: seconds of a step, {fixed, per_rank, per_token, per_pair, per_sent}; see "
-        "`longlode.parallel.planner.CostModel`.",
+        description="Fitted groups: seconds of a step, {fixed, per_rank, per_token, per_pair, per_sent}, or a file of "
+        "`python -m benchmarks.sharding_cost`.",
         json_schema_extra=FREE,
     )
     sizes: list[Annotated[int, Field(ge=1)]] | None = Field(
@@ -335,7 +335,9 @@ class ParallelSection(GrowingSection):
             raise ValueError(
                 f"parallel.sequence is {self.sequence} and parallel.groups fitted; leave sequence out"
             )
-        if self.max_tokens is None or self.cost is None or sorted(self.cost) != sorted(wanted):
+        known = isinstance(self.cost, str) or sorted(self.cost or {}) == sorted(wanted)
+        if self.max_tokens is None or not known:
             raise ValueError(
-                f"parallel.groups is fitted; expected parallel.max_tokens, and parallel.cost with {', '.join(wanted)}"
+                "parallel.groups is fitted; expected parallel.max_tokens, and parallel.cost, a file or "
+                f"{', '.join(wanted)}"
             )
