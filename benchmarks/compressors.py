@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 NEAR_BYTES = 4096
 """The least dictionary that LZMA allows."""
-_WHOLE_BYTES = 1 << 26
 
 
-def saved(text: str, dictionary: int = _WHOLE_BYTES) -> float:
-    """Share of the bytes of a text, which is not empty, that LZMA saves with a dictionary of so many bytes."""
+def saved(text: str, dictionary: int | None = None) -> float:
+    """Share of the bytes of a text, which is not empty, that LZMA saves with a dictionary of so many bytes, or all."""
     raw = text.encode("utf-8", "surrogatepass")
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": dictionary}]
+    size = max(NEAR_BYTES, len(raw)) if dictionary is None else dictionary
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": size}]
     return 1 - len(lzma.compress(raw, format=lzma.FORMAT_RAW, filters=filters)) / len(raw)
 
 
