@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for folder in filter(None, (options.attention_reader, str(options.keep or ""))):
             made_by["command"] = made_by["command"].replace(folder, "FOLDER")
         text = f"# Scores at equal documents\n\n`{made_by['command']}`\n\n{markdown(blocks)}"
-        save(f"equal-documents-{'-'.join(options.models)}", made_by | {"lengths": blocks}, text)
+        save(options.name, made_by | {"lengths": blocks}, text)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -76,6 +76,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--models", type=_models, default={"now": "starter"}, help="NAME=FOLDER, by commas")
     parser.add_argument("--attention-reader", default="", help="folder of a model with attention layers")
     parser.add_argument("--keep", type=Path, default=None, help="folder that keeps the scores of each scorer")
+    parser.add_argument("--name", default="equal-documents-all", help="of the file that --save writes")
     parser.add_argument("--side", choices=SIDES[:2], default="dev")
     parser.add_argument("--dtype", default="bfloat16", help="of the reader")
     parser.add_argument("--seed", type=int, default=0)
