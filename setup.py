@@ -34,6 +34,7 @@ HEADERS = (
     "rows.h",
     "short_conv.h",
     "norms.h",
+    "matches.h",
 )
 COMMON = ["-std=gnu11", "-O3", "-g0", "-fPIC", "-ffp-contract=fast", "-pthread"]
 # The same kernels, once for each instruction set; delta_rule.c chooses at run time. Not -ffast-math: NaN and infinity

@@ -31,7 +31,7 @@ def bits_depend_on() -> dict[str, Any]:
         "numpy": np.__version__,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "processor": f"{platform.machine()} {_maker()}".strip(),
-        "compiled_kernels": "rows 1" if not why_no_rowwise() else not native.why_no_native(),
+        "compiled_kernels": "rows 2" if not why_no_rowwise() else not native.why_no_native(),
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
     }
 

@@ -185,6 +185,31 @@ def test_dtypes_of_results(dtype):
 
 
 @needs_native
+@pytest.mark.parametrize("instruction_set", SETS or ["none"])
+def test_bfloat16_has_the_bits_of_float32_rounded(instruction_set, monkeypatch):
+    offsets = torch.tensor([0, 1, 90, 300])
+    wide = make_inputs(1, 300, 2, 48, 32, gated=True, N=3, dtype=torch.float32)
+    leaves = {
+        name: x.detach().bfloat16() if name in ("q", "k", "v") else x.detach() for name, x in wide.items()
+    }
+    # Neighbours in memory that belong to no head: steps of rows are not their widths.
+    leaves["v"] = torch.cat((leaves["v"], leaves["v"]), dim=3)[..., :32]
+    do = torch.randn(1, 300, 2, 32).bfloat16()
+
+    def run(inputs, do):
+        inputs = {name: x.requires_grad_() for name, x in inputs.items()}
+        o, final = with_set(instruction_set)(**inputs, cu_seqlens=offsets)
+        return [o, final, *torch.autograd.grad((o, final), list(inputs.values()), (do, 2 * final.detach()))]
+
+    expected = run({name: x.float() for name, x in leaves.items()}, do.float())
+    for num_threads in (1, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda num=num_threads: num)
+        found = run({name: x.detach() for name, x in leaves.items()}, do)
+        assert [x.dtype for x in found[:5]] == [torch.bfloat16, torch.float32, *[torch.bfloat16] * 3]
+        assert all(torch.equal(a, b.to(a.dtype)) for a, b in zip(found, expected, strict=True)), num_threads
+
+
+@needs_native
 def test_same_bits_on_repeat_and_on_any_number_of_threads(monkeypatch):
     offsets = torch.tensor([0, 1, 90, 130, 700, 1000])
     inputs = make_inputs(1, 1000, 4, 32, 32, gated=True, N=5, dtype=torch.float32)

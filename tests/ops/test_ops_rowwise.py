@@ -21,6 +21,10 @@ from longlode.ops.fused.rms_norm import rms_norm_native, rms_norm_torch
 from longlode.ops.fused.swiglu import BACKENDS as SWIGLU_BACKENDS
 from longlode.ops.fused.swiglu import swiglu_native, swiglu_torch
 from longlode.ops.host_memory import keep_freed_memory
+from longlode.ops.ngram_means import SortedNgrams, ngram_means
+from longlode.ops.ngram_means.native import BACKENDS as MEANS_BACKENDS
+from longlode.ops.ngram_means.native import ngram_means_native
+from longlode.ops.ngram_means.plain import ngram_means_torch
 from longlode.ops.short_conv import native as conv
 from longlode.ops.short_conv import short_conv
 from longlode.ops.short_conv.native import conv_native, conv_torch
@@ -127,10 +131,15 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch):
     x, weight, dy = normal(2, 1700, 80), normal(80, 4), normal(2, 1700, 80)
     scale, logits, targets = normal(80), normal(900, 203), torch.randint(203, (900,))
 
+    ngrams = by_token(torch.randint(90, (2, 1700)))
+
     def all_of_them():
         found = outputs(lambda x, w: conv_native(x, w, None, None, "silu", 40, 1e-6), [x, weight], dy)
         found += outputs(lambda x, w: rms_norm_native(x, w, 1e-6), [x, scale], dy)
         found += outputs(swiglu_native, [x, dy], dy)
+        found += outputs(
+            lambda x: ngram_means_native(x, ngrams, 1700, None), [x.repeat(1, 1, 2)], dy.repeat(1, 1, 4)
+        )
         slopes = logits.clone()
         return [*found, cross_entropy_native_(slopes, targets, None, True), slopes]
 
@@ -187,6 +196,43 @@ def test_cross_entropy_equals_the_sum_over_the_vocabulary(dtype):
         assert torch.equal(untouched, logits)
 
 
+def by_token(ids):
+    """The 1-grams of each row of ids, sorted, and the 1-grams of ids in twos: two lists for one call."""
+    rows = 100 * torch.arange(len(ids))[:, None]
+    keys = [(rows + one).flatten().sort(stable=True) for one in (ids, ids // 2)]
+    return [SortedNgrams(order, group) for group, order in keys]
+
+
+def means_in_loops(values, ids, num_asked, matches):
+    """The definition: a pair of tokens of a row at a time, in the dtype of values."""
+    B, S, D = values.shape
+    rows = []
+    for b, t in itertools.product(range(B), range(S - num_asked, S)):
+        for one in (ids, ids // 2):
+            found = [values[b, s + 1] for s in range(t - 1) if one[b, s] == one[b, t]]
+            found = found[-matches:] if matches else found
+            rows.append(sum(found) / len(found) if found else torch.zeros_like(values[0, 0]))
+    return torch.stack(rows).view(B, num_asked, 2 * D)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("matches", [None, 1, 3])
+def test_means_after_ngrams_equal_the_loop_in_float64(matches, dtype):
+    values, ids = normal(2, 40, 150, dtype=dtype), torch.randint(6, (2, 40))
+    ids[0, 10:16] = 4  # a run: the token right before is no match
+    dy = normal(2, 30, 300, dtype=dtype)
+    ngrams, options = by_token(ids), {"num_asked": 30, "matches": matches}
+    exact = outputs(lambda x: means_in_loops(x, ids, **options), [values.double()], dy)
+    plain = outputs(lambda x: ngram_means_torch(x, ngrams, **options), [values], dy)
+    for name in SETS:
+        ours = outputs(
+            lambda x, n=name: ngram_means_native(x, ngrams, **options, instruction_set=n), [values], dy
+        )
+        assert_as_exact_as_torch(ours, plain, exact, dtype)
+        assert torch.equal(ours[0] == 0, exact[0] == 0)  # 0 where there is no match, and nowhere else
+
+
 @needs_kernels
 def test_numbers_that_are_none_come_through_and_extremes_do_not_overflow():
     x = torch.full((4, 32), 1e4)
@@ -208,7 +254,7 @@ def test_numbers_that_are_none_come_through_and_extremes_do_not_overflow():
 
 @needs_kernels
 def test_second_derivatives_are_those_of_torch():
-    x, weight = normal(1, 12, 16), normal(16, 4)
+    x, weight, ngrams = normal(1, 12, 16), normal(16, 4), by_token(torch.randint(3, (1, 12)))
     settings = (None, None, "silu", 8, 1e-6)
 
     def second(run, leaves):
@@ -224,6 +270,11 @@ def test_second_derivatives_are_those_of_torch():
             (x, weight[:, 0]),
         ),
         (swiglu_native, swiglu_torch, (x, 2 * x)),
+        (
+            lambda x: ngram_means_native(x.sin(), ngrams, 12, None),
+            lambda x: ngram_means_torch(x.sin(), ngrams, 12, None),
+            (x,),
+        ),
     ]
     for ours, plain, leaves in cases:
         exact = second(plain, [y.double() for y in leaves])
@@ -237,13 +288,15 @@ def test_large_tensors_take_the_kernels_and_small_ones_torch(monkeypatch):
     rms_norm(large, torch.ones(64), 1e-6)  # the self-checks, which call the kernels too
     swiglu(large, large)
     cross_entropy_(large.clone(), torch.zeros(300, dtype=torch.int64), None, False)
+    ngram_means(large[None], by_token(torch.zeros(1, 300)), 300, None)
     run = rowwise.run
     monkeypatch.setattr(rowwise, "run", lambda kernel, *rest: (calls.append(kernel), run(kernel, *rest)))
     for x in (large, small, large.double()):
         rms_norm(x, torch.ones(64), 1e-6)
         swiglu(x, x)
         cross_entropy_(x.clone(), torch.zeros(len(x), dtype=torch.int64), None, False)
-    assert calls == ["norm_forward", "swiglu_forward", "cross_entropy"]
+        ngram_means(x[None], by_token(torch.zeros(1, len(x)))[:1], len(x), None)
+    assert calls == ["norm_forward", "swiglu_forward", "cross_entropy", "match_forward"]
 
 
 @needs_kernels
@@ -257,6 +310,10 @@ def test_calls_that_would_leave_their_memory_are_refused_in_c():
         with pytest.raises(BackendError, match="size or pointer"):
             conv_native(x, weight[:, :taps], None, None, "silu", group, 1e-6)
     assert short_conv(x, weight)[0].shape == x.shape  # by torch
+    for shape, order in (((1, 2, 16), [0, 5]), ((1, 2, 16), [1, 0]), ((2, 1, 16), [0, 1])):
+        beyond = [SortedNgrams(torch.tensor(order), torch.tensor([0, 0]))]
+        with pytest.raises(BackendError, match="size or pointer"):
+            ngram_means_native(normal(*shape), beyond, 1, None)
     for kernel, call in (("norm_forward", rowwise.NormCall()), ("conv_backward", rowwise.ConvCall())):
         with pytest.raises(BackendError, match=kernel):
             rowwise.run(kernel, call)
@@ -276,7 +333,7 @@ def test_kernels_that_fail_their_self_check_are_not_used(caplog):
         chosen = made.pick("auto", (x,), x.device, rowwise.Request((x.dtype,)))
     assert chosen.name == "torch"
     assert "failed its self-check" in caplog.text
-    for own in (conv.BACKENDS, ENTROPY_BACKENDS, NORM_BACKENDS, SWIGLU_BACKENDS):
+    for own in (conv.BACKENDS, ENTROPY_BACKENDS, MEANS_BACKENDS, NORM_BACKENDS, SWIGLU_BACKENDS):
         assert own.pick("auto", (x,), x.device, rowwise.Request((x.dtype,))).name == "native"
 
 
@@ -295,7 +352,7 @@ def test_without_the_library_torch_runs_and_the_reason_is_logged(monkeypatch, tm
 def test_a_library_of_another_version_is_named(monkeypatch):
     monkeypatch.setattr(rowwise, "_ABI", 99)
     monkeypatch.setattr(native, "LIBRARY", native.LIBRARY.parent / ".." / "native" / native.LIBRARY.name)
-    assert "row-wise interface 1 and this code needs 99" in rowwise.why_no_rowwise()
+    assert "row-wise interface 2 and this code needs 99" in rowwise.why_no_rowwise()
 
 
 def test_the_switch_turns_them_off(monkeypatch):

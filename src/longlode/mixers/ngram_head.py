@@ -14,7 +14,6 @@ linear in T; those of the few tokens of a step are compared with every n-gram be
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from longlode.mixers.base import (
 )
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.growing import append
+from longlode.ops.ngram_means import SortedNgrams, ngram_means
 
 _LARGEST_N = 64
 _FEW = 8
@@ -125,14 +125,8 @@ class NgramHead(Mixer):
         if context.num_tokens <= min(_FEW, ids.shape[1] - 1) and context.cu_seqlens is None:
             matched = _compared_ngrams(ids, positions, context.num_tokens, self.config.sizes)
             return torch.cat([_mean_behind(values, each, self.config.matches) for each in matched], dim=-1)
-        index = torch.arange(ids.numel(), device=ids.device).view_as(ids)
-        asked = index[:, ids.shape[1] - context.num_tokens :].flatten()
-        flat = values.flatten(0, 1)
-        means = [
-            _mean_continuation(flat, grams, asked, self.config.matches)
-            for grams in _sorted_ngrams(ids, rows, positions, self.config.sizes)
-        ]
-        return torch.cat(means, dim=-1).view(ids.shape[0], context.num_tokens, -1)
+        ngrams = list(_sorted_ngrams(ids, rows, positions, self.config.sizes))
+        return ngram_means(values, ngrams, context.num_tokens, self.config.matches)
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: the sums of the means; a running sum where they are of all matches."""
@@ -142,17 +136,6 @@ class NgramHead(Mixer):
         """See `Mixer.state_layout`: every token's id and hidden state."""
         values = empty_state(dtype, x=(1, num_tokens, self.own_proj.in_features))
         return empty_state(torch.int64, token_ids=(1, num_tokens)) | values
-
-
-class _Ngrams(NamedTuple):
-    """All tokens of a batch, sorted by the n-gram that ends at them, those of one n-gram by position; flat, `[B S]`."""
-
-    order: Tensor
-    """Token at each index of the sorted list."""
-    group: Tensor
-    """Number of the n-gram at each index; a token at which no n-gram ends is a separate group."""
-    place: Tensor
-    """Index of each token in the sorted list: the inverse of `order`."""
 
 
 def _documents(ids: Tensor, mask: Tensor | None, context: SequenceContext) -> tuple[Tensor, Tensor]:
@@ -168,7 +151,9 @@ def _documents(ids: Tensor, mask: Tensor | None, context: SequenceContext) -> tu
     return rows, (mask.long().cumsum(1) - 1).masked_fill(~mask, -1)
 
 
-def _sorted_ngrams(ids: Tensor, rows: Tensor, positions: Tensor, sizes: tuple[int, ...]) -> Iterator[_Ngrams]:
+def _sorted_ngrams(
+    ids: Tensor, rows: Tensor, positions: Tensor, sizes: tuple[int, ...]
+) -> Iterator[SortedNgrams]:
     """Yield the n-grams of each size, numbered without hashing from pairs (number of the (n - 1)-gram, last token)."""
     index = torch.arange(ids.numel(), device=ids.device)
     num_ids = ids.max() + 1
@@ -181,7 +166,7 @@ def _sorted_ngrams(ids: Tensor, rows: Tensor, positions: Tensor, sizes: tuple[in
         group = torch.nn.functional.pad((ordered[1:] != ordered[:-1]).long().cumsum(0), (1, 0))
         number = torch.empty_like(group).scatter(0, order, group).view_as(ids)
         if n in sizes:
-            yield _Ngrams(order, group, torch.empty_like(order).scatter(0, order, index))
+            yield SortedNgrams(order, group)
 
 
 def _compared_ngrams(ids: Tensor, positions: Tensor, num: int, sizes: tuple[int, ...]) -> Iterator[Tensor]:
@@ -212,39 +197,6 @@ def _mean_behind(values: Tensor, seen: Tensor, matches: int | None) -> Tensor:
     total = total.index_add(0, row * seen.shape[1] + query, values[row, place + 1].to(wide))
     count = seen.sum(-1).clamp(min=1)
     return (total.view(*seen.shape[:2], -1) / count[..., None]).to(values.dtype)
-
-
-def _mean_continuation(values: Tensor, grams: _Ngrams, asked: Tensor, matches: int | None) -> Tensor:
-    """Average the values `[B S, D]` after earlier occurrences of the n-grams that end at tokens `asked`: `[Q, D]`."""
-    order, group, place = grams.order, grams.group, grams.place[asked]
-    own = group[place]
-    # The last earlier occurrence; if it ends one token before, the token after it is the token itself: not a match.
-    last = place - 1
-    before = last.clamp(min=0)
-    last = last - ((group[before] == own) & (order[before] == asked - 1)).long()
-    if matches is None:
-        return _mean_of_all(values, grams, last, own)
-    total, count = values.new_zeros(len(asked), values.shape[1]), torch.zeros_like(asked)
-    for at in (last - k for k in range(matches)):
-        near = at.clamp(min=0)
-        found = (at >= 0) & (group[near] == own)
-        behind = torch.where(found, order[near] + 1, 0)
-        total = total + torch.where(found[:, None], values[behind], 0)
-        count = count + found
-    return total / count.clamp(min=1)[:, None]
-
-
-def _mean_of_all(values: Tensor, grams: _Ngrams, last: Tensor, own: Tensor) -> Tensor:
-    """Average over all occurrences of each n-gram `own` up to index `last`: differences of running sums."""
-    first = torch.searchsorted(grams.group, own)
-    count = (last + 1 - first).clamp(min=0)
-    # The value after the very last token is never used. float32 is summed in float64, because differences of long sums
-    # have the rounding errors of the sums.
-    behind = torch.where(grams.order + 1 < len(values), grams.order + 1, 0)
-    wide = values.double() if values.device.type != "mps" else values.float()
-    sums = torch.nn.functional.pad(wide[behind].cumsum(0), (0, 0, 1, 0))
-    total = torch.where((count > 0)[:, None], sums[first + count] - sums[first], 0)
-    return (total / count.clamp(min=1)[:, None]).to(values.dtype)
 
 
 def _joined_mask(state: State, mask: Tensor | None, ids: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Binding of the compiled row-wise kernels for CPUs: short convolution, RMSNorm, SwiGLU, cross entropy.
+"""Binding of the compiled row-wise kernels for CPUs: short convolution, RMSNorm, SwiGLU, cross entropy, n-gram means.
 
 They are part of the delta rule's library (`delta_rule/native/rowwise.h`), are turned off with it, and read and write
 float32 or bfloat16; arithmetic is float32. Results have the same bits on any number of threads. The ops that call
@@ -23,7 +23,7 @@ LEAST_NUMBERS = 1 << 14
 """Numbers of a tensor from which a kernel is worth its call from Python, of about 20 microseconds."""
 MAX_TAPS = 8
 MAX_GROUP = 512
-_ABI = 1
+_ABI = 2
 _KERNELS = (
     "conv_forward",
     "conv_backward",
@@ -32,6 +32,8 @@ _KERNELS = (
     "swiglu_forward",
     "swiglu_backward",
     "cross_entropy",
+    "match_forward",
+    "match_backward",
 )
 _LIMITS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 _CPU = torch.device("cpu")
@@ -75,6 +77,12 @@ class LossCall(ctypes.Structure):
     """Call of `cross_entropy`."""
 
     _fields_ = _call("logits", "targets weights losses", "num_rows D slope")
+
+
+class MatchCall(ctypes.Structure):
+    """Call of `match_forward` and `match_backward`."""
+
+    _fields_ = _call("values y dy dvalues", "order group", "num_tokens D length asked matches")
 
 
 def rows_of(x: torch.Tensor) -> Rows:

@@ -27,6 +27,7 @@ from longlode.core.errors import ConfigError, ModelError
 from longlode.corpus.encoding import TextEncoder
 from longlode.mining.reader import AttendingReader
 from longlode.models.keywords import CACHE_KEYWORD
+from longlode.ops.fused import cross_entropy_
 from longlode.readers.attention import attention_shares
 from longlode.readers.prefix import SegmentStates, cache_bytes, select
 from longlode.readers.source import check_fit, context_tokens, load_parts, reader_fingerprint
@@ -306,12 +307,11 @@ class LMReader:
     def _nll(self, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Compute the NLL `[r, T]` of labels `[r, T]` from the first T positions of `output`, slice by slice."""
         flat = output[:, : labels.shape[1]].reshape(-1, output.shape[-1])
-        wanted = labels.reshape(-1, 1)
+        wanted = labels.reshape(-1)
         nll = torch.empty(len(flat), dtype=self._score_dtype, device=flat.device)
         for start in range(0, len(flat), self._slice_rows):
             part = slice(start, start + self._slice_rows)
-            logits = self._to_logits(flat[part]).to(self._score_dtype)
-            nll[part] = torch.logsumexp(logits, dim=-1) - logits.gather(1, wanted[part]).squeeze(1)
+            nll[part] = cross_entropy_(self._to_logits(flat[part]), wanted[part], None, slope=False)
         return nll.view(labels.shape)
 
     @_reading

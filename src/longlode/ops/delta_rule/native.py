@@ -2,7 +2,7 @@
 
 The kernels are plain C behind four functions, loaded with ctypes (which releases the GIL during a call): the
 library depends neither on torch nor on Python, so one file serves all versions of both. README.md, section 7, explains
-the kernels, their build, and how to turn them off. float32 arithmetic; bfloat16 and float16 inputs are
+the kernels, their build, and how to turn them off. float32 arithmetic; bfloat16 is read and written as it is, float16
 widened first.
 """
 
@@ -26,7 +26,7 @@ SWITCH = "LONGLODE_NATIVE"
 CHUNK_SIZES = (16, 32, 64)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_HEAD_DIM = 256
-_ABI = 3
+_ABI = 4
 _CHUNK = 32
 # Kept states are a backward's memory, the chunks between two of them its working set, which must fit the L2 cache.
 _SPAN_BYTES = 1 << 19
@@ -44,6 +44,7 @@ class _Tensor(ctypes.Structure):
         ("row", ctypes.c_int64),
         ("token", ctypes.c_int64),
         ("head", ctypes.c_int64),
+        ("narrow", ctypes.c_int64),
     ]
 
 
@@ -225,14 +226,21 @@ def _best_instruction_set() -> bytes:
     return instruction_sets()[0].encode()
 
 
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    """Convert to float32 with a contiguous last dimension; return x itself if it is so already."""
-    x = x.float()
+def _readable(x: torch.Tensor) -> torch.Tensor:
+    """Convert to float32 or bfloat16 with a contiguous last dimension; return x itself if it is so already."""
+    x = x.to(_dtype_in_memory(x))
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def _dtype_in_memory(x: torch.Tensor) -> torch.dtype:
+    """Return the dtype in which the kernels read or write what is x, or like it, for the caller."""
+    return torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+
+
 def _described(x: torch.Tensor | None) -> _Tensor:
-    return _Tensor(None, 0, 0, 0) if x is None else _Tensor(x.data_ptr(), *x.stride()[:3])
+    if x is None:
+        return _Tensor(None, 0, 0, 0, 0)
+    return _Tensor(x.data_ptr(), *x.stride()[:3], int(x.dtype == torch.bfloat16))
 
 
 def _pointer(x: torch.Tensor | None) -> int | None:
@@ -242,8 +250,8 @@ def _pointer(x: torch.Tensor | None) -> int | None:
 def _inputs(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, beta: torch.Tensor, g: torch.Tensor | None
 ) -> dict[str, torch.Tensor | None]:
-    wide: dict[str, torch.Tensor | None] = {name: _wide(x) for name, x in (("q", q), ("k", k), ("v", v))}
-    return {**wide, "beta": beta.float(), "g": None if g is None else g.float()}
+    rows: dict[str, torch.Tensor | None] = {name: _readable(x) for name, x in (("q", q), ("k", k), ("v", v))}
+    return {**rows, "beta": beta.float(), "g": None if g is None else g.float()}
 
 
 def _run(
@@ -286,6 +294,11 @@ def _check(status: int, instruction_set: str) -> None:
         raise BackendError(f"delta_rule backend 'native' failed: {reason}. Use backend='chunkwise'.")
 
 
+def _gradient_dtype(name: str, x: torch.Tensor) -> torch.dtype:
+    """Return the dtype of a gradient in memory. dv is float32, since threads that share a document read it back."""
+    return _dtype_in_memory(x) if name in ("q", "k") else torch.float32
+
+
 class _NativeDeltaRule(torch.autograd.Function):
     """Forward and backward through the library."""
 
@@ -304,7 +317,7 @@ class _NativeDeltaRule(torch.autograd.Function):
         differentiate: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         H, K, V = q.shape[2], q.shape[3], v.shape[3]
-        o = torch.empty(v.shape, dtype=torch.float32, device="cpu")
+        o = torch.empty(v.shape, dtype=_dtype_in_memory(q), device="cpu")
         final_state = torch.empty(len(table.documents), H, K, V, dtype=torch.float32, device="cpu")
         kept = (
             torch.empty(table.num_kept, H, K, V, dtype=torch.float32, device="cpu") if differentiate else None
@@ -334,14 +347,16 @@ class _NativeDeltaRule(torch.autograd.Function):
         scale, table, instruction_set = ctx.call
         inputs = _inputs(*originals)
         grads = {
-            f"d{name}": None if x is None else torch.empty(x.shape, dtype=torch.float32, device="cpu")
+            f"d{name}": None
+            if x is None
+            else torch.empty(x.shape, dtype=_gradient_dtype(name, x), device="cpu")
             for name, x in inputs.items()
         }
         shape = (len(table.documents), *kept.shape[1:])
         dstate = None if ctx.state_dtype is None else torch.empty(shape, dtype=torch.float32, device="cpu")
         dfinal = None if dfinal is None else dfinal.float().contiguous()
         states = {"dfinal_state": dfinal, "dstate": dstate, "kept": kept}
-        tensors = {**inputs, **grads, "o": None if do is None else _wide(do)}
+        tensors = {**inputs, **grads, "o": None if do is None else _readable(do)}
         _run("longlode_backward", tensors, states, scale, table, instruction_set)
         found = [
             None if grad is None else grad.to(x.dtype)

@@ -132,9 +132,9 @@ NOINLINE void gradient_of_keys(Work *w, Slot *slot) {
     }
     scatter(w, &w->call->dq, K, w->call->scale, w->dL, step);
     for (int64_t i = 0; i < w->size; i++) {
-        float *dk = at(&w->call->dk, w, w->token + i);
+        char *dk = row_at(&w->call->dk, w, w->token + i);
         for (int64_t j = 0; j < K; j += LANES)
-            store(dk + j, load(w->dK + i * step + j) + load(w->dL + (num + i) * step + j));
+            put(dk, w->call->dk.narrow, j, K, load(w->dK + i * step + j) + load(w->dL + (num + i) * step + j));
     }
 }
 

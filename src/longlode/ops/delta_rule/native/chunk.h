@@ -4,6 +4,7 @@
 
 #include "delta_rule.h"
 #include "product.h"
+#include "rows.h"
 #include "solve.h"
 
 /* Rows a power of two apart fall into few sets of the first cache and push one another out. */
@@ -45,17 +46,21 @@ typedef struct {
     float *pairs;     /* [C, C]: terms of dg that two tokens share */
     float *dL;        /* [2C, K]: gradient of L */
     float *dK;        /* [C, K]: gradient of the keys but for the lower half of dL */
+    float *values;    /* [C, V]: the chunk's v, where it is not float in memory */
     float *zeros;     /* [max(K, V)]: the rows of tokens after the end */
 } Work;
 
-INLINE float *at(const Tensor *x, const Work *w, int64_t token) {
-    return x->data + w->row * x->row + token * x->token + w->head * x->head;
+INLINE char *address(const Tensor *x, int64_t row, int64_t token, int64_t head) {
+    return (char *)x->data + (row * x->row + token * x->token + head * x->head) * (x->narrow ? 2 : 4);
 }
 
-/* Rows of the chunk's tokens, those after the document's end pointing to zeros. */
-INLINE void rows_of(const Work *w, const Tensor *x, const float *rows[MAX_CHUNK]) {
-    for (int64_t i = 0; i < w->num; i++)
-        rows[i] = x->data && i < w->size ? at(x, w, w->token + i) : w->zeros;
+INLINE char *row_at(const Tensor *x, const Work *w, int64_t token) { return address(x, w->row, token, w->head); }
+
+/* Of a tensor of floats. */
+INLINE float *at(const Tensor *x, const Work *w, int64_t token) { return (float *)row_at(x, w, token); }
+
+INLINE void skip_columns(Tensor *x, int64_t count) {
+    if (x->data) x->data = (char *)x->data + count * (x->narrow ? 2 : 4);
 }
 
 INLINE void scale_row(const float *from, float factor, int64_t size, float *to) {
@@ -64,16 +69,35 @@ INLINE void scale_row(const float *from, float factor, int64_t size, float *to) 
 
 /* to [num, size] = the chunk's tokens of x, times factor; rows after the document's end are zero. */
 NOINLINE void gather(const Work *w, const Tensor *x, int64_t size, float factor, float *to, int64_t to_step) {
-    const float *rows[MAX_CHUNK];
-    rows_of(w, x, rows);
-    for (int64_t i = 0; i < w->num; i++) scale_row(rows[i], factor, size, to + i * to_step);
+    for (int64_t i = 0; i < w->num; i++) {
+        const char *from = x->data && i < w->size ? row_at(x, w, w->token + i) : (const char *)w->zeros;
+        if (x->narrow)
+            for (int64_t j = 0; j < size; j += LANES)
+                store(to + i * to_step + j, factor * load_half((const uint16_t *)from + j));
+        else
+            scale_row((const float *)from, factor, size, to + i * to_step);
+    }
+}
+
+/* Rows of v of the chunk's tokens as floats, those after the document's end zero. */
+INLINE void rows_of_values(const Work *w, const float *rows[MAX_CHUNK]) {
+    const Tensor *v = &w->call->v;
+    if (v->narrow) gather(w, v, w->V, 1, w->values, w->V_step);
+    for (int64_t i = 0; i < w->num; i++)
+        rows[i] = v->narrow ? w->values + i * w->V_step : i < w->size ? at(v, w, w->token + i) : w->zeros;
 }
 
 /* The chunk's tokens of x = factor * from [num, size]. */
 NOINLINE void scatter(const Work *w, const Tensor *x, int64_t size, float factor, const float *from,
                       int64_t from_step) {
-    for (int64_t i = 0; i < w->size; i++)
-        scale_row(from + i * from_step, factor, size, at(x, w, w->token + i));
+    for (int64_t i = 0; i < w->size; i++) {
+        char *to = row_at(x, w, w->token + i);
+        if (x->narrow)
+            for (int64_t j = 0; j < size; j += LANES)
+                store_half((uint16_t *)to + j, factor * load(from + i * from_step + j));
+        else
+            scale_row(from + i * from_step, factor, size, (float *)to);
+    }
 }
 
 /* to [num, size] = factors [num] times rows of from */
@@ -87,8 +111,8 @@ NOINLINE void scale_rows(int64_t num, int64_t size, const float *factors, const 
 INLINE void prefetch(const Work *w, const Tensor *x, int64_t size, int64_t token, int64_t num) {
     if (!x->data) return;
     for (int64_t i = 0; i < num; i++) {
-        const float *row = at(x, w, token + i);
-        for (int64_t j = 0; j < size; j += 16) __builtin_prefetch(row + j, 0, 2);
+        const char *row = row_at(x, w, token + i);
+        for (int64_t j = 0; j < size * (x->narrow ? 2 : 4); j += 64) __builtin_prefetch(row + j, 0, 2);
     }
 }
 
@@ -158,7 +182,7 @@ NOINLINE void correct(Work *w, Slot *slot, int queries) {
                       .left_step = w->K_step, .right = slot->S, .right_step = w->V_step,
                       .out = w->reads + first * w->V_step, .out_step = w->V_step});
     const float *rows[MAX_CHUNK];
-    rows_of(w, &w->call->v, rows);
+    rows_of_values(w, rows);
     solve_down(&(System){.size = num, .V = w->V, .M = slot->M, .beta = slot->beta, .rows = rows,
                          .minus = w->reads + num * w->V_step, .minus_step = w->V_step,
                          .decay = w->gated ? slot->e : 0, .solution = slot->F, .weighted = slot->R, .sign = 1,

@@ -140,12 +140,12 @@ static int64_t *by_length(const Call *call) {
 /* Asks for large pages under large output. Above 32 MB malloc takes fresh memory from the system at each call, and
  * faulting that in by 4 KB took up to a third of the time (T = 65,536); below, it is mostly used again, and large pages
  * gained nothing. */
-static void ask_for_large_pages(float *data, int64_t size) {
+static void ask_for_large_pages(char *data, int64_t size) {
 #ifdef MADV_HUGEPAGE
     const uintptr_t page = (uintptr_t)1 << 21;
     uintptr_t first = ((uintptr_t)data + page - 1) / page * page;
     uintptr_t end = (uintptr_t)(data + size) / page * page;
-    if (data && size * (int64_t)sizeof(float) >= 32 << 20) madvise((void *)first, end - first, MADV_HUGEPAGE);
+    if (data && size >= 32 << 20) madvise((void *)first, end - first, MADV_HUGEPAGE);
 #else
     (void)data, (void)size;
 #endif
@@ -157,7 +157,9 @@ static void prepare_output(const Call *call, int backward) {
         const int64_t *document = call->documents + 4 * n;
         for (int i = 0; i < (backward ? 3 : 1); i++) {
             const Tensor *x = outputs[i];
-            ask_for_large_pages(x->data + document[0] * x->row + document[1] * x->token, document[2] * x->token);
+            const int64_t bytes = x->narrow ? 2 : 4;
+            ask_for_large_pages((char *)x->data + (document[0] * x->row + document[1] * x->token) * bytes,
+                                document[2] * x->token * bytes);
         }
     }
 }
@@ -201,6 +203,7 @@ static int bad_call(const Call *call, int backward) {
     if (!backward && (!call->o.data || !call->final_state)) return 1;
     if (backward && (!call->dq.data || !call->dk.data || !call->dv.data || !call->dbeta.data || !call->kept)) return 1;
     if (backward && call->g.data && !call->dg.data) return 1;
+    if (call->beta.narrow || call->g.narrow || call->dbeta.narrow || call->dg.narrow || call->dv.narrow) return 1;
     for (int64_t n = 0; n < call->num_documents; n++) {
         const int64_t *document = call->documents + 4 * n;
         if (document[0] < 0 || document[1] < 0 || document[2] < 1 || document[3] < 0) return 1;

@@ -8,19 +8,21 @@
 
 /* Raised whenever what native.py sees of this file changes (structs, functions, limits, the meaning of a field), which
  * refuses a library of another version. */
-#define LONGLODE_ABI 3
+#define LONGLODE_ABI 4
 
 /* Limits of a call; one that breaks them is refused with LONGLODE_BAD_CALL. K and V are multiples of 16. */
 #define MAX_SIZE 256    /* K and V */
 #define MAX_CHUNK 64    /* C: 16, 32 or 64 */
 #define MAX_INTERVAL 16 /* chunks between two kept states */
 
-/* A float tensor [B, T, H, size], its last dimension contiguous; beta and g are [B, T, H], size 1. */
+/* A tensor [B, T, H, size], its last dimension contiguous; beta and g are [B, T, H], size 1. Arithmetic is in float;
+ * q, k, v, o, dq and dk may be bfloat16 in memory. dv may not: several threads read it back. */
 typedef struct {
-    float *data;   /* NULL: absent */
-    int64_t row;   /* steps in floats from one batch row, token and head to the next */
+    void *data;     /* NULL: absent */
+    int64_t row;    /* steps in numbers from one batch row, token and head to the next */
     int64_t token;
     int64_t head;
+    int64_t narrow; /* 1: bfloat16, 0: float */
 } Tensor;
 
 typedef struct {

@@ -1,6 +1,7 @@
 /* Forward and backward over one document and head, chunk after chunk. Included once for each instruction set, with
  * KERNELS the name of the table to define and INSTRUCTION_SET what it is called. */
 #include "backward.h"
+#include "matches.h"
 #include "norms.h"
 #include "short_conv.h"
 #include "token.h"
@@ -46,6 +47,7 @@ static int64_t lay_out(const Call *call, int64_t V, Way way, char *base, Work *w
     w->wide = cut(base, &used, K * C * 2 * f);
     w->reads = cut(base, &used, 2 * C * V_step * f);
     w->scaled = cut(base, &used, 2 * C * V_step * f);
+    w->values = cut(base, &used, call->v.narrow ? C * V_step * f : 0);
     w->zeros = cut(base, &used, MAX_SIZE * f);
     if (way != FORWARD) {
         w->N = cut(base, &used, 2 * C * V_step * f);
@@ -97,8 +99,8 @@ static void go_to(Work *w, const int64_t *document, int64_t index, int64_t next,
 static void forward(const Call *whole, int64_t number, int64_t head, int64_t first_column, int64_t num_columns,
                     void *workspace) {
     Call part = *whole;
-    part.v.data += first_column;
-    part.o.data += first_column;
+    skip_columns(&part.v, first_column);
+    skip_columns(&part.o, first_column);
     const Call *call = &part;
     Work w;
     lay_out(call, num_columns, FORWARD, workspace, &w);
@@ -161,5 +163,6 @@ static void backward(const Call *call, int64_t number, int64_t head, void *works
 
 const Kernels KERNELS = {
     INSTRUCTION_SET, workspace_bytes, slot_bytes, forward, backward, prepare_chunk, scan_window, finish_chunk, token,
-    {conv_forward, conv_backward, norm_forward, norm_backward, swiglu_forward, swiglu_backward, cross_entropy},
+    {conv_forward, conv_backward, norm_forward, norm_backward, swiglu_forward, swiglu_backward, cross_entropy,
+     match_forward, match_backward},
 };

@@ -71,12 +71,30 @@ static int plan_loss(const LossCall *call, Plan *plan) {
     return 1;
 }
 
+static int plan_match(const MatchCall *call, int backward, Plan *plan) {
+    if (call->D < 1 || call->num_tokens < 1 || call->length < 1 || call->num_tokens % call->length) return 0;
+    if (call->asked < 0 || call->asked > call->length || call->matches < 0) return 0;
+    if (!call->values.data || !call->order || !call->group) return 0;
+    if (backward ? !call->dy.data || !call->dvalues.data || call->dvalues.narrow : !call->y.data) return 0;
+    for (int64_t i = 0; i < call->num_tokens; i++) {
+        const int64_t token = call->order[i], before = i ? call->order[i - 1] : 0;
+        if (token < 0 || token >= call->num_tokens) return 0;
+        /* Tokens of one n-gram are of one row and ascend, so that what follows a match is in the row. */
+        if (i && call->group[i] == call->group[i - 1] &&
+            (token <= before || token / call->length != before / call->length))
+            return 0;
+    }
+    *plan = (Plan){(call->D + MATCH_CHANNELS - 1) / MATCH_CHANNELS, 2 * MATCH_CHANNELS, 0, call->num_tokens * call->D};
+    return 1;
+}
+
 static int plan_of(RowKernel kernel, const void *call, Plan *plan) {
     switch (kernel) {
         case CONV_FORWARD: case CONV_BACKWARD: return plan_conv(call, kernel == CONV_BACKWARD, plan);
         case NORM_FORWARD: case NORM_BACKWARD: return plan_norm(call, kernel == NORM_BACKWARD, plan);
         case SWIGLU_FORWARD: case SWIGLU_BACKWARD: return plan_swiglu(call, kernel == SWIGLU_BACKWARD, plan);
         case CROSS_ENTROPY: return plan_loss(call, plan);
+        case MATCH_FORWARD: case MATCH_BACKWARD: return plan_match(call, kernel == MATCH_BACKWARD, plan);
         default: return 0;
     }
 }

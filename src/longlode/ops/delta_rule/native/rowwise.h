@@ -1,4 +1,5 @@
-/* The C interface of the fused row-wise kernels (short convolution, RMSNorm, SwiGLU, cross entropy): what
+/* The C interface of the fused row-wise kernels (short convolution, RMSNorm, SwiGLU, cross entropy, means after
+ * n-grams): what
  * ops/rowwise.py fills in, field by field, with ctypes. They live in the library of the delta rule, whose threads and
  * instruction sets they share. */
 #ifndef LONGLODE_ROWWISE_H
@@ -7,10 +8,11 @@
 #include <stdint.h>
 
 /* Raised whenever what rowwise.py sees of this file changes; the delta rule's own number stays. */
-#define LONGLODE_ROWS_ABI 1
+#define LONGLODE_ROWS_ABI 2
 
 #define MAX_TAPS 8
 #define MAX_GROUP 512       /* channels that one normalisation spans */
+#define MATCH_CHANNELS 128  /* channels whose means after n-grams are a piece of work */
 #define TILE 32             /* tokens that the convolution takes at a time, and rows that are summed at a time */
 #define BLOCK_NUMBERS 16384 /* about as many numbers in a piece of work of the others */
 
@@ -59,8 +61,20 @@ typedef struct {
     int64_t num_rows, D, slope; /* slope: 0 leaves the logits as they are */
 } LossCall;
 
+/* Tokens [num_tokens], in rows of `length`, sorted by the n-gram that ends at each: y = mean of the values of the tokens
+ * after earlier occurrences of the same n-gram, or after the `matches` most recent ones; 0 if there are none. */
+typedef struct {
+    Rows values;             /* [num_tokens / length, length, D] */
+    Rows y, dy;              /* [num_tokens / length * asked, D]: of the last `asked` tokens of each row */
+    Rows dvalues;            /* as values, but float; the gradient is added */
+    const int64_t *order;    /* [num_tokens]: token at each index of the sorted list */
+    const int64_t *group;    /* [num_tokens]: number of its n-gram */
+    int64_t num_tokens, D, length, asked, matches; /* matches: 0 is all */
+} MatchCall;
+
 typedef enum {
     CONV_FORWARD, CONV_BACKWARD, NORM_FORWARD, NORM_BACKWARD, SWIGLU_FORWARD, SWIGLU_BACKWARD, CROSS_ENTROPY,
+    MATCH_FORWARD, MATCH_BACKWARD,
     NUM_ROW_KERNELS
 } RowKernel;
 

@@ -26,9 +26,9 @@ static void prepare_chunk(const Call *call, const Window *window, int64_t chunk,
 static void scan_window(const Call *whole, const Window *window, int64_t first_column, int64_t num_columns,
                         void *workspace) {
     Call part = *whole;
-    part.v.data += first_column;
-    part.dv.data += first_column;
-    if (part.o.data) part.o.data += first_column;
+    skip_columns(&part.v, first_column);
+    skip_columns(&part.dv, first_column);
+    skip_columns(&part.o, first_column);
     const Call *call = &part;
     Work w;
     lay_out(call, call->V, SPLIT_BACKWARD, workspace, &w);
