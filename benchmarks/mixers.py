@@ -58,7 +58,9 @@ def learnt_table(options: argparse.Namespace, what: dict[str, Any]) -> str:
         )
         cells = [learnt_cell(task, found.get(task)) for task in options.tasks]
         lines.append(f"| `{name}` | {counted} | {rates or _NOTHING} | " + " | ".join(cells) + " |")
-    chances = [_NOTHING if task == "text" else f"{ROW_TASKS[task].chance:.2f}" for task in options.tasks]
+    chances = [
+        _NOTHING if task == "text" else f"{accuracy.task_of(task).chance:.2f}" for task in options.tasks
+    ]
     lines.append("| chance | | | " + " | ".join(chances) + " |")
     return "\n".join(lines)
 
@@ -155,10 +157,10 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     options.mixers += sorted(set(given) - set(options.mixers), key=lambda name: (name in accuracy.SLOW, name))
     options.tasks = options.tasks.split(",")
     options.lengths = [int(one) for one in options.lengths.split(",")]
-    if "text" in options.tasks:
-        if options.texts is None and options.only != "speed":
-            parser.error("the task text needs --texts FOLDER; or name other --tasks")
-        ROW_TASKS["text"] = accuracy.text_rows(options.texts) if options.texts else accuracy.TextRows
+    if "text" in options.tasks and options.texts is None and options.only not in ("speed", "page"):
+        parser.error("the task text needs --texts FOLDER; or name other --tasks")
+    if options.texts is not None:
+        ROW_TASKS["text"] = accuracy.text_rows(options.texts)
     return options
 
 

@@ -49,10 +49,12 @@ class TextRows(RowTask):
     chance = 1 / 256
     train_lengths = test_lengths = (512,)
     source = "files of the user's own"
-    files: list[bytes]
+    files: list[bytes] = []  # noqa: RUF012 - a subclass has some, see `text_rows`
 
     def row(self, rng: np.random.Generator, length: int, heldout: bool = False) -> tuple[np.ndarray, ...]:
         """A window of a file that is held out, or of one that is not."""
+        if not self.files:
+            raise SystemExit("The task text, on which learning rates are chosen, needs --texts FOLDER.")
         files = [one for k, one in enumerate(self.files) if (k % _HELDOUT == 0) == heldout]
         text = files[rng.integers(len(files))]
         start = int(rng.integers(len(text) - length))
@@ -111,6 +113,11 @@ CONVOLVED = (
 """Mixers with a short convolution of their own; in tasks of recall the others stand behind `BaseConv`."""
 
 
+def task_of(name: str) -> type[RowTask]:
+    """A task of the table; text has files only where the command line named some."""
+    return ROW_TASKS.get(name, TextRows)
+
+
 def settings_of(task: str, mixer: str = "", **changes: Any) -> BenchSettings:
     """Sizes and budget of a task: what separates the mixers, at some ten seconds of one core per model.
 
@@ -119,7 +126,7 @@ def settings_of(task: str, mixer: str = "", **changes: Any) -> BenchSettings:
     given = {**_BUDGETS[task], **({"front": None} if mixer in CONVOLVED else {}), **changes}
     # Room beside the embeddings for the widest mixer; of two layers for all but the mixture of memories.
     room = 60_000 if given.get("layers", 2) == 1 else 36_000 * given.get("layers", 2)
-    return BenchSettings(**{"parameters": 64 * ROW_TASKS[task].vocabulary + room, **given})
+    return BenchSettings(**{"parameters": 64 * task_of(task).vocabulary + room, **given})
 
 
 _RECALL = {"layers": 1, "front": BASE_CONV, "test_rows": 256}
@@ -143,9 +150,7 @@ def best_settings(
     With changes the rate is chosen on the task itself.
     """
     on = task if changes else RATED_ON.get(task, task)
-    rated = with_best_rate(
-        work / on, ROW_TASKS[on](), mixer, settings_of(on, mixer, **changes), RATES, get=get
-    )
+    rated = with_best_rate(work / on, task_of(on)(), mixer, settings_of(on, mixer, **changes), RATES, get=get)
     return None if rated is None else dataclasses.replace(settings_of(task, mixer, **changes), lr=rated.lr)
 
 
@@ -166,7 +171,7 @@ def train(options: Namespace) -> None:
     for done, (task, mixer, seed) in enumerate(every):
         print(f"{done} of {len(every)}: {task}, {mixer}, seed {seed}", flush=True)
         settings = best_settings(options.work, task, mixer, train_model)
-        train_model(options.work / task, ROW_TASKS[task](), mixer, seed, settings or settings_of(task, mixer))
+        train_model(options.work / task, task_of(task)(), mixer, seed, settings or settings_of(task, mixer))
 
 
 def learnt(options: Namespace) -> dict[str, dict[str, dict[str, Any]]]:
@@ -176,7 +181,7 @@ def learnt(options: Namespace) -> dict[str, dict[str, dict[str, Any]]]:
         settings = best_settings(options.work, task, mixer, trained_model)
         rows: list[dict[str, Any]] = []
         for seed in range(options.seeds if settings else 0):
-            rows += trained_model(options.work / task, ROW_TASKS[task](), mixer, seed, settings) or []
+            rows += trained_model(options.work / task, task_of(task)(), mixer, seed, settings) or []
         if rows:
             found[mixer][task] = summary(rows, [mixer])[-1]
     return found

@@ -1,6 +1,6 @@
 """Claim: which mixers learn a language from the text before.
 
-python -m benchmarks.claims.languages --work DIR [--seeds 3] [--save]
+python -m benchmarks.claims.languages --work DIR --texts FOLDER [--seeds 3] [--save]
 """
 
 import argparse

@@ -30,6 +30,7 @@ NAMES = (
     "repeat",
     "packers",
 )
+_READ_TEXT = ("keys", "convolution", "hybrids", "languages", "passkey_far", "packers")
 PAGE = Path(__file__).parents[2] / "docs" / "claims.md"
 _HEAD = """# Claims of papers, rerun here
 
@@ -60,7 +61,7 @@ def found_by(name: str, options: argparse.Namespace) -> tuple[Claim, Finding]:
 
 def command_of(name: str, options: argparse.Namespace, finding: Finding) -> str:
     """The command that reruns a claim."""
-    texts = " --texts FOLDER" if name in ("keys", "convolution", "hybrids", "passkey_far", "packers") else ""
+    texts = " --texts FOLDER" if name in _READ_TEXT else ""
     seeds = f" --seeds {options.seeds}" if finding.seeds else ""
     return f"python -m benchmarks.claims.{name} --work DIR{texts}{seeds}"
 
