@@ -337,6 +337,7 @@ class Table(Corpus):
 
 
 def _read_parquet(path: Path) -> pa.Table:
+    pq.ParquetFile(path).close()  # refuses names of columns that are no UTF-8, which read_table lets pass
     return pq.read_table(path, partitioning=None, use_threads=False)
 
 

@@ -104,3 +104,15 @@ def test_races_that_cannot_be_are_refused(run, tmp_path, corpus):
     assert "a race that begins with 32 pairs of every document saves nothing when 32 are the most" in few
     assert "expected --race FRACTION with it" in refused("--race-by", "length")
     assert "cannot group by 'topic'" in refused("--race", 0.5, "--race-by", "topic", "--scorer", "strength")
+
+
+def test_a_shard_without_documents_is_done_and_no_failure(run, tmp_path):
+    (tmp_path / "one.jsonl").write_text(
+        '{"text": "the river and the stone"}\n'
+    )  # a small file is one shard's
+    shards = [
+        run("score", tmp_path / "one.jsonl", "-o", tmp_path / "out", "--scorer", "gzip", "--shard", f"{n}/3")
+        for n in (1, 2, 3)
+    ]
+    assert sum("No document falls into this shard" in text for text in shards) == 2
+    assert read_record(tmp_path / "out", "scores")["complete"]

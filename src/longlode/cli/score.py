@@ -198,7 +198,9 @@ def _stop_if_incomplete(summary: "ScoreSummary", out: Path, told: dict[str, Any]
             tell(f"  {reason}")
         if any("not UTF-8" in reason for reason in reasons):
             tell("Text in another encoding is read with --encoding NAME.")
-    if not scored:
+    if not summary.num_documents and "shards" in read_record(out, "scores"):
+        note("No document falls into this shard.")  # which job arrays must not take for a failure
+    elif not scored:
         raise Ended(EXIT_UNEXPECTED, told)
 
 
