@@ -22,7 +22,7 @@ class Outcome:
     exit_code: int | None = 0
 
 
-def run_ranks(num_ranks, work, folder, wait_seconds=30, seconds=240):
+def run_ranks(num_ranks, work, folder, wait_seconds=30, seconds=600):
     """Call `work(rank)` in that many ranks; return their outcomes, in order.
 
     wait_seconds: the time limit of an exchange. seconds: after which a rank is killed.
