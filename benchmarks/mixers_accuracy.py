@@ -135,7 +135,7 @@ _BUDGETS: dict[str, dict[str, Any]] = {
     "overwrite": {**_RECALL, "steps": 400, "batch_size": 16},
     "parity": {"steps": 400, "batch_size": 32, "test_rows": 128},
     "text": {"steps": 200, "batch_size": 4, "test_rows": 64},
-    "in_context_language": {"steps": 200, "batch_size": 8, "test_rows": 128},
+    "in_context_language": {"steps": 600, "batch_size": 8, "test_rows": 128},
     "mqar_128": {**_RECALL, "steps": 500, "batch_size": 16},
     "mqar_256": {**_RECALL, "steps": 500, "batch_size": 16},
     "joint_recall": {**_RECALL, "steps": 500, "batch_size": 16},

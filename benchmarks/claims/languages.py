@@ -14,7 +14,7 @@ CLAIM = Claim(
     "In-context languages: attention, then DeltaNet, then GLA; n-gram heads help",
     "RegBench, legal next symbols after 2,500 training languages: Transformer 93 %, Mamba 84, DeltaNet 81, GLA 52 "
     "(arXiv 2406.06484, figure 3); heads that copy what followed the same n-gram help every model (arXiv 2401.12973).",
-    "Two layers of width 64, 200 steps of 8 rows of 256 symbols, a new language in every row: 1,600 languages, each "
+    "Two layers of width 64, 600 steps of 8 rows of 256 symbols, a new language in every row: 4,800 languages, each "
     "seen once. Share of legal symbols in the second half of a row; a random legal alphabet symbol is right in 0.11.",
     "The published models see each language many times and are several times as large.",
 )
