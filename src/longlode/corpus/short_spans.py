@@ -54,7 +54,10 @@ class ShortSpanTable:
 
     def _hash(self, words: np.ndarray) -> np.ndarray:
         one, two, three = self._factors
-        mixed: np.ndarray = words[:, 0] * one + words[:, 1] * two
+        mixed: np.ndarray = words[:, 0] * one
+        # A product keeps differences in high bits there, and both words end in a byte that often differs; folded down,
+        # the first word's cannot cancel the second's.
+        mixed = ((mixed ^ (mixed >> np.uint64(32))) + words[:, 1]) * two
         # Slots are taken from the highest bits, to which all bits of a product contribute.
         hashes: np.ndarray = (mixed ^ (mixed >> np.uint64(32))) * three
         return hashes
