@@ -1,12 +1,14 @@
 """Small models trained on tasks of symbols: rows are right, training learns, results go on and come again."""
 
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
 import torch
 
 import longlode
+from longlode.cli.bench import bench as command
 from longlode.core.errors import ConfigError
 from longlode.core.records import read_record
 from longlode.evaluate.bench import (
@@ -175,6 +177,19 @@ def test_a_mixer_gets_the_rate_with_the_least_loss_on_rows_that_are_not_reported
     assert (
         len({row["loss"] for row in found["rows"]} & {row["validation_loss"] for row in found["rows"]}) == 0
     )
+
+
+def test_the_rates_of_the_function_are_those_of_the_command_and_are_checked_first(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run, "_every_row", lambda *given: asked.append(given[4:6]) or [])
+    monkeypatch.setattr(run, "summary", lambda *_: [])
+    bench("parity", tmp_path / "default")
+    bench("parity", tmp_path / "settings", settings=QUICK)
+    default = inspect.signature(command).parameters["lr"].default
+    assert [list(rates) for _, rates in asked] == [[float(one) for one in default.split(",")], [QUICK.lr]]
+    with pytest.raises(ConfigError, match="lr is -1"):
+        bench("parity", tmp_path / "wrong", rates=(0.01, -1.0))
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_models_begin_at_the_size_of_their_width_and_mixers_say_what_decays():

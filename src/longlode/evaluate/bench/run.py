@@ -31,6 +31,8 @@ PARTS_NAME = "parts"
 _DECODER = "task_decoder"  # attribute of a model whose task brings its own
 # Rows of the test, and those by which a learning rate is chosen: the same for all models, of no training seed.
 _TEST_SEED, _VALIDATION_SEED = 10**9, 10**9 + 1
+RATES = (0.01, 0.003)
+"""Learning rates that `bench` chooses from unless it is given settings."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -79,7 +81,7 @@ def bench(
     mixers: Sequence[str] = ("D", "G", "L", "S", "A"),
     seeds: int = 3,
     settings: BenchSettings | None = None,
-    rates: Sequence[float] = (),
+    rates: Sequence[float] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -93,7 +95,8 @@ def bench(
       mixers: letters (`mixers.LETTERS`), names or addresses, `settings.layers` layers of each; or stacks of two
         letters or more ("DA", "D*3 A"), a layer per letter.   seeds: models per mixer.
       settings: of models and training; default `BenchSettings()`.
-      rates: learning rates, of which each mixer gets its best (see `with_best_rate`); none: `settings.lr` for all.
+      rates: learning rates, of which each mixer gets its best (see `with_best_rate`); default RATES, or with settings
+        their own `lr` for all.
       overwrite: replace a result of other settings that `out` holds.
       progress: called with (models done, models in all, what is trained).
     Returns: the record's fields; `rows`: per mixer, seed and length {mixer, seed, length, accuracy, loss, parameters,
@@ -101,9 +104,14 @@ def bench(
       length, accuracy, low, high, loss, lr, n, ...}.
     Raises: ConfigError for an unknown task or mixer; InputError as of `claim_folder`.
     """
+    if rates is None:
+        rates = RATES if settings is None else [settings.lr]
     settings = settings or BenchSettings()
-    if len(rates) == 1:
-        settings = dataclasses.replace(settings, lr=rates[0])
+    each = [
+        dataclasses.replace(settings, lr=rate) for rate in rates
+    ]  # refuses a wrong one before any training
+    if len(each) == 1:
+        settings = each[0]
     kind = _task(task)
     names = [_mixer_name(one) for one in mixers]
     if seeds < 1 or not names or len(set(names)) < len(names):
