@@ -136,9 +136,9 @@ class EncodedPieces:
         known, size = self._number_of, len(self._longer)
         numbers = np.array([known.setdefault(block[a:b], len(known)) for a, b in bounds])
         if len(known) > size:
-            new = np.unique(numbers, return_index=True)[1][
-                -(len(known) - size) :
-            ]  # new numbers are the largest
+            # The new numbers are the largest.
+            first = np.unique(numbers, return_index=True)[1]
+            new = first[-(len(known) - size) :]
             self._longer.add(*self._each(block, starts[new], lengths[new]))
         return self._longer.of(numbers)
 

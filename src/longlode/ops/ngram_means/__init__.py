@@ -33,8 +33,7 @@ def ngram_means(
     in torch.
     Cost: O(B S D) time for each n, times `matches`.
     """
-    lists = tuple(resolved(part) for one in ngrams for part in one)
-    inputs = (resolved(values), *lists)
+    inputs = (resolved(values), *(part for one in ngrams for part in one))
     reason = "the tensors are small" if values.numel() < rowwise.LEAST_NUMBERS else ""
     chosen = BACKENDS.pick("auto", inputs, values.device, rowwise.Request((values.dtype,), reason))
     y: torch.Tensor = chosen.run(inputs[0], ngrams, num_asked, matches)

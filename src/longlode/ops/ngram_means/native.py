@@ -22,7 +22,7 @@ def ngram_means_native(
 
 
 class _NativeMeans(torch.autograd.Function):
-    """Forward and backward through the library; the backward needs no values."""
+    """Forward and backward through the library. The values are kept for second derivatives, by torch."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-/* Means of what followed earlier occurrences of n-grams, forward and backward: see ops/following. Tokens come sorted by
+/* Means of what followed earlier occurrences of n-grams, forward and backward: see ops/ngram_means. Tokens come sorted by
  * n-gram, those of one n-gram in their order in the text; a piece of work is some channels of all of them, since an
  * n-gram's sum goes on from one token to the next. Sums are in float64. */
 #include "rows.h"
