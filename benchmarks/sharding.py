@@ -82,11 +82,14 @@ def _all_cases(lengths: list[int]) -> Iterator[Case]:
 
 
 def long_tailed(length: int) -> tuple[int, ...]:
-    """Lengths of documents that fill a row: one of half of it, the others as of a Pareto distribution."""
+    """Lengths of documents that fill a row: one of half of it, the others as of a Pareto distribution.
+
+    None of the others is longer than a sixteenth of the row, so that a row always holds many short documents.
+    """
     rng = np.random.default_rng(length)
     found = [length // 2]
     while (left := length - sum(found)) > 0:
-        found.append(min(left, int(16 * (rng.pareto(1.1) + 1))))
+        found.append(min(left, max(1, length // 16), int(16 * (rng.pareto(1.1) + 1))))
     return tuple(rng.permutation(found).tolist())
 
 

@@ -106,18 +106,11 @@ def bench(
     """
     if rates is None:
         rates = RATES if settings is None else [settings.lr]
-    settings = settings or BenchSettings()
-    each = [
-        dataclasses.replace(settings, lr=rate) for rate in rates
-    ]  # refuses a wrong one before any training
-    if len(each) == 1:
-        settings = each[0]
+    # Made for all rates, though used for one: a wrong rate is refused before any training.
+    per_rate = [dataclasses.replace(settings or BenchSettings(), lr=rate) for rate in rates]
+    settings = per_rate[0] if len(rates) == 1 else settings or BenchSettings()
     kind = _task(task)
-    names = [_mixer_name(one) for one in mixers]
-    if seeds < 1 or not names or len(set(names)) < len(names):
-        raise ConfigError(
-            f"seeds is {seeds} and mixers {list(mixers)}; expected one or more of each, no mixer twice."
-        )
+    names = _mixer_names(mixers, seeds)
     asked = {
         "task": task,
         "mixers": names,
@@ -165,6 +158,19 @@ def _task(name: str) -> type[RowTask]:
     if name not in ROW_TASKS:
         raise ConfigError(f"There is no task {name!r} to train on; expected one of {', '.join(ROW_TASKS)}.")
     return ROW_TASKS[name]
+
+
+def _mixer_names(given: Sequence[str], seeds: int) -> list[str]:
+    """Return the names of the mixers to train.
+
+    Raises: ConfigError for an unknown mixer, one named twice, and for no mixers or seeds.
+    """
+    names = [_mixer_name(one) for one in given]
+    if seeds < 1 or not names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"seeds is {seeds} and mixers {list(given)}; expected one or more of each, no mixer twice."
+        )
+    return names
 
 
 def _mixer_name(given: str) -> str:
