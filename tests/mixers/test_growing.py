@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import io
 import pickle
 
 import mixer_laws as laws
@@ -46,14 +47,44 @@ def test_a_token_is_written_behind_the_others_without_copying_them():
     assert after.untyped_storage().nbytes() <= 1.3 * after.nbytes
 
 
+def saved_and_loaded(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state))])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state)), saved_and_loaded]
+)
 def test_a_copy_goes_on_by_itself(copied):
     state = append(torch.randn(1, 4, 3), torch.randn(1, 2, 3))
     other, expected = copied(state), state.clone()
     ours, theirs = append(state, torch.zeros(1, 1, 3)), append(other, torch.ones(1, 1, 3))
     assert torch.equal(ours, torch.cat((expected, torch.zeros(1, 1, 3)), 1))
     assert torch.equal(theirs, torch.cat((expected, torch.ones(1, 1, 3)), 1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "new", [torch.randn(2, 1, 3, dtype=torch.float64), torch.randn(1, 1, 3), torch.randn(2, 1, 1)]
+)
+def test_what_does_not_fit_is_treated_as_by_torch_cat(new):
+    state = append(torch.randn(2, 4, 3), torch.randn(2, 1, 3))
+    if new.dtype == torch.float64:
+        assert torch.equal(append(state, new), torch.cat((state, new), 1))
+    else:
+        with pytest.raises(RuntimeError, match="must match"):
+            append(state, new)
+
+
+@torch.no_grad()
+def test_a_state_with_other_data_continues_those():
+    state, other = append(torch.randn(1, 4, 3), torch.randn(1, 1, 3)), torch.randn(1, 5, 3)
+    state.data = other
+    new = torch.randn(1, 1, 3)
+    assert torch.equal(append(state, new), torch.cat((other, new), 1))
 
 
 def test_a_graph_that_reads_a_state_survives_its_continuation():
