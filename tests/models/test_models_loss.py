@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from transformers import AutoModelForCausalLM
 
+from longlode.core.errors import ConfigError
 from longlode.models import LonglodeConfig, LonglodeForCausalLM
 from longlode.models import loss as loss_module
 from longlode.models.loss import is_plain, next_token_loss
@@ -128,3 +129,34 @@ def test_a_wrapped_head_sees_blocks_of_rows(monkeypatch):
     head.register_forward_hook(lambda _, __, logits: sizes.append(len(logits)))
     torch.testing.assert_close(next_token_loss(hidden, head, targets), plain)
     assert sizes == [2] * 5
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("label", [-1, 40, 10**12])
+def test_labels_outside_the_vocabulary_are_refused(label, wide):
+    model, x = tiny("D"), tokens(rows=60 if wide else 2)  # many enough for the compiled kernel, or not
+    labels = x.clone()
+    labels[1, 5] = label
+    with pytest.raises(ConfigError, match=f"labels holds {label}; expected token ids from 0 to 39"):
+        model.float()(input_ids=x, labels=labels)
+
+
+def test_labels_of_another_shape_or_kind_are_refused():
+    model, x = tiny("D"), tokens()
+    with pytest.raises(ConfigError, match=r"labels has shape \[2, 5\]"):
+        model(input_ids=x, labels=x[:, :5])
+    with pytest.raises(ConfigError, match=r"label_weights has shape \[1, 13\]"):
+        model(input_ids=x, labels=x, label_weights=torch.ones(1, 13))
+    with pytest.raises(ConfigError, match=r"labels is torch.float64"):
+        model(input_ids=x, labels=x.double())
+
+
+def test_labels_of_any_integer_type_give_the_same_loss():
+    model, x = tiny("D").float(), tokens(rows=60)
+    losses = [model(input_ids=x, labels=x.to(dtype)).loss for dtype in (torch.int64, torch.int32)]
+    assert losses[0] == losses[1]
+
+
+def test_token_ids_outside_the_vocabulary_are_named():
+    with pytest.raises(ConfigError, match=r"from 40 to 40; the model's vocabulary is 0 to 39"):
+        tiny("D")(input_ids=torch.full((1, 3), 40))

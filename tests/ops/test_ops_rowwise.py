@@ -196,6 +196,18 @@ def test_cross_entropy_equals_the_sum_over_the_vocabulary(dtype):
         assert torch.equal(untouched, logits)
 
 
+@needs_kernels
+def test_cross_entropy_of_any_layout_and_integer_type():
+    logits, targets = normal(80, 300).t(), torch.randint(80, (300,))
+    expected = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
+    for given in (logits, logits.contiguous()):
+        for kind in (torch.int64, torch.int32):
+            losses = cross_entropy_(given.clone(), targets.to(kind), None, False)
+            assert error(losses, expected) < 1e-6
+    with pytest.raises((RuntimeError, IndexError)):
+        cross_entropy_(logits[:5].clone(), torch.full((5,), -1), None, False)
+
+
 def by_token(ids):
     """The 1-grams of each row of ids, sorted, and the 1-grams of ids in twos: two lists for one call."""
     rows = 100 * torch.arange(len(ids))[:, None]

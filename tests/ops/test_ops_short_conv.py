@@ -149,6 +149,7 @@ def test_dtype_is_kept():
         ({"activation": "relu"}, "activation is 'relu'; expected 'silu' or None"),
         ({"cu_seqlens": torch.tensor([0, 5])}, "expected B = 1"),
         ({"x": torch.zeros(2, 0, 3)}, "T = 0 tokens"),
+        ({"x": torch.zeros(0, 5, 3)}, "B = 0 rows"),
     ],
 )
 def test_refused_arguments(change, message):

@@ -7,12 +7,25 @@ those without padding.
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from longlode.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from longlode.models.cache import LonglodeCache
+
+
+def embedded(embeddings: nn.Embedding, input_ids: Tensor) -> Tensor:
+    """Look up token ids. Raises: ConfigError for one outside the vocabulary, on a CPU; a GPU only asserts."""
+    try:
+        found: Tensor = embeddings(input_ids)
+    except IndexError:
+        low, high = map(int, input_ids.aminmax())
+        raise ConfigError(
+            f"input_ids holds token ids from {low} to {high}; the model's vocabulary is 0 to "
+            f"{embeddings.num_embeddings - 1}. Take the tokenizer that was saved with the model."
+        ) from None
+    return found
 
 
 def piece_mask(

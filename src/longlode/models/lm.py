@@ -36,6 +36,7 @@ from longlode.models.cache import LonglodeCache, check_rows, checked_cache
 from longlode.models.card import write_card
 from longlode.models.config import LonglodeConfig
 from longlode.models.inputs import (
+    embedded,
     packed_documents,
     piece_mask,
     real_first,
@@ -315,7 +316,7 @@ class LonglodeModel(LonglodePreTrainedModel):
             raise ConfigError(
                 "The model got both or neither of input_ids and inputs_embeds; pass exactly one."
             )
-        return self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        return inputs_embeds if input_ids is None else embedded(self.embeddings, input_ids)  # type: ignore[return-value]
 
 
 class LonglodeForCausalLM(LonglodePreTrainedModel, GenerationMixin):

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from longlode.core.errors import ConfigError
 from longlode.ops.dtypes import at_least_float32
 from longlode.ops.fused import cross_entropy_
+from longlode.ops.surroundings import Interface, required_interface
 
 IGNORED = -100
 _CHUNK_LOGITS = 1 << 24  # numbers in one block of logits: 64 MiB in float32
@@ -91,16 +92,45 @@ def next_token_loss(
       importance: `[B, T]`, weight of each target in the sum; None: all equal.
       places: int64 `[n]`, where the targets are in the flattened `[B * T]`; None: found, which waits for the device.
     Returns: a scalar, float32 or float64; 0 without targets.
+    Raises: ConfigError for targets of another shape or no whole numbers, or outside the vocabulary (the last on a CPU
+      only: elsewhere the check would wait for the device).
     """
+    _check_shapes(hidden, targets, importance)
+    targets = targets.long()
     if places is None:
         places = (targets != IGNORED).flatten().nonzero()[:, 0]
     rows, asked = hidden.flatten(0, 1)[places], targets.flatten()[places]
     counts = None if importance is None else importance.flatten()[places].to(at_least_float32(hidden).dtype)
     if is_plain(head):
+        _check_range(asked, head)
         total = _HeadCrossEntropy.apply(rows, head.weight, asked, counts)
     else:
         total = _loss_through(head, rows, asked, counts)
     return total / (max(1, len(places)) if num_items is None else num_items)
+
+
+def _check_shapes(hidden: Tensor, targets: Tensor, importance: Tensor | None) -> None:
+    """Check for one whole number, and one weight, per position of hidden. Raises: ConfigError."""
+    for name, given in (("labels", targets), ("label_weights", importance)):
+        if given is not None and given.shape != hidden.shape[:2]:
+            raise ConfigError(
+                f"{name} has shape {list(given.shape)}; expected {list(hidden.shape[:2])}, one per token that is read."
+            )
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise ConfigError(f"labels is {targets.dtype}; expected token ids, int64, and -100 for no label.")
+
+
+def _check_range(asked: Tensor, head: Any) -> None:
+    """Check that targets `[n]` on a CPU are in the vocabulary of a plain head. Raises: ConfigError."""
+    # Numbers cannot be looked at while a graph is traced.
+    if asked.device.type != "cpu" or not len(asked) or required_interface([asked])[0] > Interface.MEMORY:
+        return
+    (low, high), vocabulary = map(int, asked.aminmax()), head.weight.shape[0]
+    if low < 0 or high >= vocabulary:
+        raise ConfigError(
+            f"labels holds {low if low < 0 else high}; expected token ids from 0 to {vocabulary - 1}, the model's "
+            f"vocabulary, or {IGNORED} for no label."
+        )
 
 
 def is_plain(head: nn.Module) -> bool:

@@ -15,10 +15,13 @@ def cross_entropy_(
     """Return -weight log softmax(logits)[target] of each row, float32 at least; has no autograd graph.
 
     logits: `[n, V]`; with `slope` they are overwritten by the gradient of the sum of the losses with respect to them.
-    targets: int64 `[n]`. weights: `[n]`, None: 1.
+    targets: whole numbers `[n]` from 0 to V - 1. weights: `[n]`, None: 1.
+    Raises: BackendError or torch's error on a target outside the vocabulary.
     """
-    inputs = (resolved(logits), targets, weights)
+    inputs = (resolved(logits), targets.long(), weights)
     reason = "the tensors are small" if logits.numel() < rowwise.LEAST_NUMBERS else ""
+    if logits.stride(-1) != 1:
+        reason = "the numbers of a row are apart in memory"
     if weights is not None and weights.dtype == torch.float64:
         reason = "the weights are float64"
     chosen = BACKENDS.pick("auto", inputs, logits.device, rowwise.Request((logits.dtype,), reason))
@@ -32,9 +35,11 @@ def cross_entropy_torch_(
 ) -> torch.Tensor:
     """As `cross_entropy_`, by torch's operations."""
     log_probs = at_least_float32(logits).log_softmax(-1)
-    asked = (torch.arange(len(log_probs), device=log_probs.device), targets)
-    losses = -log_probs[asked]
+    losses = -log_probs.gather(1, targets[:, None])[
+        :, 0
+    ]  # an index would count negative targets from the end
     if slope:
+        asked = (torch.arange(len(log_probs), device=log_probs.device), targets)
         grads = log_probs.exp_()
         grads[asked] -= 1
         if weights is not None:

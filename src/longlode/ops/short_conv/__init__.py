@@ -53,8 +53,9 @@ def short_conv(
     check_shape("x", x, "B T D", sizes)
     check_shape("weight", weight, "D W", sizes)
     _check_activation(activation)
-    if sizes["T"] == 0:
-        raise ConfigError("x has T = 0 tokens; expected at least 1.")
+    for name, what in (("B", "rows"), ("T", "tokens")):
+        if sizes[name] == 0:
+            raise ConfigError(f"x has {name} = 0 {what}; expected at least 1.")
     offsets = document_offsets(cu_seqlens, sizes["B"], sizes["T"])
     sizes["N"] = sizes["B"] if offsets is None else len(offsets) - 1
     if state is not None:
