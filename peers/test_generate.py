@@ -84,7 +84,12 @@ def test_going_on_from_past_key_values(model):
     prompt = tiny.token_rows()
     first = generated(model, prompt, max_new_tokens=5, return_dict_in_generate=True)
     rest = generated(
-        model, first.sequences, max_new_tokens=NEW_TOKENS - 5, past_key_values=first.past_key_values
+        model,
+        first.sequences,
+        # Else `generate` takes a written token that equals the padding token for padding.
+        attention_mask=torch.ones_like(first.sequences),
+        max_new_tokens=NEW_TOKENS - 5,
+        past_key_values=first.past_key_values,
     )
     assert torch.equal(rest, generated(model, prompt))
 
