@@ -27,6 +27,12 @@ def test_a_hint_is_spelt_as_the_path_was(tmp_path, monkeypatch, spelling):
     assert Path(meant).is_dir()
 
 
+def test_what_exists_is_not_said_to_be_meant(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpora").mkdir()
+    assert near_path(tmp_path / "corpus") == ""
+
+
 def test_a_folder_that_cannot_be_listed_gives_no_hint(tmp_path):
     assert near_path(tmp_path / "nowhere" / "file") == ""
     assert near_path("~no-such-user/file") == ""

@@ -156,6 +156,11 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         bench("overwrite", tmp_path / "a", mixers=["D", "delta_net"])
     with pytest.raises(ConfigError, match="steps"):
         BenchSettings(steps=0)
+    for rate in ("nan", "inf"):
+        with pytest.raises(ConfigError, match=f"lr is {rate}"):
+            BenchSettings(lr=float(rate))
+    with pytest.raises(ConfigError, match="rates is empty"):
+        bench("overwrite", tmp_path / "a", rates=[])
     assert not (tmp_path / "a").exists()
 
 
@@ -190,6 +195,21 @@ def test_the_rates_of_the_function_are_those_of_the_command_and_are_checked_firs
     with pytest.raises(ConfigError, match="lr is -1"):
         bench("parity", tmp_path / "wrong", rates=(0.01, -1.0))
     assert not (tmp_path / "wrong").exists()
+
+
+def test_the_help_names_every_task():
+    annotation = inspect.signature(command).parameters["task"].annotation
+    named = annotation.__metadata__[0].help.removeprefix("One of: ").removesuffix(".").split(", ")
+    assert named == list(ROW_TASKS)
+
+
+@pytest.mark.parametrize("held", ["[]", "{}", "5", '[{"length": 40}]', '[["length"]]'])
+def test_parts_that_hold_no_rows_are_trained_again(tmp_path, held):
+    task = ROW_TASKS["parity"]()
+    path = run._part_path(tmp_path, task, "delta_net", 0, QUICK)
+    path.parent.mkdir()
+    path.write_text(held)
+    assert trained_model(tmp_path, task, "delta_net", 0, QUICK) is None
 
 
 def test_models_begin_at_the_size_of_their_width_and_mixers_say_what_decays():

@@ -14,7 +14,11 @@ EXAMPLES = (
     "longlode bench parity --mixers D --negative-eigenvalues -o bench-parity",
     "longlode bench overwrite --mixers D,L,my_package.mixers:MyMixerConfig --layers 1 -o bench-overwrite",
 )
-_TASKS = "mqar, mqar_128, mqar_256, overwrite, joint_recall, parity, modular_arithmetic, in_context_language, listops"
+# Named here, since --help loads no torch.
+_TASKS = (
+    "mqar, mqar_128, mqar_256, overwrite, joint_recall, parity, modular_arithmetic, in_context_language, listops, "
+    "compression, memorization"
+)
 
 _COLUMNS = (
     "mixer",

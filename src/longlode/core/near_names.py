@@ -18,8 +18,10 @@ def did_you_mean(given: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def near_path(given: str | os.PathLike[str]) -> str:
-    """ " Did you mean PATH?", of the files and folders beside a path that does not exist, spelt as the path is."""
+    """ " Did you mean PATH?", of the names beside a path, spelt as the path is; "" for a path that exists."""
     text = os.fspath(given).rstrip("/")
+    if os.path.lexists(text):
+        return ""
     cut = text.rfind("/") + 1
     folder, name = text[:cut], text[cut:]  # the folder as it was given: a Path would drop "./"
     return did_you_mean(name, names_in(Path(folder or ".")), folder)

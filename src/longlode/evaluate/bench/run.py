@@ -70,7 +70,7 @@ class BenchSettings:
         """Check the values."""
         above_0 = ("layers", "hidden_size", "num_heads", "steps", "batch_size", "lr", "test_rows")
         for name in (*above_0, *(["initializer_range"] if self.initializer_range is not None else [])):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected a number above 0.")
 
 
@@ -102,10 +102,12 @@ def bench(
     Returns: the record's fields; `rows`: per mixer, seed and length {mixer, seed, length, accuracy, loss, parameters,
       state_bytes (of one row of the greatest test length), lr, seconds, ...}; `summary`: per mixer and length {mixer,
       length, accuracy, low, high, loss, lr, n, ...}.
-    Raises: ConfigError for an unknown task or mixer; InputError as of `claim_folder`.
+    Raises: ConfigError for an unknown task or mixer, and no rates; InputError as of `claim_folder`.
     """
     if rates is None:
         rates = RATES if settings is None else [settings.lr]
+    if not rates:
+        raise ConfigError("rates is empty; expected at least one learning rate.")
     # Made for all rates, though used for one: a wrong rate is refused before any training.
     per_rate = [dataclasses.replace(settings or BenchSettings(), lr=rate) for rate in rates]
     settings = per_rate[0] if len(rates) == 1 else settings or BenchSettings()
@@ -195,10 +197,11 @@ def trained_model(
 ) -> list[dict[str, Any]] | None:
     """Return the rows of one model that an earlier run trained, as `train_model` does; None: there are none."""
     try:
-        found: list[dict[str, Any]] = read_json(_part_path(folder, task, mixer, seed, settings))
-        return found
-    except InputError:
-        return None  # not there, or torn
+        found = read_json(_part_path(folder, task, mixer, seed, settings))
+        lengths = [row["length"] for row in found if "validation_loss" in row]
+    except (InputError, TypeError, KeyError):
+        return None  # not there, torn, or no rows
+    return found if lengths == list(task.test_lengths) else None
 
 
 def with_best_rate(
