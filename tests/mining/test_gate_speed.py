@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from longlode.mining.distance_profile.control import ForeignText
 from longlode.mining.distance_profile.tables import KNOWN_SHARE, choose_control
 from longlode.mining.gate.direction import Directions
 from longlode.mining.gate.features import measure
+from longlode.mining.gate.fluency import CONTRASTS, GAPS, fluency
 from longlode.mining.gate.medians import median, middle_of, quantile_of
 from longlode.mining.gate.parsed_text import ParsedText
+from longlode.mining.gate.passages import _by_lag, _expected
 from longlode.mining.scorers.profile import FEWEST_TOKENS, measure_text, score_of
 
 SAMPLES = {
@@ -62,25 +65,60 @@ def test_a_part_equals_the_same_characters_read_anew(kind: str) -> None:
         assert part.words == anew.words
         for name in ("starts", "kinds", "classes", "ink", "sentence_starts", "paragraph_starts"):
             np.testing.assert_array_equal(getattr(part, name), getattr(anew, name), err_msg=name)
-        assert measure(part, Directions.none()) == pytest.approx(
-            measure(anew, Directions.none()), abs=0, nan_ok=True
-        )
+        known = Directions.none()
+        assert measure(part, known) == pytest.approx(measure(anew, known), abs=0, nan_ok=True)
+        some = replace(known, words=tuple(sorted(set(anew.words))[::3]))
+        whole.by_type(some.numbers_of)
+        np.testing.assert_array_equal(part.by_type(some.numbers_of), some.numbers_of(anew.words))
 
 
-def test_weights_of_direction_equal_a_dictionary() -> None:
-    rng = np.random.default_rng(3)
-    keys = np.unique(rng.integers(0, 1 << 60, 5000))
+@pytest.mark.parametrize("number", [0, 1, 5000, 60_000])
+def test_weights_of_direction_equal_a_dictionary(number: int) -> None:
+    rng = np.random.default_rng(number)
+    keys = np.unique(rng.integers(0, 1 << 60, number))
     weights = rng.normal(size=len(keys))
     known = Directions((), {"line": keys}, {"line": weights})
-    asked = rng.integers(0, 1 << 60, (400, 5))
-    asked[rng.random(asked.shape) < 0.5] = rng.choice(keys, int(np.sum(rng.random(asked.shape) < 2)))[
-        : asked.size
-    ][0]
-    asked[::2, 1] = rng.choice(keys, 200)
+    asked = rng.integers(0, 1 << 60, (400, 13))
+    if number:
+        asked[rng.random(asked.shape) < 0.5] = rng.choice(keys)
+        asked[::2, 1] = rng.choice(keys, 200)
+        asked[1::2] = rng.choice(keys, (200, 13))  # 60,000 keys: many share a hash
     table = dict(zip(keys.tolist(), weights.tolist(), strict=True))
     expected = np.array([[table.get(key, 0.0) for key in row] for row in asked.tolist()])
     np.testing.assert_array_equal(known.weights_of("line", asked), expected.sum(axis=1))
-    assert np.count_nonzero(expected) > 200
+    assert np.count_nonzero(expected) > 2000 * (number > 0) - 1
+
+
+@pytest.mark.parametrize("num_types", [1, 30, 3000])
+def test_shares_of_repeated_pairs_equal_those_of_counted_tuples(num_types: int) -> None:
+    rng = random.Random(num_types)
+    for n in (1, 2, 3, 39, 40, 41, 700):
+        names = [f"w{chr(97 + k % 26)}{'x' * (k // 26)}" for k in range(min(num_types, 400))]
+        words = [rng.choice(names) for _ in range(n)]
+        found = fluency(ParsedText.of(" ".join(words)))
+
+        def share(items: list[tuple[str, ...]]) -> float:
+            return (len(items) - len(set(items))) / max(1, len(items)) + 1e-3
+
+        repeated = {gap: share(list(zip(words, words[gap:], strict=False))) for gap in GAPS}
+        assert found["pairs_1"] == np.log(repeated[1])
+        for near, far in CONTRASTS:
+            assert found[f"pairs_{near}_{far}"] == np.log(repeated[near] / repeated[far])
+        assert found["triples"] == np.log(share(list(zip(words, words[1:], words[2:], strict=False))))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 9, 64, 128])
+def test_means_by_distance_equal_those_of_plain_sums(number: int) -> None:
+    alike = np.random.default_rng(number).random((number, number))
+    means, pairs = _by_lag(alike)
+    assert means.tolist() == [0.0, *(np.trace(alike, k) / (number - k) for k in range(1, number))]
+    expected = _expected(means, pairs)
+    weighed = means * pairs
+    for k in range(number):
+        low, high = (max(1, k - k // 4), min(number, k + k // 4 + 1)) if k >= 4 else (k, k + 1)
+        mean = np.sum(weighed[low:high]) / np.sum(pairs[low:high]) if k >= 4 else means[k]
+        assert np.all(np.diagonal(expected, k) == mean + 2e-3)
+        assert np.all(np.diagonal(expected, -k) == mean + 2e-3)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8, 95, 96, 1001])

@@ -18,7 +18,7 @@ shuffled. Words that the table lacks count by their first character, so a langua
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -77,9 +77,11 @@ _MENTION_TEMPLATES = (
 )
 TABLES = ("sentence", "line", "paragraph", "mention")
 _BITS = 23  # of a symbol in a key
-_FILTER_BITS = 18
+_HASH_BITS = 17
 _HASH = np.uint64(0x9E3779B97F4A7C15)
 _LENGTHS = 4
+_PASSED = np.isin(np.arange(NUM_CLASSES), (QUOTE, CLOSING, OPENING, DASH))
+"""True for the classes of signs that may stand between the end of a sentence and the next word."""
 _ENDS = NUM_CLASSES * NUM_CLASSES
 Keys = tuple[np.ndarray, np.ndarray]
 """Keys of each pair in order, and reversed: int64 `[m, templates]` each."""
@@ -99,31 +101,37 @@ class Directions:
 
     def weights_of(self, table: str, asked: np.ndarray) -> np.ndarray:
         """Sum of the weights of each row of keys, float64 `[m]`. Args: asked int64 `[m, templates]`."""
-        keys = self.keys[table]
-        if not len(keys):
-            return np.zeros(len(asked))
-        # Most keys are not in the table, as a bit by their hash tells; only the others are searched.
+        keys, weights, (first, following) = self.keys[table], self.weights[table], self._chains[table]
         flat = asked.reshape(-1)
-        rows = np.flatnonzero(self._filters[table].take(_hashed(flat)))
-        at = np.minimum(np.searchsorted(keys, flat[rows]), len(keys) - 1)
         found = np.zeros(len(flat))
-        found[rows] = np.where(keys[at] == flat[rows], self.weights[table][at], 0.0)
+        at = first.take(_hashed(flat))
+        rows = np.flatnonzero(at >= 0)  # few: most keys are not in the table
+        wanted, at = flat.take(rows), at.take(rows)
+        while len(rows):
+            hit = keys.take(at) == wanted
+            found[rows] = np.where(hit, weights.take(at), 0.0)
+            at = following.take(at)
+            left = np.flatnonzero(~hit & (at >= 0))
+            rows, wanted, at = rows[left], wanted[left], at[left]
         total: np.ndarray = found.reshape(asked.shape).sum(axis=1)
         return total
 
     @cached_property
-    def _filters(self) -> dict[str, np.ndarray]:
-        """By table, True at the hash of each key, bool `[1 << _FILTER_BITS]`."""
-        found = {}
-        for name, keys in self.keys.items():
-            found[name] = np.zeros(1 << _FILTER_BITS, dtype=bool)
-            found[name][_hashed(keys)] = True
-        return found
+    def _chains(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Hash table of each table, two arrays, int32.
+
+        The first row with each hash, `[1 << _HASH_BITS]`, and the next row with the hash of each, `[k]`; -1 for none.
+        """
+        return {name: _chained(keys) for name, keys in self.keys.items()}
 
     @cached_property
-    def numbers(self) -> dict[str, int]:
-        """Number of each known word."""
+    def _numbers(self) -> dict[str, int]:
         return {word: place for place, word in enumerate(self.words)}
+
+    def numbers_of(self, words: Sequence[str]) -> np.ndarray:
+        """Number of each word among the known ones, -1 for others, int64 `[words]`."""
+        numbers = map(self._numbers.get, words, itertools.repeat(-1))
+        return np.fromiter(numbers, dtype=np.int64, count=len(words))
 
     @classmethod
     def none(cls) -> "Directions":
@@ -135,7 +143,7 @@ def direction(parsed: ParsedText, known: Directions) -> dict[str, float]:
     """Log-odds of the order of sentences, paragraphs and mentions: in standard errors, and per pair."""
     found: dict[str, float] = {}
     nothing = (np.zeros((0, 1), np.int64),) * 2
-    pairs = _pairs(parsed, known.numbers) if parsed.num_words else dict.fromkeys(TABLES, nothing)
+    pairs = _pairs(parsed, known) if parsed.num_words else dict.fromkeys(TABLES, nothing)
     for name in TABLES:
         here, turned = pairs[name]
         value = known.weights_of(name, here) - known.weights_of(name, turned)
@@ -150,10 +158,10 @@ def learn_directions(texts: Sequence[ParsedText]) -> Directions:
     if not texts:
         return Directions.none()
     words = _common_words(texts)
-    numbers = {word: place for place, word in enumerate(words)}
+    known = replace(Directions.none(), words=words)
     parts: dict[str, list[Keys]] = {name: [] for name in TABLES}
     for parsed in texts:
-        for name, pair in _pairs(parsed, numbers).items():
+        for name, pair in _pairs(parsed, known).items():
             parts[name].append(pair)
     keys, weights = {}, {}
     for name, rows in parts.items():
@@ -196,8 +204,19 @@ def _fit(here: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _hashed(keys: np.ndarray) -> np.ndarray:
-    """The upper bits of a product with an odd number, int64: where a key's bit is in a filter."""
-    return ((keys.view(np.uint64) * _HASH) >> np.uint64(64 - _FILTER_BITS)).view(np.int64)
+    """The upper bits of a product with an odd number, int64."""
+    return ((keys.view(np.uint64) * _HASH) >> np.uint64(64 - _HASH_BITS)).view(np.int64)
+
+
+def _chained(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """See `Directions._chains`."""
+    hashes = _hashed(keys)
+    order = np.argsort(hashes, kind="stable")
+    first, following = np.full(1 << _HASH_BITS, -1, np.int32), np.full(len(keys), -1, np.int32)
+    first[hashes[order[::-1]]] = order[::-1]  # of several writes the last remains
+    same = np.flatnonzero(np.diff(hashes[order]) == 0)
+    following[order[same]] = order[same + 1]
+    return first, following
 
 
 def _keys(
@@ -213,26 +232,26 @@ def _keys(
     return ahead | number, behind
 
 
-def _neighbours(
-    symbols: dict[str, np.ndarray], templates: Sequence[tuple[str, str]], wanted: np.ndarray
-) -> Keys:
-    """Keys of every wanted passage with the one before it, and with the one before that. Args: wanted bool."""
+def _neighbours(ahead: np.ndarray, behind: np.ndarray, wanted: np.ndarray) -> Keys:
+    """Keys of every wanted passage with the one before it, and with the one before that.
+
+    Args: ahead, behind of `_keys`; wanted bool `[m]`.
+    """
     here: list[np.ndarray] = []
     turned: list[np.ndarray] = []
-    ahead, behind = _keys(templates, symbols)
     for lag in (1, 2):
-        number = np.int64((lag - 1) * len(templates)) << 2 * _BITS
+        number = np.int64((lag - 1) * ahead.shape[1]) << 2 * _BITS
         rows = np.flatnonzero(wanted[lag:])
         here.append((ahead[rows] + number) | behind[rows + lag])
         turned.append((ahead[rows + lag] + number) | behind[rows])
     return np.concatenate(here), np.concatenate(turned)
 
 
-def _pairs(parsed: ParsedText, words: Mapping[str, int]) -> dict[str, Keys]:
-    """Keys by table, of a text. Args: words, numbers of the known ones."""
-    word = _word_symbols(parsed, words)
-    sentences, place = _passages(parsed, word, parsed.true_sentence_starts, len(words))
-    paragraphs, at = _passages(parsed, word, parsed.outer_starts, len(words))
+def _pairs(parsed: ParsedText, known: Directions) -> dict[str, Keys]:
+    """Keys by table, of a text."""
+    word, num_known = _word_symbols(parsed, known), len(known.words)
+    sentences, place = _passages(parsed, word, parsed.true_sentence_starts, num_known)
+    paragraphs, at = _passages(parsed, word, parsed.outer_starts, num_known)
     first = np.searchsorted(place, at)
     last = np.append(first[1:], len(place)) - 1
     first, last = (np.clip(rows, 0, max(0, len(place) - 1)) for rows in (first, last))
@@ -243,20 +262,24 @@ def _pairs(parsed: ParsedText, words: Mapping[str, int]) -> dict[str, Keys]:
     }
     # A sentence after an end is one thing, a line after a line another: code is made of lines.
     ended = _after_end(parsed, parsed.starts[place])
+    of_sentences, of_paragraphs = (
+        _keys(_SENTENCE_TEMPLATES, sentences),
+        _keys(_PARAGRAPH_TEMPLATES, paragraphs),
+    )
     return {
-        "sentence": _neighbours(sentences, _SENTENCE_TEMPLATES, ended),
-        "line": _neighbours(sentences, _SENTENCE_TEMPLATES, ~ended),
-        "paragraph": _neighbours(paragraphs, _PARAGRAPH_TEMPLATES, np.ones(len(at), dtype=bool)),
-        "mention": _mentions(parsed, word, place, len(words)),
+        "sentence": _neighbours(*of_sentences, ended),
+        "line": _neighbours(*of_sentences, ~ended),
+        "paragraph": _neighbours(*of_paragraphs, np.ones(len(at), dtype=bool)),
+        "mention": _mentions(parsed, word, place, num_known),
     }
 
 
-def _word_symbols(parsed: ParsedText, words: Mapping[str, int]) -> np.ndarray:
+def _word_symbols(parsed: ParsedText, known: Directions) -> np.ndarray:
     """Symbol of each word, int64 `[n]`: its number among the known ones, else one for its first character."""
-    numbers = map(words.get, parsed.words, itertools.repeat(-1))
-    known = np.fromiter(numbers, dtype=np.int64, count=len(parsed.words))[parsed.kinds]
-    other = len(words) + (parsed.classes[parsed.starts] == CAPITAL) + 2 * parsed.is_number[parsed.kinds]
-    return np.where(known >= 0, known, other)
+    number = parsed.by_type(known.numbers_of)
+    # The types' part first: there are fewer types than words.
+    of_type = np.where(number >= 0, number, len(known.words) + 2 * parsed.is_number)[parsed.kinds]
+    return of_type + ((parsed.classes[parsed.starts] == CAPITAL) & (of_type >= len(known.words)))
 
 
 def _passages(
@@ -276,7 +299,8 @@ def _passages(
     before = np.where(last > first, kind[np.maximum(last - 1, 0)], SPACE).astype(np.int64)
     before = np.where(before <= SIGN, SPACE, before)
     # Blanks and tabs before the first sign are an indent.
-    indented = (first > starts) & np.isin(parsed.codes[np.maximum(first - 1, 0)], (32, 9))
+    indent = parsed.codes[np.maximum(first - 1, 0)]
+    indented = (first > starts) & ((indent == ord(" ")) | (indent == ord("\t")))
     size = np.minimum(_LENGTHS - 1, (np.log(last - first + 2) / 1.7).astype(np.int64))
     end = before * NUM_CLASSES + kind[last]
     symbols = {
@@ -290,12 +314,11 @@ def _passages(
 
 def _after_end(parsed: ParsedText, at: np.ndarray) -> np.ndarray:
     """True where a sentence ends before a word of `at`, bool; quotation marks and brackets are skipped."""
-    kind = parsed.classes[parsed.ink]
-    row = np.searchsorted(parsed.ink, at) - 1
+    kind, ink = parsed.classes, parsed.ink
+    row = np.searchsorted(ink, at) - 1
     for _ in range(3):
-        passed = (row >= 0) & np.isin(kind[np.maximum(row, 0)], (QUOTE, CLOSING, OPENING, DASH))
-        row = row - passed
-    last = kind[np.maximum(row, 0)]
+        row = row - ((row >= 0) & _PASSED.take(kind[ink[np.maximum(row, 0)]]))
+    last = kind[ink[np.maximum(row, 0)]]
     ended: np.ndarray = (row >= 0) & (last >= STOP) & (last <= EXCLAMATION)
     return ended
 

@@ -4,10 +4,9 @@ Neighbouring words occur as neighbours again; in salad no more often than words 
 distance 1, 2 and 3 are compared with pairs at 5, 8, 12 and 40 by how many are repeated: the text is its own control.
 """
 
-from typing import Any
-
 import numpy as np
 
+from longlode.mining.coherence.order import stable_order
 from longlode.mining.gate.parsed_text import DIGIT, LETTER, ParsedText
 
 GAPS = (1, 2, 3, 5, 8, 12, 40)
@@ -19,26 +18,41 @@ _SMALL = 1e-3
 
 def fluency(parsed: ParsedText) -> dict[str, float]:
     """Repeated pairs by distance, repeated triples, and words right after themselves."""
-    kinds = parsed.kinds.astype(np.int64)
-    types = max(1, len(parsed.words))
-    # Half the width is sorted in half the time.
-    narrow: np.ndarray = kinds.astype(np.uint32 if types <= 1 << 16 else np.int64)
-    scale: Any = narrow.dtype.type(types)
-    repeated = {gap: _repeated(narrow[:-gap] * scale + narrow[gap:]) + _SMALL for gap in GAPS}
+    kinds, n = parsed.kinds, parsed.num_words
+    sorted_pairs = {gap: _pairs(parsed, kinds, gap) for gap in GAPS}
+    repeated = {gap: _share(again, n - gap) + _SMALL for gap, (_, again) in sorted_pairs.items()}
     found = {f"pairs_{a}_{b}": float(np.log(repeated[a] / repeated[b])) for a, b in CONTRASTS}
     found["pairs_1"] = float(np.log(repeated[1]))
-    mixed = (kinds[:-2] * types + kinds[1:-1]) * 1_000_003 + kinds[2:]  # may wrap around: a hash
-    found["triples"] = float(np.log(_repeated(mixed) + _SMALL))
+    # A triple is a word right after a pair of neighbours, which is numbered here.
+    places, again = sorted_pairs[1]
+    neighbours = np.empty_like(places)
+    neighbours[places] = np.cumsum(~again)
+    found["triples"] = float(np.log(_share(_pairs(parsed, neighbours, 1)[1], n - 2) + _SMALL))
     for gap in (1, 2, 3):
-        same = np.mean(kinds[gap:] == kinds[:-gap]) if len(kinds) > gap else 0.0
+        same = np.mean(kinds[gap:] == kinds[:-gap]) if n > gap else 0.0
         found[f"same_{gap}"] = float(np.log(same + _SMALL))
     return found
 
 
-def _repeated(items: np.ndarray) -> float:
-    """Share of the items that equal another one, the first of each not counted."""
-    ordered = np.sort(items)
-    return float(np.count_nonzero(ordered[1:] == ordered[:-1])) / max(1, len(ordered))
+def _pairs(parsed: ParsedText, labels: np.ndarray, gap: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of words, sorted by type and by the label that stands `gap` places before; True where both repeat.
+
+    Args: labels int `[n]`, >= 0, of each word. Returns: int and bool, `[n]` each.
+    """
+    # The first words have no label before them: they get numbers of their own, which never repeat.
+    own = labels.max(initial=0) + 1 + np.arange(gap, dtype=labels.dtype)
+    by_type = parsed.seen.position
+    label = np.append(own, labels)[: len(labels)].take(by_type)
+    order = stable_order(label)
+    places = by_type.take(order)
+    kind, label = parsed.kinds.take(places), label.take(order)
+    again = np.zeros(len(places), dtype=bool)
+    again[1:] = (label[1:] == label[:-1]) & (kind[1:] == kind[:-1])
+    return places, again
+
+
+def _share(again: np.ndarray, number: int) -> float:
+    return float(np.count_nonzero(again)) / max(1, number)
 
 
 def vocabulary(parsed: ParsedText) -> dict[str, float]:

@@ -20,6 +20,10 @@ MARGIN = 0.06
 COUNTS = {"few": (2, 3), "some": (4, 12), "many": (13, 80)}
 FEWEST_TYPES = 12
 _SMALL = 2e-3
+_CUTS = np.linspace(MARGIN, 1 - MARGIN, NUM_CUTS)
+_TIMES = np.arange(max(most for _, most in COUNTS.values()) + 1)[:, None]
+_CHANCES = 1 - _CUTS**_TIMES - (1 - _CUTS) ** _TIMES
+"""Chance that a word of each number of occurrences is on both sides of each cut, `[number, NUM_CUTS]`."""
 
 
 def links(parsed: ParsedText, names: np.ndarray) -> dict[str, float]:
@@ -31,24 +35,22 @@ def links(parsed: ParsedText, names: np.ndarray) -> dict[str, float]:
     first, last = seen.position[seen.first[:-1]], seen.position[seen.first[1:] - 1]
     kind = parsed.kinds[first]
     count = np.diff(seen.first)
-    cuts = np.linspace(MARGIN, 1 - MARGIN, NUM_CUTS)
     found: dict[str, float] = {}
     groups = {label: (count >= low) & (count <= high) for label, (low, high) in COUNTS.items()}
     groups["names"] = names[kind] & (count >= 3) & (count <= COUNTS["many"][1])
     for label, rows in groups.items():
         rows = rows & ~parsed.is_number[kind]
-        found |= _lowest(f"link_{label}", _linked(first[rows], last[rows], count[rows], cuts, n), rows.sum())
+        found |= _lowest(f"link_{label}", _linked(first[rows], last[rows], count[rows], n), rows.sum())
     return found | _broken(parsed)
 
 
-def _linked(first: np.ndarray, last: np.ndarray, count: np.ndarray, cuts: np.ndarray, n: int) -> np.ndarray:
+def _linked(first: np.ndarray, last: np.ndarray, count: np.ndarray, n: int) -> np.ndarray:
     """Link at each cut, float64."""
-    at = cuts * n
+    at = _CUTS * n
     both = np.searchsorted(np.sort(first), at) - np.searchsorted(np.sort(last), at)
     number = np.bincount(count)
-    times = np.flatnonzero(number)[:, None]
-    chance = 1 - cuts**times - (1 - cuts) ** times
-    expected = number[times[:, 0]] @ chance if len(times) else np.zeros(len(cuts))
+    times = np.flatnonzero(number)
+    expected = number[times] @ _CHANCES[times] if len(times) else np.zeros(NUM_CUTS)
     found: np.ndarray = np.log((both + 2.0) / (expected + 2.0))
     return found
 
@@ -76,7 +78,7 @@ def _broken(parsed: ParsedText) -> dict[str, float]:
     found["broken"] = float(np.log((broken + 0.1) / (len(first) + 10)))
     first, last = _ends(ink, np.append(0, np.flatnonzero(parsed.codes == ord("\n")) + 1))
     number = max(1, len(first))
-    rows = np.isin(kind[first], (QUOTE, OPENING))
+    rows = (kind[first] == QUOTE) | (kind[first] == OPENING)
     found["lines_quoted"] = float(np.log(np.count_nonzero(rows) / number + _SMALL))
     found["lines_comma"] = float(np.log(np.count_nonzero(kind[last] == COMMA) / number + _SMALL))
     found["quotes"] = float(np.log(np.mean(kind == QUOTE) + _SMALL)) if len(kind) else np.log(_SMALL)

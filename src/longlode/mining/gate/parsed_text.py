@@ -1,6 +1,7 @@
 """Parsed text: characters, words, paragraphs, sentences."""
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -100,8 +101,10 @@ class ParsedText:
         tail_starts, tail_kinds = self._read_again(text, tail, len(text), words)
         starts = np.concatenate([head_starts, self.starts[low:high] - start, tail_starts])
         kinds, types = _renumbered(np.concatenate([head_kinds, self.kinds[low:high], tail_kinds]), len(words))
-        found = ParsedText(text, self.codes[start:stop], starts, kinds, [words[kind] for kind in types])
-        # Properties of single characters need not be made again either.
+        mine = list(map(words.__getitem__, types.tolist()))
+        found = ParsedText(text, self.codes[start:stop], starts, kinds, mine)
+        # Properties of words and of single characters need not be made again either.
+        found.__dict__["_origin"] = self, words[len(self.words) :], types
         found.__dict__["classes"] = self.classes[start:stop]
         inked = np.searchsorted(self.ink, (start, stop))
         found.__dict__["ink"] = self.ink[inked[0] : inked[1]] - start
@@ -135,15 +138,37 @@ class ParsedText:
         """Occurrences of each type, int `[types]`."""
         return np.bincount(self.kinds, minlength=len(self.words))
 
-    @cached_property
-    def is_number(self) -> np.ndarray:
-        """True for types that are digits, bool `[types]`."""
-        return np.fromiter(map(str.isdigit, self.words), dtype=bool, count=len(self.words))
+    def by_type(self, function: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
+        """A function of words, of each type, `[types]`: called once per word of a text, for its parts too.
+
+        Args: function, from words to a value of each that depends on the word alone.
+        """
+        if function not in self._by_type:
+            if self._origin is None:
+                self._by_type[function] = function(self.words)
+            else:
+                whole, new, types = self._origin
+                self._by_type[function] = np.append(whole.by_type(function), function(new))[types]
+        return self._by_type[function]
 
     @cached_property
+    def _origin(self) -> "tuple[ParsedText, list[str], np.ndarray] | None":
+        """The whole that it is a part of, words not in the whole, and the number of each type in both, end to end."""
+        return None
+
+    @cached_property
+    def _by_type(self) -> dict[Callable[[Sequence[str]], np.ndarray], np.ndarray]:
+        return {}
+
+    @property
+    def is_number(self) -> np.ndarray:
+        """True for types that are digits, bool `[types]`."""
+        return self.by_type(are_numbers)
+
+    @property
     def word_lengths(self) -> np.ndarray:
         """Characters of each type, int64 `[types]`."""
-        return np.fromiter(map(len, self.words), dtype=np.int64, count=len(self.words))
+        return self.by_type(_lengths)
 
     @cached_property
     def seen(self) -> Occurrences:
@@ -213,7 +238,16 @@ class ParsedText:
         return np.flatnonzero(self.classes != SPACE)
 
 
-def _renumbered(kinds: np.ndarray, num_types: int) -> tuple[np.ndarray, list[int]]:
+def are_numbers(words: Sequence[str]) -> np.ndarray:
+    """True for words that are digits, bool `[words]`."""
+    return np.fromiter(map(str.isdigit, words), dtype=bool, count=len(words))
+
+
+def _lengths(words: Sequence[str]) -> np.ndarray:
+    return np.fromiter(map(len, words), dtype=np.int64, count=len(words))
+
+
+def _renumbered(kinds: np.ndarray, num_types: int) -> tuple[np.ndarray, np.ndarray]:
     """Types numbered anew in the order of their first occurrence, and the former number of each."""
     places = np.arange(len(kinds))
     first = np.zeros(num_types, dtype=np.int64)
@@ -221,4 +255,4 @@ def _renumbered(kinds: np.ndarray, num_types: int) -> tuple[np.ndarray, list[int
     types = kinds[first[kinds] == places]
     number = np.zeros(num_types, dtype=kinds.dtype)
     number[types] = np.arange(len(types))
-    return number[kinds], types.tolist()
+    return number[kinds], types

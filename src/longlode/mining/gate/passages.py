@@ -10,6 +10,9 @@ cut, blocks left and right of it are compared with pairs equally far apart elsew
 paragraphs, and for the counts of the commonest words, which distinguish authors.
 """
 
+from collections.abc import Sequence
+from functools import cache
+
 import numpy as np
 
 from longlode.mining.gate.medians import median, middle_of, quantile_of
@@ -89,9 +92,9 @@ def _similarity(parsed: ParsedText, block: np.ndarray, number: int) -> np.ndarra
 
 def _by_lag(alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean of S over pairs k apart, 0 for k = 0, and the number of pairs."""
-    number = len(alike)
-    means = np.array([0.0, *(np.trace(alike, k) / (number - k) for k in range(1, number))])
-    return means, number - np.arange(number)
+    pairs = len(alike) - np.arange(len(alike))
+    sums = _run_sums(alike.ravel(), *_diagonals(len(alike)))
+    return np.append(0.0, sums / pairs[1:]), pairs
 
 
 def _lags(means: np.ndarray, pairs: np.ndarray) -> dict[str, float]:
@@ -114,14 +117,38 @@ def _expected(means: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     Args: of `_by_lag`.
     """
     number = len(means)
-    smooth, weighed = means.copy(), means * pairs
-    summed = np.append(0, np.cumsum(pairs))
-    for k in range(4, number):
-        low, high = max(1, k - max(1, k // 4)), min(number, k + max(1, k // 4) + 1)
-        smooth[k] = np.add.reduce(weighed[low:high]) / (summed[high] - summed[low])
+    windows = _windows(number)
+    smooth = means.copy()
+    smooth[4:] = _run_sums(means * pairs, *windows) / _run_sums(pairs, *windows)
     distance = np.abs(np.subtract.outer(np.arange(number), np.arange(number)))
     table: np.ndarray = smooth[distance] + _SMALL
     return table
+
+
+def _run_sums(values: np.ndarray, places: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Sum of each run of values. Args: int, of `_runs`."""
+    # Each run begins with a 0, as a sum of its own would: so the bits are those of `np.sum`.
+    return np.add.reduceat(np.append(values, 0).take(places), starts) if len(starts) else np.zeros(0)
+
+
+def _runs(runs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Runs of places, each after a -1, end to end; and where each begins."""
+    starts = np.cumsum([0, *(1 + len(run) for run in runs)])[:-1]
+    return np.concatenate([np.zeros(0, int), *(np.append(-1, run) for run in runs)]), starts
+
+
+@cache
+def _diagonals(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Runs of the diagonals 1 to number - 1 of a flat square table."""
+    return _runs([np.arange(number - k) * (number + 1) + k for k in range(1, number)])
+
+
+@cache
+def _windows(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Runs of the distances within a quarter of each distance, from 4 on."""
+    return _runs(
+        [np.arange(max(1, k - max(1, k // 4)), min(number, k + max(1, k // 4) + 1)) for k in range(4, number)]
+    )
 
 
 def _widths(number: int) -> dict[str, int]:
@@ -232,17 +259,20 @@ def _paragraphs(parsed: ParsedText) -> dict[str, float]:
         return found
     where, left, weight = _holdings(parsed, place, number)
     scale = 1 / np.sqrt(np.bincount(where, weights=weight, minlength=number) + 1e-9)
+    second = scale[where]
+    first = weight * second
     sums = np.zeros(PARAGRAPH_LAGS + 1)
     rows = np.flatnonzero(left > 0)
     for step in range(1, PARAGRAPH_LAGS + 1):
         rows = rows[left[rows] >= step]
-        rows = rows[where[rows + step] - where[rows] <= PARAGRAPH_LAGS]
-        both = weight[rows] * scale[where[rows]] * scale[where[rows + step]]
-        sums += np.bincount(where[rows + step] - where[rows], weights=both, minlength=PARAGRAPH_LAGS + 1)
+        apart = where[rows + step] - where[rows]
+        near = np.flatnonzero(apart <= PARAGRAPH_LAGS)
+        rows, apart = rows[near], apart[near]
+        sums += np.bincount(apart, weights=first[rows] * second[rows + step], minlength=PARAGRAPH_LAGS + 1)
     means = sums[1:] / (number - np.arange(1, PARAGRAPH_LAGS + 1))
     small = 0.1 * float(means.mean()) + 1e-4
-    for name, near, far in (("12", 0, 1), ("13", 0, 2), ("23", 1, 2), ("24", 1, 3)):
-        found[f"paragraph_{name}"] = log_ratio(means[near], means[far], small)
+    for name, one, other in (("12", 0, 1), ("13", 0, 2), ("23", 1, 2), ("24", 1, 3)):
+        found[f"paragraph_{name}"] = log_ratio(means[one], means[other], small)
     found["paragraph_1_mean"] = log_ratio(means[0], float(means[4:].mean()), small)
     sizes = np.bincount(place, minlength=number)
     found["paragraph_length"] = float(np.log(sizes.mean()))

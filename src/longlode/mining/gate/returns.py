@@ -52,9 +52,9 @@ def _hazard(n: int, gap: np.ndarray, count: np.ndarray, position: np.ndarray, ne
     if far > n // 2:
         return np.nan
     risk = (gap >= near) & (position >= far)
-    hits = np.count_nonzero(gap[risk] < far)
+    hits = np.count_nonzero(risk & (gap < far))
     chance = -np.expm1(np.arange(-1, count.max(initial=0)) * np.log1p(-(far - near) / (n - near)))  # by count
-    expected = chance[count[risk]].sum()
+    expected = chance.take(count.take(np.flatnonzero(risk))).sum()
     return float(np.log((hits + _PRIOR) / (expected + _PRIOR)))
 
 
