@@ -5,13 +5,13 @@
         [--lengths 2048,16384] [--rounds 3] [--save]
 
 Learning: models with about equal parameters, trained as `longlode bench` does, an interval over seeds. Tasks of recall
-have one layer of the mixer, behind a convolution over four tokens where it has none of its own, as Zoology's models
-have (arXiv 2312.04927); the others have two layers of it alone. Each mixer gets the better of two learning rates, by
-rows that are not reported: one for recall, chosen on `mqar`, and one for the others, chosen on `text`; `text` is bits
-per byte of held-out files, at equal bytes read. Cost, of one layer of width 128,
-float32, one row: a training step (forward and backward) and a decoded token, the best of some rounds in which all
-mixers take turns; the peak of memory of a step, and of decoding with the state, above what stood before; `slope` is the
-exponent by which the time of a step grows between the two lengths (1: linear, 2: quadratic).
+have one layer of the mixer (joint recall two), behind a convolution over four tokens where it has none of its own, as
+Zoology's models have (arXiv 2312.04927); the others have two layers of it alone. Each mixer gets the better of two
+learning rates, by rows that are not reported: one for recall, chosen on `mqar`, and one for the others, chosen on
+`text`; `text` is bits per byte of held-out files, at equal bytes read. Cost, of one layer of width 128, float32, one
+row: a training step (forward and backward) and a decoded token, the best of some rounds in which all mixers take turns;
+the peak of memory of a step, and of decoding with the state, above what stood before; `slope` is the exponent by which
+the time of a step grows between the two lengths (1: linear, 2: quadratic).
 
 Each model and measurement is kept in DIR at once: a run can be stopped at any time, goes on with the same command, and
 can be extended by mixers, tasks and seeds. `--only page` makes the page of what is there.
@@ -57,7 +57,9 @@ def learnt_table(options: argparse.Namespace, what: dict[str, Any]) -> str:
             _NOTHING if not seeds else "-".join(str(one) for one in dict.fromkeys((seeds[0], seeds[-1])))
         )
         cells = [learnt_cell(task, found.get(task)) for task in options.tasks]
-        lines.append(f"| `{name}` | {counted} | {rates or _NOTHING} | " + " | ".join(cells) + " |")
+        share = accuracy.SHARE_OF_STEPS.get(name)
+        budget = "" if share is None else f", {share:g} of the steps"
+        lines.append(f"| `{name}`{budget} | {counted} | {rates or _NOTHING} | " + " | ".join(cells) + " |")
     chances = [
         _NOTHING if task == "text" else f"{accuracy.task_of(task).chance:.2f}" for task in options.tasks
     ]
@@ -113,19 +115,20 @@ _COSTS = {
 def page(options: argparse.Namespace, what: dict[str, Any], known: dict[str, Any], head: str) -> str:
     """The result page."""
     budgets = []
-    missing = [f"`{name}`" for name in options.mixers if name in accuracy.SLOW and not what[name]]
-    left_out = f" Not trained, as a model takes five minutes: {', '.join(missing)}." if missing else ""
+    missing = [f"`{name}`" for name in options.mixers if name in accuracy.SHARE_OF_STEPS and not what[name]]
+    left_out = f" Not trained, as it takes minutes per model: {', '.join(missing)}." if missing else ""
     rates = " and ".join(f"{rate:g}" for rate in accuracy.RATES)
     for task in options.tasks:
         one = accuracy.settings_of(task)
-        layers = ", one layer" if one.front else ""
-        budgets.append(f"{task} {one.steps} steps of {one.batch_size} rows{layers}")
+        layers = "one layer" if one.layers == 1 else f"{one.layers} layers"
+        stack = f"{layers}, {'convolved' if one.front else 'alone'}"
+        budgets.append(f"{task} {one.steps} steps of {one.batch_size} rows, {stack}")
     return "\n\n".join(
         [
             "# Every mixer: what it learns, what it costs",
             head,
-            f"Budgets: {'; '.join(budgets)}. Where one layer is said, a mixer without a convolution of its own "
-            "stands behind one over four tokens; elsewhere two layers of the mixer alone. Weights begin with a "
+            f"Budgets: {'; '.join(budgets)}. Convolved: a mixer without a convolution of its own stands behind one "
+            "over four tokens. In joint_recall keys without their groups give a half. Weights begin with a "
             f"deviation of 1 / sqrt(width) = 1/8. Of the learning rates {rates} each mixer has the better one by the "
             "loss of rows that are not reported: one for recall, chosen on mqar, and one for text, parity and "
             f"languages, chosen on text. In brackets the worst and the best seed. A dash: not run.{left_out}",
@@ -154,7 +157,9 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     options.named = options.mixers is not None
     given = [LETTERS.get(one, one) for one in (options.mixers or ",".join(MIXERS.names())).split(",")]
     options.mixers = [name for name in accuracy.PAPER if name in given]
-    options.mixers += sorted(set(given) - set(options.mixers), key=lambda name: (name in accuracy.SLOW, name))
+    options.mixers += sorted(
+        set(given) - set(options.mixers), key=lambda name: (name in accuracy.SHARE_OF_STEPS, name)
+    )
     options.tasks = options.tasks.split(",")
     options.lengths = [int(one) for one in options.lengths.split(",")]
     if "text" in options.tasks and options.texts is None and options.only not in ("speed", "page"):
