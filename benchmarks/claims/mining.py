@@ -78,11 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if held is not None:
             tables[setting.name] = train_all(setting, pool, chosen, held, options.work, titles[setting.name])
     if options.save:
-        sizes = vars(options) | {"work": None, "layers": None, "attention_reader": None}
+        layers = options.layers and json.loads(options.layers.read_text(encoding="utf-8"))
+        sizes = vars(options) | {"work": None, "layers": layers, "attention_reader": None}
         facts = about("claims.mining") | {"sizes": sizes}
-        for folder in filter(None, (str(options.work), options.attention_reader)):
-            facts["command"] = facts["command"].replace(folder, "FOLDER")
+        for path in filter(None, (options.work, options.attention_reader, options.layers)):
+            facts["command"] = facts["command"].replace(
+                str(path), "FILE" if path == options.layers else "FOLDER"
+            )
         text = page(facts["command"], tables, titles, counts)
+        if layers:
+            text += f"\nFILE holds the layers from scratch: `{json.dumps(layers)}`.\n"
         save(options.name, facts | {"tables": tables, "taken": counts}, text)
 
 
