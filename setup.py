@@ -36,9 +36,9 @@ HEADERS = (
     "norms.h",
     "matches.h",
 )
-COMMON = ["-std=gnu11", "-O3", "-g0", "-fPIC", "-ffp-contract=fast", "-pthread"]
+COMMON = ["-std=gnu11", "-O3", "-g0", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-pthread"]
 # The same kernels, once for each instruction set; delta_rule.c chooses at run time. Not -ffast-math: NaN and infinity
-# must come through, and sums keep their order.
+# must come through, and sums keep their order. Without errno a square root is an instruction, not a call.
 SETS = {"kernels_baseline.c": [], "delta_rule.c": [], "rowwise.c": []}
 if platform.machine() in ("x86_64", "AMD64"):
     avx512 = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]

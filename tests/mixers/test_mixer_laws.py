@@ -79,6 +79,10 @@ def test_every_mixer_runs_under_autocast(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = mixer(x)
         y_t, _ = mixer.step(x[:, 0], output.state)
+        if mixer.traits.narrow_input:
+            rounded = mixer(x.bfloat16())
+            assert torch.equal(rounded.y, output.y)
+            assert all(torch.equal(rounded.state[key], value) for key, value in output.state.items())
     assert (output.y.isfinite().all(), y_t.isfinite().all()) == (True, True)
     for gradient in gradients(output.y.float().square().sum(), [x, *mixer.parameters()]):
         assert gradient.isfinite().all()

@@ -79,6 +79,29 @@ def test_the_blocks_compute_what_they_say():
     assert names == {"attn_norm", "attn"}, "a mixer alone has no parameters of an MLP"
 
 
+@torch.no_grad()
+def test_under_autocast_norms_round_for_the_products_that_alone_read_them():
+    model, seen = tiny(layers=[*LAYERS, "s4d"]).float(), []
+    blocks = model.model.layers
+    for block in blocks:
+        for part in (block.attn, *([block.mlp] if block.kind == "mixer_mlp" else [])):
+            part.register_forward_pre_hook(
+                lambda part, args: seen.append((type(part).__name__, args[0].dtype))
+            )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        streams = model(tokens(), output_hidden_states=True).hidden_states
+        wide = [name for name, dtype in seen if dtype == torch.float32]
+        for n, block in enumerate(blocks[:-1]):
+            normed = block.attn_norm(streams[n])
+            mixed = streams[n] + block.attn(normed).y
+            if block.kind == "mixer_mlp":
+                mixed = mixed + block.mlp(block.mlp_norm(mixed))
+            elif block.kind == "parallel":
+                mixed = mixed + block.mlp(normed)
+            assert torch.equal(streams[n + 1], mixed), block.kind
+    assert wide == ["S4D"]
+
+
 def test_saved_and_loaded(tmp_path):
     model = tiny(layers=LAYERS)
     model.save_pretrained(tmp_path)

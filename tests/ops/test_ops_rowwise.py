@@ -168,10 +168,22 @@ def test_norm_and_swiglu_equal_the_definition_in_float64(dtype):
     exact_2 = outputs(lambda g, u: g / (1 + torch.exp(-g)) * u, [gate.double(), up.double()], dy)
     plain_2 = outputs(swiglu_torch, [gate, up], dy)
     for name in SETS:
-        ours = outputs(lambda x, w, name=name: rms_norm_native(x, w, 1e-5, name), [x, weight], dy)
+        ours = outputs(lambda x, w, name=name: rms_norm_native(x, w, 1e-5, None, name), [x, weight], dy)
         assert_as_exact_as_torch(ours, plain, exact, dtype)
         ours = outputs(lambda g, u, name=name: swiglu_native(g, u, name), [gate, up], dy)
         assert_as_exact_as_torch(ours, plain_2, exact_2, dtype)
+
+
+@needs_kernels
+@pytest.mark.parametrize("num_columns", [40, 64])  # 64: rows of whole vectors, in every instruction set
+def test_a_norm_rounds_its_result_once_to_the_dtype_asked_for(num_columns):
+    x, weight, dy = normal(90, num_columns), normal(num_columns), normal(90, num_columns)
+    wide = outputs(lambda x, w: rms_norm_torch(x, w, 1e-5), [x.double(), weight.double()], dy.bfloat16())
+    for run in [rms_norm_torch, *(lambda *a, name=name: rms_norm_native(*a, name) for name in SETS)]:
+        y, dx, dweight = outputs(lambda x, w, run=run: run(x, w, 1e-5, torch.bfloat16), [x, weight], dy)
+        assert (y.dtype, dx.dtype) == (torch.bfloat16, torch.float32)
+        assert error(y, wide[0]) < 2.0**-8
+        assert max(error(dx, wide[1]), error(dweight, wide[2])) < 1e-6
 
 
 @needs_kernels

@@ -59,10 +59,13 @@ def test_fingerprint_ignores_what_the_tokenizer_last_did(folder):
     assert len(reader.encode(["the cat sat on the mat " * 9])[0]) > 5
 
 
-def test_spec_pickles_and_loads(folder):
+def test_spec_pickles_and_loads(folder, monkeypatch):
+    kept = []
+    monkeypatch.setattr("longlode.readers.lm.keep_freed_memory", kept.append)
     spec = pickle.loads(pickle.dumps(ReaderSpec(str(folder), segment=LENGTH, batch_tokens=99)))
     reader = spec()
     assert (reader.segment, reader.batch_tokens, torch.get_num_threads()) == (LENGTH, 99, 1)
+    assert kept == ([256 << 20] if reader.device.type == "cpu" else [])
 
 
 def test_missing_and_wrong_paths(tmp_path):

@@ -141,6 +141,7 @@ class FullAttention(Mixer):
         exports_any_length=True,
         twice_differentiable=True,
         has_weights=True,
+        narrow_input=True,
     )
 
     def __init__(self, config: AttentionConfig, hidden_size: int) -> None:

@@ -126,6 +126,8 @@ class MixerTraits:
     """Gradients of gradients are correct (for attention: with torch's plain kernel, `sdpa_kernel(SDPBackend.MATH)`)."""
     has_weights: bool = False
     """It can return attention weights."""
+    narrow_input: bool = False
+    """Its input reaches nothing but linear layers: under autocast it may come rounded as they would round it."""
     reads_token_ids: bool = False
     """It needs `SequenceContext.token_ids`, so the text cannot come as embeddings."""
 

@@ -116,7 +116,7 @@ class _Writes(NamedTuple):
 class DeltaNet(Mixer):
     """DeltaNet; with the decay if `gated`."""
 
-    traits = MixerTraits(shards="map")
+    traits = MixerTraits(shards="map", narrow_input=True)
     forgetting: Forgetting = PLAIN
     gated: ClassVar[bool] = False
 

@@ -29,9 +29,9 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise x `[..., dim]`; the result has x's dtype."""
-        return rms_norm(x, self.weight, self.eps)
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Normalise x `[..., dim]`; the result has x's dtype, or the one given."""
+        return rms_norm(x, self.weight, self.eps, dtype)
 
     def extra_repr(self) -> str:
         """Return the size and eps, for print(model)."""

@@ -8,6 +8,7 @@ from longlode.mixers import Mixer, MixerOutput, RMSNorm, SequenceContext
 from longlode.models.cache import LayerMemory, LonglodeCache
 from longlode.models.config import LonglodeConfig
 from longlode.models.layers import LayerConfig
+from longlode.ops.dtypes import dtype_of_products
 from longlode.ops.fused import swiglu
 
 
@@ -52,20 +53,28 @@ class LonglodeBlock(GradientCheckpointingLayer):
           checkpointing passes gradients through nothing else.
         """
         memory = cache.layers[self.layer_idx] if cache is not None else LayerMemory()
-        normed = self.attn_norm(hidden_states)
+        # Linear layers round what they multiply, each of them, and its gradient. Where only they read, it is done once.
+        narrow = dtype_of_products(hidden_states)
+        normed = self.attn_norm(hidden_states, narrow if self.attn.traits.narrow_input else None)
         mixed: MixerOutput = self.attn(normed, memory.state, context)
         memory.state = mixed.state
-        hidden_states = hidden_states + mixed.y
+        hidden_states = _sum(hidden_states, mixed.y)
         if self.kind == "mixer_mlp":
-            hidden_states = hidden_states + self.mlp(self.mlp_norm(hidden_states))
+            hidden_states = _sum(hidden_states, self.mlp(self.mlp_norm(hidden_states, narrow)))
         elif self.kind == "parallel":
-            hidden_states = hidden_states + self.mlp(normed)
+            hidden_states = _sum(hidden_states, self.mlp(normed))
         sides = {f"aux_losses.{name}": value for name, value in mixed.aux_losses.items()}
         sides |= {f"metrics.{name}": value for name, value in mixed.metrics.items()}
         if mixed.weights is not None:
             sides["weights"] = mixed.weights
         self.side_names = tuple(sides)
         return (hidden_states, *sides.values()) if sides else hidden_states
+
+
+def _sum(stream: Tensor, y: Tensor) -> Tensor:
+    """Add y to the stream: cast first, since a sum of two dtypes takes torch twice as long."""
+    dtype = torch.promote_types(stream.dtype, y.dtype)
+    return stream.to(dtype) + y.to(dtype)
 
 
 class SideOutputs:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from longlode.core.errors import ConfigError
-from longlode.ops.dtypes import at_least_float32
+from longlode.ops.dtypes import at_least_float32, dtype_of_products
 from longlode.ops.fused import cross_entropy_
 from longlode.ops.surroundings import Interface, required_interface
 
@@ -40,18 +40,17 @@ class _HeadCrossEntropy(torch.autograd.Function):
         """
         of_hidden, of_weight = ctx.needs_input_grad[:2]
         # As autocast would cast both factors of each product, but once for all blocks.
-        device = hidden.device.type
-        narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        if hidden.dtype == torch.float64:
-            narrow = hidden.dtype
+        narrow = dtype_of_products(hidden)
         compute, inputs = weight.to(narrow), hidden.to(narrow)
-        rows = max(1, _BLOCK_LOGITS.get(device, _CHUNK_LOGITS) // weight.shape[0])
+        rows = max(1, _BLOCK_LOGITS.get(hidden.device.type, _CHUNK_LOGITS) // weight.shape[0])
+        # One memory for all blocks: a new one each time would push the rest out of the cache.
+        logits = inputs.new_empty(min(rows, len(inputs)), len(compute))
         total = at_least_float32(hidden).new_zeros(())
         grad_hidden = torch.empty_like(hidden) if of_hidden else None
         grad_weight = torch.zeros_like(weight) if of_weight else None
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
-            block = inputs[part] @ compute.T
+            block = torch.mm(inputs[part], compute.T, out=logits[: len(inputs[part])])
             counts = None if importance is None else importance[part]
             total += cross_entropy_(block, targets[part], counts, slope=of_hidden or of_weight).sum()
             if grad_hidden is not None:
@@ -99,8 +98,11 @@ def next_token_loss(
     targets = targets.long()
     if places is None:
         places = (targets != IGNORED).flatten().nonzero()[:, 0]
-    rows, asked = hidden.flatten(0, 1)[places], targets.flatten()[places]
-    counts = None if importance is None else importance.flatten()[places].to(at_least_float32(hidden).dtype)
+    rows, asked = hidden.flatten(0, 1), targets.flatten()
+    counts = None if importance is None else importance.flatten().to(at_least_float32(hidden).dtype)
+    if len(places) < len(asked):  # else all of them: no copy
+        rows, asked = rows[places], asked[places]
+        counts = None if counts is None else counts[places]
     if is_plain(head):
         _check_range(asked, head)
         total = _HeadCrossEntropy.apply(rows, head.weight, asked, counts)

@@ -27,6 +27,14 @@ def check_dtypes(same: dict[str, torch.Tensor], others: dict[str, torch.Tensor |
             )
 
 
+def dtype_of_products(x: torch.Tensor) -> torch.dtype:
+    """Return the dtype in which a linear layer multiplies x here: that of autocast where it is on, else its own."""
+    device = x.device.type
+    if x.dtype == torch.float64 or x.is_meta or not torch.is_autocast_enabled(device):  # meta has no autocast
+        return x.dtype
+    return torch.get_autocast_dtype(device)
+
+
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
     """Convert x to float32, or keep float64, for sums and exponentials."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -28,6 +28,7 @@ from longlode.corpus.encoding import TextEncoder
 from longlode.mining.reader import AttendingReader
 from longlode.models.keywords import CACHE_KEYWORD
 from longlode.ops.fused import cross_entropy_
+from longlode.ops.host_memory import keep_freed_memory
 from longlode.readers.attention import attention_shares
 from longlode.readers.prefix import SegmentStates, cache_bytes, select
 from longlode.readers.source import check_fit, context_tokens, load_parts, reader_fingerprint
@@ -44,10 +45,11 @@ DTYPES = {
 # On a CPU the speed of passes of 1,024 to 8,192 tokens differs by at most a tenth; small ones need less memory.
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
 _LOGIT_BYTES = {
-    "cpu": 16 << 20,
+    "cpu": 4 << 20,
     "cuda": 256 << 20,
 }  # one slice of logits; on a CPU it should fit the L3 cache
 _CPU_STATE_BYTES = 4 << 30
+_CPU_KEPT_BYTES = 256 << 20  # freed memory that a process which only reads keeps
 _PROBE_TOKENS = 16
 
 
@@ -452,8 +454,8 @@ class ReaderSpec:
     state_bytes: int | None = None
 
     def __call__(self) -> LMReader:
-        """Load the reader."""
-        return LMReader.load(
+        """Load the reader; on a CPU the process keeps the memory of a pass for the next one from now on."""
+        reader = LMReader.load(
             self.path_or_id,
             segment=self.segment,
             dtype=self.dtype,
@@ -461,6 +463,9 @@ class ReaderSpec:
             batch_tokens=self.batch_tokens,
             state_bytes=self.state_bytes,
         )
+        if reader.device.type == "cpu":
+            keep_freed_memory(_CPU_KEPT_BYTES)
+        return reader
 
 
 def _joined(nll: list[np.ndarray], length: int) -> np.ndarray:

@@ -5,87 +5,120 @@ INLINE int64_t end_of_block(int64_t first, int64_t D, int64_t num_rows) {
     return first + rows_of_block(D) < num_rows ? first + rows_of_block(D) : num_rows;
 }
 
-/* 1 / sqrt(mean(x^2) + eps) of a row, which goes to `to` as floats. */
-INLINE float inverse_length(const NormCall *call, const char *x, float *to) {
+/* 1 / sqrt(mean(x^2) + eps) of a row, which goes to `to` as floats. whole: D is a multiple of LANES. */
+INLINE float inverse_length(const NormCall *call, const char *x, int whole, float *to) {
     Floats squares = {0};
     for (int64_t i = 0; i < call->D; i += LANES) {
-        Floats value = fetch(x, call->x.narrow, i, call->D);
+        Floats value = fetch(x, call->x.narrow, i, limit(whole, i, call->D));
         store(to + i, value);
         squares += value * value;
     }
     return 1.0f / __builtin_sqrtf(sum_lanes(squares) / (float)call->D + call->eps);
 }
 
-static void norm_forward(const void *pointer, int64_t item, float *memory, float *part) {
-    const NormCall *call = pointer;
-    const int64_t first = item * rows_of_block(call->D), end = end_of_block(first, call->D, call->num_rows);
-    (void)part;
+/* The calls come by value: what their pointers lead to may be written without their fields being read again. */
+INLINE void norm_forward_rows(NormCall call, int64_t item, int whole, float *memory) {
+    const int64_t D = call.D, first = item * rows_of_block(D), end = end_of_block(first, D, call.num_rows);
     for (int64_t row = first; row < end; row++) {
-        const float factor = inverse_length(call, place(&call->x, 0, row, 0), memory);
-        char *to = place(&call->y, 0, row, 0);
-        for (int64_t i = 0; i < call->D; i += LANES)
-            put(to, call->y.narrow, i, call->D,
-                load(memory + i) * factor * fetch((const char *)call->weight, 0, i, call->D));
+        const float factor = inverse_length(&call, place(&call.x, 0, row, 0), whole, memory);
+        char *to = place(&call.y, 0, row, 0);
+        for (int64_t i = 0; i < D; i += LANES) {
+            const int64_t count = limit(whole, i, D);
+            put(to, call.y.narrow, i, count, load(memory + i) * factor * fetch((const char *)call.weight, 0, i, count));
+        }
     }
 }
 
-/* With n = x r, r = 1 / sqrt(mean(x^2) + eps), h = dy weight:  dweight += dy n;  dx = r (h - n mean(h n)). */
-static void norm_backward(const void *pointer, int64_t item, float *memory, float *part) {
+static void norm_forward(const void *pointer, int64_t item, float *memory, float *part) {
     const NormCall *call = pointer;
-    const int64_t D = call->D, first = item * rows_of_block(D), end = end_of_block(first, D, call->num_rows);
+    (void)part;
+    if (call->D % LANES)
+        norm_forward_rows(*call, item, 0, memory);
+    else
+        norm_forward_rows(*call, item, 1, memory);
+}
+
+/* With n = x r, r = 1 / sqrt(mean(x^2) + eps), h = dy weight:  dweight += dy n;  dx = r (h - n mean(h n)). */
+INLINE void norm_backward_rows(NormCall call, int64_t item, int whole, float *memory, float *part) {
+    const int64_t D = call.D, first = item * rows_of_block(D), end = end_of_block(first, D, call.num_rows);
     float *n = memory, *h = n + padded(D), *sums = h + padded(D);
     for (int64_t row = first; row < end; row++) {
         /* Sums of a few rows each are summed: that loses less than one long sum. */
         if ((row - first) % TILE == 0) memset(sums, 0, (size_t)padded(D) * sizeof *sums);
-        const float factor = inverse_length(call, place(&call->x, 0, row, 0), n);
-        const char *dy = place(&call->dy, 0, row, 0);
+        const float factor = inverse_length(&call, place(&call.x, 0, row, 0), whole, n);
+        const char *dy = place(&call.dy, 0, row, 0);
         Floats dot = {0};
         for (int64_t i = 0; i < D; i += LANES) {
-            Floats value = load(n + i) * factor, slope = fetch(dy, call->dy.narrow, i, D);
+            const int64_t count = limit(whole, i, D);
+            Floats value = load(n + i) * factor, slope = fetch(dy, call.dy.narrow, i, count);
             store(sums + i, load(sums + i) + slope * value);
-            slope *= fetch((const char *)call->weight, 0, i, D);
+            slope *= fetch((const char *)call.weight, 0, i, count);
             store(n + i, value);
             store(h + i, slope);
             dot += slope * value;
         }
         const float mean = sum_lanes(dot) / (float)D;
-        char *to = place(&call->dx, 0, row, 0);
+        char *to = place(&call.dx, 0, row, 0);
         for (int64_t i = 0; i < D; i += LANES)
-            put(to, call->dx.narrow, i, D, (load(h + i) - load(n + i) * mean) * factor);
+            put(to, call.dx.narrow, i, limit(whole, i, D), (load(h + i) - load(n + i) * mean) * factor);
         if ((row - first) % TILE == TILE - 1 || row == end - 1)
             for (int64_t i = 0; i < D; i += LANES) store(part + i, load(part + i) + load(sums + i));
     }
 }
 
+static void norm_backward(const void *pointer, int64_t item, float *memory, float *part) {
+    const NormCall *call = pointer;
+    if (call->D % LANES)
+        norm_backward_rows(*call, item, 0, memory, part);
+    else
+        norm_backward_rows(*call, item, 1, memory, part);
+}
+
+INLINE void swiglu_forward_rows(SwigluCall call, int64_t item, int whole) {
+    const int64_t D = call.D, first = item * rows_of_block(D), end = end_of_block(first, D, call.num_rows);
+    for (int64_t row = first; row < end; row++) {
+        const char *gate = place(&call.gate, 0, row, 0), *up = place(&call.up, 0, row, 0);
+        char *y = place(&call.y, 0, row, 0);
+        for (int64_t i = 0; i < D; i += LANES) {
+            const int64_t count = limit(whole, i, D);
+            Floats g = fetch(gate, call.gate.narrow, i, count);
+            put(y, call.y.narrow, i, count, g * sigmoid(g) * fetch(up, call.up.narrow, i, count));
+        }
+    }
+}
+
 static void swiglu_forward(const void *pointer, int64_t item, float *memory, float *part) {
     const SwigluCall *call = pointer;
-    const int64_t D = call->D, first = item * rows_of_block(D), end = end_of_block(first, D, call->num_rows);
     (void)memory, (void)part;
+    if (call->D % LANES)
+        swiglu_forward_rows(*call, item, 0);
+    else
+        swiglu_forward_rows(*call, item, 1);
+}
+
+INLINE void swiglu_backward_rows(SwigluCall call, int64_t item, int whole) {
+    const int64_t D = call.D, first = item * rows_of_block(D), end = end_of_block(first, D, call.num_rows);
     for (int64_t row = first; row < end; row++) {
-        const char *gate = place(&call->gate, 0, row, 0), *up = place(&call->up, 0, row, 0);
-        char *y = place(&call->y, 0, row, 0);
+        const char *gate = place(&call.gate, 0, row, 0), *up = place(&call.up, 0, row, 0), *dy = place(&call.dy, 0, row, 0);
+        char *dgate = place(&call.dgate, 0, row, 0), *dup = place(&call.dup, 0, row, 0);
         for (int64_t i = 0; i < D; i += LANES) {
-            Floats g = fetch(gate, call->gate.narrow, i, D);
-            put(y, call->y.narrow, i, D, g * sigmoid(g) * fetch(up, call->up.narrow, i, D));
+            const int64_t count = limit(whole, i, D);
+            Floats g = fetch(gate, call.gate.narrow, i, count), s = sigmoid(g);
+            Floats slope = fetch(dy, call.dy.narrow, i, count);
+            put(dup, call.dup.narrow, i, count, slope * g * s);
+            slope *= fetch(up, call.up.narrow, i, count);
+            put(dgate, call.dgate.narrow, i, count, slope * s * (1.0f + g * (1.0f - s)));
         }
     }
 }
 
 static void swiglu_backward(const void *pointer, int64_t item, float *memory, float *part) {
     const SwigluCall *call = pointer;
-    const int64_t D = call->D, first = item * rows_of_block(D), end = end_of_block(first, D, call->num_rows);
     (void)memory, (void)part;
-    for (int64_t row = first; row < end; row++) {
-        const char *gate = place(&call->gate, 0, row, 0), *up = place(&call->up, 0, row, 0), *dy = place(&call->dy, 0, row, 0);
-        char *dgate = place(&call->dgate, 0, row, 0), *dup = place(&call->dup, 0, row, 0);
-        for (int64_t i = 0; i < D; i += LANES) {
-            Floats g = fetch(gate, call->gate.narrow, i, D), s = sigmoid(g);
-            Floats slope = fetch(dy, call->dy.narrow, i, D);
-            put(dup, call->dup.narrow, i, D, slope * g * s);
-            slope *= fetch(up, call->up.narrow, i, D);
-            put(dgate, call->dgate.narrow, i, D, slope * s * (1.0f + g * (1.0f - s)));
-        }
-    }
+    if (call->D % LANES)
+        swiglu_backward_rows(*call, item, 0);
+    else
+        swiglu_backward_rows(*call, item, 1);
 }
 
 /* Largest number of a row, NaN passed over; the row goes to `to` as floats, lanes beyond it as the smallest. */

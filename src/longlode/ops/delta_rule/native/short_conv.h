@@ -3,8 +3,9 @@
  * convolution again, and the gradient of the W - 1 tokens after its own, so that pieces need nothing of one another. */
 #include "rows.h"
 
+/* It and the call in it are copies whose address goes nowhere: a compiler need not read them again after each store. */
 typedef struct {
-    const ConvCall *call;
+    ConvCall call;
     int64_t batch, document, start, end, first, last; /* the document's tokens, and the segment's */
     int64_t column, count, width;                     /* first channel, channels, and those padded to whole vectors */
     int64_t part_width;                               /* of a row of the partial sums */
@@ -16,10 +17,16 @@ typedef struct {
     float *dy;     /* [width] */
 } ConvWork;
 
-static ConvWork conv_work(const ConvCall *call, int64_t item, float *memory) {
+/* What is known of a call at compile time, or read from it. whole: its channels are whole vectors. */
+typedef struct {
+    int64_t W;
+    int silu, whole;
+} Form;
+
+INLINE ConvWork conv_work(const ConvCall *call, int64_t item, float *memory) {
     const int64_t num_groups = (call->D + call->group - 1) / call->group, W = call->W;
     const int64_t *segment = call->segments + 6 * (item / num_groups);
-    ConvWork w = {.call = call, .batch = segment[0], .document = segment[1], .start = segment[2], .end = segment[3],
+    ConvWork w = {.call = *call, .batch = segment[0], .document = segment[1], .start = segment[2], .end = segment[3],
                   .first = segment[4], .last = segment[5], .column = item % num_groups * call->group};
     w.count = call->D - w.column < call->group ? call->D - w.column : call->group;
     w.width = padded(w.count);
@@ -31,21 +38,21 @@ static ConvWork conv_work(const ConvCall *call, int64_t item, float *memory) {
     w.slope = w.y + (TILE + W - 1) * w.width;
     w.dy = w.slope + w.width;
     for (int64_t i = 0; i < W; i++)
-        fetch_row((const char *)(call->weight + i * call->D + w.column), 0, w.count, w.weight + i * w.width);
+        fetch_row((const char *)(call->weight + i * call->D + w.column), 0, w.count, 0, w.weight + i * w.width);
     return w;
 }
 
 /* Inputs of tokens `from` to `to`, the first of them at row 0; before the document its state, or zeros. */
-static void gather_inputs(const ConvWork *w, int64_t from, int64_t to) {
-    const ConvCall *call = w->call;
+INLINE void gather_inputs(const ConvWork *w, int64_t from, int64_t to, Form form) {
+    const ConvCall *call = &w->call;
     for (int64_t t = from; t < to; t++) {
         float *x = w->x + (t - from) * w->width;
         if (t >= w->start)
-            fetch_row(place(&call->x, w->batch, t, w->column), call->x.narrow, w->count, x);
+            fetch_row(place(&call->x, w->batch, t, w->column), call->x.narrow, w->count, form.whole, x);
         else if (call->state)
             fetch_row((const char *)(call->state +
                                      (w->document * (call->W - 1) + t - w->start + call->W - 1) * call->D + w->column),
-                      0, w->count, x);
+                      0, w->count, form.whole, x);
         else
             memset(x, 0, (size_t)w->width * sizeof *x);
     }
@@ -59,11 +66,11 @@ INLINE Floats convolved(const ConvWork *w, const float *x, int64_t i, int64_t W)
 }
 
 /* y of the window that begins with `x`, and the activation's derivative if it is wanted; returns the sum of squares. */
-INLINE float activate(const ConvWork *w, const float *x, float *y, float *slope, int64_t W) {
+INLINE float activate(const ConvWork *w, const float *x, float *y, float *slope, Form form) {
     Floats squares = {0};
     for (int64_t i = 0; i < w->width; i += LANES) {
-        Floats z = convolved(w, x, i, W), value = z, derivative = all(1.0f);
-        if (w->call->silu) {
+        Floats z = convolved(w, x, i, form.W), value = z, derivative = all(1.0f);
+        if (form.silu) {
             Floats s = sigmoid(z);
             value = z * s;
             derivative = s + value * (1.0f - s);
@@ -75,27 +82,28 @@ INLINE float activate(const ConvWork *w, const float *x, float *y, float *slope,
     return w->normed ? sum_lanes(squares) : 0;
 }
 
-INLINE void conv_forward_taps(const ConvWork *w, int64_t W) {
-    const ConvCall *call = w->call;
+INLINE void conv_forward_taps(const ConvWork *w, Form form) {
+    const ConvCall *call = &w->call;
+    const int64_t W = form.W;
     for (int64_t first = w->first; first < w->last; first += TILE) {
         const int64_t end = first + TILE < w->last ? first + TILE : w->last;
-        gather_inputs(w, first - W + 1, end);
+        gather_inputs(w, first - W + 1, end, form);
         for (int64_t t = first; t < end; t++) {
-            float squares = activate(w, w->x + (t - first) * w->width, w->y, 0, W);
+            float squares = activate(w, w->x + (t - first) * w->width, w->y, 0, form);
             float factor = w->normed ? 1.0f / __builtin_sqrtf(squares + call->eps) : 1.0f;
             char *to = place(&call->y, w->batch, t, w->column);
             for (int64_t i = 0; i < w->width; i += LANES)
-                put(to, call->y.narrow, i, w->count, load(w->y + i) * factor);
+                put(to, call->y.narrow, i, limit(form.whole, i, w->count), load(w->y + i) * factor);
         }
     }
 }
 
 /* dz of token `t` into row `t - first` of y.  With o = y / |y|:  dy = (do - o (o . do)) / |y|. */
-INLINE void gradient_before_activation(const ConvWork *w, int64_t t, int64_t first, int64_t W) {
-    const ConvCall *call = w->call;
+INLINE void gradient_before_activation(const ConvWork *w, int64_t t, int64_t first, Form form) {
+    const ConvCall *call = &w->call;
     float *y = w->y + (t - first) * w->width;
-    const float squares = activate(w, w->x + (t - first) * w->width, y, w->slope, W);
-    fetch_row(place(&call->dy, w->batch, t, w->column), call->dy.narrow, w->count, w->dy);
+    const float squares = activate(w, w->x + (t - first) * w->width, y, w->slope, form);
+    fetch_row(place(&call->dy, w->batch, t, w->column), call->dy.narrow, w->count, form.whole, w->dy);
     float factor = 1.0f, along = 0.0f;
     if (w->normed) {
         Floats dot = {0};
@@ -117,13 +125,14 @@ INLINE Floats gradient_of_input(const ConvWork *w, int64_t row, int64_t i, int64
     return sum;
 }
 
-INLINE void conv_backward_taps(const ConvWork *w, int64_t W, float *part) {
-    const ConvCall *call = w->call;
+INLINE void conv_backward_taps(const ConvWork *w, Form form, float *part) {
+    const ConvCall *call = &w->call;
+    const int64_t W = form.W;
     for (int64_t first = w->first; first < w->last; first += TILE) {
         const int64_t end = first + TILE < w->last ? first + TILE : w->last;
         const int64_t ahead = end + W - 1 < w->end ? end + W - 1 : w->end, num_rows = ahead - first;
-        gather_inputs(w, first - W + 1, ahead);
-        for (int64_t t = first; t < ahead; t++) gradient_before_activation(w, t, first, W);
+        gather_inputs(w, first - W + 1, ahead, form);
+        for (int64_t t = first; t < ahead; t++) gradient_before_activation(w, t, first, form);
         /* Beyond the document nothing depends on it: zeros stand for windows that do not exist. */
         memset(w->y + num_rows * w->width, 0, (size_t)(end + W - 1 - ahead) * (size_t)w->width * sizeof *w->y);
         for (int64_t i = 0; i < w->width; i += LANES) {
@@ -135,7 +144,8 @@ INLINE void conv_backward_taps(const ConvWork *w, int64_t W, float *part) {
                     sums[tap] += dz * load(w->x + (row + tap) * w->width + i);
                     dx += load(w->weight + tap * w->width + i) * load(w->y + (row + W - 1 - tap) * w->width + i);
                 }
-                if (call->dx.data) put(place(&call->dx, w->batch, t, w->column), call->dx.narrow, i, w->count, dx);
+                if (call->dx.data)
+                    put(place(&call->dx, w->batch, t, w->column), call->dx.narrow, i, limit(form.whole, i, w->count), dx);
             }
             for (int64_t tap = 0; tap < W; tap++) {
                 float *sum = part + tap * w->part_width + i;
@@ -151,20 +161,25 @@ INLINE void conv_backward_taps(const ConvWork *w, int64_t W, float *part) {
     }
 }
 
+/* The usual form is compiled by itself. */
+INLINE int is_usual(const ConvWork *w) { return w->call.W == 4 && w->call.silu && w->count == w->width; }
+#define USUAL (Form){.W = 4, .silu = 1, .whole = 1}
+INLINE Form form_of(const ConvCall *call) { return (Form){.W = call->W, .silu = call->silu != 0}; }
+
 static void conv_forward(const void *pointer, int64_t item, float *memory, float *part) {
     ConvWork w = conv_work(pointer, item, memory);
     (void)part;
-    if (w.call->W == 4)
-        conv_forward_taps(&w, 4);
+    if (is_usual(&w))
+        conv_forward_taps(&w, USUAL);
     else
-        conv_forward_taps(&w, w.call->W);
+        conv_forward_taps(&w, form_of(&w.call));
 }
 
 /* part: [W, part_width], 0 before. */
 static void conv_backward(const void *pointer, int64_t item, float *memory, float *part) {
     ConvWork w = conv_work(pointer, item, memory);
-    if (w.call->W == 4)
-        conv_backward_taps(&w, 4, part);
+    if (is_usual(&w))
+        conv_backward_taps(&w, USUAL, part);
     else
-        conv_backward_taps(&w, w.call->W, part);
+        conv_backward_taps(&w, form_of(&w.call), part);
 }

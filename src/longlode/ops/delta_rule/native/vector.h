@@ -59,14 +59,6 @@ INLINE Floats keep_below(Floats value, int64_t first, int64_t end) {
     return (Floats)((Ints)value & wanted);
 }
 
-INLINE float sum_lanes(Floats x) {
-    float lanes[LANES];
-    memcpy(lanes, &x, sizeof lanes);
-    for (int width = LANES / 2; width; width /= 2)
-        for (int lane = 0; lane < width; lane++) lanes[lane] += lanes[lane + width];
-    return lanes[0];
-}
-
 /* e^x to about 1e-15 relative; exactly 0 below -709, infinite above 710, NaN for NaN.
  * x = n ln 2 + r with |r| <= ln 2 / 2, and e^r by its Taylor series to r^13. */
 INLINE Doubles exponential(Doubles x) {
@@ -93,6 +85,16 @@ INLINE Doubles exponential(Doubles x) {
 typedef int32_t QuadInts __attribute__((vector_size(16)));
 #define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (QuadInts){i, j, k, l})
 #endif
+
+/* Halves are added to halves, in registers: by way of memory each step would wait for the store before it. */
+INLINE float sum_lanes(Floats x) {
+    Quad quads[LANES / 4];
+    UNROLL for (int i = 0; i < LANES / 4; i++) quads[i] = ((const Quad *)&x)[i];
+    UNROLL for (int width = LANES / 8; width; width /= 2)
+        UNROLL for (int i = 0; i < width; i++) quads[i] += quads[i + width];
+    quads[0] += SHUFFLE(quads[0], quads[0], 2, 3, 2, 3);
+    return quads[0][0] + quads[0][1];
+}
 
 /* to [columns, rows] = from [rows, columns] transposed; both counts are multiples of 4. */
 NOINLINE void transpose(int64_t rows, int64_t columns, const float *from, int64_t from_step, float *to,
