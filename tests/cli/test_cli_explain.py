@@ -181,12 +181,14 @@ def test_a_short_document_says_why_it_has_no_score(run, corpus, tmp_path, model_
         (("{tmp}/nowhere.txt",), "does not exist"),
         (("{tmp}/empty.txt",), "empty"),
         (("{tmp}/bytes.txt",), "UTF-8"),
+        (("{tmp}/zeros.txt",), "holds no document: binary"),
         (("{records}", "--row", 0, "--model", "{tmp}"), "no config.json"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(run, records, tmp_path, model_folder, arguments, expected):
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "bytes.txt").write_bytes(b"good \xff bad")
+    (tmp_path / "zeros.txt").write_bytes(bytes(9))
     places = {"records": records, "tmp": tmp_path}
     given = [str(argument).format(**places) for argument in arguments]
     if "--model" not in given:

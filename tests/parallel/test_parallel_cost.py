@@ -98,6 +98,8 @@ def test_a_file_that_is_no_cost_model_is_refused(cost_file, tmp_path):
         {**held, "cost": {"fixed": 1}},
         [],
         {**held, "cost": {**held["cost"], "per_token": -1}},
+        {**held, "measured": [{"ranks": "two", "lengths": [5], "seconds": 1.0}]},
+        {**held, "measured": [{"ranks": 2, "lengths": [5], "seconds": 0}]},
     ):
         path.write_text(json.dumps(damaged))
         with pytest.raises(InputError, match="cost model"):
@@ -105,3 +107,5 @@ def test_a_file_that_is_no_cost_model_is_refused(cost_file, tmp_path):
     path.unlink()
     with pytest.raises(InputError, match="does not exist"):
         cost_in(recipe, f"parallel.cost={path}")
+    with pytest.raises(InputError, match="is no file"):
+        cost_in(recipe, f"parallel.cost={tmp_path}")

@@ -103,6 +103,19 @@ def test_a_cost_model_is_found_again_from_its_times():
         assert fitted.seconds(size, lengths) == pytest.approx(seconds, rel=1e-6)
     with pytest.raises(ConfigError, match="5"):
         CostModel.fit(measured[:4])
+    for size, seconds in ((0, 1.0), (1, 0.0), (1, math.nan), (2, -1.0)):
+        with pytest.raises(ConfigError, match=f"{size} ranks and {seconds} seconds"):
+            CostModel.fit([*measured, (size, [5], seconds)])
+
+
+@pytest.mark.parametrize("plan", [plan_groups, plan_rounds])
+@pytest.mark.parametrize(
+    ("lengths", "num_ranks", "max_tokens", "named"),
+    [([], 2, 9, "lengths"), ([5, 0], 2, 9, "lengths"), ([5], 0, 9, "num_ranks"), ([5], 2, 0, "max_tokens")],
+)
+def test_amounts_below_one_are_named(plan, lengths, num_ranks, max_tokens, named):
+    with pytest.raises(ConfigError, match=f"^{named} is"):
+        plan(lengths, num_ranks, CostModel(1, 1, 1, 1, 1), max_tokens)
 
 
 def test_documents_that_do_not_fit_are_refused():

@@ -28,8 +28,10 @@ def pick_document(
         return scored_document(given, row=row, document_id=document_id)
     single_file = len(find_files(given)) == 1
     found: list[Document | Unreadable] = []
+    skipped = ""
     for item in read(given, text_field=text_field, encoding=encoding):
         if document_id is None and isinstance(item, Unreadable) and item.status == SKIPPED:
+            skipped = skipped or f": {item.reason} ({item.id})"
             continue  # what lies beside the documents of a folder: hidden files, pictures
         if (row is None or item.row == row) and (document_id is None or item.id == document_id):
             found.append(item)
@@ -48,7 +50,7 @@ def pick_document(
             f"{given} holds no document of {wanted}. Rows count from 0; the columns `id` and `row` of the parts "
             "that longlode score writes name every document."
             if wanted
-            else f"{given} holds no document."
+            else f"{given} holds no document{skipped}."
         )
     if len(found) > 1:
         names = ", ".join(item.id for item in found[:_NUM_LISTED]) + (

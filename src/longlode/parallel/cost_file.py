@@ -72,13 +72,12 @@ class MeasuredCost:
     def read(cls, path: str | Path) -> Self:
         """Read a file of `write`. Raises: InputError if there is none, or it holds something else."""
         if not Path(path).is_file():
-            raise InputError(f"The cost model {path} does not exist.{near_path(Path(path))}")
+            lacking = "is no file" if Path(path).exists() else "does not exist"
+            raise InputError(f"The cost model {path} {lacking}.{near_path(Path(path))}")
         held = read_json(Path(path))
         try:
             cost = CostModel(**{one.name: float(held["cost"][one.name]) for one in fields(CostModel)})
-            measured = tuple(
-                Measurement(one["ranks"], tuple(one["lengths"]), one["seconds"]) for one in held["measured"]
-            )
+            measured = tuple(map(_measurement, held["measured"]))
             read = cls(cost, dict(held["model"]), dict(held["machine"]), measured)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -88,3 +87,11 @@ class MeasuredCost:
         if not all(0 <= value < float("inf") for value in asdict(cost).values()):
             raise InputError(f"The cost model {path} has {cost}; expected seconds of at least 0.")
         return read
+
+
+def _measurement(held: Mapping[str, Any]) -> Measurement:
+    """Make a measurement of what a file holds. Raises: KeyError, TypeError or ValueError if it is none."""
+    found = Measurement(int(held["ranks"]), tuple(map(int, held["lengths"])), float(held["seconds"]))
+    if found.ranks < 1 or not 0 < found.seconds < float("inf"):
+        raise ValueError(f"{found.seconds} seconds of {found.ranks} ranks")
+    return found

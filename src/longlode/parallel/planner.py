@@ -59,10 +59,14 @@ class CostModel:
     def fit(cls, measured: Iterable[tuple[int, Sequence[int], float]]) -> "CostModel":
         """Fit to (ranks, lengths, seconds) by least squares of relative errors, coefficients not below 0.
 
-        Raises: ConfigError for fewer than 5 measurements; BackendError without scipy.
+        Raises: ConfigError for fewer than 5 measurements, or one of no ranks or no time; BackendError without scipy.
         """
         rows, seconds = [], []
         for size, lengths, taken in measured:
+            if size < 1 or not 0 < taken < float("inf"):
+                raise ConfigError(
+                    f"A measurement is of {size} ranks and {taken} seconds; expected at least 1, and more than 0."
+                )
             tokens, pairs = sum(lengths), sum(length**2 for length in lengths)
             rows.append([1.0, size - 1, tokens / size, pairs / size, tokens * (size - 1) / size])
             seconds.append(taken)
@@ -123,10 +127,10 @@ def plan_groups(
     Raises: ConfigError if the documents do not fit; BackendError without scipy.
     """
     chosen = sorted(set(range(1, num_ranks + 1) if sizes is None else sizes), reverse=True)
-    if not lengths or min(lengths) < 1 or not chosen or chosen[-1] < 1 or chosen[0] > num_ranks:
+    _check_amounts(lengths, num_ranks, max_tokens)
+    if not chosen or chosen[-1] < 1 or chosen[0] > num_ranks:
         raise ConfigError(
-            f"plan_groups got {len(lengths)} lengths and groups of {chosen} on {num_ranks} ranks; expected lengths of "
-            "at least 1 and sizes from 1 to the number of ranks."
+            f"sizes are {chosen} on {num_ranks} ranks; expected some, from 1 to the number of ranks."
         )
     if sum(lengths) > num_ranks * max_tokens:
         raise ConfigError(
@@ -168,6 +172,7 @@ def plan_rounds(
 
     Documents of like length share a round. Args and errors: as of `plan_groups`; seconds and gap are of one round.
     """
+    _check_amounts(lengths, num_ranks, max_tokens)
     order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     num_rounds = max(1, -(-sum(lengths) // (num_ranks * max_tokens)))
     while True:
@@ -191,6 +196,15 @@ def plan_rounds(
             num_rounds += 1
             continue
         return [_renumbered(plan, part) for plan, part in zip(plans, rounds, strict=True)]
+
+
+def _check_amounts(lengths: Sequence[int], num_ranks: int, max_tokens: int) -> None:
+    """Check that there are documents, and ranks with place. Raises: ConfigError."""
+    least = {"lengths": min(lengths, default=0), "num_ranks": num_ranks, "max_tokens": max_tokens}
+    for name, value in least.items():
+        if value < 1:
+            given = f"{len(lengths)} numbers from {value} up" if name == "lengths" else value
+            raise ConfigError(f"{name} is {given}; expected at least 1 to plan a step.")
 
 
 def _runs(order: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:

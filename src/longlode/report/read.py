@@ -92,7 +92,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
         told = "".join(f" {problem}" for problem in gathered.problems)
         raise InputError(
             f"no record.json of longlode in {where} or three levels below.{told} "
-            "Give folders that longlode score, select, pack, train, evaluate or demo wrote."
+            "Give folders that longlode score, select, pack, train, evaluate, bench or demo wrote."
         )
     gathered.found = _told_apart(gathered.found)
     return gathered
