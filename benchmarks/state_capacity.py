@@ -136,7 +136,7 @@ def main() -> None:
     print(text)
     if options.save:
         result = {**about("state_capacity"), "rows": rows, "steps": options.steps, "seeds": options.seeds}
-        head = f"# State size and passkeys: {options.seeds} seeds, {options.steps} steps\n\n"
+        head = f"# State size and passkeys: seeds per model: {options.seeds}, steps: {options.steps}\n\n"
         head += "Share of digits right by test length; training rows have 48 to 128 tokens, two layers of "
         head += f"width {options.width}.\n"
         head += f"\n`{result['command']}`, {result['machine']}.\n\n"
