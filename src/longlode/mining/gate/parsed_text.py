@@ -193,8 +193,11 @@ class ParsedText:
     @cached_property
     def paragraph(self) -> np.ndarray:
         """Number of the paragraph of each word, without gaps, int `[n]`."""
-        found = np.searchsorted(self.paragraph_starts, self.starts, side="right")
-        return np.cumsum(np.append(0, found[1:] != found[:-1])) if len(found) else found
+        first = np.searchsorted(self.starts, self.paragraph_starts[1:])  # the first word from there on
+        begins = np.zeros(self.num_words + 1, dtype=bool)
+        begins[first] = True
+        begins[0] = False
+        return np.cumsum(begins[:-1])
 
     @cached_property
     def sentence_starts(self) -> np.ndarray:
