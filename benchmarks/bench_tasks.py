@@ -85,7 +85,8 @@ def main() -> None:
     text = table(found)
     print(text)
     if options.save:
-        result = about("bench_tasks") | {"command": "python -m benchmarks.bench_tasks --work DIR --save"}
+        command = f"python -m benchmarks.bench_tasks --work DIR --tasks {','.join(options.tasks)} --save"
+        result = about("bench_tasks") | {"command": command}
         head = (
             f"# Tasks of `longlode bench`: share right at the greatest test length, {options.seeds} seeds\n\n"
             f"Two layers of the mixer, width 64, learning rate {_LR}; in brackets the worst and the best seed.\n\n"
