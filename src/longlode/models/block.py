@@ -72,9 +72,9 @@ class LonglodeBlock(GradientCheckpointingLayer):
 
 
 def _sum(stream: Tensor, y: Tensor) -> Tensor:
-    """Add y to the stream: cast first, since a sum of two dtypes takes torch twice as long."""
-    dtype = torch.promote_types(stream.dtype, y.dtype)
-    return stream.to(dtype) + y.to(dtype)
+    """Add y to the stream: cast first, since a sum of two dtypes takes torch twice as long, and into the cast."""
+    wide = y.to(torch.promote_types(stream.dtype, y.dtype))
+    return stream + wide if wide is y else wide.add_(stream)
 
 
 class SideOutputs:

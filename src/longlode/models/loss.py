@@ -46,7 +46,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         # One memory for all blocks: a new one each time would push the rest out of the cache.
         logits = inputs.new_empty(min(rows, len(inputs)), len(compute))
         total = at_least_float32(hidden).new_zeros(())
-        grad_hidden = torch.empty_like(hidden) if of_hidden else None
+        grad_hidden = torch.empty_like(inputs) if of_hidden else None
         grad_weight = torch.zeros_like(weight) if of_weight else None
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
@@ -54,10 +54,11 @@ class _HeadCrossEntropy(torch.autograd.Function):
             counts = None if importance is None else importance[part]
             total += cross_entropy_(block, targets[part], counts, slope=of_hidden or of_weight).sum()
             if grad_hidden is not None:
-                grad_hidden[part] = block @ compute
+                torch.mm(block, compute, out=grad_hidden[part])
             if grad_weight is not None:
                 grad_weight += (block.T @ inputs[part]).to(weight.dtype)
         ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.dtypes = hidden.dtype, weight.dtype
         return total
 
     @staticmethod
@@ -69,7 +70,10 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 "A second derivative of the loss was asked for, which this block-wise loss cannot give; take "
                 "the loss from logits instead (call the model without labels)."
             )
-        of_hidden, of_weight = (None if g is None else g * grad_total.to(g.dtype) for g in ctx.saved_tensors)
+        of_hidden, of_weight = (
+            None if grad is None else grad.to(dtype) * grad_total.to(dtype)
+            for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
         return of_hidden, of_weight, None, None
 
 

@@ -122,18 +122,17 @@ static void swiglu_backward(const void *pointer, int64_t item, float *memory, fl
 }
 
 /* Largest number of a row, NaN passed over; the row goes to `to` as floats, lanes beyond it as the smallest. */
-INLINE float largest(const LossCall *call, const char *x, float *to) {
+INLINE float largest(const LossCall *call, const char *x, int whole, float *to) {
     const float lowest = -3.4028235e38f;
     Floats most = all(lowest);
     for (int64_t i = 0; i < call->D; i += LANES) {
-        Floats value = fetch(x, call->logits.narrow, i, call->D);
-        if (i + LANES > call->D) {
+        Floats value = fetch(x, call->logits.narrow, i, limit(whole, i, call->D));
+        if (!whole && i + LANES > call->D) {
             Ints there = lane_numbers() < (int32_t)(call->D - i);
             value = (Floats)(((Ints)value & there) | ((Ints)all(lowest) & ~there));
         }
         store(to + i, value);
-        Ints above = value > most;
-        most = (Floats)(((Ints)value & above) | ((Ints)most & ~above));
+        most = larger(value, most);
     }
     float lanes[LANES], found = lowest;
     store(lanes, most);
@@ -141,27 +140,36 @@ INLINE float largest(const LossCall *call, const char *x, float *to) {
     return found;
 }
 
-static void cross_entropy(const void *pointer, int64_t item, float *memory, float *part) {
-    const LossCall *call = pointer;
-    const int64_t D = call->D, first = item * rows_of_block(D), end = end_of_block(first, D, call->num_rows);
-    (void)part;
+INLINE void cross_entropy_rows(LossCall call, int64_t item, int whole, float *memory) {
+    const int64_t D = call.D, first = item * rows_of_block(D), end = end_of_block(first, D, call.num_rows);
     for (int64_t row = first; row < end; row++) {
-        char *x = place(&call->logits, 0, row, 0);
-        const float most = largest(call, x, memory), weight = call->weights ? call->weights[row] : 1.0f;
-        const int64_t target = call->targets[row];
+        char *x = place(&call.logits, 0, row, 0);
+        const float most = largest(&call, x, whole, memory), weight = call.weights ? call.weights[row] : 1.0f;
+        const int64_t target = call.targets[row];
         const float asked = memory[target] - most;
         Doubles sums = {0};
         for (int64_t i = 0; i < D; i += LANES) {
-            Floats e = keep_below(exponential_float(load(memory + i) - most), i, D);
+            Floats e = exponential_float(load(memory + i) - most);
+            if (!whole) e = keep_below(e, i, D);
             store(memory + i, e);
             sums += load_wide(memory + i) + load_wide(memory + i + HALF);
         }
         double sum = 0;
         for (int lane = 0; lane < HALF; lane++) sum += sums[lane];
-        call->losses[row] = weight * (float)(__builtin_log(sum) - (double)asked);
-        if (!call->slope) continue;
+        call.losses[row] = weight * (float)(__builtin_log(sum) - (double)asked);
+        if (!call.slope) continue;
         memory[target] -= (float)sum;
+        const float factor = (float)(weight / sum);
         for (int64_t i = 0; i < D; i += LANES)
-            put(x, call->logits.narrow, i, D, load(memory + i) * (float)(weight / sum));
+            put(x, call.logits.narrow, i, limit(whole, i, D), load(memory + i) * factor);
     }
+}
+
+static void cross_entropy(const void *pointer, int64_t item, float *memory, float *part) {
+    const LossCall *call = pointer;
+    (void)part;
+    if (call->D % LANES)
+        cross_entropy_rows(*call, item, 0, memory);
+    else
+        cross_entropy_rows(*call, item, 1, memory);
 }

@@ -83,6 +83,16 @@ INLINE void fetch_row(const char *from, int64_t narrow, int64_t count, int whole
     for (int64_t i = 0; i < count; i += LANES) store(to + i, fetch(from, narrow, i, limit(whole, i, count)));
 }
 
+/* The larger of each two numbers; `other` where x is NaN. */
+INLINE Floats larger(Floats x, Floats other) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_max_ps((__m512)x, (__m512)other);
+#else
+    Ints above = x > other;
+    return (Floats)(((Ints)x & above) | ((Ints)other & ~above));
+#endif
+}
+
 /* x, or the nearer end of the range if it is outside; NaN for NaN. */
 INLINE Floats between(float least, float most, Floats x) {
 #if defined(__AVX512F__)

@@ -137,12 +137,14 @@ INLINE void conv_backward_taps(const ConvWork *w, Form form, float *part) {
         memset(w->y + num_rows * w->width, 0, (size_t)(end + W - 1 - ahead) * (size_t)w->width * sizeof *w->y);
         for (int64_t i = 0; i < w->width; i += LANES) {
             Floats sums[MAX_TAPS] = {{0}}; /* of the tile: a sum of sums loses less than one long sum */
+            Floats weights[MAX_TAPS];
+            for (int64_t tap = 0; tap < W; tap++) weights[tap] = load(w->weight + tap * w->width + i);
             for (int64_t t = first; t < end; t++) {
                 const int64_t row = t - first;
                 Floats dz = load(w->y + row * w->width + i), dx = {0};
                 for (int64_t tap = 0; tap < W; tap++) {
                     sums[tap] += dz * load(w->x + (row + tap) * w->width + i);
-                    dx += load(w->weight + tap * w->width + i) * load(w->y + (row + W - 1 - tap) * w->width + i);
+                    dx += weights[tap] * load(w->y + (row + W - 1 - tap) * w->width + i);
                 }
                 if (call->dx.data)
                     put(place(&call->dx, w->batch, t, w->column), call->dx.narrow, i, limit(form.whole, i, w->count), dx);
