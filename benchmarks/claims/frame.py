@@ -121,6 +121,8 @@ def parsed(claim: Claim, arguments: Sequence[str] | None = None) -> argparse.Nam
     parser.add_argument("--only-records", action="store_true", help="train nothing, show what there is")
     parser.add_argument("--save", action="store_true", help="write a dated page to benchmarks/results/")
     options = parser.parse_args(arguments)
+    if not options.work.is_dir() and (options.only_records or options.work.exists()):
+        parser.error(f"--work {options.work} is no folder; expected that of python -m benchmarks.mixers")
     if options.texts is not None:
         ROW_TASKS["text"] = text_rows(options.texts)
     return options

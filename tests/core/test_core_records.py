@@ -57,6 +57,13 @@ def test_json_round_trip_and_its_errors(tmp_path):
         read_json(tmp_path / "bad.json")
 
 
+def test_a_path_that_is_no_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file/below"):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_json(path)
+
+
 def test_jsonl_forgives_a_torn_last_line_only(tmp_path):
     path = tmp_path / "rows.jsonl"
     write_jsonl(path, [{"a": 1}])

@@ -40,7 +40,7 @@ def convert(
     """
     if to not in (*MODELS, *TOKEN_FILES):
         raise ConfigError(f"--to got {to!r}; expected one of {', '.join((*MODELS, *TOKEN_FILES))}.")
-    folder = claim_folder(out, "model", make=False)
+    folder = claim_folder(out, "token_files" if to in TOKEN_FILES else "model", make=False)
     return _tokens(source, folder, to) if to in TOKEN_FILES else _model(source, folder, to)
 
 

@@ -19,6 +19,7 @@ KINDS = {
     "bench": "a bench of mixers",
     "demo": "a demo",
     "model": "a model",
+    "token_files": "token files",
     "weights": "weights of a score",
 }
 LEFTOVERS = {

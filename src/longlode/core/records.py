@@ -115,11 +115,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises InputError that names the file when it is missing or is not JSON."""
+    """Read a JSON file. Raises InputError that names the file when it cannot be read or is not JSON."""
     try:
         return orjson.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path} does not exist.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except orjson.JSONDecodeError as error:
         raise InputError(f"{path} is not valid JSON: {error}.") from None
 
