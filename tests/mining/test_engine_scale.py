@@ -194,7 +194,7 @@ def test_scores_of_the_format_before_are_read_and_not_continued(corpus, tmp_path
         run(corpus, tmp_path / "out")
 
 
-def test_shards_of_one_folder_make_one_scores_folder(corpus, tmp_path):
+def test_shards_of_one_folder_make_one_scores_folder(corpus, tmp_path, caplog):
     settings = replace(SETTINGS, bytes_per_unit=400)
     run(corpus, tmp_path / "whole", settings=settings)
     out = tmp_path / "out"
@@ -224,6 +224,10 @@ def test_shards_of_one_folder_make_one_scores_folder(corpus, tmp_path):
     assert select(out, tmp_path / "kept.jsonl", top=0.5).num_selected == 75
     with pytest.raises(ConfigError, match="not both"):
         run(corpus, out, settings=settings, shard=Shard(2, 3), limit=5)
+    torn = next((out / "shards").glob("*1*3*.json"))
+    torn.write_text("{")
+    assert run(corpus, out, settings=settings, shard=Shard(2, 3)).shards_missing == (1,)
+    assert f"{torn} is not valid JSON" in caplog.text
 
 
 class Other:

@@ -1,5 +1,6 @@
 """The end of a run: its summary, and the record of the folder, over all shards that are there."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from longlode.mining.engine.summary import SUMS, summarize_parts
 from longlode.mining.engine.tally import Tally
 from longlode.mining.engine.workers import WorkerSpec
 from longlode.mining.extras import describe_extras
+
+logger = logging.getLogger(__name__)
 
 SHARDS_FOLDER = "shards"
 _MOST_FAILED = 100
@@ -130,7 +133,9 @@ def _shards(out: Path, about: dict[str, Any], total: int) -> dict[int, dict[str,
         path = out / SHARDS_FOLDER / _shard_name(Shard(number, total))
         try:
             one = read_json(path)
-        except InputError:  # it is not there yet
+        except InputError as error:
+            if path.exists():  # else its shard has not ended yet
+                logger.warning("%s Shard %d counts as missing: run it again.", error, number)
             continue
         if one.get("identity") == _identity(about):
             found[number] = one
