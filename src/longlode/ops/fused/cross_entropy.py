@@ -35,9 +35,8 @@ def cross_entropy_torch_(
 ) -> torch.Tensor:
     """As `cross_entropy_`, by torch's operations."""
     log_probs = at_least_float32(logits).log_softmax(-1)
-    losses = -log_probs.gather(1, targets[:, None])[
-        :, 0
-    ]  # an index would count negative targets from the end
+    # Not log_probs[rows, targets], which counts negative targets from the end.
+    losses = -log_probs.gather(1, targets[:, None])[:, 0]
     if slope:
         asked = (torch.arange(len(log_probs), device=log_probs.device), targets)
         grads = log_probs.exp_()
