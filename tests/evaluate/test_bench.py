@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import longlode
-from longlode.cli.bench import _TASKS
 from longlode.cli.bench import bench as command
 from longlode.core.errors import ConfigError
 from longlode.core.records import read_record
@@ -146,10 +145,6 @@ def test_models_can_have_equal_parameters(tmp_path):
     counts = [row["parameters"] for row in found["rows"]]
     assert max(counts) - min(counts) < 200
     assert abs(counts[0] - 20_000) < 200
-
-
-def test_the_help_of_the_command_names_every_task():
-    assert _TASKS.split(", ") == list(ROW_TASKS)
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path):
