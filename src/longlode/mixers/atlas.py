@@ -21,7 +21,7 @@ the coefficients of the features are those of exp(q . k), fixed.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from longlode.core.errors import ConfigError
 from longlode.mixers.base import Mixer, MixerConfig, MixerOutput, MixerTraits, State, empty_state, setting
+from longlode.mixers.chunk_scan import scan_chunks
 from longlode.mixers.context import SequenceContext
 from longlode.mixers.document_rows import DocumentRows, last_entries, pick, zero_where
 from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
@@ -93,14 +93,18 @@ class AtlasConfig(MixerConfig):
 
 
 class _Tokens(NamedTuple):
-    """q, k, v `[N, H, T, K]`; logarithms of theta and alpha, eta, gamma `[N, H, T]`; place `[N, T]`, -1: none."""
+    """Inputs of a chunk of m tokens, which read the tokens of J places, their own among them.
+
+    q `[N, H, m, K]`; logarithms of theta and alpha, eta `[N, H, m]`; k, v `[N, H, J, K]`, gamma `[N, H, J]`; place
+    `[N, J]`: positions in the document, -1 where there is no token.
+    """
 
     q: Tensor
-    k: Tensor
-    v: Tensor
     log_theta: Tensor
     log_alpha: Tensor
     eta: Tensor
+    k: Tensor
+    v: Tensor
     gamma: Tensor
     place: Tensor
 
@@ -111,6 +115,16 @@ class _Memory(NamedTuple):
     weights: list[Tensor]
     momenta: list[Tensor]
     anchors: list[Tensor]
+
+    @property
+    def flat(self) -> list[Tensor]:
+        """All tensors, in the order of the fields."""
+        return [one for tensors in self for one in tensors]
+
+    def like(self, flat: Sequence[Tensor]) -> "_Memory":
+        """Convert what `flat` of such a memory returned."""
+        rest = iter(flat)
+        return _Memory(*([next(rest) for _ in tensors] for tensors in self))
 
 
 class Atlas(Mixer):
@@ -250,40 +264,37 @@ class Atlas(Mixer):
             name: torch.cat((value[:, :num_past], pick(value[:, num_past:], inside)), 1)
             for name, value in window.items()
         }
-        outputs = []
-        for begin in range(0, width, C):
-            end = min(begin + C, width)
-            # Empty positions may lie between a chunk and its window.
-            first = 0 if begin == 0 else max(0, begin - (width - num_tokens))
-            moves = real[:, begin:end].any(1) & ((phase == 0) if begin == 0 else True)
-            anchors = [
-                torch.where(moves[:, None, None, None], new, old)
-                for new, old in zip(memory.weights, memory.anchors, strict=True)
-            ]
-            tokens = _Tokens(
-                queries[:, begin:end].transpose(1, 2),
-                history["k"][:, first : num_past + end].transpose(1, 2),
-                history["v"][:, first : num_past + end].transpose(1, 2),
-                spread["log_theta"][:, begin:end].transpose(1, 2),
-                spread["log_alpha"][:, begin:end].transpose(1, 2),
-                spread["eta"][:, begin:end].transpose(1, 2),
-                history["gamma"][:, first : num_past + end].transpose(1, 2),
-                place[:, first : num_past + end],
-            )
-            o, memory = self._chunk(tokens, _Memory(memory.weights, memory.momenta, anchors))
-            outputs.append(o.transpose(1, 2))
-        o = torch.cat(outputs, 1)
-        back = torch.arange(num_tokens, device=q.device) + shift[:, None]
-        return pick(o, back), memory
+        begins = range(0, width, C)
+        # Empty positions may lie between a chunk and its window.
+        firsts = [0 if begin == 0 else max(0, begin - (width - num_tokens)) for begin in begins]
+        ends = [min(begin + C, width) for begin in begins]
+        places = [place[:, first : num_past + end] for first, end in zip(firsts, ends, strict=True)]
+        moves = [
+            real[:, begin:end].any(1) & ((phase == 0) if begin == 0 else True)
+            for begin, end in zip(begins, ends, strict=True)
+        ]
 
-    def _chunk(self, tokens: _Tokens, memory: _Memory) -> tuple[Tensor, _Memory]:
-        """Compute outputs `[N, H, m, V]` of a chunk. Muon's backward recomputes its matrix per token."""
-        if self.config.optimizer == "sgd" or not torch.is_grad_enabled():
-            return self._read(tokens, memory)
-        result: tuple[Tensor, _Memory] = checkpoint(self._read, tokens, memory, use_reentrant=False)
-        return result
+        def step(at: int, part: Sequence[Tensor], carry: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+            before = memory.like(carry)
+            turned = moves[at][:, None, None, None]
+            anchors = [
+                torch.where(turned, new, old) for new, old in zip(before.weights, before.anchors, strict=True)
+            ]
+            o, after = self._read(_Tokens._make([*part, places[at]]), before._replace(anchors=anchors))
+            return o, after.flat
+
+        own = [queries, *(spread[name] for name in ("log_theta", "log_alpha", "eta"))]
+        near = [history[name] for name in ("k", "v", "gamma")]
+        spans = [
+            [(begin, end)] * len(own) + [(first, num_past + end)] * len(near)
+            for begin, first, end in zip(begins, firsts, ends, strict=True)
+        ]
+        o, last = scan_chunks(step, spans, [one.transpose(1, 2) for one in (*own, *near)], memory.flat)
+        back = torch.arange(num_tokens, device=q.device) + shift[:, None]
+        return pick(o.transpose(1, 2), back), memory.like(last)
 
     def _read(self, tokens: _Tokens, memory: _Memory) -> tuple[Tensor, _Memory]:
+        """Compute outputs `[N, H, m, V]` of a chunk, and the memory after it."""
         # A memory is trained in float32: orthogonalisation would magnify the rounding of half precision.
         with torch.autocast(tokens.q.device.type, enabled=False):
             return self._train_and_read(tokens, memory)
@@ -417,7 +428,8 @@ def _muon(
     def read(x: Tensor) -> Tensor:
         return (x[..., None, :] @ weights)[..., 0, :]
 
-    return read, weights[:, :, -1], None if momentum is None else sums[:, :, -1]
+    # Copies: a view would keep the matrices of all tokens of the chunk as long as the state lives.
+    return read, weights[:, :, -1].clone(), None if momentum is None else sums[:, :, -1].clone()
 
 
 def orthogonalise(x: Tensor) -> Tensor:
