@@ -266,10 +266,14 @@ def test_numbers_that_are_none_come_through_and_extremes_do_not_overflow():
     assert y[1].isnan().nonzero().flatten().tolist() == [3]
     assert y[2, 5] == math.inf
     assert float(y[3].abs().max()) < 1e-30
-    logits = torch.tensor([[1e4, 0.0, -1e4], [0.0, math.nan, 0.0], [0.0, -math.inf, 0.0]])
-    losses = cross_entropy_native_(logits, torch.tensor([0, 0, 0]), None, True)
-    assert losses[0] == 0
-    assert losses[1].isnan()
+    lowest, none = torch.finfo(torch.float32).min, -math.inf
+    logits = torch.tensor(
+        [[1e4, 0.0, -1e4], [0.0, math.nan, 0.0], [0.0, none, 0.0], [none, none, none], [lowest, none, none]]
+    )
+    losses = cross_entropy_native_(logits, torch.zeros(5, dtype=torch.int64), None, True)
+    assert losses[[0, 4]].tolist() == [0, 0]
+    assert losses[[1, 3]].isnan().all()
+    assert logits[3].isnan().all()
     assert math.isclose(float(losses[2]), math.log(2), rel_tol=1e-6)
     assert float(logits[0].abs().max()) < 1e-30
     normed = rms_norm_native(x, torch.ones(32), 1e-6)

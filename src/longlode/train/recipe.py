@@ -101,6 +101,9 @@ class Recipe(Section):
         Raises: InputError if the file cannot be read; ConfigError if it, or an override, is invalid.
         """
         path = Path(path)
+        if path.is_dir():
+            inside = "".join(f", for example {one}" for one in sorted(path.glob("*.toml"))[:1])
+            raise InputError(f"Recipe {path} is a folder; expected a TOML file{inside}.")
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:

@@ -156,6 +156,8 @@ INLINE void cross_entropy_rows(LossCall call, int64_t item, int whole, float *me
         }
         double sum = 0;
         for (int lane = 0; lane < HALF; lane++) sum += sums[lane];
+        /* The largest number adds 1; where all are -inf there is none, and no distribution. */
+        if (sum < 0.5) sum = __builtin_nan("");
         call.losses[row] = weight * (float)(__builtin_log(sum) - (double)asked);
         if (!call.slope) continue;
         memory[target] -= (float)sum;
