@@ -37,10 +37,13 @@ def learnt_cell(task: str, found: dict[str, Any] | None) -> str:
     """Bits per byte of text, otherwise the share right; with the least and the greatest of several seeds."""
     if found is None:
         return _NOTHING
+    value, least, greatest = (found[key] for key in ("accuracy", "least", "greatest"))
     if task == "text":
-        return f"{found['loss'] / math.log(2):.2f}"
-    around = "" if found["n"] == 1 else f" ({found['least']:.2f}-{found['greatest']:.2f})"
-    return f"{found['accuracy']:.2f}{around}"
+        value, least, greatest = (
+            nats / math.log(2) for nats in (found["loss"], min(found["losses"]), max(found["losses"]))
+        )
+    around = "" if found["n"] == 1 else f" ({least:.2f}-{greatest:.2f})"
+    return f"{value:.2f}{around}"
 
 
 def learnt_table(options: argparse.Namespace, what: dict[str, Any]) -> str:
@@ -131,7 +134,7 @@ def page(options: argparse.Namespace, what: dict[str, Any], known: dict[str, Any
             "over four tokens. In joint_recall keys without their groups give a half. Weights begin with a "
             f"deviation of 1 / sqrt(width) = 1/8. Of the learning rates {rates} each mixer has the better one by the "
             "loss of rows that are not reported: one for recall, chosen on mqar, and one for text, parity and "
-            f"languages, chosen on text. In brackets the worst and the best seed. A dash: not run.{left_out}",
+            f"languages, chosen on text. In brackets the least and the greatest seed. A dash: not run.{left_out}",
             learnt_table(options, what),
             cost_table(options, known),
         ]

@@ -179,7 +179,7 @@ def train(options: Namespace) -> None:
 
 
 def learnt(options: Namespace) -> dict[str, dict[str, dict[str, Any]]]:
-    """Mixer -> task -> the summary of its longest test length, over the seeds that are trained."""
+    """Mixer -> task -> the summary of its longest test length, over the seeds that are trained, and their losses."""
     found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in options.mixers}
     for task, mixer in ((task, mixer) for task in options.tasks for mixer in options.mixers):
         settings = best_settings(options.work, task, mixer, trained_model)
@@ -187,5 +187,6 @@ def learnt(options: Namespace) -> dict[str, dict[str, dict[str, Any]]]:
         for seed in range(options.seeds if settings else 0):
             rows += trained_model(options.work / task, task_of(task)(), mixer, seed, settings) or []
         if rows:
-            found[mixer][task] = summary(rows, [mixer])[-1]
+            found[mixer][task] = last = summary(rows, [mixer])[-1]
+            last["losses"] = [row["loss"] for row in rows if row["length"] == last["length"]]
     return found

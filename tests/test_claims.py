@@ -1,6 +1,7 @@
 """The mixers' table and the claims about them: what is trained, what the verdict says, the page of what is there."""
 
 import json
+import math
 from argparse import Namespace
 from pathlib import Path
 
@@ -89,6 +90,20 @@ def test_the_page_shows_what_is_there_and_only_that(tmp_path, monkeypatch):
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| `")}
     assert len([line for line in text.splitlines() if line.startswith("| `attention`") and "–" in line]) == 2
     assert "–" not in lines["`delta_net`"]
+
+
+def test_a_cell_of_text_is_in_bits_with_the_range_over_seeds():
+    nat = math.log(2)
+    found = {
+        "accuracy": 0.5,
+        "least": 0.4,
+        "greatest": 0.6,
+        "loss": 3 * nat,
+        "losses": [2.5 * nat, 3.5 * nat],
+    }
+    assert mixers.learnt_cell("text", found | {"n": 2}) == "3.00 (2.50-3.50)"
+    assert mixers.learnt_cell("text", found | {"n": 1}) == "3.00"
+    assert mixers.learnt_cell("mqar", found | {"n": 2}) == "0.50 (0.40-0.60)"
 
 
 def test_a_verdict_follows_from_the_seeds():

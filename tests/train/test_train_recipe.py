@@ -80,7 +80,7 @@ def test_what_makes_no_sense_is_refused(path, override, words):
 def test_files_that_are_no_recipes_are_refused(tmp_path, path):
     with pytest.raises(InputError, match="cannot be read"):
         Recipe.load(tmp_path / "absent.toml")
-    with pytest.raises(InputError, match="is a folder; expected a TOML file, for example .*toml"):
+    with pytest.raises(InputError, match=r"is a folder; expected a TOML file, for example .*toml"):
         Recipe.load(path.parent)
     path.write_text("[model\n")
     with pytest.raises(ConfigError, match="not valid TOML"):
