@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import mixers, mixers_accuracy, mixers_cost
+from benchmarks import mixers, mixers_accuracy, mixers_cost, stacks
 from benchmarks.claims import chunkwise, frame, overwrite, passkey_far, repeat, variants
 from longlode.evaluate.bench import ROW_TASKS, run
 from longlode.mixers import MIXERS
@@ -104,6 +104,20 @@ def test_a_cell_of_text_is_in_bits_with_the_range_over_seeds():
     assert mixers.learnt_cell("text", found | {"n": 2}) == "3.00 (2.50-3.50)"
     assert mixers.learnt_cell("text", found | {"n": 1}) == "3.00"
     assert mixers.learnt_cell("mqar", found | {"n": 2}) == "0.50 (0.40-0.60)"
+
+
+def test_a_stack_is_better_where_every_seed_is():
+    text = {"D*4": [3.0, 3.1], "M*4": [2.8, 2.9], "MD*2": [2.9, 3.05], "n-gram head, D*3": []}
+    assert [stacks.verdict("text", stack, text) for stack in text] == ["", ", better", "", ""]
+    recall = {"D*4": [0.8, 0.9], "M*4": [0.1, 0.2]}
+    assert stacks.verdict("joint_recall", "M*4", recall) == ", worse"
+
+
+def test_stacks_have_four_layers():
+    for stack in stacks.STACKS:
+        names = [type(block.attn).__name__ for block in stacks.model_of(stack).layers]
+        assert len(names) == 4
+        assert ("n-gram" in stack) == (names[0] == "NgramHead")
 
 
 def test_a_verdict_follows_from_the_seeds():
