@@ -148,7 +148,7 @@ def main() -> None:
         made = f"`{result['command']}`, {result['machine']}, {options.seeds} seeds."
         about_it = (
             "In brackets the least and the greatest seed. Better, worse: every seed is, than every seed of `D*4`. "
-            "About equal parameters, width 64, nothing in front; a step: one row of 2,048 tokens, width 128, one thread."
+            "About equal parameters, width 64, nothing in front; a step: a row of 2,048 tokens, width 128, one thread."
         )
         save("stacks", result | {"learnt": found, "times": times}, "\n\n".join((head, made, about_it, text)))
 
