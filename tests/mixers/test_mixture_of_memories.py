@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from mixer_laws import LAWS, SHARED, D, T, build, inputs
+from mixer_laws import LAWS, SHARED, D, T, build, cost_slope, inputs
 
 from longlode.core.errors import ConfigError
 from longlode.mixers import MIXERS, SequenceContext
@@ -12,6 +12,21 @@ from longlode.models import LonglodeConfig, LonglodeForCausalLM
 
 KIND = MIXERS.get("mixture_of_memories")
 CONFIG = KIND.from_settings({"num_memories": 3, "num_active": 2}, {**SHARED, "num_heads": 2})
+# Recurrent mixers of other kinds: convolutions and decays, complex states, a loss and a window of its own.
+INNER = [
+    "gated_delta_net",
+    "mamba2",
+    "gated_linear_attention",
+    "s4d",
+    "atlas",
+    "hax",
+    "longvq",
+    "linear_attention",
+]
+
+
+def wrapped(inner, **settings):
+    return KIND.from_settings({"inner": inner, **settings}, {**SHARED, "num_heads": 2})
 
 
 def by_hand(mixer, x):
@@ -22,7 +37,8 @@ def by_hand(mixer, x):
     def unit(u):
         return u / math.sqrt(float(u @ u) + 1e-6)
 
-    S = torch.zeros(M + 1, H, K, K, dtype=torch.float64)
+    shared = mixer.config.shared_memory
+    S = torch.zeros(M + shared, H, K, K, dtype=torch.float64)
     rows, choices = [], []
     for t in range(len(x)):
         chances = (w["router.weight"] @ x[t]).softmax(0)
@@ -32,13 +48,15 @@ def by_hand(mixer, x):
         for h in range(H):
             q = unit((w["q_proj.weight"] @ x[t])[h * K : (h + 1) * K])
             o = torch.zeros(K, dtype=torch.float64)
-            for m in [0, *(m + 1 for m in chosen)]:
+            for m in [*range(shared), *(m + shared for m in chosen)]:
                 at = m * H + h
                 k = unit((w["k_proj.weight"] @ x[t])[at * K : (at + 1) * K])
                 v = (w["v_proj.weight"] @ x[t])[at * K : (at + 1) * K]
                 beta = 1 / (1 + math.exp(-float(w["b_proj.weight"][at] @ x[t])))
                 S[m, h] = S[m, h] + beta * torch.outer(k, v - S[m, h].T @ k)
-                o = o + (1.0 if m == 0 else float(chances[m - 1]) / total) * (S[m, h].T @ q) / math.sqrt(K)
+                o = o + (1.0 if m < shared else float(chances[m - shared]) / total) * (
+                    S[m, h].T @ q
+                ) / math.sqrt(K)
             heads.append(o / math.sqrt(float(o @ o) / K + mixer.config.norm_eps) * w["o_norm.weight"])
         rows.append(w["o_proj.weight"] @ torch.cat(heads))
         choices.append(chosen)
@@ -55,6 +73,84 @@ def test_against_plain_loops():
     chances = (x[0] @ mixer.router.weight.T).softmax(-1).mean(0).tolist()
     loss = 0.01 * 3 * sum(f * p for f, p in zip(load, chances, strict=True))
     assert output.aux_losses["load_balance"].item() == pytest.approx(loss)
+
+
+@pytest.mark.parametrize("num_memories", [1, 3])
+def test_without_a_shared_memory(num_memories):
+    settings = {"num_memories": num_memories, "num_active": 1, "shared_memory": False}
+    mixer, x = build(KIND.from_settings(settings, {**SHARED, "num_heads": 2})), inputs(1)
+    torch.testing.assert_close(mixer(x).y[0], by_hand(mixer, x[0])[0], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_one_memory_is_the_inner_mixer(inner):
+    """Bit for bit: outputs, state, gradients, and what follows."""
+    one = build(wrapped(inner, num_memories=1, num_active=1, shared_memory=False))
+    x, more = inputs(2).requires_grad_(), inputs(2, 3, seed=5)
+    got, want = one(x), one.memory_0(x)
+    assert torch.equal(got.y, want.y)
+    for name, value in want.state.items():
+        assert torch.equal(got.state[f"m0_{name}"], value)
+    assert {f"m0_{name}" for name in want.aux_losses} == set(got.aux_losses) - {"load_balance"}
+    assert torch.equal(one(more, got.state).y, one.memory_0(more, want.state).y)
+    weights = [x, *one.memory_0.parameters()]
+    pairs = [torch.autograd.grad(y.square().sum(), weights, allow_unused=True) for y in (got.y, want.y)]
+    for mine, wanted in zip(*pairs, strict=True):
+        assert (mine is None and wanted is None) or torch.equal(mine, wanted)
+
+
+@pytest.mark.parametrize("inner", ["gated_delta_net", "s4d"])
+def test_each_memory_reads_the_tokens_that_chose_it(inner):
+    """A loop over tokens: each goes to the shared memory and to its two, by their single steps."""
+    mixer, x = build(wrapped(inner, num_memories=3, num_active=2)), inputs(2)
+    want = torch.zeros_like(x)
+    for n in range(2):
+        states = [None] * 4
+        for t in range(T):
+            chances = (mixer.router.weight @ x[n, t]).softmax(0).tolist()
+            chosen = sorted(range(3), key=lambda m: -chances[m])[:2]
+            total = sum(chances[m] for m in chosen)
+            for m, weight in [(0, 1.0), *((m + 1, chances[m] / total) for m in chosen)]:
+                y, states[m] = getattr(mixer, f"memory_{m}").step(x[n : n + 1, t], states[m])
+                want[n, t] += weight * y[0]
+    torch.testing.assert_close(mixer(x).y, want, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("law", [law for law in LAWS if law is not cost_slope])
+def test_the_laws_around_another_mixer(law):
+    law(build(wrapped("gated_delta_net", num_memories=2, num_active=1)))
+
+
+def test_the_cost_is_that_of_the_memories_read():
+    cost_slope(build(wrapped("gated_delta_net", num_memories=2, num_active=2)))
+    inner = build(MIXERS.get("gated_delta_net").from_settings({}, {**SHARED, "num_heads": 2}))
+    got = build(wrapped("gated_delta_net", num_memories=4, num_active=2)).flops_per_token(T)
+    assert got == 3 * inner.flops_per_token(T) + 2 * D * 4
+
+
+@pytest.mark.parametrize(
+    "inner", ["attention", "sliding_window_attention", "ngram_head", "prefix_linear_attention", "routing"]
+)
+def test_mixers_that_are_not_recurrent_are_refused(inner):
+    with pytest.raises(ConfigError, match=f"inner is '{inner}'"):
+        build(wrapped(inner))
+
+
+def test_a_model_of_other_memories_trains_saves_and_writes(tmp_path):
+    torch.manual_seed(0)
+    layers = [{"mixer": "mixture_of_memories", "inner": "mamba2", "num_memories": 2, "num_active": 1}]
+    config = LonglodeConfig(vocab_size=30, hidden_size=D, num_heads=2, layers=layers, intermediate_size=24)
+    model = LonglodeForCausalLM(config)
+    x = torch.randint(0, 30, (2, 9))
+    model.train()(x, labels=x).loss.backward()
+    assert all(one.grad is not None and one.grad.isfinite().all() for one in model.parameters())
+    model.eval().save_pretrained(tmp_path)
+    narrow = LonglodeForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    kept = {name.split(".", 4)[4] for name, one in narrow.named_parameters() if one.dtype == torch.float32}
+    assert kept == {f"memory_{n}.{name}" for n in range(3) for name in ("A_log", "dt_bias")}
+    again = LonglodeForCausalLM.from_pretrained(tmp_path)
+    written = [one.generate(x, max_new_tokens=5, do_sample=False) for one in (model, again)]
+    assert torch.equal(*written)
 
 
 @pytest.mark.parametrize("law", LAWS)

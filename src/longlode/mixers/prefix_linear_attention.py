@@ -6,6 +6,11 @@
 The second sum is the same at every token, so a recurrent model need not know the question before it reads. It
 is added to the state before the first token; from then on this is linear attention, at its cost per step.
 Without `context.prefix_lengths` there is no prefix.
+
+As in the paper: the second sum, with keys and values of its own. Different: the feature map is that of
+`linear_attention.py` instead of Based's Taylor series of exp, and the RMSNorm stands for the normaliser, which it would
+cancel as there; windows and convolutions are layers of a stack; the objective `prefix_lm` is the loss after the prefix,
+without the paper's masked tokens in it.
 """
 
 from dataclasses import dataclass, replace
