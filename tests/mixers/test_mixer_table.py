@@ -26,7 +26,11 @@ def row(name, **settings):
 
 def test_the_table_of_traits_is_that_of_the_code():
     wanted = [row(name) for name in MIXERS.names()]
-    wanted.insert(1 + MIXERS.names().index("routing"), row("routing", mode="published"))
+    for name, settings in (
+        ("routing", {"mode": "published"}),
+        ("mixture_of_memories", {"inner": "gated_delta_net"}),
+    ):
+        wanted.insert(1 + wanted.index(row(name)), row(name, **settings))
     lines = PAGE.read_text(encoding="utf-8").split("\n")
     assert lines.count(HEAD) == 1
     start = lines.index(HEAD) + 2
