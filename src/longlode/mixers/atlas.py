@@ -42,6 +42,7 @@ from longlode.mixers.short_conv import ShortConv
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 _NORM_EPS = 1e-7
+_CACHED_NUMBERS = 2**18
 _DECAY_ROOT = 16
 
 
@@ -441,8 +442,10 @@ def orthogonalise(x: Tensor) -> Tensor:
     x = x.mT if tall else x
     batch = x.shape
     x = x.reshape(-1, *x.shape[-2:])
-    x = _NewtonSchulz.apply(x * torch.rsqrt(x.square().sum((-2, -1), keepdim=True) + _NORM_EPS**2))
-    x = x.view(batch)
+    x = x * torch.rsqrt(x.square().sum((-2, -1), keepdim=True) + _NORM_EPS**2)
+    # On a CPU as many matrices at once as stay in the cache through all steps.
+    most = _CACHED_NUMBERS // (x.shape[-2] * x.shape[-1]) if x.device.type == "cpu" else len(x)
+    x = torch.cat([_NewtonSchulz.apply(part) for part in x.split(max(1, most))]).view(batch)
     return x.mT if tall else x
 
 
