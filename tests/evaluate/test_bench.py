@@ -9,8 +9,8 @@ import torch
 
 import longlode
 from longlode.cli.bench import bench as command
-from longlode.core.errors import ConfigError
-from longlode.core.records import read_record
+from longlode.core.errors import ConfigError, InputError
+from longlode.core.records import read_record, write_json
 from longlode.evaluate.bench import (
     ROW_TASKS,
     BenchSettings,
@@ -210,6 +210,47 @@ def test_parts_that_hold_no_rows_are_trained_again(tmp_path, held):
     path.parent.mkdir()
     path.write_text(held)
     assert trained_model(tmp_path, task, "delta_net", 0, QUICK) is None
+
+
+def test_a_model_of_another_task_of_the_same_name_is_not_taken_for_one_of_this(tmp_path):
+    parity = ROW_TASKS["parity"]
+
+    class Longer(parity):
+        train_lengths = (3, 50)
+
+    class Inverted(parity):
+        def row(self, rng, length):
+            tokens, labels = super().row(rng, length)
+            return tokens, np.where(labels == NOT_ASKED, labels, 1 - labels)
+
+    place = ("delta_net", 0, QUICK)
+    rows = train_model(tmp_path, parity(), *place)
+    assert trained_model(tmp_path, parity(), *place) == rows
+    for other, key in ((Longer, "train_lengths"), (Inverted, "rows_fingerprint")):
+        for get in (trained_model, train_model):
+            with pytest.raises(InputError, match=key):
+                get(tmp_path, other(), *place)
+    anew = train_model(tmp_path, Inverted(), *place, overwrite=True)
+    assert anew[0]["loss"] != rows[0]["loss"]
+    assert trained_model(tmp_path, Inverted(), *place) == anew
+    # Parts of earlier versions do not say what task it was.
+    write_json(run._part_path(tmp_path, parity(), *place), rows)
+    assert trained_model(tmp_path, parity(), *place) == trained_model(tmp_path, Inverted(), *place) == rows
+
+
+def test_a_changed_task_is_trained_again_with_overwrite_alone(tmp_path, monkeypatch):
+    given = {"mixers": ["L"], "seeds": 1, "settings": QUICK, "rates": (1e-2, 1e-3)}
+    before = bench("overwrite", tmp_path, **given)
+
+    class Fewer(ROW_TASKS["overwrite"]):
+        vocabulary = 32
+
+    monkeypatch.setitem(ROW_TASKS, "overwrite", Fewer)
+    with pytest.raises(InputError, match="vocabulary was 64 and is 32"):
+        bench("overwrite", tmp_path, **given)
+    after = bench("overwrite", tmp_path, **given, overwrite=True)
+    assert after["rows"][0]["parameters"] < before["rows"][0]["parameters"]
+    assert bench("overwrite", tmp_path, **given)["rows"] == after["rows"]
 
 
 def test_models_begin_at_the_size_of_their_width_and_mixers_say_what_decays():

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from longlode.core.fingerprints import fingerprint
 from longlode.evaluate.tasks.joint_recall import joint_recall_row
 from longlode.evaluate.tasks.listops import OPERATORS, tree
 from longlode.evaluate.tasks.mqar import multi_query_recall
@@ -61,6 +62,17 @@ class RowTask(ABC):
         """A batch of `num` rows."""
         parts = list(zip(*(self.row(rng, length) for _ in range(num)), strict=True))
         return Rows(*(np.stack(part) for part in parts))
+
+    def identity(self) -> dict[str, Any]:
+        """Sizes of the task, and a fingerprint of some of its rows: other ones make it another task of its name."""
+        rng = np.random.default_rng(0)
+        drawn = [self.rows(rng, 2, length) for length in (self.train_lengths[0], self.test_lengths[-1])]
+        return {
+            "vocabulary": int(self.vocabulary),
+            "train_lengths": [int(length) for length in self.train_lengths],
+            "test_lengths": [int(length) for length in self.test_lengths],
+            "rows_fingerprint": fingerprint([[rows.tokens.tolist(), rows.labels.tolist()] for rows in drawn]),
+        }
 
     def decoder(self, hidden_size: int) -> Any:
         """A network from hidden states `[B, T, hidden_size]` to logits `[B, T, vocabulary]`; None: the model's head."""

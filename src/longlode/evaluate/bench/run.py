@@ -1,6 +1,7 @@
 """Training of small models on a task of symbols, one per mixer and seed, and the table of what they learnt."""
 
 import dataclasses
+import functools
 import logging
 import math
 import os
@@ -28,6 +29,8 @@ from longlode.models import LonglodeConfig, LonglodeForCausalLM
 _log = logging.getLogger(__name__)
 
 PARTS_NAME = "parts"
+_TASK = "task"  # key of a row in `parts`: the task that the model was trained on
+_NUM_NAMED = 4
 _DECODER = "task_decoder"  # attribute of a model whose task brings its own
 # Rows of the test, and those by which a learning rate is chosen: the same for all models, of no training seed.
 _TEST_SEED, _VALIDATION_SEED = 10**9, 10**9 + 1
@@ -97,12 +100,13 @@ def bench(
       settings: of models and training; default `BenchSettings()`.
       rates: learning rates, of which each mixer gets its best (see `with_best_rate`); default RATES, or with settings
         their own `lr` for all.
-      overwrite: replace a result of other settings that `out` holds.
+      overwrite: replace a result of other settings that `out` holds, and models of a task of other sizes.
       progress: called with (models done, models in all, what is trained).
     Returns: the record's fields; `rows`: per mixer, seed and length {mixer, seed, length, accuracy, loss, parameters,
       state_bytes (of one row of the greatest test length), lr, seconds, ...}; `summary`: per mixer and length {mixer,
       length, accuracy, low, high, loss, lr, n, ...}.
-    Raises: ConfigError for an unknown task or mixer, and no rates; InputError as of `claim_folder`.
+    Raises: ConfigError for an unknown task or mixer, and no rates; InputError as of `claim_folder`, and for models in
+      `out` that were trained on a task of this name whose sizes or rows were others.
     """
     if rates is None:
         rates = RATES if settings is None else [settings.lr]
@@ -121,7 +125,7 @@ def bench(
         "rates": list(rates),
     }
     folder = claim_folder(out, "bench", identity=asked, overwrite=overwrite)
-    rows = _every_row(folder, kind(), names, seeds, settings, rates, progress or (lambda *_: None))
+    rows = _every_row(folder, kind(), names, seeds, settings, rates, progress or (lambda *_: None), overwrite)
     fields = {
         **asked,
         "about": kind.about,
@@ -142,16 +146,18 @@ def _every_row(
     settings: BenchSettings,
     rates: Sequence[float],
     progress: Progress,
+    overwrite: bool,
 ) -> list[dict[str, Any]]:
     """Train every mixer and seed; see `bench`."""
+    get = functools.partial(train_model, overwrite=overwrite)
     rows: list[dict[str, Any]] = []
     best: dict[str, BenchSettings] = {}
     plan = [(name, seed) for seed in range(seeds) for name in names]
     for done, (name, seed) in enumerate(plan):
         progress(done, len(plan), f"{name}, seed {seed}")
         if len(rates) > 1 and name not in best:
-            best[name] = with_best_rate(folder, task, name, settings, rates) or settings
-        rows += train_model(folder, task, name, seed, best.get(name, settings))
+            best[name] = with_best_rate(folder, task, name, settings, rates, get=get) or settings
+        rows += get(folder, task, name, seed, best.get(name, settings))
     progress(len(plan), len(plan), "")
     return rows
 
@@ -195,13 +201,36 @@ def _is_stack(name: str) -> bool:
 def trained_model(
     folder: Path, task: RowTask, mixer: str, seed: int, settings: BenchSettings
 ) -> list[dict[str, Any]] | None:
-    """Return the rows of one model that an earlier run trained, as `train_model` does; None: there are none."""
+    """Return the rows of one model that an earlier run trained, as `train_model` does; None: there are none.
+
+    Raises: InputError where the task that the model was trained on had other sizes or other rows.
+    """
+    path = _part_path(folder, task, mixer, seed, settings)
     try:
-        found = read_json(_part_path(folder, task, mixer, seed, settings))
+        found = read_json(path)
         lengths = [row["length"] for row in found if "validation_loss" in row]
-    except (InputError, TypeError, KeyError):
+        kept = [row.pop(_TASK, None) for row in found]
+    except (InputError, TypeError, KeyError, AttributeError):
         return None  # not there, torn, or no rows
+    # Earlier versions did not write what task it was.
+    there = next((one for one in kept if isinstance(one, dict)), {})
+    different = [
+        (name, there[name], now) for name, now in task.identity().items() if there.get(name, now) != now
+    ]
+    if different:
+        name, before, now = different[0]
+        raise InputError(
+            f"{path} holds a model of {mixer} that was trained on another task {task.name!r}: {name} was "
+            f"{_short(before)} and is {_short(now)}. Name another folder, or train it anew with --overwrite."
+        )
     return found if lengths == list(task.test_lengths) else None
+
+
+def _short(value: Any) -> str:
+    """Write a value; a list of many numbers as its first and last."""
+    if isinstance(value, list) and len(value) > _NUM_NAMED:
+        return f"{len(value)} numbers from {value[0]} to {value[-1]}"
+    return f"{value}"
 
 
 def with_best_rate(
@@ -232,22 +261,29 @@ def with_best_rate(
 
 
 def train_model(
-    folder: Path, task: RowTask, mixer: str, seed: int, settings: BenchSettings
+    folder: Path, task: RowTask, mixer: str, seed: int, settings: BenchSettings, *, overwrite: bool = False
 ) -> list[dict[str, Any]]:
     """Return the rows of one model: those of an earlier run, or of a model that is trained now.
 
     Args:
       folder: where the rows of each model are kept, in `parts`.   mixer: a name or address of a mixer, or a stack of
-        letters.   Others: as of `bench`.
+        letters.   overwrite: train anew what was trained on another task of this name.   Others: as of `bench`.
     Returns: a row per test length {mixer, seed, length, accuracy, loss (nats), validation_accuracy, validation_loss,
       lr, parameters, state_bytes, seconds}.
+    Raises: InputError as of `trained_model`, unless `overwrite`.
     """
-    rows = trained_model(folder, task, mixer, seed, settings)
+    try:
+        rows = trained_model(folder, task, mixer, seed, settings)
+    except InputError:
+        if not overwrite:
+            raise
+        rows = None
     if rows is None:
         rows = _train_and_test(task, mixer, seed, settings)
         path = _part_path(folder, task, mixer, seed, settings)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, rows)
+        identity = task.identity()
+        write_json(path, [{**row, _TASK: identity} for row in rows])
     return rows
 
 
