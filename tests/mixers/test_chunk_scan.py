@@ -1,5 +1,6 @@
 """A scan that computes its chunks again backward: the same numbers as autograd, and only the carries are kept."""
 
+import mixer_laws
 import pytest
 import torch
 
@@ -68,6 +69,39 @@ def test_an_input_without_gradient_is_allowed():
     o.sum().backward()
     assert inputs[0].grad is not None
     assert carry[0].grad is not None
+
+
+def test_a_carry_that_depends_on_nothing_is_allowed():
+    def forgets(at, part, carry):
+        o, (matrix, gate) = step(at, part, carry)
+        return o, [matrix, torch.ones_like(gate)]
+
+    inputs, carry = drawn()
+    o, _ = scan_chunks(forgets, SPANS, inputs, carry)
+    gradients = torch.autograd.grad(o.sum(), [*inputs, *carry])
+    first = scan_chunks(forgets, SPANS[:1], inputs, carry)[0]
+    (of_gate,) = torch.autograd.grad(first.sum(), carry[1])
+    torch.testing.assert_close(gradients[3], of_gate, rtol=0, atol=1e-12)
+    assert gradients[2].abs().max() > 0
+
+
+def test_tensors_without_gradients_are_scanned_as_without_a_backward_pass():
+    inputs, carry = ([one.detach() for one in tensors] for tensors in drawn())
+    o, _ = scan_chunks(step, SPANS, inputs, carry)
+    assert not o.requires_grad
+    torch.testing.assert_close(o, plain(inputs, carry)[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "sgd"])
+def test_atlas_works_under_transforms(optimizer):
+    """Gradients by torch.func are those by autograd."""
+    settings = {"chunk_size": 4, "optimizer": optimizer}
+    mixer = mixer_laws.build(MIXERS.get("atlas").from_settings(settings, mixer_laws.SHARED))
+    x = mixer_laws.inputs(1, 9)
+    got = torch.func.grad(lambda u: mixer(u).y.square().sum())(x)
+    x.requires_grad_()
+    (want,) = torch.autograd.grad(mixer(x).y.square().sum(), x)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-9)
 
 
 def test_a_chunk_of_atlas_keeps_its_memory_and_no_matrix_per_token():

@@ -49,6 +49,16 @@ def test_a_slice_that_nothing_reads_adds_nothing() -> None:
     assert leaf.grad.tolist() == [0, 1, 1, 1, 0, 0]
 
 
+def test_a_slice_taken_without_gradients_leaves_those_of_the_others() -> None:
+    leaf = torch.randn(6, requires_grad=True)
+    taken = Slices(leaf, 0)
+    first = taken.take(0, 2)
+    with torch.no_grad():
+        taken.take(1, 5)
+    (first.sum() + 3 * taken.take(1, 4).sum()).backward()
+    assert leaf.grad.tolist() == [1, 4, 3, 3, 0, 0]
+
+
 def test_slices_work_under_transforms() -> None:
     x = torch.randn(9, 9, dtype=torch.float64)
     ours = torch.func.grad(lambda u: both(u, 0)[0])(x)

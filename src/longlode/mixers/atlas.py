@@ -37,6 +37,7 @@ from longlode.mixers.context import SequenceContext
 from longlode.mixers.document_rows import DocumentRows, last_entries, pick, zero_where
 from longlode.mixers.norm import RMSNorm, at_least_float32, l2_norm
 from longlode.mixers.short_conv import ShortConv
+from longlode.ops.surroundings import Interface, required_interface
 
 # Muon's quintic polynomial, and the root that starts decays near one, as in gated linear attention.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -445,12 +446,28 @@ def orthogonalise(x: Tensor) -> Tensor:
     x = x * torch.rsqrt(x.square().sum((-2, -1), keepdim=True) + _NORM_EPS**2)
     # On a CPU as many matrices at once as stay in the cache through all steps.
     most = _CACHED_NUMBERS // (x.shape[-2] * x.shape[-1]) if x.device.type == "cpu" else len(x)
-    x = torch.cat([_NewtonSchulz.apply(part) for part in x.split(max(1, most))]).view(batch)
+    plain = required_interface([x])[0] == Interface.OPERATIONS
+    parts = x.split(max(1, most))
+    x = torch.cat([_newton_schulz(part)[0] if plain else _NewtonSchulz.apply(part) for part in parts]).view(
+        batch
+    )
     return x.mT if tall else x
 
 
+def _newton_schulz(x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """x `[B, P, V]` -> a x + (b s + c s^2) x, five times, s = x x^T; and of each step x, s and the sum in brackets."""
+    a, b, c = _QUINTIC
+    steps = []
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        square = x @ x.mT
+        poly = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        steps += [x, square, poly]
+        x = torch.baddbmm(x, poly, x, beta=a)
+    return x, steps
+
+
 class _NewtonSchulz(torch.autograd.Function):
-    """x `[B, P, V]` -> a x + (b s + c s^2) x, five times, s = x x^T.
+    """`_newton_schulz` with a backward pass of its own.
 
     Written by hand as s and its polynomial are symmetric, which spares a third of the products backward; sums are
     taken inside the products, which spares passes over memory.
@@ -458,13 +475,7 @@ class _NewtonSchulz(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        a, b, c = _QUINTIC
-        steps = []
-        for _ in range(_NEWTON_SCHULZ_STEPS):
-            square = x @ x.mT
-            poly = torch.baddbmm(square, square, square, beta=b, alpha=c)
-            steps += [x, square, poly]
-            x = torch.baddbmm(x, poly, x, beta=a)
+        x, steps = _newton_schulz(x)
         ctx.save_for_backward(*steps)
         return x
 

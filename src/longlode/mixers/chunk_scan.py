@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from longlode.ops.surroundings import Interface, required_interface
+
 Step = Callable[[int, Sequence[Tensor], Sequence[Tensor]], tuple[Tensor, Sequence[Tensor]]]
 """(number of the chunk, its part of the inputs, the carry before it) -> (its output, the carry after it)."""
 
@@ -35,8 +37,11 @@ def scan_chunks(
 
     Returns: the outputs of all chunks, joined along dimension 2, and the carry after the last.
     """
-    if torch.is_grad_enabled():
-        o, *last = _Scan.apply(step, spans, len(inputs), *inputs, *carry)
+    tensors = [*inputs, *carry]
+    differentiable = torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
+    # Transforms of torch.func need plain operations.
+    if differentiable and required_interface(tensors)[0] < Interface.OPERATIONS:
+        o, *last = _Scan.apply(step, spans, len(inputs), *tensors)
         return o, tuple(last)
     return _run(step, spans, inputs, carry, None)
 
@@ -86,9 +91,9 @@ class _Scan(torch.autograd.Function):
                 o, after = ctx.step(k, part, before)
             # Outputs lie one after the other: chunk k's end where those of the next begin.
             begin = end - o.shape[_TIME]
-            grads = torch.autograd.grad(
-                (o, *after), (*part, *before), (do[:, :, begin:end], *dcarry), materialize_grads=True
-            )
+            results = zip((o, *after), (do[:, :, begin:end], *dcarry), strict=True)
+            outputs, d_outputs = zip(*(pair for pair in results if pair[0].requires_grad), strict=True)
+            grads = torch.autograd.grad(outputs, (*part, *before), d_outputs, materialize_grads=True)
             for whole, piece in zip(_part(d_inputs, span), grads[: len(part)], strict=True):
                 whole += piece
             dcarry, end = grads[len(part) :], begin

@@ -29,7 +29,8 @@ class Slices:
 
     def take(self, start: int, end: int) -> torch.Tensor:
         """Return a view of the entries `start` to `end - 1`, with 0 <= start <= end <= the size of the dimension."""
-        if not self._linked:
+        # Without gradients the rest would lose its own.
+        if not (self._linked and torch.is_grad_enabled()):
             return self._rest.narrow(self._dim, start, end - start)
         part: torch.Tensor
         # The next slice is taken from what this one leaves, so that in the backward pass one node hands the sum of
