@@ -467,7 +467,7 @@ def _newton_schulz(x: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 class _NewtonSchulz(torch.autograd.Function):
-    """`_newton_schulz` with a backward pass of its own.
+    """Compute `_newton_schulz`, with a backward pass of its own.
 
     Written by hand as s and its polynomial are symmetric, which spares a third of the products backward; sums are
     taken inside the products, which spares passes over memory.
