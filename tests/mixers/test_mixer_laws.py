@@ -103,6 +103,14 @@ def test_packed_rows_hold_no_padding():
         SequenceContext.of(x, cu_seqlens=torch.tensor([0, T]), mask=mask)
 
 
+@pytest.mark.parametrize("name", MIXERS.names())
+def test_other_shapes_are_refused(name):
+    mixer, x = build(config_of(name)), inputs(1)
+    for wrong in (x[0], x[:, :0]):
+        with pytest.raises(ConfigError, match="at least 1"):
+            mixer(wrong)
+
+
 def test_a_mixer_without_a_map_says_so():
     with pytest.raises(ConfigError, match="FullAttention has no map"):
         build(config_of("attention")).segment_map(inputs(1))

@@ -155,7 +155,9 @@ class SequenceContext:
 
     @classmethod
     def of(cls, x: Tensor, **facts: Any) -> "SequenceContext":
-        """Make the context of hidden states x `[B, T, D]`; facts as in `__init__`."""
+        """Make the context of hidden states x `[B, T, D]`; facts as in `__init__`. Raises: ConfigError."""
+        if x.dim() != 3 or not x.shape[1]:
+            raise ConfigError(f"x has shape {list(x.shape)}; expected [B, T, D] with T of at least 1.")
         return cls(x.shape[0], x.shape[1], x.device, **facts)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "SequenceContext":
