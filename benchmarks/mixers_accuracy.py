@@ -61,6 +61,10 @@ class TextRows(RowTask):
         window = np.frombuffer(text[start : start + length + 1], dtype=np.uint8).astype(np.int64)
         return window[:-1], window[1:]
 
+    def identity(self) -> dict[str, Any]:
+        """See `RowTask.identity`; {} without files, to read records alone."""
+        return super().identity() if self.files else {}
+
     def test_rows(self, rng: np.random.Generator, num: int, length: int) -> Rows:
         """A batch of windows of held-out files."""
         parts = zip(*(self.row(rng, length, heldout=True) for _ in range(num)), strict=True)

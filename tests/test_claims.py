@@ -58,6 +58,18 @@ def test_mixers_without_a_convolution_stand_behind_one():
         torch.testing.assert_close(front(x).y[:, t], near * (x[:, t] @ front.proj.weight.T + front.proj.bias))
 
 
+def test_records_of_text_are_read_without_the_texts(texts, tmp_path, monkeypatch):
+    monkeypatch.setitem(mixers_accuracy._BUDGETS, "text", {"steps": 1, "batch_size": 2, "test_rows": 2})
+    monkeypatch.setattr(mixers_accuracy.TextRows, "test_lengths", (32,))
+    monkeypatch.setattr(mixers_accuracy.TextRows, "train_lengths", (32,))
+    monkeypatch.setitem(ROW_TASKS, "text", mixers_accuracy.TextRows)  # taken back after the test
+    common = ["--work", str(tmp_path), "--tasks", "text", "--mixers", "D", "--seeds", "1"]
+    mixers_accuracy.train(mixers.parsed([*common, "--texts", str(texts)]))
+    del ROW_TASKS["text"]
+    found = mixers_accuracy.learnt(mixers.parsed([*common, "--only", "page"]))
+    assert len(found["delta_net"]["text"]["losses"]) == 1
+
+
 def test_the_papers_mixers_come_first_and_a_seed_after_the_other(tmp_path):
     options = mixers.parsed(
         ["--work", str(tmp_path), "--mixers", "s4d,A,D", "--tasks", "mqar,parity", "--seeds", "2"]

@@ -214,9 +214,8 @@ def trained_model(
         return None  # not there, torn, or no rows
     # Earlier versions did not write what task it was.
     there = next((one for one in kept if isinstance(one, dict)), {})
-    different = [
-        (name, there[name], now) for name, now in task.identity().items() if there.get(name, now) != now
-    ]
+    current = task.identity() if there else {}
+    different = [(name, there[name], now) for name, now in current.items() if there.get(name, now) != now]
     if different:
         name, before, now = different[0]
         raise InputError(
