@@ -4,7 +4,7 @@ import mixer_laws
 import pytest
 import torch
 
-from longlode.mixers import MIXERS
+from longlode.mixers import MIXERS, chunk_scan
 from longlode.mixers.chunk_scan import scan_chunks
 
 # Chunks of 3, 3 and 1 of seven tokens; the second input reads two tokens further back, so that chunks overlap.
@@ -54,7 +54,12 @@ def test_values_and_gradients_are_those_of_a_plain_loop(used):
     assert any(gradient.abs().max() > 0 for gradient in gradients[0])
 
 
-def test_without_gradients_nothing_is_kept():
+def refused(*_):
+    raise AssertionError("The scan keeps its carries for a backward pass.")
+
+
+def test_without_gradients_nothing_is_kept(monkeypatch):
+    monkeypatch.setattr(chunk_scan._Scan, "apply", refused)
     inputs, carry = drawn()
     with torch.no_grad():
         o, last = scan_chunks(step, SPANS, inputs, carry)
@@ -85,7 +90,8 @@ def test_a_carry_that_depends_on_nothing_is_allowed():
     assert gradients[2].abs().max() > 0
 
 
-def test_tensors_without_gradients_are_scanned_as_without_a_backward_pass():
+def test_tensors_without_gradients_are_scanned_as_without_a_backward_pass(monkeypatch):
+    monkeypatch.setattr(chunk_scan._Scan, "apply", refused)
     inputs, carry = ([one.detach() for one in tensors] for tensors in drawn())
     o, _ = scan_chunks(step, SPANS, inputs, carry)
     assert not o.requires_grad
@@ -117,7 +123,10 @@ def test_a_chunk_of_atlas_keeps_its_memory_and_no_matrix_per_token():
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            mixer(torch.randn(1, num_tokens, 32))
+            state = mixer(torch.randn(1, num_tokens, 32)).state
+        # The state is no view of the chunk's matrices.
+        for name in ("memory_0", "memory_1", "momentum_0", "momentum_1"):
+            assert state[name].untyped_storage().nbytes() == state[name].nbytes
         return sum(one.nbytes() for one in stored.values())
 
     per_chunk = (kept_bytes(256) - kept_bytes(128)) / 16

@@ -448,9 +448,8 @@ def orthogonalise(x: Tensor) -> Tensor:
     most = _CACHED_NUMBERS // (x.shape[-2] * x.shape[-1]) if x.device.type == "cpu" else len(x)
     plain = required_interface([x])[0] == Interface.OPERATIONS
     parts = x.split(max(1, most))
-    x = torch.cat([_newton_schulz(part)[0] if plain else _NewtonSchulz.apply(part) for part in parts]).view(
-        batch
-    )
+    done = [_newton_schulz(part)[0] if plain else _NewtonSchulz.apply(part) for part in parts]
+    x = torch.cat(done).view(batch)
     return x.mT if tall else x
 
 

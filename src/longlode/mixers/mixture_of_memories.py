@@ -75,9 +75,14 @@ class MixtureOfMemoriesConfig(MixerConfig):
             )
 
     @property
+    def num_shared(self) -> int:
+        """Memories that every token writes and reads: 1 or 0."""
+        return int(self.shared_memory)
+
+    @property
     def num_all(self) -> int:
         """Memories, the shared one included."""
-        return self.num_memories + self.shared_memory
+        return self.num_memories + self.num_shared
 
     def build(self, hidden_size: int, layer_idx: int = 0, num_layers: int = 1) -> Mixer:
         """See `MixerConfig.build`. Raises: ConfigError for an inner mixer that is not recurrent."""
@@ -147,8 +152,8 @@ class MixtureOfMemories(_Routed):
         get_memory = begin_memory((state or {}).get("memory"), make_map, context)
         q = l2_norm(self.q_proj(x).unflatten(-1, (H, -1))).repeat(1, 1, num_all, 1)
         o, memory = write_and_read(q, k, v, beta, None, get_memory, context)
-        num_shared = num_all - self.config.num_memories
-        shared, chosen = o.unflatten(2, (num_all, H)).split([num_shared, self.config.num_memories], dim=2)
+        sizes = [self.config.num_shared, self.config.num_memories]
+        shared, chosen = o.unflatten(2, (num_all, H)).split(sizes, dim=2)
         o = shared.sum(2) + (weights.to(o.dtype)[..., None, None] * chosen).sum(2)
         y = self.o_proj(self.o_norm(o).flatten(-2))
         losses, metrics = self._balance(chances, weights, context)
@@ -165,8 +170,7 @@ class MixtureOfMemories(_Routed):
         num_all, H = self.config.num_all, self.config.num_heads
         k = l2_norm(self.k_proj(x).unflatten(-1, (num_all * H, -1)))
         v = self.v_proj(x).unflatten(-1, (num_all * H, -1))
-        num_shared = num_all - self.config.num_memories
-        open_to = nn.functional.pad((weights > 0).to(weights.dtype), (num_shared, 0), value=1.0)
+        open_to = nn.functional.pad((weights > 0).to(weights.dtype), (self.config.num_shared, 0), value=1.0)
         if mask is not None:
             open_to = open_to * mask[..., None]
         beta = at_least_float32(self.b_proj(x)).sigmoid() * open_to.repeat_interleave(H, dim=-1)
@@ -233,7 +237,7 @@ class MixtureOfMixers(_Routed):
             return output._replace(y=context.repack(output.y))
         x = zero_padding(x, context.mask)
         chances, weights = self._route(x)
-        num_shared = self.config.num_all - self.config.num_memories
+        num_shared = self.config.num_shared
         weights = nn.functional.pad(weights, (num_shared, 0), value=1.0)
         outputs: list[Tensor] = []
         after: State = {}
@@ -254,12 +258,12 @@ class MixtureOfMixers(_Routed):
 
     def flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.flops_per_token`: the router, and as many memories as a token chooses."""
-        read = self.config.num_all - self.config.num_memories + self.config.num_active
+        read = self.config.num_shared + self.config.num_active
         return 2 * self.router.weight.numel() + read * self._memories[0].flops_per_token(num_tokens)
 
     def mixing_flops_per_token(self, num_tokens: int) -> float:
         """See `Mixer.mixing_flops_per_token`: of as many memories as a token chooses."""
-        read = self.config.num_all - self.config.num_memories + self.config.num_active
+        read = self.config.num_shared + self.config.num_active
         return read * self._memories[0].mixing_flops_per_token(num_tokens)
 
     def state_layout(self, num_tokens: int, dtype: torch.dtype) -> State:
